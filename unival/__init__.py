@@ -1,0 +1,15 @@
+"""unival: one sequence-to-sequence model for image, video, audio and text, as a fairseq plugin.
+
+Importing this package (or ``--user-dir unival``) registers tasks, models and criterions and allows the one class that fairseq's
+checkpoints pickle (``argparse.Namespace``), so that they load with ``weights_only=True``.
+"""
+
+import argparse
+
+import torch
+
+torch.serialization.add_safe_globals([argparse.Namespace])
+
+from unival.models import unival as _models  # noqa: E402,F401
+
+__version__ = "0.1.0"

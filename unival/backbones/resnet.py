@@ -1,0 +1,60 @@
+"""ResNets for images, built from timm, without pooling and classifier.  Importing this module imports timm."""
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from timm.models.resnet import ResNet as TimmResNet
+from torch import Tensor
+
+from unival.errors import UserError
+
+# name -> block, blocks per stage (He et al. 2016, table 1; resnet10 is one basic block per stage)
+RESNETS: dict[str, tuple[type, list[int]]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+}
+
+
+class ResNet(TimmResNet):
+    """timm's ResNet up to its last feature map.
+
+    Weights are laid out channels-last, which is what convolutions run fastest in on CPUs and on GPUs with tensor cores.
+
+    Args:
+        name: a key of :data:`RESNETS`.
+        stages: 4 (stride 32) or 3 (stride 16: the last stage is left out).
+    """
+
+    def __init__(self, name: str, stages: int = 4):
+        if name not in RESNETS:
+            raise UserError(f"unknown image backbone {name!r}; choose from {', '.join(RESNETS)}")
+        if stages not in (3, 4):
+            raise UserError(f"image backbone with {stages} stages; choose 3 or 4")
+        block, layers = RESNETS[name]
+        super().__init__(block, layers, num_classes=0, global_pool="")
+        self.stages = stages
+        self.out_channels = (512 if stages == 4 else 256) * block.expansion
+        self.stride = 32 if stages == 4 else 16
+        if stages == 3:
+            del self.layer4
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels ``n x 3 x h x w`` -> features ``n x out_channels x ceil(h / stride) x ceil(w / stride)``."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.layer4(x) if self.stages == 4 else x
+
+
+def freeze_batchnorm(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Stop training every batch norm inside ``module``; returns them so that the caller can keep them in eval mode."""
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.eval()
+        for parameter in norm.parameters():
+            parameter.requires_grad_(False)
+    return norms

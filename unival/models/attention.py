@@ -1,0 +1,76 @@
+"""Multi-head attention with a position bias on the scores and a learned scale per head (NormFormer)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unival.models.positions import split_heads
+
+
+class MultiheadAttention(nn.Module):
+    """Attention whose scores are ``q . k / sqrt(s d) + bias`` and whose heads are scaled before the output projection.
+
+    ``d`` is the width of a head and ``s`` the attention scale factor: the untied position term has the same variance as the
+    content term, so the sum is scaled as in TUPE (s = 2).
+
+    Args:
+        dim: width of queries and output.
+        num_heads: number of heads; divides ``dim``.
+        scale_factor: ``s`` above.
+        dropout: probability on the attention weights.
+        qk_norm: normalise each head's queries and keys (two layer norms of their own).
+    """
+
+    def __init__(self, dim: int, num_heads: int, scale_factor: float = 2.0, dropout: float = 0.0, qk_norm: bool = False):
+        super().__init__()
+        assert dim % num_heads == 0, f"{num_heads} heads do not divide the width {dim}"
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads * scale_factor) ** -0.5
+        self.dropout = dropout
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.c_attn = nn.Parameter(torch.ones(num_heads))
+        self.q_norm = nn.LayerNorm(dim // num_heads) if qk_norm else None
+        self.k_norm = nn.LayerNorm(dim // num_heads) if qk_norm else None
+
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a memory ``b x s x c``: two tensors ``b x heads x s x d``."""
+        k = split_heads(self.k_proj(memory), self.num_heads)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        return k, split_heads(self.v_proj(memory), self.num_heads)
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Attend from ``x`` to keys and values.
+
+        Args:
+            x: queries ``b x t x c``; ``b`` may be a multiple of the keys' batch (the beams of a sentence, next to each other),
+                then ``t`` must be 1.
+            k, v: ``b' x heads x s x d``.
+            bias: added to the scores (masked positions are -inf); broadcastable to ``b' x heads x t x s``.
+
+        Returns:
+            ``b x t x c``.
+        """
+        batch, length, _ = x.shape
+        q = split_heads(self.q_proj(x), self.num_heads)  # B x H x T x D
+        if self.q_norm is not None:
+            q = self.q_norm(q)
+        beams = batch // k.size(0)
+        if beams > 1:  # beams of one sentence share its keys: they become the query axis
+            assert length == 1, "beams can share keys only while decoding token by token"
+            q = q.unflatten(0, (k.size(0), beams)).squeeze(3).transpose(1, 2)  # B' x H x beams x D
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if bias is None else bias.to(q.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
+        )
+        if beams > 1:
+            out = out.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # B x H x 1 x D
+        out = out * self.c_attn.to(out.dtype)[:, None, None]
+        return self.out_proj(out.transpose(1, 2).flatten(2))

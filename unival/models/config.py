@@ -1,0 +1,117 @@
+"""Configuration of the model: one dataclass for the command line, one per stack for the modules."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.dataclass import FairseqDataclass
+
+
+@dataclass
+class UnivalConfig(FairseqDataclass):
+    """Options of ``--arch unival_*``; the named architectures only change sizes (see ``unival.models.unival.SIZES``)."""
+
+    encoder_embed_dim: int = field(default=768, metadata={"help": "width of the encoder"})
+    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the encoder's feed-forward layers"})
+    encoder_layers: int = field(default=6, metadata={"help": "number of encoder layers"})
+    encoder_attention_heads: int = field(default=12, metadata={"help": "number of encoder attention heads"})
+    decoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the decoder's feed-forward layers"})
+    decoder_layers: int = field(default=6, metadata={"help": "number of decoder layers"})
+    decoder_attention_heads: int = field(default=12, metadata={"help": "number of decoder attention heads"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout probability"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "dropout probability on attention weights"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "dropout probability after the activation"})
+    encoder_drop_path_rate: float = field(
+        default=0.1, metadata={"help": "stochastic depth of the last encoder layer; earlier layers linearly less"}
+    )
+    decoder_drop_path_rate: float = field(
+        default=0.1, metadata={"help": "stochastic depth of the last decoder layer; earlier layers linearly less"}
+    )
+    max_source_positions: int = field(default=1024, metadata={"help": "longest source text in tokens"})
+    max_target_positions: int = field(default=1024, metadata={"help": "longest target in tokens"})
+    attn_scale_factor: float = field(default=2.0, metadata={"help": "scores are divided by sqrt(factor x head width)"})
+    token_bucket_size: int = field(default=256, metadata={"help": "relative-position buckets of text"})
+    image_bucket_size: int = field(default=42, metadata={"help": "largest side of the patch grid"})
+    image_backbone: str = field(
+        default="resnet101", metadata={"help": "image CNN: resnet10, resnet18, resnet34, resnet50, resnet101, resnet152"}
+    )
+    image_backbone_stages: int = field(
+        default=4, metadata={"help": "stages of the image CNN: 4 (stride 32) or 3 (stride 16, as in OFA)"}
+    )
+    sample_patch_num: int = field(
+        default=0, metadata={"help": "in training, keep this many randomly chosen patches per image (0: all)"}
+    )
+    interpolate_position: bool = field(
+        default=False, metadata={"help": "interpolate patch positions from the original grid for larger images"}
+    )
+    orig_patch_image_size: int = field(
+        default=256, metadata={"help": "image size of the original grid (one position per 16 pixels)"}
+    )
+    code_image_size: int = field(default=128, metadata={"help": "pixels per side of generated images (8 per code)"})
+    qk_norm: bool = field(default=False, metadata={"help": "layer norm on each head's queries and keys"})
+    scale_resids: bool = field(default=False, metadata={"help": "learned scales on the feed-forward residuals"})
+    freeze_token_embeddings: bool = field(default=False, metadata={"help": "do not train the shared token embeddings"})
+    freeze_image_backbone: bool = field(
+        default=False, metadata={"help": "do not train the image CNN: weights, batch-norm statistics, all of it"}
+    )
+    freeze_batchnorm: bool = field(
+        default=False, metadata={"help": "do not train batch norms: neither their scales nor their statistics"}
+    )
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
+    )
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """What one stack of layers needs to know."""
+
+    embed_dim: int
+    ffn_embed_dim: int
+    layers: int
+    attention_heads: int
+    drop_path_rate: float
+    dropout: float
+    attention_dropout: float
+    activation_dropout: float
+    attn_scale_factor: float
+    qk_norm: bool
+    scale_resids: bool
+
+    def drop_path(self, layer: int) -> float:
+        """Stochastic depth of one layer: 0 at the first, the full rate at the last."""
+        return self.drop_path_rate * layer / max(self.layers - 1, 1)
+
+
+def _shared(cfg: UnivalConfig) -> dict[str, Any]:
+    return {
+        "dropout": cfg.dropout,
+        "attention_dropout": cfg.attention_dropout,
+        "activation_dropout": cfg.activation_dropout,
+        "attn_scale_factor": cfg.attn_scale_factor,
+        "qk_norm": cfg.qk_norm,
+        "scale_resids": cfg.scale_resids,
+    }
+
+
+def encoder_stack(cfg: UnivalConfig) -> StackConfig:
+    """The encoder's part of the configuration."""
+    return StackConfig(
+        embed_dim=cfg.encoder_embed_dim,
+        ffn_embed_dim=cfg.encoder_ffn_embed_dim,
+        layers=cfg.encoder_layers,
+        attention_heads=cfg.encoder_attention_heads,
+        drop_path_rate=cfg.encoder_drop_path_rate,
+        **_shared(cfg),
+    )
+
+
+def decoder_stack(cfg: UnivalConfig) -> StackConfig:
+    """The decoder's part of the configuration (its width is the encoder's: embeddings are shared)."""
+    return StackConfig(
+        embed_dim=cfg.encoder_embed_dim,
+        ffn_embed_dim=cfg.decoder_ffn_embed_dim,
+        layers=cfg.decoder_layers,
+        attention_heads=cfg.decoder_attention_heads,
+        drop_path_rate=cfg.decoder_drop_path_rate,
+        **_shared(cfg),
+    )

@@ -1,0 +1,221 @@
+"""The decoder: causal transformer layers over target tokens, attending to the encoded source.
+
+While decoding token by token only the newest row is computed: earlier keys and values are kept per row, and what depends on the source
+alone (cross-attention keys and values, position keys) is computed once per sentence and shared by its beams.
+"""
+
+from typing import Any
+
+import torch
+from fairseq.models import FairseqIncrementalDecoder
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unival.models.config import UnivalConfig, decoder_stack
+from unival.models.encoder import EncoderOut
+from unival.models.layers import DecoderLayer
+from unival.models.positions import (
+    code_positions,
+    image_bucket_rows,
+    relative_bias,
+    relative_table,
+    split_heads,
+    token_bucket_rows,
+)
+
+STATE = "unival_decoder"  # key in fairseq's incremental state
+
+
+class UnivalDecoder(FairseqIncrementalDecoder):
+    """Predicts the next token of text, boxes or image codes.
+
+    Args:
+        cfg: the model's configuration.
+        dictionary: the vocabulary's dictionary.
+        embed_tokens: token embeddings, shared with the encoder and with the output projection.
+    """
+
+    def __init__(self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding):
+        super().__init__(dictionary)
+        stack = decoder_stack(cfg)
+        dim = stack.embed_dim
+        self.cfg = cfg
+        self.num_heads = stack.attention_heads
+        self.bias_scale = (dim // self.num_heads * stack.attn_scale_factor) ** -0.5
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(dim)
+        self.code_layernorm_embedding = nn.LayerNorm(dim)
+        self.embed_positions = nn.Embedding(cfg.max_target_positions + 2, dim)
+        self.embed_image_positions = nn.Embedding(cfg.image_bucket_size**2 + 1, dim)
+        self.pos_ln = nn.LayerNorm(dim)
+        self.image_pos_ln = nn.LayerNorm(dim)
+        self.self_pos_q_linear = nn.Linear(dim, dim)
+        self.self_pos_k_linear = nn.Linear(dim, dim)
+        self.cross_pos_q_linear = nn.Linear(dim, dim)
+        self.cross_pos_k_linear = nn.Linear(dim, dim)
+        layers = [DecoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers)]
+        self.layers = nn.ModuleList(checkpoint_wrapper(x) if cfg.checkpoint_activations else x for x in layers)
+        self.layer_norm = nn.LayerNorm(dim)
+        token_rows = 2 * cfg.token_bucket_size - 1
+        image_rows = (2 * cfg.image_bucket_size - 1) ** 2 + 3
+        self.token_rel_pos_table_list = nn.ModuleList(relative_table(token_rows, self.num_heads) for _ in layers)
+        self.image_rel_pos_table_list = nn.ModuleList(relative_table(image_rows, self.num_heads) for _ in layers)
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: EncoderOut,
+        code_masks: Tensor | None = None,
+        incremental_state: dict[str, Any] | None = None,
+        features_only: bool = False,
+        return_all_hiddens: bool = False,
+        **unused: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits of the next token at every position (at the newest only, with ``incremental_state``).
+
+        Args:
+            prev_output_tokens: ``b x t``, starting with bos.
+            encoder_out: the encoded source.
+            code_masks: ``b``, True where the target is image codes; defaults to the source's.
+            incremental_state: fairseq's dict of cached states.
+
+        Returns:
+            Logits ``b x t x v`` (features ``b x t x c`` with ``features_only``) and ``{"attn": None, "inner_states": […]}``.
+        """
+        if code_masks is None:
+            code_masks = encoder_out.code_masks
+        if incremental_state is None:
+            encoder_out = self.one_row_per_sentence(encoder_out, prev_output_tokens.size(0))
+        past = None if incremental_state is None else incremental_state.setdefault(STATE, {})
+        total = prev_output_tokens.size(1)
+        step = total - 1 if past else 0  # the first call with an empty state takes the whole prefix
+        rows = self.decoder_rows(code_masks, encoder_out)
+        x = self.embed(prev_output_tokens[:, step:], rows)
+        kinds = self.position_kinds(code_masks)
+        positions = {kind: self.position_embedding(kind, total) for kind in kinds}
+        absolute = {kind: self.absolute_bias(positions[kind], step) for kind in kinds}
+        cross_kv, cross_bias = self.cross_attention(encoder_out, positions, step, code_masks)
+        states = [x] if return_all_hiddens else []
+        padding = self.padding_bias(prev_output_tokens, x.dtype)
+        for i, layer in enumerate(self.layers):
+            bias = self.choose({kind: self.layer_bias(i, kind, absolute[kind], step) for kind in kinds}, rows)
+            bias = bias if padding is None else bias + padding
+            x, kv = layer(x, bias, cross_kv[i], cross_bias, past[i] if past else None)
+            if past is not None:
+                past[i] = kv
+            if return_all_hiddens:
+                states.append(x)
+        x = self.layer_norm(x)
+        if not features_only:
+            x = self.output_layer(x)
+        return x, {"attn": None, "inner_states": states}
+
+    def output_layer(self, features: Tensor) -> Tensor:
+        """Features ``… x c`` -> logits ``… x v`` by the shared token embeddings."""
+        return F.linear(features, self.embed_tokens.weight)
+
+    def embed(self, tokens: Tensor, code_rows: Tensor | None) -> Tensor:
+        """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have a layer norm of their own."""
+        x = self.embed_tokens(tokens)
+        normed = self.layernorm_embedding(x)
+        if code_rows is not None and code_rows.any():
+            normed = torch.where(code_rows[:, None, None], self.code_layernorm_embedding(x), normed)
+        return F.dropout(normed, self.cfg.dropout, self.training)
+
+    @staticmethod
+    def decoder_rows(code_masks: Tensor | None, encoder_out: EncoderOut) -> Tensor | None:
+        """``code_masks`` per row of the decoder (it is given per sentence while beams share their source)."""
+        if code_masks is None or encoder_out.rows is None or code_masks.size(0) == encoder_out.rows.size(0):
+            return code_masks
+        return code_masks[encoder_out.rows]
+
+    @staticmethod
+    def one_row_per_sentence(encoder_out: EncoderOut, rows: int) -> EncoderOut:
+        """Teacher forcing over beams needs the source repeated."""
+        if encoder_out.hidden.size(0) == rows:
+            return encoder_out
+        assert encoder_out.rows is not None, "the target has another number of rows than the source"
+        return encoder_out.select(encoder_out.rows)
+
+    @staticmethod
+    def position_kinds(code_masks: Tensor | None) -> tuple[str, ...]:
+        """Which position systems a batch needs: text, image codes, or both."""
+        if code_masks is None or not code_masks.any():
+            return ("text",)
+        return ("code",) if code_masks.all() else ("text", "code")
+
+    @staticmethod
+    def choose(by_kind: dict[str, Tensor], code_rows: Tensor | None) -> Tensor:
+        """Pick each row's own kind; no batch axis while all rows are of one kind."""
+        if len(by_kind) == 1:
+            return next(iter(by_kind.values()))
+        assert code_rows is not None
+        return torch.where(code_rows[:, None, None, None], by_kind["code"], by_kind["text"])
+
+    def padding_bias(self, tokens: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """-inf on the keys of padded target tokens: ``b x 1 x 1 x t``; None without padding."""
+        padding = tokens.eq(self.embed_tokens.padding_idx)
+        if not padding.any():
+            return None
+        return torch.zeros(padding.shape, dtype=dtype, device=tokens.device).masked_fill(padding, float("-inf"))[:, None, None, :]
+
+    def position_ids(self, kind: str, length: int) -> Tensor:
+        """Position ids of a whole target of ``length`` tokens."""
+        device = self.embed_positions.weight.device
+        if kind == "text":
+            return torch.arange(length, device=device)
+        return code_positions(length, self.cfg.code_image_size, self.cfg.image_bucket_size, device)
+
+    def position_embedding(self, kind: str, length: int) -> Tensor:
+        """Normalised position embeddings ``t x c``."""
+        ids = self.position_ids(kind, length)
+        if kind == "text":
+            return self.pos_ln(self.embed_positions(ids))
+        return self.image_pos_ln(self.embed_image_positions(ids))
+
+    def absolute_bias(self, positions: Tensor, step: int) -> Tensor:
+        """Absolute term and causal mask for queries from ``step`` on: ``heads x (t - step) x t``."""
+        q = split_heads(self.self_pos_q_linear(positions[step:]), self.num_heads)
+        k = split_heads(self.self_pos_k_linear(positions), self.num_heads)
+        bias = q @ k.transpose(-1, -2) * self.bias_scale
+        future = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).triu(step + 1)
+        return bias.masked_fill(future, float("-inf"))
+
+    def layer_bias(self, layer: int, kind: str, absolute: Tensor, step: int) -> Tensor:
+        """The absolute term plus a layer's relative term."""
+        ids = self.position_ids(kind, absolute.size(-1))
+        if kind == "text":
+            table, buckets = self.token_rel_pos_table_list[layer], token_bucket_rows(ids[step:], ids, self.cfg.token_bucket_size)
+        else:
+            table, buckets = self.image_rel_pos_table_list[layer], image_bucket_rows(ids[step:], ids, self.cfg.image_bucket_size)
+        return absolute + relative_bias(table, buckets).to(absolute.dtype)
+
+    def cross_attention(
+        self, encoder_out: EncoderOut, positions: dict[str, Tensor], step: int, code_masks: Tensor | None
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Keys and values of the source per layer, and the bias ``[b x] heads x t x s`` with the source's padding mask."""
+        cross = encoder_out.cross if not torch.is_grad_enabled() else {}
+        if "kv" not in cross:
+            cross["kv"] = [layer.encoder_attn.project_memory(encoder_out.hidden) for layer in self.layers]
+            cross["positions"] = split_heads(self.cross_pos_k_linear(encoder_out.positions), self.num_heads)
+        k = cross["positions"].transpose(-1, -2)
+
+        def bias(kind: str) -> Tensor:
+            return split_heads(self.cross_pos_q_linear(positions[kind][step:]), self.num_heads) @ k * self.bias_scale
+
+        total = self.choose({kind: bias(kind) for kind in positions}, code_masks)
+        if encoder_out.padding.any():
+            mask = torch.zeros(encoder_out.padding.shape, dtype=total.dtype, device=total.device)
+            total = total + mask.masked_fill(encoder_out.padding, float("-inf"))[:, None, None, :]
+        return cross["kv"], total
+
+    def reorder_incremental_state_scripting(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
+        """fairseq's hook for beams: rows ``new_order`` of the cached target keys and values."""
+        past = incremental_state.get(STATE, {})
+        for layer, (k, v) in past.items():
+            past[layer] = (k.index_select(0, new_order), v.index_select(0, new_order))
+
+    def max_positions(self) -> int:
+        """Longest target in tokens."""
+        return self.cfg.max_target_positions

@@ -1,0 +1,254 @@
+"""The encoder: every source slot embeds to tokens, the tokens are strung together, transformer layers mix them.
+
+A batch is laid out in segments: one per media slot (first images, second images, videos, …) and the text last.  A row that lacks
+a slot has that segment masked.  Positions therefore depend on the segment only, and position biases need no batch axis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from fairseq.models import FairseqEncoder
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unival.modalities import MODALITIES
+from unival.modalities.base import MediaEmbedding
+from unival.models.config import UnivalConfig, encoder_stack
+from unival.models.layers import EncoderLayer
+from unival.models.positions import (
+    grid_positions,
+    image_bucket_rows,
+    relative_bias,
+    relative_table,
+    split_heads,
+    token_buckets,
+)
+
+TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
+
+
+@dataclass
+class Segment:
+    """A stretch of the source: media tokens of one slot, or the text.
+
+    ``tokens`` b x l x c (embedded), ``padding`` b x l (True: nothing here), ``positions`` l x c or b x l x c (normalised position
+    embeddings), ``buckets`` l x l or b x l x l (rows of the relative table of the segment's kind).
+    """
+
+    tokens: Tensor
+    padding: Tensor
+    positions: Tensor
+    buckets: Tensor
+    is_text: bool
+
+
+@dataclass
+class EncoderOut:
+    """The encoded source of ``b`` sentences, shared by all beams.
+
+    ``hidden`` b x s x c, ``padding`` b x s, ``positions`` s x c or b x s x c, ``code_masks`` b or None (rows whose target is image
+    codes).  ``rows`` maps the decoder's rows (beams) to sentences; None while there is one row per sentence.  ``cross`` caches what the
+    decoder derives from the source: per layer (keys, values), and the position keys.
+    """
+
+    hidden: Tensor
+    padding: Tensor
+    positions: Tensor
+    code_masks: Tensor | None = None
+    states: list[Tensor] = field(default_factory=list)
+    rows: Tensor | None = None
+    cross: dict[str, Any] = field(default_factory=dict)
+
+    def select(self, sentences: Tensor) -> "EncoderOut":
+        """Keep some sentences (with their caches), in the given order."""
+
+        def pick(x: Tensor) -> Tensor:
+            return x.index_select(0, sentences)
+
+        cross = dict(self.cross)
+        if "kv" in cross:
+            cross["kv"] = [(pick(k), pick(v)) for k, v in cross["kv"]]
+        if "positions" in cross and cross["positions"].dim() == 4:  # has a batch axis only when patches are sampled
+            cross["positions"] = pick(cross["positions"])
+        return replace(
+            self,
+            hidden=pick(self.hidden),
+            padding=pick(self.padding),
+            positions=pick(self.positions) if self.positions.dim() == 3 else self.positions,
+            code_masks=None if self.code_masks is None else pick(self.code_masks),
+            states=[pick(state) for state in self.states],
+            cross=cross,
+        )
+
+    def reorder(self, new_order: Tensor) -> "EncoderOut":
+        """Rows ``new_order`` of the current rows.  Sentences are stored once however many rows (beams) look at them."""
+        rows = new_order if self.rows is None else self.rows[new_order]
+        sentences, index, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
+        if (counts != counts[0]).any():  # the decoder needs the same number of rows per sentence
+            return replace(self.select(rows), rows=None)
+        same = sentences.numel() == self.hidden.size(0) and bool((sentences == torch.arange(len(sentences), device=rows.device)).all())
+        return replace(self if same else self.select(sentences), rows=index)
+
+
+class UnivalEncoder(FairseqEncoder):
+    """Embeds text and media and encodes them together.
+
+    Args:
+        cfg: the model's configuration.
+        dictionary: the vocabulary's dictionary.
+        embed_tokens: token embeddings, shared with the decoder.
+        modalities: names (lower case) of the media that this model takes.
+    """
+
+    def __init__(self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, modalities: Sequence[str] = ("image",)):
+        super().__init__(dictionary)
+        stack = encoder_stack(cfg)
+        dim = stack.embed_dim
+        self.cfg = cfg
+        self.num_heads = stack.attention_heads
+        self.bias_scale = (dim // self.num_heads * stack.attn_scale_factor) ** -0.5
+        self.embed_tokens = embed_tokens
+        self.padding_idx = embed_tokens.padding_idx
+        self.layernorm_embedding = nn.LayerNorm(dim)
+        self.type_embedding = nn.Embedding(2, dim)
+        self.media = nn.ModuleDict({name: MODALITIES[name.upper()].embedding(cfg) for name in modalities})
+        self.patch_layernorm_embedding = nn.LayerNorm(dim)
+        self.embed_positions = nn.Embedding(cfg.max_source_positions + 2, dim)
+        self.pos_ln = nn.LayerNorm(dim)
+        self.image_pos_ln = nn.LayerNorm(dim)
+        self.pos_q_linear = nn.Linear(dim, dim)
+        self.pos_k_linear = nn.Linear(dim, dim)
+        layers = [EncoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers)]
+        self.layers = nn.ModuleList(checkpoint_wrapper(x) if cfg.checkpoint_activations else x for x in layers)
+        self.layer_norm = nn.LayerNorm(dim)
+        token_rows = 2 * cfg.token_bucket_size - 1
+        image_rows = (2 * cfg.image_bucket_size - 1) ** 2 + 3
+        self.token_rel_pos_table_list = nn.ModuleList(relative_table(token_rows, self.num_heads) for _ in layers)
+        self.image_rel_pos_table_list = nn.ModuleList(relative_table(image_rows, self.num_heads) for _ in layers)
+
+    def embed_text(self, src_tokens: Tensor) -> Segment:
+        """Token ids ``b x t`` -> the text segment."""
+        length = src_tokens.size(1)
+        x = self.embed_tokens(src_tokens) + self.type_embedding.weight[TEXT_TYPE]
+        x = F.dropout(self.layernorm_embedding(x), self.cfg.dropout, self.training)
+        ids = torch.arange(length, device=src_tokens.device)
+        return Segment(
+            tokens=x,
+            padding=src_tokens.eq(self.padding_idx),
+            positions=self.pos_ln(self.embed_positions(ids)),
+            buckets=token_buckets(length, self.cfg.token_bucket_size, device=src_tokens.device),
+            is_text=True,
+        )
+
+    def embed_media(self, item: dict[str, Any], batch: int) -> Segment:
+        """One entry of ``media`` (see :meth:`forward`) -> its segment, with rows that lack it masked."""
+        embedding = self.media[item["modality"]]
+        assert isinstance(embedding, MediaEmbedding)
+        media = embedding(item["values"])
+        tokens, ids = media.tokens, media.position_ids
+        table = self.media_positions(embedding, ids)
+        order = item["order"] if "order" in item else self.sample_patches(tokens)
+        if order is not None:  # N x K patches of each item, in this order
+            tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.size(-1)))
+        x = self.patch_layernorm_embedding(tokens + self.type_embedding.weight[MEDIA_TYPE])
+        x = F.dropout(x, self.cfg.dropout, self.training)
+        rows = item["rows"]
+        if order is not None:
+            per_row = torch.arange(order.size(1), device=order.device).expand(batch, -1).contiguous()
+            per_row = per_row.index_copy(0, rows, order)  # B x K
+            ids, table = ids[per_row], table[per_row]
+        padding = torch.ones(batch, x.size(1), dtype=torch.bool, device=x.device).index_fill(0, rows, False)
+        return Segment(
+            tokens=x.new_zeros(batch, *x.shape[1:]).index_copy(0, rows, x),
+            padding=padding,
+            positions=self.image_pos_ln(table),
+            buckets=image_bucket_rows(ids, ids, self.cfg.image_bucket_size),
+            is_text=False,
+        )
+
+    def media_positions(self, embedding: MediaEmbedding, ids: Tensor) -> Tensor:
+        """Position embeddings ``l x c`` of a grid, interpolated from the original grid when it has more patches."""
+        side = self.cfg.orig_patch_image_size // 16
+        if not self.cfg.interpolate_position or ids.numel() <= side * side:
+            return embedding.positions(ids)
+        bucket = self.cfg.image_bucket_size
+        height, width = int((ids.max() - 1) // bucket) + 1, int(((ids - 1) % bucket).max()) + 1
+        original = embedding.positions(grid_positions(side, side, bucket, ids.device))
+        original = original.T.unflatten(1, (side, side))[None]  # 1 x C x side x side
+        resized = F.interpolate(original, size=(height, width), mode="bilinear", align_corners=False)
+        return resized[0].flatten(1).T
+
+    def sample_patches(self, tokens: Tensor) -> Tensor | None:
+        """In training, choose ``sample_patch_num`` patches per item without replacement; None keeps all."""
+        keep = self.cfg.sample_patch_num
+        if not self.training or keep <= 0 or keep >= tokens.size(1):
+            return None
+        return torch.rand(tokens.shape[:2], device=tokens.device).argsort(dim=1)[:, :keep]
+
+    def absolute_bias(self, positions: Tensor) -> Tensor:
+        """``(W_q P)(W_k P)^T / sqrt(s d)`` of normalised positions ``[b x] s x c``: ``[b x] heads x s x s``."""
+        q = split_heads(self.pos_q_linear(positions), self.num_heads)
+        k = split_heads(self.pos_k_linear(positions), self.num_heads)
+        return q @ k.transpose(-1, -2) * self.bias_scale
+
+    def layer_bias(self, layer: int, absolute: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Add a layer's relative terms to the blocks of the segments; between segments there are none."""
+        bias = absolute.clone()
+        start = 0
+        for segment in segments:
+            tables = self.token_rel_pos_table_list if segment.is_text else self.image_rel_pos_table_list
+            end = start + segment.tokens.size(1)
+            bias[..., start:end, start:end] += relative_bias(tables[layer], segment.buckets).to(bias.dtype)
+            start = end
+        return bias
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        media: list[dict[str, Any]] | None = None,
+        code_masks: Tensor | None = None,
+        return_all_hiddens: bool = False,
+    ) -> EncoderOut:
+        """Encode a batch.
+
+        Args:
+            src_tokens: ``b x t``, bos … eos, padded on the right.
+            src_lengths: unused; part of fairseq's batches.
+            media: per media slot ``{"modality": "image", "values": n x 3 x h x w, "rows": n}``: rows of the batch that have it;
+                ``"order"`` n x k, if there, chooses patches.
+            code_masks: ``b``, True where the target is image codes; handed to the decoder.
+            return_all_hiddens: keep the state before every layer and after the last one.
+        """
+        batch = src_tokens.size(0)
+        segments = [self.embed_media(item, batch) for item in media or []] + [self.embed_text(src_tokens)]
+        padding = torch.cat([s.padding for s in segments], dim=1)  # B x S
+        x = torch.cat([s.tokens.to(segments[-1].tokens.dtype) for s in segments], dim=1)
+        x = x.masked_fill(padding[..., None], 0.0)
+        positions = [s.positions for s in segments]
+        if any(p.dim() == 3 for p in positions):  # sampled patches: every row has its own positions
+            positions = [p if p.dim() == 3 else p.expand(batch, -1, -1) for p in positions]
+        p = torch.cat(positions, dim=-2)
+        absolute = self.absolute_bias(p)
+        if padding.any():
+            mask = torch.zeros(batch, 1, 1, p.size(-2), dtype=absolute.dtype, device=x.device)
+            absolute = absolute + mask.masked_fill(padding[:, None, None, :], float("-inf"))
+        elif absolute.dim() == 3:
+            absolute = absolute[None]
+        states = [x] if return_all_hiddens else []
+        for i, layer in enumerate(self.layers):
+            x = layer(x, self.layer_bias(i, absolute, segments))
+            if return_all_hiddens:
+                states.append(x)
+        return EncoderOut(self.layer_norm(x), padding, p, code_masks, states)
+
+    def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
+        """fairseq's hook for beams: see :meth:`EncoderOut.reorder`."""
+        return encoder_out.reorder(new_order)
+
+    def max_positions(self) -> int:
+        """Longest source text in tokens."""
+        return self.cfg.max_source_positions

@@ -1,0 +1,115 @@
+"""The pre-norm transformer layers with NormFormer's extra norms and scales, and stochastic depth."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unival.models.attention import MultiheadAttention
+from unival.models.config import StackConfig
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a residual branch for a whole sample, scale the kept ones by 1 / keep probability."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``b x t x c`` -> ``b x t x c``."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = torch.empty(x.size(0), 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
+        return x * mask / keep
+
+
+class FeedForward(nn.Module):
+    """Names of the feed-forward parameters live on the layer itself (as published), the maths lives here."""
+
+    def __init__(self, cfg: StackConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(cfg.embed_dim, cfg.ffn_embed_dim)
+        self.fc2 = nn.Linear(cfg.ffn_embed_dim, cfg.embed_dim)
+        self.ffn_layernorm = nn.LayerNorm(cfg.ffn_embed_dim)
+        self.final_layer_norm = nn.LayerNorm(cfg.embed_dim)
+        self.w_resid = nn.Parameter(torch.ones(cfg.embed_dim)) if cfg.scale_resids else None
+        self.activation_dropout = cfg.activation_dropout
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """fc2(norm(gelu(fc1(norm(x))))), without the residual."""
+        x = F.gelu(self.fc1(self.final_layer_norm(x)))
+        x = F.dropout(x, self.activation_dropout, self.training)
+        return self.fc2(self.ffn_layernorm(x))
+
+    def scaled_residual(self, x: Tensor) -> Tensor:
+        """The feed-forward's residual, scaled per channel when residual scales are on."""
+        return x if self.w_resid is None else x * self.w_resid
+
+
+class EncoderLayer(FeedForward):
+    """Self-attention and feed-forward, both pre-norm, with a norm after attention and inside the feed-forward."""
+
+    def __init__(self, cfg: StackConfig, drop_path: float):
+        super().__init__(cfg)
+        self.self_attn = MultiheadAttention(
+            cfg.embed_dim, cfg.attention_heads, cfg.attn_scale_factor, cfg.attention_dropout, cfg.qk_norm
+        )
+        self.self_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
+        self.attn_ln = nn.LayerNorm(cfg.embed_dim)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """``x`` b x t x c, ``bias`` broadcastable to b x heads x t x t."""
+        y = self.self_attn_layer_norm(x)
+        y = self.self_attn(y, *self.self_attn.project_memory(y), bias)
+        x = x + self.drop_path(self.dropout(self.attn_ln(y)))
+        return self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
+
+
+class DecoderLayer(FeedForward):
+    """Causal self-attention, cross-attention and feed-forward, all pre-norm."""
+
+    def __init__(self, cfg: StackConfig, drop_path: float):
+        super().__init__(cfg)
+        attention = (cfg.embed_dim, cfg.attention_heads, cfg.attn_scale_factor, cfg.attention_dropout, cfg.qk_norm)
+        self.self_attn = MultiheadAttention(*attention)
+        self.self_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
+        self.self_attn_ln = nn.LayerNorm(cfg.embed_dim)
+        self.encoder_attn = MultiheadAttention(*attention)
+        self.encoder_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
+        self.cross_attn_ln = nn.LayerNorm(cfg.embed_dim)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self,
+        x: Tensor,
+        self_bias: Tensor,
+        cross_kv: tuple[Tensor, Tensor],
+        cross_bias: Tensor,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One layer over the whole target, or over its newest token.
+
+        Args:
+            x: ``b x t x c``.
+            self_bias: broadcastable to ``b x heads x t x (past + t)``; holds the causal mask.
+            cross_kv: keys and values of the source (see :meth:`MultiheadAttention.project_memory`).
+            cross_bias: broadcastable to ``b' x heads x t x s``.
+            past: keys and values of earlier target tokens, ``b x heads x past x d`` each.
+
+        Returns:
+            The layer's output and the keys and values of all target tokens so far.
+        """
+        y = self.self_attn_layer_norm(x)
+        k, v = self.self_attn.project_memory(y)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        y = self.self_attn(y, k, v, self_bias)
+        x = x + self.drop_path(self.dropout(self.self_attn_ln(y)))
+        y = self.encoder_attn(self.encoder_attn_layer_norm(x), *cross_kv, cross_bias)
+        x = x + self.drop_path(self.dropout(self.cross_attn_ln(y)))
+        x = self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
+        return x, (k, v)

@@ -1,0 +1,83 @@
+"""Relative-position buckets and the position bias of attention, computed once per length and grid.
+
+Positions enter attention only as a bias on the scores: an absolute term, shared by all layers, from two projections of the
+normalised position embeddings, and a relative term per layer from a table that a bucket indexes.  Neither depends on the
+sample, so both are computed without a batch axis (unless patches are sampled, when every row has positions of its own).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unival.modalities.base import grid_positions
+
+
+def token_buckets(
+    length: int, bucket_size: int = 256, max_positions: int = 1024, device: torch.device | None = None
+) -> Tensor:
+    """Buckets of text positions: exact up to half the bucket size, logarithmic beyond.
+
+    Returns:
+        LongTensor ``t x t``; entry ``i, j`` is the row of the relative table (``2 * bucket_size - 1`` rows) for query i, key j.
+    """
+    positions = torch.arange(length, device=device)
+    return token_bucket_rows(positions, positions, bucket_size, max_positions)
+
+
+def token_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 256, max_positions: int = 1024) -> Tensor:
+    """Buckets for some query positions against some key positions: LongTensor ``q x k``."""
+    relative = queries[:, None] - keys[None, :]
+    middle = bucket_size // 2
+    distance = relative.abs().clamp(min=middle).double()
+    scale = math.log((max_positions - 1) / middle)
+    far = torch.ceil(torch.log(distance / middle) / scale * (middle - 1)).long() + middle
+    bucket = torch.where(relative.abs() <= middle, relative, far * relative.sign())
+    return bucket + bucket_size - 1
+
+
+def image_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 42) -> Tensor:
+    """Buckets of 2-D positions by row and column difference; the last three buckets are for the special position 0.
+
+    Args:
+        queries, keys: position ids ``... x q`` and ``... x k``.
+
+    Returns:
+        LongTensor ``... x q x k`` of rows of the relative table (``(2 * bucket_size - 1)^2 + 3`` rows).
+    """
+    span = 2 * bucket_size - 1
+    total = span * span + 3
+    q, k = queries[..., :, None], keys[..., None, :]
+    row = (q - 1).div(bucket_size, rounding_mode="floor") - (k - 1).div(bucket_size, rounding_mode="floor")
+    column = (q - 1).remainder(bucket_size) - (k - 1).remainder(bucket_size)
+    bucket = (row + bucket_size - 1) * span + column + bucket_size - 1
+    bucket = torch.where((q == 0) & (k != 0), torch.full_like(bucket, total - 3), bucket)
+    bucket = torch.where((q != 0) & (k == 0), torch.full_like(bucket, total - 2), bucket)
+    return torch.where((q == 0) & (k == 0), torch.full_like(bucket, total - 1), bucket)
+
+
+def code_positions(length: int, code_image_size: int, bucket_size: int = 42, device: torch.device | None = None) -> Tensor:
+    """Position ids of a decoder row that holds image codes: bos at 0, then the grid of codes row by row.
+
+    Beyond the grid (eos and padding) every position is 1024, as in the published models.
+    """
+    side = code_image_size // 8  # one code covers 8 x 8 pixels
+    ids = torch.full((max(length, side * side + 1),), 1024, dtype=torch.long, device=device)
+    ids[0] = 0
+    ids[1 : side * side + 1] = grid_positions(side, side, bucket_size, device)
+    return ids[:length]
+
+
+def relative_table(num_buckets: int, num_heads: int) -> nn.Embedding:
+    """One learned scalar per bucket and head."""
+    return nn.Embedding(num_buckets, num_heads)
+
+
+def relative_bias(table: nn.Embedding, buckets: Tensor) -> Tensor:
+    """Look the buckets up: ``... x q x k`` -> ``... x heads x q x k``."""
+    return table(buckets).movedim(-1, -3)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """``... x t x d`` -> ``... x heads x t x d / heads``."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(-2, -3)

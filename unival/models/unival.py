@@ -1,0 +1,136 @@
+"""Registration of the model and its sizes."""
+
+from typing import Any
+
+from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
+from fairseq.modules.transformer_sentence_encoder import init_bert_params
+from torch import Tensor, nn
+
+from unival.checkpoints.published import is_published, rename_published
+from unival.errors import UserError
+from unival.models.config import UnivalConfig
+from unival.models.decoder import UnivalDecoder
+from unival.models.encoder import UnivalEncoder
+
+# What the named architectures change in UnivalConfig.
+SIZES: dict[str, dict[str, Any]] = {
+    "unival_tiny": {
+        "encoder_embed_dim": 128,
+        "encoder_ffn_embed_dim": 512,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_ffn_embed_dim": 512,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "image_backbone": "resnet10",
+    },
+    "unival_base": {},
+    "unival_large": {
+        "encoder_embed_dim": 1024,
+        "encoder_ffn_embed_dim": 4096,
+        "encoder_layers": 12,
+        "encoder_attention_heads": 16,
+        "decoder_ffn_embed_dim": 4096,
+        "decoder_layers": 12,
+        "decoder_attention_heads": 16,
+        "image_backbone": "resnet152",
+    },
+}
+
+
+@register_model("unival", dataclass=UnivalConfig)
+class UnivalModel(FairseqEncoderDecoderModel):
+    """One sequence-to-sequence model for images and text."""
+
+    def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
+        super().__init__(encoder, decoder)
+        self.cfg = cfg
+        encoder.apply(init_bert_params_outside_backbones(encoder))
+        decoder.apply(init_bert_params)
+        if cfg.freeze_token_embeddings:
+            encoder.embed_tokens.weight.requires_grad_(False)
+
+    @classmethod
+    def build_model(cls, cfg: UnivalConfig, task: Any) -> "UnivalModel":
+        """Build the model for a task's dictionary."""
+        dictionary = task.source_dictionary
+        for side, heads in (("encoder", cfg.encoder_attention_heads), ("decoder", cfg.decoder_attention_heads)):
+            if cfg.encoder_embed_dim % heads:
+                raise UserError(f"--{side}-attention-heads {heads} does not divide --encoder-embed-dim {cfg.encoder_embed_dim}")
+        embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
+        return cls(cfg, UnivalEncoder(cfg, dictionary, embed_tokens), UnivalDecoder(cfg, dictionary, embed_tokens))
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None,
+        prev_output_tokens: Tensor,
+        media: list[dict[str, Any]] | None = None,
+        code_masks: Tensor | None = None,
+        return_all_hiddens: bool = False,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits ``b x t x v`` of the target given the source; arguments as in the encoder's and decoder's ``forward``."""
+        encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
+        return self.decoder(prev_output_tokens, encoder_out, code_masks, return_all_hiddens=return_all_hiddens)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Accept the published key names (see ``unival.checkpoints.published``)."""
+        if is_published(state_dict):
+            rename_published(state_dict)
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
+        """Load, or explain key by key what does not fit.
+
+        Raises:
+            UserError: keys are missing or unexpected, or shapes differ.
+        """
+        self.upgrade_state_dict(state_dict)
+        own = self.state_dict()
+        problems = [f"missing {key}" for key in own if key not in state_dict]
+        problems += [f"unexpected {key}" for key in state_dict if key not in own]
+        problems += [
+            f"{key} is {tuple(value.shape)}, the model's is {tuple(own[key].shape)}"
+            for key, value in state_dict.items()
+            if key in own and value.shape != own[key].shape
+        ]
+        if problems and strict:
+            shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise UserError(f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state_dict)}")
+        return nn.Module.load_state_dict(self, state_dict, strict=strict)
+
+    def _hint(self, state_dict: dict[str, Tensor]) -> str:
+        key = "encoder.embed_tokens.weight"
+        if key not in state_dict or state_dict[key].shape == self.encoder.embed_tokens.weight.shape:
+            return ""
+        return (
+            f" (the checkpoint has {state_dict[key].size(0)} symbols of width {state_dict[key].size(1)}, the vocabulary and --arch given here"
+            f" make {self.encoder.embed_tokens.num_embeddings} of width {self.encoder.embed_tokens.embedding_dim}: use the checkpoint's own)"
+        )
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source and target in tokens."""
+        return self.encoder.max_positions(), self.decoder.max_positions()
+
+
+def init_bert_params_outside_backbones(encoder: UnivalEncoder) -> Any:
+    """BERT's initialisation, N(0, 0.02), for everything but the backbones, which have an initialisation of their own."""
+    inside = {module for media in encoder.media.values() for module in media.backbone.modules()}
+
+    def init(module: nn.Module) -> None:
+        if module not in inside:
+            init_bert_params(module)
+
+    return init
+
+
+def _register(name: str, sizes: dict[str, Any]) -> None:
+    def architecture(args: Any) -> None:
+        for key, value in sizes.items():
+            if key not in vars(args):  # the command line wins
+                setattr(args, key, value)
+
+    register_model_architecture("unival", name)(architecture)
+
+
+for _name, _sizes in SIZES.items():
+    _register(_name, _sizes)
