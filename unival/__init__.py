@@ -10,6 +10,8 @@ import torch
 
 torch.serialization.add_safe_globals([argparse.Namespace])
 
+from unival import criterions as _criterions  # noqa: E402,F401
+from unival import tasks as _tasks  # noqa: E402,F401
 from unival.models import unival as _models  # noqa: E402,F401
 
 __version__ = "0.1.0"

@@ -87,7 +87,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             code_masks = encoder_out.code_masks
         if incremental_state is None:
             encoder_out = self.one_row_per_sentence(encoder_out, prev_output_tokens.size(0))
-        past = None if incremental_state is None else incremental_state.setdefault(STATE, {})
+        past = {} if incremental_state is None else incremental_state.setdefault(STATE, {})  # layer -> keys, values
         total = prev_output_tokens.size(1)
         step = total - 1 if past else 0  # the first call with an empty state takes the whole prefix
         rows = self.decoder_rows(code_masks, encoder_out)
@@ -101,8 +101,8 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         for i, layer in enumerate(self.layers):
             bias = self.choose({kind: self.layer_bias(i, kind, absolute[kind], step) for kind in kinds}, rows)
             bias = bias if padding is None else bias + padding
-            x, kv = layer(x, bias, cross_kv[i], cross_bias, past[i] if past else None)
-            if past is not None:
+            x, kv = layer(x, bias, cross_kv[i], cross_bias, past.get(i))
+            if incremental_state is not None:
                 past[i] = kv
             if return_all_hiddens:
                 states.append(x)

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Captions a split with a trained model (beam 5, as published) and scores it.
+#
+#   DATA=coco VOCAB=vocabulary CHECKPOINT=out/caption/checkpoint_best.pt OUT=out/caption bash run_scripts/caption/eval.sh [fairseq-generate flags]
+#
+# Variables
+#   DATA         folder with test.tsv or test.jsonl (columns image and caption; all references of a picture in one row)
+#   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+#   CHECKPOINT   the model
+#   OUT          folder for generate-test.txt and scores-test.json
+#   SPLIT        which table of DATA (default test)
+#   METRICS      default cider,bleu,rouge_l (meteor and spice need Java)
+#   GPUS         0: the CPU
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+
+SPLIT="${SPLIT:-test}"
+begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of image captions"
+generate "$SPLIT" --task unival_caption --patch-image-size 480 \
+  --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
+columns=()
+case "$TABLE" in *.tsv) columns=(--columns caption --selected-cols 2) ;; esac
+unival score "$OUT/generate-$SPLIT.txt" --table "$TABLE" --metrics "${METRICS:-cider,bleu,rouge_l}" \
+  --json "$OUT/scores-$SPLIT.json" ${columns[@]+"${columns[@]}"}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Fine-tunes a base model on image captioning (COCO Karpathy split) with the published recipe.
+#
+#   DATA=coco VOCAB=vocabulary CHECKPOINT=pretrained.pt OUT=out/caption bash run_scripts/caption/train.sh [fairseq-train flags]
+#
+# Variables
+#   DATA         folder with train.tsv and valid.tsv, or train.jsonl and valid.jsonl (columns image and caption)
+#   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+#   CHECKPOINT   the model to start from
+#   OUT          folder for checkpoints and the log train.jsonl
+#   GPUS         number of GPUs (default: all there are; 0: the CPU)
+#   SEED, WORKERS
+#
+# One update sees 128 rows, as in the published run (8 GPUs x 16): with fewer GPUs the gradients of several batches are
+# added up. Flags given on the command line come last and win over the script's.
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+
+begin_training "folder with train.tsv or train.jsonl of image captions"
+batch_size=16 epochs=10
+schedule 128 "$batch_size" "$epochs" 0.06
+train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
+  --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler \
+  --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
+  --lr 1e-5 --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
+  --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
+  --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
+  --patch-image-size 480 --max-src-length 80 --max-tgt-length 20 \
+  --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"

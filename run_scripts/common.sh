@@ -1,0 +1,246 @@
+# What every run script shares: messages, the environment, checks of inputs, and the launch of training and generation.
+# Sourced, never run: `source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"`.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+UNIVAL_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+SUPPORTED_PYTHONS="3.11 3.12 3.13 3.10" # in the order in which they are tried
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+  printf '%s\n' "$*" >&2
+  exit 2
+}
+
+# usage FILE: prints the comment on top of a script (its lines from the second on, without the `# `) as its help.
+usage() {
+  awk 'NR > 1 { if ($0 !~ /^#/) exit; sub(/^# ?/, ""); print }' "$1"
+}
+
+# Environment ----------------------------------------------------------------------------------------------------
+
+# package_is_active PYTHON EXTRAS: does PYTHON see this checkout's unival, fairseq and what the extras promise?
+# It runs from / so that the checkout is not found merely because it is the current directory.
+package_is_active() {
+  (cd / && "$1" - "$UNIVAL_ROOT" "$2" >/dev/null 2>&1) <<'PYTHON'
+import importlib.util
+import pathlib
+import sys
+
+root, extras = sys.argv[1], sys.argv[2].split(",")
+needed = ["torch", "torchvision", "fairseq", "timm", "tokenizers", "PIL"]
+needed += ["pycocoevalcap", "matplotlib"] if "eval" in extras else []
+needed += ["pytest", "ruff", "mypy"] if "dev" in extras else []
+found = importlib.util.find_spec("unival")
+here = found is not None and found.origin and pathlib.Path(found.origin).resolve().parent == pathlib.Path(root) / "unival"
+sys.exit(0 if here and all(importlib.util.find_spec(name) for name in needed) else 1)
+PYTHON
+}
+
+# python_is_usable PYTHON: prints why not and fails, when PYTHON cannot make the environment.
+python_is_usable() {
+  "$1" - 2>/dev/null <<'PYTHON' || { say "$1 does not run"; return 1; }
+import importlib.util
+import pathlib
+import sys
+import sysconfig
+
+version = ".".join(map(str, sys.version_info[:3]))
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    print(f"{sys.executable} is Python {version}")
+elif importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+    print(f"{sys.executable} has no venv module (Debian, Ubuntu: apt-get install python3-venv)")
+elif not (pathlib.Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+    print(f"{sys.executable} has no headers (Debian, Ubuntu: apt-get install python3-dev)")
+PYTHON
+}
+
+# find_python: prints the interpreter to build the environment with; $PYTHON decides when it is set.
+find_python() {
+  local candidate complaint complaints="" candidates=""
+  if [ -n "${PYTHON:-}" ]; then
+    complaint="$(python_is_usable "$PYTHON")" || true
+    [ -z "$complaint" ] || die "PYTHON=$PYTHON cannot be used: $complaint; Python 3.10 to 3.13 is needed"
+    printf '%s\n' "$PYTHON"
+    return
+  fi
+  for candidate in $SUPPORTED_PYTHONS; do candidates="$candidates python$candidate"; done
+  for candidate in $candidates python3 python; do
+    command -v "$candidate" >/dev/null 2>&1 || continue
+    complaint="$(python_is_usable "$candidate")" || true
+    if [ -z "$complaint" ]; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+    complaints="$complaints; $complaint"
+  done
+  die "No usable Python: 3.10 to 3.13 is needed${complaints} (name one with PYTHON=python3.x)"
+}
+
+# step TITLE LOG COMMAND...: runs COMMAND with its output in LOG, says how long it took, shows the end of LOG when it fails.
+step() {
+  local title="$1" log="$2" start=$SECONDS
+  shift 2
+  say "  $title"
+  if ! "$@" >>"$log" 2>&1; then
+    tail -n 25 "$log" >&2
+    die "This step failed: $title The whole output is in $log; the command can simply be run again."
+  fi
+  say "    done in $((SECONDS - start)) s"
+}
+
+# installed_extras STAMP FINGERPRINT: the extras that STAMP says are installed, empty when it belongs to other versions.
+installed_extras() {
+  if [ -f "$1" ] && [ "$(head -n 1 "$1")" = "$2" ]; then sed -n 2p "$1"; fi
+}
+
+# with_extras A B: the comma-separated union of two comma-separated lists, sorted.
+with_extras() {
+  printf '%s\n' "$1,$2" | tr ',' '\n' | sed '/^$/d' | sort -u | paste -s -d , -
+}
+
+# install_package VENV EXTRAS: torch first, fairseq-fixed against that torch, then this package.
+install_package() {
+  local python="$1/bin/python" log="$1/install.log" pins="$UNIVAL_ROOT/constraints.txt"
+  command -v "${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 ||
+    die "No C++ compiler: fairseq compiles small extensions (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install)"
+  : >"$log"
+  step "1 of 3: torch, torchvision and build tools (several GB on Linux; 1 to 10 minutes, as the network is)." "$log" \
+    "$python" -m pip install -c "$pins" --upgrade pip setuptools wheel numpy cython torch torchvision
+  step "2 of 3: fairseq-fixed, compiled here against that torch (about 3 minutes)." "$log" \
+    "$python" -m pip install -c "$pins" --no-build-isolation "fairseq-fixed==0.12.3.1"
+  step "3 of 3: unival[$2] (about 1 minute)." "$log" \
+    "$python" -m pip install -c "$pins" --no-build-isolation -e "${UNIVAL_ROOT}[$2]"
+}
+
+# ensure_environment EXTRAS: afterwards `python`, `unival` and `fairseq-*` are those of an environment with this checkout
+# and EXTRAS ("eval", "eval,dev"). An active environment that has them is used; else .venv in the checkout (or $UNIVAL_VENV).
+ensure_environment() {
+  local extras="$1" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" venv="${UNIVAL_VENV:-$UNIVAL_ROOT/.venv}" python fingerprint stamp present
+  if [ -n "$active" ] && package_is_active "$active/bin/python" "$extras"; then
+    export PATH="$active/bin:$PATH"
+    return
+  fi
+  stamp="$venv/.unival-installed"
+  fingerprint="$(cat "$UNIVAL_ROOT/constraints.txt" "$UNIVAL_ROOT/setup.py" | cksum)"
+  present="$(installed_extras "$stamp" "$fingerprint")"
+  if [ "$(with_extras "$present" "$extras")" != "$present" ] || ! package_is_active "$venv/bin/python" ""; then
+    extras="$(with_extras "$present" "$extras")"
+    if [ ! -x "$venv/bin/python" ]; then
+      python="$(find_python)"
+      say "Making the environment $venv with $("$python" --version 2>&1): 5 to 15 minutes, once."
+      "$python" -m venv "$venv"
+    else
+      say "Installing into $venv (what is there already is kept):"
+    fi
+    rm -f "$stamp"
+    install_package "$venv" "$extras"
+    printf '%s\n%s\n' "$fingerprint" "$extras" >"$stamp"
+  fi
+  export VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH"
+}
+
+# Inputs ---------------------------------------------------------------------------------------------------------
+
+# need_file NAME VALUE WHAT: fails with one line when the variable is not set or its file is not there.
+need_file() {
+  [ -n "$2" ] || die "$1 is not set: it names $3 (see --help)"
+  [ -f "$2" ] || die "$1=$2: no such file; it names $3 (see --help)"
+}
+
+# need_folder NAME VALUE WHAT FILE...: the same for a folder and the files that it must hold.
+need_folder() {
+  local name="$1" folder="$2" what="$3" file
+  shift 3
+  [ -n "$folder" ] || die "$name is not set: it names $what (see --help)"
+  [ -d "$folder" ] || die "$name=$folder: no such folder; it names $what (see --help)"
+  for file in "$@"; do
+    [ -f "$folder/$file" ] || die "$name=$folder: $file is missing there; it names $what (see --help)"
+  done
+}
+
+# wants_help ARGS...: is --help or -h among them?
+wants_help() {
+  local argument
+  for argument in "$@"; do
+    case "$argument" in -h | --help) return 0 ;; esac
+  done
+  return 1
+}
+
+# Training and generation ------------------------------------------------------------------------------------------
+
+# find_table SPLIT WHAT: sets TABLE to $DATA/SPLIT.tsv or .jsonl, or fails with one line.
+find_table() {
+  local ending
+  for ending in tsv jsonl; do
+    TABLE="$DATA/$1.$ending"
+    if [ -f "$TABLE" ]; then return; fi
+  done
+  die "DATA=$DATA: neither $1.tsv nor $1.jsonl is there; it names the $2 (see --help)"
+}
+
+# begin_training WHAT, begin_evaluation WHAT: check the variables that every recipe takes, before anything slow happens.
+begin_training() {
+  begin_recipe "$1"
+  find_table valid "$1"
+  find_table train "$1"
+  ensure_environment eval
+}
+
+begin_evaluation() {
+  begin_recipe "$1"
+  find_table "$SPLIT" "$1"
+  ensure_environment eval
+}
+
+begin_recipe() {
+  need_folder DATA "${DATA:-}" "the $1"
+  need_folder VOCAB "${VOCAB:-}" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
+  need_file CHECKPOINT "${CHECKPOINT:-}" "the model's checkpoint"
+  [ -n "${OUT:-}" ] || die "OUT is not set: it names the folder for the results (see --help)"
+  mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
+}
+
+# schedule TOTAL_BATCH BATCH EPOCHS WARMUP_RATIO: for the rows of $TABLE and the GPUs at hand, sets UPDATE_FREQ so that one
+# update sees TOTAL_BATCH rows (BATCH a GPU at a time), and with it TOTAL_UPDATES and WARMUP_UPDATES.
+schedule() {
+  local rows gpus="${GPUS:-$(gpu_count)}"
+  rows="$(wc -l <"$TABLE")"
+  [ "$gpus" -gt 0 ] || gpus=1
+  # shellcheck disable=SC2034 # the recipes use them
+  read -r UPDATE_FREQ TOTAL_UPDATES WARMUP_UPDATES <<<"$(
+    awk -v rows="$rows" -v total="$1" -v batch="$(($2 * gpus))" -v epochs="$3" -v ratio="$4" 'BEGIN {
+      freq = int((total + batch - 1) / batch)
+      updates = epochs * int((rows + batch * freq - 1) / (batch * freq))
+      print freq, updates, int(ratio * updates)
+    }'
+  )"
+}
+
+# train ARGS...: fairseq-train with the plugin and what the published fine-tuning recipes have in common; ARGS come last
+# and win.
+train() {
+  local gpus="${GPUS:-$(gpu_count)}" device=(--cpu)
+  [ "$gpus" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$gpus" --ddp-backend pytorch_ddp)
+  fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
+    --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
+    --lr-scheduler polynomial_decay --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
+    --save-dir "$OUT" --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
+}
+
+# generate SPLIT ARGS...: fairseq-generate of one split into $OUT/generate-SPLIT.txt.
+generate() {
+  local split="$1" device=()
+  shift
+  [ "${GPUS:-$(gpu_count)}" -gt 0 ] || device=(--cpu)
+  fairseq-generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
+    --path "$CHECKPOINT" --gen-subset "$split" --results-path "$OUT" \
+    --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" ${device[@]+"${device[@]}"} "$@"
+}
+
+gpu_count() {
+  python -c "import torch; print(torch.cuda.device_count())"
+}

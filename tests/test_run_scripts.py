@@ -1,0 +1,341 @@
+"""The scripts that a person types: help, clear refusals, the environment made once, and every command of the README."""
+
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COMMON = ROOT / "run_scripts" / "common.sh"
+RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
+COMMANDS = [ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
+SCRIPTS = [*COMMANDS, COMMON, ROOT / ".ci" / "run"]
+VARIABLES = set(
+    [
+        "DATA",
+        "VOCAB",
+        "CHECKPOINT",
+        "OUT",
+        "GPUS",
+        "SPLIT",
+        "METRICS",
+        "PYTHON",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "UNIVAL_VENV",
+    ]
+)
+
+
+def name_of(path: pathlib.Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def bash(*command: object, cwd: pathlib.Path, **variables: object) -> subprocess.CompletedProcess:
+    """Runs bash with no variable of the scripts but those given; the test's own interpreter is first in PATH."""
+    environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
+    environment["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment.update({key: str(value) for key, value in variables.items()})
+    return subprocess.run(
+        ["bash", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_script_parses(script, tmp_path):
+    result = bash("-n", script, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("script", COMMANDS, ids=name_of)
+def test_help_works_from_any_folder_and_leaves_nothing(script, tmp_path):
+    result = bash(script, "--help", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"bash {name_of(script)}" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name_of)
+def test_help_of_a_recipe_names_every_variable_it_checks(script, tmp_path):
+    shown = bash(script, "--help", cwd=tmp_path).stdout
+    for variable in ("DATA", "VOCAB", "CHECKPOINT", "OUT", "GPUS"):
+        assert re.search(rf"^\s*{variable}\b.*\S", shown, re.MULTILINE), f"{variable} is not explained"
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Variables that pass every check of a recipe; the files are empty."""
+    (tmp_path / "vocabulary").mkdir()
+    (tmp_path / "data").mkdir()
+    files = ["vocabulary/encoder.json", "vocabulary/vocab.bpe", "vocabulary/dict.txt", "model.pt"]
+    files += [f"data/{split}.tsv" for split in ("train", "valid", "test")]
+    for name in files:
+        (tmp_path / name).touch()
+    return {
+        "DATA": tmp_path / "data",
+        "VOCAB": tmp_path / "vocabulary",
+        "CHECKPOINT": tmp_path / "model.pt",
+        "OUT": tmp_path / "out",
+        "GPUS": 0,
+    }
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name_of)
+@pytest.mark.parametrize("variable", ["DATA", "VOCAB", "CHECKPOINT", "OUT"])
+def test_unset_variable_is_one_line(script, variable, inputs, tmp_path):
+    del inputs[variable]
+    result = bash(script, cwd=tmp_path, **inputs)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"{variable} is not set: it names the")
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name_of)
+@pytest.mark.parametrize("variable, missing", [("DATA", "data"), ("VOCAB", "vocabulary"), ("CHECKPOINT", "model.pt")])
+def test_missing_input_is_one_line(script, variable, missing, inputs, tmp_path):
+    inputs[variable] = tmp_path / "elsewhere"
+    result = bash(script, cwd=tmp_path, **inputs)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"{variable}={tmp_path / 'elsewhere'}: no such ")
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name_of)
+def test_incomplete_folder_names_the_missing_file(script, inputs, tmp_path):
+    (tmp_path / "vocabulary" / "vocab.bpe").unlink()
+    result = bash(script, cwd=tmp_path, **inputs)
+    assert result.returncode == 2 and "vocab.bpe is missing there" in result.stderr
+    (tmp_path / "vocabulary" / "vocab.bpe").touch()
+    for table in (tmp_path / "data").glob("*.tsv"):
+        table.unlink()
+    result = bash(script, cwd=tmp_path, **inputs)
+    assert result.returncode == 2 and re.search(r"neither \w+\.tsv nor \w+\.jsonl is there", result.stderr)
+
+
+def test_unknown_argument_of_the_quickstart_is_one_line(tmp_path):
+    result = bash(ROOT / "run_scripts" / "quickstart.sh", "--fast", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "unknown argument --fast: known are --smoke, --shapes, --fresh, --help\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "rows, gpus, expected",
+    [
+        (1000, 0, "8 80 4"),  # one process of 16 rows: 8 batches an update, 1000 / 128 -> 8 updates an epoch, 6% of 80
+        (1000, 8, "1 80 4"),
+        (1000, 3, "3 70 4"),  # 48 rows at once: 3 batches are 144 rows, 7 updates an epoch
+        (128, 2, "4 10 0"),
+    ],
+)
+def test_schedule_keeps_the_rows_of_an_update(rows, gpus, expected, tmp_path):
+    table = tmp_path / "train.tsv"
+    table.write_text("row\n" * rows)
+    script = 'source "$1"; TABLE="$2" GPUS="$3"; schedule 128 16 10 0.06; '
+    script += "echo $UPDATE_FREQ $TOTAL_UPDATES $WARMUP_UPDATES"
+    result = bash("-c", script, "bash", COMMON, table, gpus, cwd=tmp_path)
+    assert result.stdout.split() == expected.split(), result.stderr
+
+
+# Environment ----------------------------------------------------------------------------------------------------
+
+STUB = """#!/usr/bin/env bash
+# Stands for python: notes pip's arguments, makes "environments" with a copy of itself, says yes to every question.
+here="$(cd "$(dirname "$0")" && pwd)"
+case "${1:-}" in
+  --version) echo "Python 3.11.0" ;;
+  -) cat >/dev/null; [ -n "${2:-}" ] && [ ! -f "$STUB_STATE/installed" ] && exit 1; exit 0 ;;
+  -m) shift
+    if [ "$1" = venv ]; then mkdir -p "$2/bin"; cp "$here/$(basename "$0")" "$2/bin/python"; fi
+    if [ "$1" = pip ]; then
+      echo "$*" >>"$STUB_STATE/pip"
+      if [ -n "${STUB_FAILS:-}" ] && [[ "$*" == *"$STUB_FAILS"* ]]; then echo "no space left"; exit 1; fi
+      [[ "$*" == *" -e "* ]] && touch "$STUB_STATE/installed"
+    fi ;;
+esac
+exit 0
+"""
+
+
+class Checkout:
+    """A checkout with the real common.sh, a stub interpreter, and what pip was asked to do."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.root = folder / "checkout"
+        (self.root / "run_scripts").mkdir(parents=True)
+        shutil.copy(COMMON, self.root / "run_scripts" / "common.sh")
+        (self.root / "constraints.txt").write_text("torch==1\n")
+        (self.root / "setup.py").write_text("setup()\n")
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.python = folder / "stub-python"
+        self.python.write_text(STUB)
+        self.python.chmod(self.python.stat().st_mode | stat.S_IXUSR)
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+
+    def ensure(self, extras: str, **variables: object) -> subprocess.CompletedProcess:
+        script = f'source "{self.root}/run_scripts/common.sh"; ensure_environment "$1"; command -v python'
+        settings = {"PYTHON": self.python, "STUB_STATE": self.state, **variables}
+        return bash("-c", script, "bash", extras, cwd=self.elsewhere, **settings)
+
+    def pip_calls(self) -> list[str]:
+        log = self.state / "pip"
+        calls = log.read_text().splitlines() if log.is_file() else []
+        log.unlink(missing_ok=True)
+        return calls
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+def test_environment_is_made_in_the_right_order(checkout):
+    result = checkout.ensure("eval")
+    assert result.returncode == 0, result.stderr
+    first, second, third = checkout.pip_calls()
+    assert "torch" in first.split() and "numpy" in first.split() and "setuptools" in first.split()
+    assert "fairseq" not in first and "--no-build-isolation" in second and second.endswith("fairseq-fixed==0.12.3.1")
+    assert "--no-build-isolation" in third and third.endswith(f"-e {checkout.root}[eval]")
+    assert all(f"-c {checkout.root}/constraints.txt" in call for call in (first, second, third))
+    assert result.stdout.splitlines()[-1] == str(checkout.root / ".venv" / "bin" / "python")
+    assert "about 3 minutes" in result.stdout
+    assert not list(checkout.elsewhere.iterdir())
+
+
+def test_environment_is_not_made_twice(checkout):
+    checkout.ensure("eval")
+    checkout.pip_calls()
+    result = checkout.ensure("eval")
+    assert result.returncode == 0 and not checkout.pip_calls()
+    assert result.stdout.splitlines() == [str(checkout.root / ".venv" / "bin" / "python")]
+
+
+def test_environment_follows_new_versions_and_more_extras(checkout):
+    checkout.ensure("eval")
+    checkout.pip_calls()
+    checkout.ensure("eval,dev")
+    assert checkout.pip_calls()[-1].endswith("[dev,eval]")
+    checkout.ensure("eval")
+    assert not checkout.pip_calls(), "what is installed includes eval"
+    (checkout.root / "constraints.txt").write_text("torch==2\n")
+    checkout.ensure("eval")
+    assert len(checkout.pip_calls()) == 3
+
+
+def test_failed_step_shows_its_output_and_can_be_run_again(checkout):
+    result = checkout.ensure("eval", STUB_FAILS="fairseq-fixed")
+    assert result.returncode == 2
+    assert "no space left" in result.stderr and "install.log" in result.stderr
+    assert len(checkout.pip_calls()) == 2
+    assert checkout.ensure("eval").returncode == 0
+    assert len(checkout.pip_calls()) == 3
+
+
+def test_unusable_python_is_one_line(checkout):
+    old = checkout.python.with_name("old-python")
+    old.write_text('#!/usr/bin/env bash\ncat >/dev/null\necho "old-python is Python 3.8.1"\n')
+    old.chmod(0o755)
+    result = checkout.ensure("eval", PYTHON=old)
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"PYTHON={old} cannot be used: old-python is Python 3.8.1; Python 3.10 to 3.13 is needed\n"
+    )
+    result = checkout.ensure("eval", PYTHON="no-such-python")
+    assert result.returncode == 2
+    assert result.stderr.startswith("PYTHON=no-such-python cannot be used: no-such-python does not run")
+
+
+def with_programs(folder: pathlib.Path, *names: str) -> pathlib.Path:
+    """A folder that holds links to these programs and nothing else, to be the whole PATH."""
+    folder.mkdir()
+    for name in names:
+        found = shutil.which(name)
+        assert found, f"this test needs {name}"
+        (folder / name).symlink_to(found)
+    return folder
+
+
+TOOLS = [
+    "bash",
+    "env",
+    "cat",
+    "cksum",
+    "head",
+    "sed",
+    "sort",
+    "tr",
+    "paste",
+    "dirname",
+    "basename",
+    "mkdir",
+    "cp",
+    "rm",
+    "tail",
+    "touch",
+]
+
+
+def test_missing_compiler_and_missing_python_are_one_line(checkout, tmp_path):
+    tools = with_programs(tmp_path / "tools", *TOOLS)
+    script = f'PATH="{tools}"; source "{checkout.root}/run_scripts/common.sh"; ensure_environment eval'
+    result = bash("-c", script, cwd=tmp_path, PYTHON=checkout.python, STUB_STATE=checkout.state)
+    assert result.returncode == 2 and result.stderr.startswith("No C++ compiler") and result.stderr.count("\n") == 1
+    shutil.rmtree(checkout.root / ".venv")
+    result = bash("-c", script, cwd=tmp_path, STUB_STATE=checkout.state)
+    assert result.returncode == 2 and result.stderr.startswith("No usable Python: 3.10 to 3.13 is needed")
+    assert result.stderr.count("\n") == 1
+
+
+def test_active_environment_without_the_package_is_not_used(checkout, tmp_path):
+    """An active environment whose interpreter says no (nothing is installed yet) gives way to the checkout's own."""
+    active = tmp_path / "active"
+    (active / "bin").mkdir(parents=True)
+    shutil.copy(checkout.python, active / "bin" / "python")
+    result = checkout.ensure("eval", VIRTUAL_ENV=active)
+    assert result.stdout.splitlines()[-1] == str(checkout.root / ".venv" / "bin" / "python")
+    (checkout.state / "installed").touch()
+    checkout.pip_calls()
+    result = checkout.ensure("eval", VIRTUAL_ENV=active)
+    assert result.stdout.splitlines() == [str(active / "bin" / "python")] and not checkout.pip_calls()
+
+
+# README ---------------------------------------------------------------------------------------------------------
+
+
+def readme_commands() -> list[str]:
+    """The lines of README.md's code blocks that call bash or python on a file of the repository."""
+    readme = ROOT / "README.md"
+    if not readme.is_file():
+        return []
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", readme.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.search(r"(^|\s)(bash|python)\s+[\w./-]+\.(sh|py)\b", line)]
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="README.md is not written yet")
+def test_readme_has_the_two_commands():
+    commands = " ".join(readme_commands())
+    assert "bash run_scripts/quickstart.sh" in commands and "bash tests/run.sh" in commands
+
+
+@pytest.mark.parametrize("command", readme_commands() or [pytest.param("", marks=pytest.mark.skip("no commands yet"))])
+def test_readme_command_exists_and_its_flags_are_known(command, tmp_path):
+    runner, script = re.search(r"(bash|python)\s+([\w./-]+\.(?:sh|py))\b", command).groups()
+    path = ROOT / script
+    assert path.is_file(), f"README.md names {script}, which does not exist"
+    if script.startswith("tests/") or "=" in command.split(script)[0]:
+        return
+    flags = re.findall(r"\s(--[a-z][\w-]*)", command.split(script)[1])
+    interpreter = ["bash"] if runner == "bash" else [sys.executable]
+    shown = subprocess.run(
+        [*interpreter, str(path), "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    for flag in flags:
+        assert flag in shown.stdout, f"README.md passes {flag} to {script}, whose help does not know it"

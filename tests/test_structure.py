@@ -1,0 +1,245 @@
+"""The rules of the code base that a machine can watch: who imports whom, sizes, and what a library must not do."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "unival"
+
+# Part of the package -> what it may import besides itself and LEAVES, which everybody may import.
+# In short: tasks stand on generation and criterions, these on data and models, these on modalities, these on backbones.
+LEAVES = {"errors", "text", "instructions", "vocab", "metrics", "checkpoints"}
+ALLOWED: dict[str, set[str]] = {
+    "backbones": set(),
+    "modalities": {"backbones"},
+    "data": {"modalities", "backbones"},
+    "models": {"modalities", "backbones"},
+    "generation": {"data", "models", "modalities", "backbones"},
+    "criterions": {"data", "models", "modalities", "backbones"},
+    "tasks": {"generation", "criterions", "data", "models", "modalities", "backbones"},
+}
+# The top: the Python API, the command line and what its commands need; nothing below may import them.
+TOP = {"__init__", "hub", "cli", "report_page"}
+HEAVY = ("timm", "librosa", "decord", "matplotlib", "pycocoevalcap", "torchaudio", "soundfile")
+
+FILE_LINES, FUNCTION_LINES, FILE_BYTES = 600, 100, 500_000
+
+
+def part_of(module: str) -> str:
+    """`unival.data.table` -> `data`; `unival` itself -> `__init__`."""
+    return (module.split(".") + ["__init__"])[1]
+
+
+def imported_modules(source: str, module: str, is_package: bool) -> set[str]:
+    """Every `unival…` module that a source imports, at its top or inside functions, absolutely or relatively."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")
+            base = base[: len(base) - node.level + is_package] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            # `from unival import cli` imports the module unival.cli, `from unival.data import Table` unival.data
+            found.update([f"{name}.{alias.name}" for alias in node.names] if name == "unival" else [name])
+    return {name for name in found if name == "unival" or name.startswith("unival.")}
+
+
+def is_command(module: str, source: str) -> bool:
+    """A sub-command of the command line: a file directly in the package with the function that names its arguments."""
+    is_file = module.count(".") == 1
+    return is_file and any(isinstance(n, ast.FunctionDef) and n.name == "add_arguments" for n in ast.parse(source).body)
+
+
+def violations(module: str, source: str, is_package: bool = False) -> list[str]:
+    """What a source of the package imports against the rule."""
+    own = part_of(module)
+    if own in TOP or is_command(module, source):
+        return []
+    if own in LEAVES:
+        allowed = LEAVES
+    elif own in ALLOWED:
+        allowed = LEAVES | ALLOWED[own] | {own}
+    else:
+        return [f"{module}: {own} has no place in the import rule; add it here and to CONTRIBUTING.md"]
+    parts = {name: part_of(name) for name in sorted(imported_modules(source, module, is_package))}
+    return [f"{module} imports {name}" for name, part in parts.items() if part not in allowed]
+
+
+def library() -> list[pathlib.Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def project_files() -> list[pathlib.Path]:
+    """Everything that is or would be in git."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip("this is no git checkout")
+    return [ROOT / name for name in result.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def project_sources() -> list[pathlib.Path]:
+    return [path for path in project_files() if path.suffix == ".py"]
+
+
+# Imports --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", library(), ids=lambda path: module_name(path))
+def test_import_rule(path):
+    assert not violations(module_name(path), path.read_text(encoding="utf-8"), path.name == "__init__.py")
+
+
+@pytest.mark.parametrize(
+    "module, source, is_package, forbidden",
+    [
+        ("unival.backbones.resnet", "from unival.modalities.image import load", False, "unival.modalities.image"),
+        ("unival.models.encoder", "import unival.data.table", False, "unival.data.table"),
+        ("unival.data.dataset", "def f():\n    from unival import tasks", False, "unival.tasks"),
+        ("unival.metrics.cider", "from ..data.table import open_table", False, "unival.data.table"),
+        ("unival.metrics", "from ..data import table", True, "unival.data"),
+        ("unival.checkpoints.published", "from unival.models import Encoder", False, "unival.models"),
+        ("unival.criterions.label_smoothed", "from unival.tasks.base import UnivalTask", False, "unival.tasks.base"),
+        ("unival.tasks.caption", "if x:\n    import unival.cli", False, "unival.cli"),
+        ("unival.new.part", "", False, "add it here"),
+        ("unival.data.build", "from unival.tasks import base\n\ndef add_arguments(parser): ...", False, "unival.tasks"),
+    ],
+)
+def test_import_rule_finds_violations(module, source, is_package, forbidden):
+    (found,) = violations(module, source, is_package)
+    assert forbidden in found
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("unival.models.encoder", "from unival.modalities.image import X\nfrom .layers import Y\nimport torch"),
+        ("unival.tasks.caption", "from unival.generation.search import X\nfrom unival.errors import UserError"),
+        ("unival.vocab", "from unival import errors"),
+        ("unival.cli", "from unival.tasks import caption"),
+        ("unival.command", "from unival.tasks import caption\n\ndef add_arguments(parser): ..."),
+    ],
+)
+def test_import_rule_allows_what_stands_below(module, source):
+    assert violations(module, source) == []
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_import_brings_no_heavy_or_optional_module():
+    listed = run_python(f"import sys, unival; print([name for name in {HEAVY!r} if name in sys.modules])")
+    already = run_python(f"import sys, fairseq; print([name for name in {HEAVY!r} if name in sys.modules])")
+    assert set(ast.literal_eval(listed)) <= set(ast.literal_eval(already))
+    ours = {"timm", "matplotlib", "librosa", "decord", "pycocoevalcap"}
+    assert not ours & set(ast.literal_eval(listed))
+
+
+def test_import_costs_little_more_than_fairseq():
+    code = "import time; start = time.perf_counter(); import fairseq; fairseq_s = time.perf_counter() - start; "
+    code += "import unival; print(fairseq_s, time.perf_counter() - start)"
+    run_python("import unival")  # compiles and warms the file cache
+    measured = [tuple(map(float, run_python(code).split())) for _ in range(2)]
+    fairseq_s, both_s = min(measured, key=lambda pair: pair[1])
+    assert both_s < 1.5 * fairseq_s + 0.5, f"import fairseq takes {fairseq_s:.2f} s, with unival {both_s:.2f} s"
+
+
+# Sizes ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_too_long():
+    lengths = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in project_sources()}
+    assert len(lengths) > 10
+    assert {str(path): lines for path, lines in lengths.items() if lines > FILE_LINES} == {}
+
+
+def test_no_function_is_too_long():
+    long = []
+    for path in project_sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                lines = node.end_lineno - node.lineno + 1
+                if lines > FUNCTION_LINES:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines")
+    assert long == []
+
+
+def test_no_big_file_in_git():
+    assert [str(path) for path in project_files() if path.stat().st_size > FILE_BYTES] == []
+
+
+# Manners --------------------------------------------------------------------------------------------------------
+
+
+def smells(source: str, is_library: bool) -> list[str]:
+    """Bare excepts anywhere; print, sys.path and getattr with a default on a configuration in the library."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append(f"line {node.lineno}: bare except")
+        if not is_library:
+            continue
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path":
+            found.append(f"line {node.lineno}: sys.path")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "print":
+                found.append(f"line {node.lineno}: print in the library")
+            is_lenient = node.func.id == "getattr" and len(node.args) == 3
+            if is_lenient and re.fullmatch(r"(\w+\.)*(cfg|args)", ast.unparse(node.args[0])):
+                found.append(f"line {node.lineno}: getattr with a default on a configuration")
+    return found
+
+
+@pytest.mark.parametrize("path", project_sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_manners(path):
+    is_library = PACKAGE in path.parents and path.name != "cli.py"
+    assert smells(path.read_text(encoding="utf-8"), is_library) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "try:\n    x()\nexcept:\n    y()",
+        "print(1)",
+        "import sys\nsys.path.insert(0, 'x')",
+        "getattr(self.cfg, 'lr', 1)",
+    ],
+)
+def test_manners_finds_smells(source):
+    assert len(smells(source, is_library=True)) == 1
+
+
+def test_every_module_says_what_it_is_for():
+    sources = {module_name(path): path.read_text(encoding="utf-8") for path in library()}
+    assert [name for name, text in sources.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
+
+
+ABSOLUTE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|data|mnt|scratch|opt|Users)/")
+
+
+def test_no_absolute_path_in_scripts_and_documents():
+    found = []
+    for path in project_files():
+        if path.suffix in {".sh", ".md", ".toml", ".txt", ".cfg"} or path.parent.name == ".ci":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [
+                f"{path.relative_to(ROOT)}:{n} {line}" for n, line in enumerate(lines, 1) if ABSOLUTE.search(line)
+            ]
+    assert found == []
+
+
+def test_absolute_path_is_recognised():
+    assert ABSOLUTE.search("DATA=/home/me/coco") and not ABSOLUTE.search("unival/data/table.py")

@@ -1,0 +1,80 @@
+"""`unival`: the command line.  Every command's code lives in its own module and is imported when it runs.
+
+A UserError is printed as one line with exit code 1; ``--traceback`` shows where it came from.
+"""
+
+import argparse
+import importlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from unival.errors import UserError
+
+# name -> (module with add_arguments and run, what it does)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train-vocab": ("unival.train_vocab", "train a small byte-level BPE on the text columns of tables"),
+    "score": ("unival.score", "score generated text against a table's references"),
+    "report": ("unival.report", "write a page and a picture of what a model generated"),
+    "run": ("unival.run", "run an instruction on files or tables with a checkpoint"),
+}
+# name -> fairseq's command line with this plugin loaded and errors in one line
+FAIRSEQ: dict[str, tuple[str, str]] = {
+    "train": ("fairseq_cli.train", "fairseq-train --user-dir unival"),
+    "validate": ("fairseq_cli.validate", "fairseq-validate --user-dir unival"),
+    "generate": ("fairseq_cli.generate", "fairseq-generate --user-dir unival"),
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; only the options of ``command`` are loaded, since loading costs imports."""
+    parser = argparse.ArgumentParser(prog="unival", description="Train, evaluate and use one model for image and text.")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if name == command:
+            importlib.import_module(module).add_arguments(sub)
+    for name, (_, text) in FAIRSEQ.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((argument for argument in arguments if argument in COMMANDS or argument in FAIRSEQ), None)
+    show = "--traceback" in arguments
+    try:
+        if command in FAIRSEQ:
+            rest = [argument for argument in arguments if argument != "--traceback"]
+            return run_fairseq(FAIRSEQ[command][0], rest[rest.index(command) + 1 :])
+        args = build_parser(command).parse_args(arguments)
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except UserError as error:
+        if show:
+            raise
+        sys.stderr.write(f"unival: error: {one_line(error)}\n")
+        return 1
+
+
+def run_fairseq(module: str, arguments: Sequence[str]) -> int:
+    """Run one of fairseq's commands with this package as its plugin."""
+    if "--user-dir" not in arguments:
+        arguments = [*arguments, "--user-dir", str(pathlib.Path(__file__).resolve().parent)]
+    before = sys.argv
+    sys.argv = [module, *arguments]
+    try:
+        importlib.import_module(module).cli_main()
+    finally:
+        sys.argv = before
+    return 0
+
+
+def one_line(error: UserError) -> str:
+    """The message itself: data workers wrap theirs into a traceback."""
+    return str(error).rsplit("UserError: ", 1)[-1].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,303 @@
+"""Criterion `unival_label_smoothed`: label smoothing with closed sets, confidences, drop-worst and R-Drop.
+
+The loss of a token with target y, smoothing e and the allowed symbols A (K of them; all V without a constraint):
+
+    (1 - e - e_i) * -ln p(y)  +  e_i * sum over v in A of -ln p(v),    e_i = e / (K - 1)
+
+Everything of size V is computed for tokens that count only: padding (and a skipped prefix or eos) is removed first.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+from torch import Tensor
+
+from unival.errors import UserError
+
+FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it and stay allowed under a constraint range
+RANGE_SLACK = 1e-6  # the published e / (K - 1 + 1e-6): finite for a set of one symbol
+
+
+@dataclass
+class LabelSmoothedConfig(FairseqDataclass):
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "share of the target's weight spread over the other symbols"}
+    )
+    report_accuracy: bool = field(default=False, metadata={"help": "log how many target tokens have the highest score"})
+    ignore_prefix_size: int = field(default=0, metadata={"help": "leave the first N target tokens out of the loss"})
+    ignore_eos: bool = field(default=False, metadata={"help": "leave the end-of-sentence token out of the loss"})
+    drop_worst_ratio: float = field(
+        default=0.0, metadata={"help": "share of a batch's tokens, those of highest loss, that is left out"}
+    )
+    drop_worst_after: int = field(default=0, metadata={"help": "number of updates before --drop-worst-ratio applies"})
+    use_rdrop: bool = field(
+        default=False, metadata={"help": "R-Drop: run each batch twice and pull both outputs together"}
+    )
+    reg_alpha: float = field(default=1.0, metadata={"help": "weight of R-Drop's divergence"})
+    constraint_range: Optional[str] = field(  # noqa: UP045  (fairseq's argument parser does not know `str | None`)
+        default=None,
+        metadata={"help": "'start,end': only symbols of this range (and the four special ones) can be predicted"},
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+@dataclass
+class Tokens:
+    """The target tokens that count: C copies of the batch (2 with R-Drop), N tokens, V symbols."""
+
+    logits: Tensor  # C x N x V, -inf where not allowed
+    lprobs: Tensor  # C x N x V, 0 where not allowed so that sums and products stay finite
+    target: Tensor  # N
+    allowed: Tensor | None  # N x V or V, None: everything
+    conf: Tensor | None  # N, multiplies every log-probability
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """C x N values times the confidence of their row."""
+        return values if self.conf is None else values * self.conf
+
+
+@register_criterion("unival_label_smoothed", dataclass=LabelSmoothedConfig)
+class LabelSmoothedCriterion(FairseqCriterion):
+    """Label-smoothed cross-entropy over a batch of the package's format.
+
+    The task announces the number of updates by `set_num_updates` before each training step when drop-worst is used.
+    Drop-worst and R-Drop apply in training mode only, so that validation losses stay comparable.
+
+    Raises:
+        UserError: a setting outside its range.
+    """
+
+    def __init__(self, task: Any, cfg: LabelSmoothedConfig) -> None:
+        super().__init__(task)
+        self.cfg = cfg
+        self.eos = task.target_dictionary.eos()
+        self.num_updates: int | None = None
+        self.range = parse_range(cfg.constraint_range, len(task.target_dictionary))
+        _check_share("label-smoothing", cfg.label_smoothing)
+        _check_share("drop-worst-ratio", cfg.drop_worst_ratio)
+        if cfg.reg_alpha < 0 or cfg.ignore_prefix_size < 0:
+            raise UserError(
+                f"--reg-alpha {cfg.reg_alpha} and --ignore-prefix-size {cfg.ignore_prefix_size} must not be negative"
+            )
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Tell the criterion how many updates were made: `--drop-worst-after` counts them."""
+        self.num_updates = num_updates
+
+    def forward(
+        self, model: torch.nn.Module, sample: Mapping[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict]:
+        """Loss of one batch.
+
+        Args:
+            model: called as model(**net_input) -> (logits B x T x V, ...).
+            sample: batch with "net_input" and "target" (B x T); optionally "conf" (B) and "constraint_masks"
+                (B x T x V, True: allowed).
+            reduce: sum over tokens; else the vector of the kept tokens' losses.
+
+        Returns:
+            loss (natural logarithm), sample size (kept tokens, or sentences with --sentence-avg), values to log.
+
+        Raises:
+            UserError: a target token outside its closed set or range.
+        """
+        rdrop = self.cfg.use_rdrop and self.training
+        net_input = sample["net_input"]
+        logits = model(**(repeat_batch(net_input) if rdrop else net_input))[0]
+        tokens = self.select_tokens(logits, sample)
+        losses, nll = self.token_losses(tokens)
+        lprobs = tokens.lprobs
+        kept = self.kept_tokens(losses[0].detach())
+        if kept is not None:
+            losses, nll = losses[:, kept], nll[:, kept]
+        if rdrop:
+            losses = losses + self.cfg.reg_alpha / 2 * self.divergence(lprobs, tokens.conf, kept)
+        sentences = sample["target"].size(0) * losses.size(0)
+        sample_size = sentences if self.cfg.sentence_avg else losses.numel()
+        logging_output = {
+            "loss": losses.detach().sum(),
+            "nll_loss": nll.detach().sum(),
+            "ntokens": losses.numel(),
+            "nsentences": sentences,
+            "sample_size": sample_size,
+        }
+        if self.cfg.report_accuracy:
+            correct = tokens.logits.detach().argmax(-1) == tokens.target
+            logging_output["n_correct"] = correct.sum()
+            logging_output["total"] = correct.numel()
+        return (losses.sum() if reduce else losses.flatten()), sample_size, logging_output
+
+    def select_tokens(self, logits: Tensor, sample: Mapping[str, Any]) -> Tokens:
+        """Take the tokens that count out of the logits (C*B x T x V) and normalise them."""
+        target = sample["target"]
+        counts = target.ne(self.padding_idx)
+        counts[:, : self.cfg.ignore_prefix_size] = False
+        if self.cfg.ignore_eos:
+            counts &= target.ne(self.eos)
+        rows = counts.flatten().nonzero().squeeze(-1)  # N
+        assert logits.shape[1] == target.shape[1], f"logits {tuple(logits.shape)}, target {tuple(target.shape)}"
+        logits = logits.reshape(-1, target.numel(), logits.size(-1))  # C x B*T x V
+        if rows.numel() < target.numel():
+            logits = logits.index_select(1, rows)
+        allowed = self.allowed_symbols(sample.get("constraint_masks"), rows, logits)
+        kept_target = target.flatten()[rows]
+        if allowed is not None:
+            self._check_targets(allowed, kept_target, rows, sample)
+            logits = logits.masked_fill(~allowed, -math.inf)
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision is normalised in float32
+        lprobs = F.log_softmax(logits, dim=-1, dtype=dtype)
+        if allowed is not None:
+            lprobs = lprobs.masked_fill(~allowed, 0.0)
+        conf = sample.get("conf")
+        if conf is not None:
+            conf = conf.to(dtype).unsqueeze(1).expand_as(target).flatten()[rows]
+        return Tokens(logits, lprobs, kept_target, allowed, conf)
+
+    def allowed_symbols(self, masks: Tensor | None, rows: Tensor, logits: Tensor) -> Tensor | None:
+        """Symbols that may be predicted: N x V from the batch's masks, V from the range alone, None without either."""
+        allowed = None if masks is None else masks.flatten(0, 1).index_select(0, rows)
+        if self.range is not None:
+            in_range = torch.zeros(logits.size(-1), dtype=torch.bool, device=logits.device)
+            in_range[:FIRST_SYMBOL] = True
+            in_range[slice(*self.range)] = True
+            allowed = in_range if allowed is None else allowed & in_range
+        return allowed
+
+    def _check_targets(self, allowed: Tensor, target: Tensor, rows: Tensor, sample: Mapping[str, Any]) -> None:
+        """A target that cannot be predicted would make the loss infinite: say which one it is."""
+        fits = allowed.expand(target.numel(), -1).gather(1, target.unsqueeze(1)).squeeze(1)
+        if bool(fits.all()):
+            return
+        first = int((~fits).nonzero()[0])
+        row, position = divmod(int(rows[first]), sample["target"].size(1))
+        row_id = int(sample["id"][row]) if "id" in sample else row
+        symbol = self.task.target_dictionary[int(target[first])]
+        within = f"--constraint-range {self.cfg.constraint_range}"
+        if sample.get("constraint_masks") is not None:
+            within = "its closed set of answers" if self.range is None else f"its closed set of answers or {within}"
+        raise UserError(f"row {row_id}: target token {symbol!r} (position {position}) is outside {within}")
+
+    def token_losses(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Loss and negative log-likelihood, both C x N, weighted by confidence."""
+        index = tokens.target.expand(tokens.lprobs.shape[:2]).unsqueeze(-1)
+        nll = -tokens.weighted(tokens.lprobs.gather(-1, index).squeeze(-1))
+        epsilon = self.cfg.label_smoothing
+        if epsilon == 0:
+            return nll, nll
+        if tokens.allowed is None:
+            share: Any = epsilon / (tokens.lprobs.size(-1) - 1)
+        else:
+            share = epsilon / (tokens.allowed.sum(-1).to(nll.dtype) - 1 + RANGE_SLACK)
+        smooth = -tokens.weighted(tokens.lprobs.sum(-1))
+        return (1 - epsilon - share) * nll + share * smooth, nll
+
+    def kept_ranks(self, size: int) -> tuple[int, int]:
+        """First and last rank (exclusive, by rising loss) of the tokens that stay; at least one stays."""
+        stop = size
+        if self.active_after(self.cfg.drop_worst_ratio, self.cfg.drop_worst_after):
+            stop = max(min(size, 1), int(size * (1 - self.cfg.drop_worst_ratio)))
+        return 0, stop
+
+    def active_after(self, ratio: float, after: int) -> bool:
+        """Whether tokens are to be dropped in this step."""
+        if ratio == 0 or not self.training:
+            return False
+        assert self.num_updates is not None, "dropping tokens counts updates: call set_num_updates before each step"
+        return self.num_updates > after
+
+    def kept_tokens(self, losses: Tensor) -> Tensor | None:
+        """Indices of the tokens that stay, by the first copy's losses (N): R-Drop's pairs stay pairs. None: all."""
+        start, stop = self.kept_ranks(losses.numel())
+        if (start, stop) == (0, losses.numel()):
+            return None
+        return losses.argsort()[start:stop]
+
+    @staticmethod
+    def divergence(lprobs: Tensor, conf: Tensor | None, kept: Tensor | None) -> Tensor:
+        """(KL(p|q) + KL(q|p)) / 2 of each token between both copies (R-Drop, arXiv:2106.14448), N."""
+        if kept is not None:
+            lprobs = lprobs[:, kept]
+            conf = None if conf is None else conf[kept]
+        if conf is not None:
+            lprobs = lprobs * conf.unsqueeze(-1)
+        first, second = lprobs
+        return ((first.exp() - second.exp()) * (first - second)).sum(-1) / 2
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log loss and nll_loss (both base 2, per kept token), ppl, and accuracy in percent when it was counted."""
+
+        def total(key: str) -> Any:
+            return sum(log.get(key, 0) for log in logging_outputs)
+
+        sample_size, ntokens = total("sample_size"), total("ntokens")
+        metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
+        metrics.log_scalar("nll_loss", total("nll_loss") / ntokens / math.log(2), ntokens, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        predicted = utils.item(total("total"))
+        if predicted > 0:
+            metrics.log_scalar("total", predicted)
+            metrics.log_scalar("n_correct", utils.item(total("n_correct")))
+            metrics.log_derived(
+                "accuracy", lambda meters: round(100.0 * meters["n_correct"].sum / meters["total"].sum, 3)
+            )
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All logged values are sums over tokens, so workers may add them up."""
+        return True
+
+
+def repeat_batch(net_input: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's input with every row twice: rows B..2B-1 are copies of rows 0..B-1.
+
+    Tensors are concatenated along the batch, media items get their copies' row numbers, None and settings stay.
+    """
+    size = net_input["src_tokens"].size(0)
+    repeated: dict[str, Any] = {}
+    for key, value in net_input.items():
+        if key == "media" and value is not None:
+            repeated[key] = [_repeat_media(item, size) for item in value]
+        elif isinstance(value, Tensor):
+            assert value.size(0) == size, f"net_input[{key!r}] has {value.size(0)} rows, src_tokens has {size}"
+            repeated[key] = torch.cat([value, value])
+        else:
+            repeated[key] = value
+    return repeated
+
+
+def _repeat_media(item: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """One modality's items twice: every tensor has one entry per item, `rows` holds the items' batch rows."""
+    repeated = {key: torch.cat([value, value]) if isinstance(value, Tensor) else value for key, value in item.items()}
+    repeated["rows"] = torch.cat([item["rows"], item["rows"] + size])
+    return repeated
+
+
+def parse_range(text: str | None, symbols: int) -> tuple[int, int] | None:
+    """'start,end' (end exclusive) as numbers within the dictionary."""
+    if text is None:
+        return None
+    parts = text.strip("()[] ").split(",")
+    try:
+        start, end = (int(part) for part in parts)
+    except ValueError:
+        raise UserError(f"--constraint-range {text!r}: write two symbol numbers as 'start,end'") from None
+    if not FIRST_SYMBOL <= start < end <= symbols:
+        raise UserError(
+            f"--constraint-range {text!r}: needs {FIRST_SYMBOL} <= start < end <= {symbols}, the size of the dictionary"
+        )
+    return start, end
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise UserError(f"--{name} {value}: must be at least 0 and below 1")

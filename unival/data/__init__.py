@@ -1,0 +1,1 @@
+"""Tables, examples and batches."""

@@ -1,0 +1,68 @@
+"""Examples -> one batch: padding on the right, media grouped by slot."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from unival.data.dataset import Example
+
+
+def collate(examples: "Sequence[Example]", pad: int, skipped: int = 0) -> dict[str, Any]:
+    """Batch examples.
+
+    Returns:
+        ``{id, nsentences, ntokens, net_input, target, references, num_skipped, num_truncated}``, with ``prefix_tokens`` where targets have a
+        given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have it, and those rows.  Empty
+        when there are no examples.
+    """
+    if not examples:
+        return {}
+    target = padded([example.target for example in examples], pad)
+    net_input: dict[str, Any] = {
+        "src_tokens": padded([example.source for example in examples], pad),
+        "src_lengths": torch.tensor([len(example.source) for example in examples]),
+        "prev_output_tokens": padded([example.prev_output for example in examples], pad),
+    }
+    media = group_media(examples)
+    if media:
+        net_input["media"] = media
+    batch = {
+        "id": torch.tensor([example.row for example in examples]),
+        "nsentences": len(examples),
+        "ntokens": int(target.ne(pad).sum()),
+        "net_input": net_input,
+        "target": target,
+        "references": [example.references for example in examples],
+        "num_skipped": skipped,
+        "num_truncated": sum(example.truncated for example in examples),
+    }
+    if any(len(example.prefix) for example in examples):
+        batch["prefix_tokens"] = padded([example.prefix for example in examples], pad)
+    return batch
+
+
+def padded(rows: Sequence[Tensor], pad: int) -> Tensor:
+    """Rows of ids -> ``b x t``, padded on the right."""
+    return pad_sequence(list(rows), batch_first=True, padding_value=pad)
+
+
+def group_media(examples: "Sequence[Example]") -> list[dict[str, Any]]:
+    """Group the k-th image (video, …) of all rows: ``{"modality", "values" n x …, "rows" n}`` per group, in order of appearance."""
+    groups: dict[tuple[str, int], list[tuple[int, Tensor]]] = {}
+    for row, example in enumerate(examples):
+        seen: dict[str, int] = {}
+        for name, value in example.media:
+            seen[name] = seen.get(name, -1) + 1
+            groups.setdefault((name, seen[name]), []).append((row, value))
+    return [
+        {
+            "modality": name,
+            "values": torch.stack([value for _, value in items]),
+            "rows": torch.tensor([row for row, _ in items]),
+        }
+        for (name, _), items in groups.items()
+    ]

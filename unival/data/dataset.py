@@ -1,0 +1,279 @@
+"""The one dataset: rows of a table, read through an instruction, as token ids and media tensors.
+
+Randomness (which caption, which alternative, augmentation) comes from a generator seeded by (seed, epoch, row) and from nothing else: the
+same row in the same epoch is the same example whatever the number of workers or GPUs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from torch import Tensor
+
+from unival.data.collate import collate
+from unival.data.table import Table, TsvTable, decode_media
+from unival.errors import UserError
+from unival.instructions import Instruction, Slot
+from unival.modalities import modality
+from unival.modalities.base import MediaLoader, MediaOptions
+from unival.text import strip_punctuation
+from unival.vocab import Vocabulary
+
+REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
+
+
+@dataclass
+class Example:
+    """One row as the model takes it.
+
+    ``source`` and ``prev_output`` start with bos, ``source`` and ``target`` end with eos; ``target`` is padding where there is no loss;
+    ``prefix`` holds the leading target tokens without loss, which generation is given.  ``truncated`` counts texts cut to their limit.
+    """
+
+    row: int
+    source: Tensor
+    prev_output: Tensor
+    target: Tensor
+    prefix: Tensor
+    media: list[tuple[str, Tensor]] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    truncated: int = 0
+
+
+@dataclass
+class BadSample:
+    """A row that could not be read, in training with ``--on-bad-sample skip``."""
+
+    row: int
+    message: str
+
+
+@dataclass(frozen=True)
+class TextLimits:
+    """Longest texts in words (published recipes count words); a slot's own ``max_length`` wins."""
+
+    source: int = 80
+    target: int = 30
+
+
+class InstructionDataset(FairseqDataset):
+    """Reads a table through an instruction.
+
+    Args:
+        table: the rows.
+        instructions: the alternatives of one instruction; training draws one per row and epoch, evaluation takes the first.
+        vocabulary: text to ids.
+        media: how media becomes tensors.
+        limits: longest texts.
+        train: draw references and augment.
+        seed: with epoch and row, the only source of randomness.
+        skip_bad: give :class:`BadSample` for rows that cannot be read instead of raising.
+        with_target: False to read only the source side (inference on rows without answers).
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        instructions: Sequence[Instruction],
+        vocabulary: Vocabulary,
+        media: MediaOptions,
+        limits: TextLimits,
+        *,
+        train: bool = False,
+        seed: int = 1,
+        skip_bad: bool = False,
+        with_target: bool = True,
+    ):
+        super().__init__()
+        self.table = table
+        self.instructions = [instruction.resolve(table.columns) for instruction in instructions]
+        self.vocabulary = vocabulary
+        self.limits = limits
+        self.is_train = train
+        self.seed = seed
+        self.epoch = 1
+        self.skip_bad = skip_bad
+        self.with_target = with_target
+        slots = [slot for instruction in self.instructions for slot in instruction.slots]
+        self.loaders: dict[str, MediaLoader] = {
+            slot.modality: modality(slot.modality).loader(media) for slot in slots if slot.modality != "TEXT"
+        }
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        for instruction in self.instructions:
+            for slot in instruction.target:
+                if slot.modality != "TEXT":
+                    raise instruction.error(slot, f"a target cannot be {slot.modality} yet; available: TEXT")
+            if not any(has_loss(slot) for slot in instruction.target):
+                raise instruction.error(instruction.target[0], "nothing to predict: the target needs a slot such as [TEXT:caption]")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> Example | BadSample:
+        try:
+            return self.read(int(row))
+        except UserError as error:
+            if not self.skip_bad:
+                raise
+            return BadSample(int(row), str(error))
+
+    def read(self, row: int) -> Example:
+        """Read one row.
+
+        Raises:
+            UserError: the row is broken; names file, row and column.
+        """
+        record = self.table[row]
+        rng = np.random.default_rng([self.seed, self.epoch, row])
+        instruction = self.instructions[int(rng.integers(len(self.instructions))) if self.is_train else 0]
+        media: list[tuple[str, Tensor]] = []
+        source: list[int] = []
+        truncated = 0
+        for slot in instruction.source:
+            if slot.modality != "TEXT":
+                media.append((slot.modality.lower(), self.load_media(slot, record, row, rng)))
+                continue
+            ids, cut = self.encode(slot, self.text(slot, record, row, rng), self.limits.source)
+            source += ids
+            truncated += cut
+        tokens, loss, references, cut = self.read_target(instruction, record, row, rng)
+        vocabulary = self.vocabulary
+        return Example(
+            row=row,
+            source=torch.tensor([vocabulary.bos, *source, vocabulary.eos]),
+            prev_output=torch.tensor([vocabulary.bos, *tokens]),
+            target=torch.tensor([*(t if keep else vocabulary.pad for t, keep in zip(tokens, loss, strict=True)), vocabulary.eos]),
+            prefix=torch.tensor(tokens[: loss.index(True)] if True in loss else tokens, dtype=torch.long),
+            media=media,
+            references=references,
+            truncated=truncated + cut,
+        )
+
+    def read_target(
+        self, instruction: Instruction, record: Mapping[str, Any], row: int, rng: np.random.Generator
+    ) -> tuple[list[int], list[bool], list[str], int]:
+        """Target tokens, which of them carry loss, the references of the slot to predict, and how many texts were cut."""
+        tokens: list[int] = []
+        loss: list[bool] = []
+        references: list[str] = []
+        truncated = 0
+        for slot in instruction.target:
+            if has_loss(slot):
+                if not self.with_target:
+                    break
+                references = self.texts(slot, record, row)
+                text = references[int(rng.integers(len(references))) if self.is_train else 0]
+            else:
+                text = self.text(slot, record, row, rng)
+            ids, cut = self.encode(slot, text, self.limits.target)
+            tokens += ids
+            loss += [has_loss(slot)] * len(ids)
+            truncated += cut
+        return tokens, loss, references, truncated
+
+    def text(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> str:
+        """The text of a plain or named slot; one of several is drawn in training, the first taken in evaluation."""
+        if slot.is_plain:
+            assert slot.text is not None
+            return slot.text
+        texts = self.texts(slot, record, row)
+        return texts[int(rng.integers(len(texts))) if self.is_train else 0]
+
+    def texts(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[str]:
+        """All texts in a slot's cell: a string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
+        assert slot.column is not None
+        return cell_texts(self.cell(slot.column, record, row), self.table, row, slot.column)
+
+    def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:
+        """A row's value; rows of a JSONL table may lack columns that the first row has."""
+        if column not in record:
+            raise UserError(f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}")
+        return record[column]
+
+    def encode(self, slot: Slot, text: str, limit: int) -> tuple[list[int], bool]:
+        """Ids of a slot's text, normalised as its attributes say, and whether it was cut to its limit."""
+        space = "" if slot.glued else " "
+        if slot.is_plain:
+            return self.vocabulary.encode(space + text), False
+        if slot.attributes.get("no_punctuation"):
+            text = strip_punctuation(text)
+        if slot.attributes.get("uncased"):
+            text = text.lower()
+        words = text.split()
+        limit = int(slot.attributes.get("max_length", limit))
+        return self.vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
+
+    def load_media(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Tensor:
+        """The tensor of a media slot; errors name file, row and column."""
+        assert slot.column is not None
+        value = self.cell(slot.column, record, row)
+        data = value if isinstance(value, bytes) else decode_media(value, self.table, row, slot.column)
+        try:
+            return self.loaders[slot.modality](data, rng, self.is_train)
+        except UserError as error:
+            raise UserError(f"{self.table.where(row, slot.column)}: {error}") from error
+
+    def references(self) -> list[list[str]]:
+        """The references of every row, for metrics that need corpus statistics; reads no media."""
+        slot = next(slot for slot in self.instructions[0].target if has_loss(slot))
+        return [self.texts(slot, self.table[row], row) for row in range(len(self))]
+
+    def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
+        """Batch examples; see :func:`unival.data.collate.collate`."""
+        skipped = [sample for sample in samples if isinstance(sample, BadSample)]
+        return collate([s for s in samples if isinstance(s, Example)], self.vocabulary.pad, skipped=len(skipped))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by fairseq before the workers of an epoch start."""
+        self.epoch = epoch
+
+    def ordered_indices(self) -> np.ndarray:
+        """Rows in the order of batching: a fresh permutation per epoch in training, the table's order otherwise."""
+        if not self.is_train:
+            return np.arange(len(self), dtype=np.int64)
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self)).astype(np.int64)
+
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[np.ndarray]:
+        """Batches of ``max_sentences`` rows; media make token counts meaningless, so ``--batch-size`` is required."""
+        if max_sentences is None:
+            raise UserError("give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)")
+        return [indices[i : i + max_sentences] for i in range(0, len(indices), max_sentences)]
+
+    def num_tokens(self, index: int) -> int:
+        """An upper bound in words; only logged."""
+        return self.limits.source + self.limits.target
+
+    def size(self, index: int) -> int:
+        """As :meth:`num_tokens`."""
+        return self.num_tokens(index)
+
+
+def has_loss(slot: Slot) -> bool:
+    """Whether a target slot is predicted: plain text and ``no_loss`` slots are given."""
+    return not slot.is_plain and not slot.attributes.get("no_loss", False)
+
+
+def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
+    """The texts of one cell.
+
+    Raises:
+        UserError: the cell holds no text.
+    """
+    texts = value if isinstance(value, list) else [value]
+    if isinstance(table, TsvTable):
+        texts = value.split(REFERENCE_SEPARATOR)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        kind = type(value).__name__ if texts else "an empty list"
+        raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
+    return texts

@@ -1,0 +1,347 @@
+"""Tables: random access by row number into TSV and JSON-lines files of any size.
+
+The file is memory-mapped; where its lines start is kept in a small index beside it (or in the user's cache folder where
+that is read-only), made on first use and made anew when the file changes. A table is picklable: workers map the file
+again instead of receiving it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import difflib
+import hashlib
+import json
+import logging
+import mmap
+import os
+import pathlib
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unival.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+TSV_SUFFIXES = (".tsv", ".txt")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+INDEX_VERSION = 1
+INDEX_HEADER = 3  # numbers before the offsets in an index file: version, size (bytes) and mtime (ns) of the table
+INDEX_CHUNK = 1 << 20  # bytes scanned for line ends at a time: small enough for the processor's cache
+INDEX_SAMPLES = 16  # offsets of a cached index that are checked against the file
+BOM = b"\xef\xbb\xbf"
+MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
+MAX_PATH_CHARACTERS = 1024
+
+PathLike = str | os.PathLike[str]
+
+
+def open_table(
+    path: PathLike,
+    columns: Sequence[str] | None = None,
+    selected_cols: str | None = None,
+    media_root: PathLike | None = None,
+) -> Table:
+    """Open a table.
+
+    Args:
+        path: `.tsv` or `.txt` (columns separated by tabs, no header) or `.jsonl` or `.ndjson` (one JSON object a line).
+        columns: TSV: names of the columns (of the selected ones, if `selected_cols` is given); without it columns are
+            named by their numbers, "0", "1", ... JSONL: names that every row must have.
+        selected_cols: TSV only: numbers of the columns to keep, in the order of `columns`: "0,4,2".
+        media_root: where relative paths of media start, besides the table's own folder.
+
+    Raises:
+        UserError: no such file, unknown format, no rows, or columns that the first row does not have.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise UserError(f"there is no table {file}{_similar_files(file)}")
+    if media_root is not None and not pathlib.Path(media_root).is_dir():
+        raise UserError(f"the media root {media_root} is not a folder")
+    suffix = file.suffix.lower()
+    if suffix in TSV_SUFFIXES:
+        return TsvTable(file, columns, selected_cols, media_root)
+    if suffix not in JSONL_SUFFIXES:
+        known = ", ".join(TSV_SUFFIXES + JSONL_SUFFIXES)
+        raise UserError(f"{file}: the ending {suffix!r} names no table format; known endings: {known}")
+    if selected_cols is not None:
+        raise UserError(f"{file}: columns are selected by number in TSV files only; a JSONL file names its columns")
+    return JsonlTable(file, columns, media_root)
+
+
+class Table:
+    """Rows of a file by number, each a dict of column name -> value. Made by `open_table`.
+
+    Attributes:
+        path: the file.
+        columns: names of the columns.
+        media_root: where relative paths of media start, besides the file's folder; None if not given.
+    """
+
+    columns: tuple[str, ...]
+
+    def __init__(self, path: pathlib.Path, media_root: PathLike | None) -> None:
+        self.path = path
+        self.media_root = None if media_root is None else pathlib.Path(media_root)
+        stat = path.stat()
+        self._stamp = (stat.st_size, stat.st_mtime_ns)
+        self._map()
+        if not len(self):
+            raise UserError(f"{path} holds no rows")
+
+    def _map(self) -> None:
+        with self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        self._offsets = _line_offsets(self.path, self._bytes, self._stamp)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_bytes", "_offsets")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self.path.is_file():
+            raise UserError(f"the table {self.path} has gone since it was opened")
+        stat = self.path.stat()
+        if (stat.st_size, stat.st_mtime_ns) != self._stamp:
+            raise UserError(f"the table {self.path} has changed since it was opened: start again")
+        self._map()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Row `i` (0 <= i < len). Raises UserError, naming file, row and column, when the row is broken."""
+        return self._parse(i, self._line(i))
+
+    def _parse(self, i: int, line: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _line(self, i: int) -> str:
+        if not 0 <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)} in {self.path}")
+        raw: bytes = self._bytes[int(self._offsets[i]) : int(self._offsets[i + 1])]
+        raw = raw[:-1] if raw.endswith(b"\n") else raw
+        raw = raw[:-1] if raw.endswith(b"\r") else raw
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{raw[error.start]:02x} at position {error.start}"
+            raise UserError(f"{self.where(i)}: not UTF-8 text ({found} of the line)") from None
+
+    def where(self, i: int, column: str | None = None) -> str:
+        """Row `i` for messages: "file.tsv, row 3 (line 4)", and the column if one is given."""
+        return f"{self.path}, row {i} (line {i + 1})" + ("" if column is None else f", column {column!r}")
+
+
+class TsvTable(Table):
+    """Columns separated by tabs, no header, no quoting; all values are strings."""
+
+    def __init__(
+        self, path: pathlib.Path, columns: Sequence[str] | None, selected_cols: str | None, media_root: PathLike | None
+    ) -> None:
+        super().__init__(path, media_root)
+        self._width = self._line(0).count("\t") + 1
+        self._selected = self._select(selected_cols)
+        self.columns = tuple(columns) if columns is not None else tuple(str(number) for number in self._selected)
+        if len(self.columns) != len(self._selected):
+            chosen = f"selected_cols {selected_cols!r} has" if selected_cols is not None else f"{path} has"
+            raise UserError(
+                f"{chosen} {len(self._selected)} columns, but {len(self.columns)} names were given: "
+                f"{', '.join(self.columns)}; the first row has columns 0 to {self._width - 1}"
+            )
+        _check_unique(path, self.columns)
+
+    def _select(self, selected_cols: str | None) -> tuple[int, ...]:
+        if selected_cols is None:
+            return tuple(range(self._width))
+        numbers = [part.strip() for part in selected_cols.split(",")]
+        if not all(re.fullmatch(r"[0-9]+", number) for number in numbers):
+            raise UserError(f"selected_cols must be column numbers such as '0,4,2', got {selected_cols!r}")
+        outside = [number for number in numbers if int(number) >= self._width]
+        if outside:
+            raise UserError(
+                f"selected_cols {selected_cols!r}: there is no column {outside[0]} in {self.path}; "
+                f"its first row has columns 0 to {self._width - 1}"
+            )
+        return tuple(map(int, numbers))
+
+    def _parse(self, i: int, line: str) -> dict[str, Any]:
+        fields = line.split("\t")
+        if len(fields) != self._width:
+            names = f" ({', '.join(self.columns)})" if len(self.columns) == self._width else ""
+            raise UserError(f"{self.where(i)}: {len(fields)} columns; the first row has {self._width}{names}")
+        return dict(zip(self.columns, (fields[number] for number in self._selected), strict=True))
+
+
+class JsonlTable(Table):
+    """One JSON object a line. Rows may hold more than the named columns and are returned whole."""
+
+    def __init__(self, path: pathlib.Path, columns: Sequence[str] | None, media_root: PathLike | None) -> None:
+        super().__init__(path, media_root)
+        self.columns, self._required = (), tuple(columns or ())
+        _check_unique(path, self._required)
+        self.columns = tuple(self[0])
+
+    def _parse(self, i: int, line: str) -> dict[str, Any]:
+        if not line.strip():
+            raise UserError(f"{self.where(i)}: blank line between rows")
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.where(i)}, character {error.colno}: not valid JSON: {error.msg}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{self.where(i)}: expected a JSON object, found {type(row).__name__}: {line[:60]}")
+        for name in self._required:
+            if name not in row:
+                raise UserError(f"{self.where(i, name)}: no such column; the row has {', '.join(map(repr, row))}")
+        return row
+
+
+def _check_unique(path: pathlib.Path, columns: Sequence[str]) -> None:
+    twice = sorted({name for name in columns if list(columns).count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: column name {twice[0]!r} is given twice in {', '.join(columns)}")
+
+
+def _similar_files(file: pathlib.Path) -> str:
+    if not file.parent.is_dir():
+        return f": the folder {file.parent} does not exist"
+    names = sorted(entry.name for entry in file.parent.iterdir() if not entry.name.startswith("."))
+    close = difflib.get_close_matches(file.name, names, n=3) or names[:8]
+    return f"; {file.parent} has {', '.join(close)}" if close else f"; {file.parent} is empty"
+
+
+# --- where lines start ------------------------------------------------------------------------------------------------
+
+
+def _line_offsets(path: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray:
+    """uint64 of rows + 1: where each row starts, and where the last one ends. From the cached index if it fits."""
+    places = _index_places(path)
+    for place in places:
+        offsets = _read_index(place, data, stamp)
+        if offsets is not None:
+            return offsets
+    offsets = _scan_lines(data)
+    for place in places:
+        if _write_index(place, offsets, stamp):
+            return offsets
+    logger.warning("the line index of %s could be kept in none of %s: every process makes it again", path, places)
+    return offsets
+
+
+def _index_places(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "unival" / "index"
+    full_name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+    return path.with_name(f".{path.name}.index.npy"), cache / f"{full_name}.{path.name}.index.npy"
+
+
+def _scan_lines(data: mmap.mmap | bytes) -> np.ndarray:
+    starts = [np.array([len(BOM) if data[: len(BOM)] == BOM else 0], dtype=np.uint64)]
+    for begin in range(0, len(data), INDEX_CHUNK):
+        chunk = np.frombuffer(data[begin : begin + INDEX_CHUNK], dtype=np.uint8)
+        starts.append((np.flatnonzero(chunk == ord("\n")) + (begin + 1)).astype(np.uint64))
+    offsets = np.concatenate(starts)
+    if offsets[-1] < len(data):  # no newline after the last row
+        offsets = np.append(offsets, np.uint64(len(data)))
+    rows = len(offsets) - 1
+    while rows and not data[int(offsets[rows - 1]) : int(offsets[rows])].strip():  # blank lines at the end
+        rows -= 1
+    return offsets[: rows + 1]
+
+
+def _read_index(place: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray | None:
+    """The offsets kept at `place`, or None if they are not there or are of another state of the table."""
+    try:
+        index = np.load(place, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if index.dtype != np.uint64 or index.ndim != 1 or len(index) <= INDEX_HEADER:
+        return None
+    if tuple(map(int, index[:INDEX_HEADER])) != (INDEX_VERSION, *stamp):
+        return None
+    offsets = index[INDEX_HEADER:]
+    if int(offsets[-1]) > len(data):
+        return None
+    # Size and time do not tell when a file is replaced within the clock's step: look at some lines, too.
+    rows = len(offsets) - 1
+    sampled = {int(i) for i in np.linspace(0, rows - 1, INDEX_SAMPLES)} if rows else set()
+    if all(_is_line(data, int(offsets[i]), int(offsets[i + 1])) for i in sampled):
+        return offsets
+    return None
+
+
+def _is_line(data: mmap.mmap | bytes, start: int, end: int) -> bool:
+    begins = start in (0, len(BOM)) or data[start - 1] == ord("\n")
+    line_end = data.find(b"\n", start, end)
+    return begins and (line_end == end - 1 or (line_end == -1 and end == len(data)))
+
+
+def _write_index(place: pathlib.Path, offsets: np.ndarray, stamp: tuple[int, int]) -> bool:
+    """Write atomically, so that a process which opens the table at the same time never sees half an index."""
+    temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            np.save(file, np.concatenate([np.array([INDEX_VERSION, *stamp], dtype=np.uint64), offsets]))
+        temporary.replace(place)
+    except OSError as error:
+        logger.debug("no line index at %s: %s", place, error)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return False
+    return True
+
+
+# --- media in columns -------------------------------------------------------------------------------------------------
+
+
+def media_path(value: str, table: Table) -> pathlib.Path | None:
+    """The file that `value` names: absolute, or relative to the table's media root or folder. None if there is none."""
+    if not value or len(value) > MAX_PATH_CHARACTERS or "\0" in value:
+        return None
+    for folder in _media_folders(table):
+        try:
+            if (folder / value).is_file():
+                return folder / value
+        except OSError:  # a name too long for the file system: base64 text
+            return None
+    return None
+
+
+def _media_folders(table: Table) -> list[pathlib.Path]:
+    return [folder for folder in (table.media_root, table.path.parent) if folder is not None]
+
+
+def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
+    """The bytes of an image, sound or film: of the file that `value` names, or of `value` itself as base64.
+
+    Base64 is taken in its standard and in its URL-safe alphabet, with or without padding.
+
+    Raises:
+        UserError: `value` is neither, naming file, row and column.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{table.where(row, column)}: expected a path or base64 text, found {type(value).__name__}")
+    path = media_path(value, table)
+    if path is not None:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{table.where(row, column)}: cannot read {path}: {error.strerror}") from None
+    text = value.strip().rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        content = b""
+    if len(content) < MIN_MEDIA_BYTES:
+        shown = repr(value) if len(value) <= 80 else f"{value[:60]!r}... ({len(value)} characters)"
+        folders = " and ".join(str(folder) for folder in _media_folders(table))
+        raise UserError(f"{table.where(row, column)}: {shown} is neither a file (looked in {folders}) nor base64")
+    return content

@@ -1,0 +1,6 @@
+"""Decoding: beam search and sampling with forced prefixes, closed sets of answers and symbol ranges."""
+
+from unival.generation.search import UnivalGenerator, build_generator
+from unival.generation.trie import Trie
+
+__all__ = ["Trie", "UnivalGenerator", "build_generator"]

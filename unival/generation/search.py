@@ -1,0 +1,352 @@
+"""fairseq's beam search and sampling with forced prompts, closed sets of answers (a Trie) and symbol ranges.
+
+The search loop is fairseq's. What is added sits at its two seams: the ensemble masks the logits before they are
+normalised, and the generator fills in bos, takes the prompts from the batch and ends a sentence when its closed set is
+exhausted.
+
+Order within a step: / temperature, range and Trie masks, log-softmax, pad = -inf, length limits, prompt, repeated
+n-grams. Without --max-len-a the result of a row does not depend on the rows beside it (that option measures the padded
+source).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from fairseq import search
+from fairseq.data import Dictionary
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
+from fairseq.tasks import FairseqTask
+from torch import Tensor, nn
+
+from unival.errors import UserError
+from unival.generation.trie import ROOT, Trie
+
+FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it
+
+
+class ConstrainedEnsemble(EnsembleModel):
+    """fairseq's ensemble; what a row may say next is limited before its scores are normalised.
+
+    Rows (beams) are followed by their prompt's length and their state in the Trie; both are reordered with the beams.
+
+    Args:
+        models: encoder-decoder models with an incremental decoder.
+        dictionary: target dictionary.
+        trie: closed set of answers; applies once a row's prompt is over.
+        constraint_range: (start, end) of the symbols that may be said; eos may be said too.
+        zero_shot: mask the Trie's set after normalising: scores stay those of the whole vocabulary.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        dictionary: Dictionary,
+        trie: Trie | None,
+        constraint_range: tuple[int, int] | None,
+        zero_shot: bool,
+    ) -> None:
+        super().__init__(models)
+        assert self.has_incremental_states(), "generation needs models with an incremental decoder"
+        self.trie = trie
+        self.zero_shot = zero_shot
+        self.outside: Tensor | None = None  # V, True: outside the range and not special
+        self.special = [dictionary.bos(), dictionary.unk()]  # never said under a range
+        if constraint_range is not None:
+            self.outside = torch.ones(len(dictionary), dtype=torch.bool)
+            self.outside[:FIRST_SYMBOL] = False
+            self.outside[slice(*constraint_range)] = False
+        self.prompt_lengths = torch.zeros(0, dtype=torch.long)  # per row
+        self.states = torch.zeros(0, dtype=torch.long)  # per row: node of the Trie
+
+    def begin(self, prompt_lengths: Tensor) -> None:
+        """Start a batch; prompt_lengths: B, tokens that each row is forced to begin with (without bos)."""
+        self.prompt_lengths = prompt_lengths
+        self.states = torch.full_like(prompt_lengths, ROOT)
+        if self.trie is not None:
+            self.trie.to(prompt_lengths.device)
+        if self.outside is not None:
+            self.outside = self.outside.to(prompt_lengths.device)
+
+    def reorder_encoder_out(self, encoder_outs: list[Any], new_order: Tensor) -> list[Any]:
+        """Keep the rows `new_order`; fairseq calls this once per step, and first to make beams of sentences."""
+        self.prompt_lengths = self.prompt_lengths.index_select(0, new_order)
+        self.states = self.states.index_select(0, new_order)
+        return super().reorder_encoder_out(encoder_outs, new_order)
+
+    def forward_decoder(
+        self, tokens: Tensor, encoder_outs: list[Any], incremental_states: list[dict], temperature: float = 1.0
+    ) -> tuple[Tensor, None]:
+        """Log-probabilities N x V of the token after `tokens` (N x t, bos first); no attention weights."""
+        step = tokens.size(1) - 1
+        free = self.prompt_lengths <= step  # the row's next token is its own
+        if self.trie is not None and step > 0:
+            moved = self.trie.advance(self.states, tokens[:, -1])
+            self.states = torch.where(self.prompt_lengths < step, moved, self.states)
+        log_probs = []
+        for model, encoder_out, state in zip(self.models, encoder_outs, incremental_states, strict=True):
+            logits = model.decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
+            log_probs.append(self.normalize(logits if temperature == 1 else logits / temperature, free))
+        if self.models_size == 1:
+            return log_probs[0], None
+        return torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(self.models_size), None
+
+    def normalize(self, logits: Tensor, free: Tensor) -> Tensor:
+        """Masks and log-softmax of N x V logits; rows that are still in their prompt (not free) are not masked."""
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision is normalised in float32
+        prompted = None if bool(free.all()) else ~free.unsqueeze(1)
+        scores = logits
+        if self.outside is not None:
+            outside = self.outside if prompted is None else self.outside & ~prompted
+            scores = scores.masked_fill(outside, -math.inf)
+        if self.trie is not None and not self.zero_shot:
+            scores = self._within_trie(scores, prompted)
+        scores = torch.log_softmax(scores, dim=-1, dtype=dtype)
+        if self.trie is not None and self.zero_shot:
+            scores = self._within_trie(scores, prompted)
+        if self.outside is not None:
+            own = scores[:, self.special].masked_fill(free.unsqueeze(1), -math.inf)
+            scores[:, self.special] = own
+        return scores
+
+    def _within_trie(self, scores: Tensor, prompted: Tensor | None) -> Tensor:
+        assert self.trie is not None
+        masked = self.trie.mask_scores(scores, self.states)
+        return masked if prompted is None else torch.where(prompted, scores, masked)
+
+
+class NoRepeat:
+    """Forbids what would repeat an n-gram of the row, bos included; prompts may repeat.
+
+    Stands for fairseq's NGramRepeatBlock, whose version without its CUDA extension compares with the buffer's padding
+    instead of the newest tokens and so forbids nothing.
+    """
+
+    def __init__(self, size: int, ensemble: ConstrainedEnsemble) -> None:
+        self.size, self.ensemble = size, ensemble
+
+    def __call__(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
+        """Set forbidden log-probabilities (rows x V) to -inf, in place; of tokens (rows x L) step + 1 are there."""
+        known = tokens[:, : step + 1]
+        context = self.size - 1
+        if step < context:
+            return lprobs
+        following = known[:, context:]  # rows x F: each token that ended an n-gram
+        repeats = (self.ensemble.prompt_lengths <= step).unsqueeze(1).expand_as(following)
+        for i in range(context):  # the i-th token of each n-gram's context against that of the newest one
+            repeats = repeats & (known[:, i : i + following.size(1)] == known[:, step + 1 - context + i].unsqueeze(1))
+        rows, places = repeats.nonzero(as_tuple=True)
+        lprobs[rows, following[rows, places]] = -math.inf
+        return lprobs
+
+
+class UnivalGenerator(SequenceGenerator):
+    """fairseq's generator for our batches: starts with bos and forces the prompts in sample["prefix_tokens"].
+
+    Hypotheses are those of fairseq: per row a list, best first, of {"tokens" (without bos, with prompt and eos),
+    "score", "positional_scores", …}. A closed set with fewer answers than beams gives one hypothesis per answer.
+
+    Args:
+        models: ensemble of models.
+        tgt_dict: their dictionary.
+        trie, constraint_range, zero_shot: see `ConstrainedEnsemble`.
+        no_repeat_ngram_size: n-grams of this size occur at most once per row (0: any number of times).
+        options: fairseq's own (beam_size, max_len_b, search_strategy, …).
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        tgt_dict: Dictionary,
+        trie: Trie | None = None,
+        constraint_range: tuple[int, int] | None = None,
+        zero_shot: bool = False,
+        no_repeat_ngram_size: int = 0,
+        **options: Any,
+    ) -> None:
+        ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot)
+        super().__init__(ensemble, tgt_dict, **options)
+        if no_repeat_ngram_size > 0:
+            self.repeat_ngram_blocker = NoRepeat(no_repeat_ngram_size, ensemble)
+        self.trie = trie
+        self.bos = tgt_dict.bos()
+        # beams are distinct, so each answer is found once: nothing is left to find after the last one
+        self.most_hypotheses = trie.size if trie is not None and type(self.search) is search.BeamSearch else None
+
+    def _generate(
+        self,
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+        bos_token: int | None = None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """Search; the batch's own prompts are used unless others are given (B x P, right padded, without bos)."""
+        if prefix_tokens is None:
+            prefix_tokens = sample.get("prefix_tokens")
+        src_tokens = sample["net_input"]["src_tokens"]
+        if prefix_tokens is None:
+            lengths = torch.zeros(src_tokens.size(0), dtype=torch.long, device=src_tokens.device)
+        else:
+            lengths = prefix_tokens.ne(self.pad).sum(1)
+            self._check_prompts(prefix_tokens, lengths)
+        self._check_room(int(lengths.max()), src_tokens.size(1))
+        assert isinstance(self.model, ConstrainedEnsemble)
+        self.model.begin(lengths)
+        return super()._generate(sample, prefix_tokens, constraints, self.bos if bos_token is None else bos_token)
+
+    def _check_prompts(self, prefix_tokens: Tensor, lengths: Tensor) -> None:
+        real = torch.arange(prefix_tokens.size(1), device=lengths.device) < lengths.unsqueeze(1)
+        assert bool((prefix_tokens.ne(self.pad) == real).all()), "prefix_tokens must be padded on the right"
+
+    def _check_room(self, prompt: int, src_len: int) -> None:
+        """The longest prompt, and the longest answer behind it, must fit."""
+        if self.match_source_len:
+            return
+        limit = min(int(self.max_len_a * src_len + self.max_len_b), self.max_len - 1)
+        needed = prompt + (1 if self.trie is None else self.trie.max_length - 1)
+        if needed > limit:
+            closed = (
+                "" if self.trie is None else f" and the longest answer of the closed set has {self.trie.max_length - 1}"
+            )
+            raise UserError(
+                f"--max-len-b {self.max_len_b} (--max-len-a {self.max_len_a}, {self.max_len} positions in the model)"
+                f" allows {limit} tokens, but the longest prompt has {prompt}{closed}: needs at least {needed}"
+            )
+
+    def _prefix_tokens(
+        self, step: int, lprobs: Tensor, scores: Tensor, tokens: Tensor, prefix_tokens: Tensor, beam_size: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Force the prompts; rows whose prompt is over obey --min-len here too (fairseq forgets them here)."""
+        free = prefix_tokens[:, step].eq(self.pad).repeat_interleave(beam_size).unsqueeze(1)  # B*beam x 1
+        suppressed = [] if step >= self.min_len else [self.eos]
+        if self.token_indices_to_suppress is not None:
+            suppressed += self.token_indices_to_suppress.tolist()
+        if suppressed:
+            lprobs[:, suppressed] = lprobs[:, suppressed].masked_fill(free, -math.inf)
+        return super()._prefix_tokens(step, lprobs, scores, tokens, prefix_tokens, beam_size)
+
+    def is_finished(self, step: int, unfin_idx: int, max_len: int, finalized_sent_len: int, beam_size: int) -> bool:
+        """Whether a sentence is done: `beam` hypotheses, the maximum length, or no answer left in the closed set."""
+        if self.most_hypotheses is not None and finalized_sent_len >= self.most_hypotheses:
+            return True
+        return super().is_finished(step, unfin_idx, max_len, finalized_sent_len, beam_size)
+
+
+def build_generator(
+    models: Sequence[nn.Module],
+    dictionary: Dictionary,
+    args: Any,
+    trie: Trie | None = None,
+    constraint_range: tuple[int, int] | None = None,
+    zero_shot: bool = False,
+    extra_gen_cls_kwargs: Mapping[str, Any] | None = None,
+) -> UnivalGenerator:
+    """Make a generator from fairseq's generation options.
+
+    Args:
+        models, dictionary: what to decode with.
+        args: namespace, dict or config with any of the options of fairseq's GenerationConfig; others take its defaults.
+        trie, constraint_range, zero_shot: see `ConstrainedEnsemble`.
+        extra_gen_cls_kwargs: further arguments of the generator, as fairseq-generate passes them (language model).
+
+    Raises:
+        UserError: an unknown option, a value out of range, or options that contradict each other.
+    """
+    options = generation_options(args)
+    check_options(options, dictionary, trie, constraint_range, zero_shot)
+    extra = {"trie": trie, "constraint_range": constraint_range, "zero_shot": zero_shot, **(extra_gen_cls_kwargs or {})}
+    # fairseq's own reading of the options needs a task for its dictionary only
+    task = argparse.Namespace(target_dictionary=dictionary)
+    generator = FairseqTask.build_generator(
+        task, models, options, seq_gen_cls=UnivalGenerator, extra_gen_cls_kwargs=extra
+    )
+    assert isinstance(generator, UnivalGenerator)
+    return generator
+
+
+def generation_options(args: Any) -> argparse.Namespace:
+    """All options of fairseq's GenerationConfig, those in `args` with their value there.
+
+    Raises:
+        UserError: `args` has an option that GenerationConfig has not.
+    """
+    defaults = vars(GenerationConfig())
+    given = dict(args) if isinstance(args, Mapping) else dict(vars(args))
+    for name in given:
+        if name not in defaults and not name.startswith("_"):
+            raise UserError(
+                f"unknown generation option {name!r}: choose from {', '.join(sorted(set(defaults) - {'_name'}))}"
+            )
+    return argparse.Namespace(**{**defaults, **given})
+
+
+def check_options(
+    options: argparse.Namespace,
+    dictionary: Dictionary,
+    trie: Trie | None,
+    constraint_range: tuple[int, int] | None,
+    zero_shot: bool,
+) -> None:
+    """Refuse values out of range and options that contradict each other, naming them."""
+    o = options
+    limits = (
+        (o.beam < 1 or o.beam >= len(dictionary), f"--beam {o.beam}: needs 1 to {len(dictionary) - 1}"),
+        (o.temperature <= 0, f"--temperature {o.temperature}: must be above 0"),
+        (
+            o.max_len_a < 0 or o.max_len_b < 0,
+            f"--max-len-a {o.max_len_a} and --max-len-b {o.max_len_b} must not be negative",
+        ),
+        (
+            o.max_len_a == 0 and not o.match_source_len and o.min_len > o.max_len_b,
+            f"--min-len {o.min_len} is longer than --max-len-b {o.max_len_b}",
+        ),
+        (o.nbest > o.beam, f"--nbest {o.nbest} is more than --beam {o.beam}"),
+        (o.sampling_topk > 0 and not o.sampling, f"--sampling-topk {o.sampling_topk} needs --sampling"),
+        (o.sampling_topk > len(dictionary), f"--sampling-topk {o.sampling_topk}: there are {len(dictionary)} symbols"),
+        (o.sampling_topp > 0 and not o.sampling, f"--sampling-topp {o.sampling_topp} needs --sampling"),
+        (o.sampling_topk > 0 and o.sampling_topp > 0, "--sampling-topk and --sampling-topp exclude each other"),
+        (o.unnormalized and o.lenpen != 1, f"--lenpen {o.lenpen} has no effect with --unnormalized"),
+        (o.score_reference, "--score-reference scores given targets: it does not generate"),
+        (o.print_alignment is not None, "--print-alignment: the decoder keeps no attention weights"),
+    )
+    strategies = {
+        "--sampling": o.sampling,
+        "--diverse-beam-groups": o.diverse_beam_groups > 0,
+        "--diversity-rate": o.diversity_rate > 0,
+        "--match-source-len": o.match_source_len,
+        "--constraints": o.constraints is not None,
+    }
+    chosen = [name for name, is_set in strategies.items() if is_set]
+    combinations = (
+        (len(chosen) > 1, f"{' and '.join(chosen)} exclude each other"),
+        (
+            o.diverse_beam_groups > 0 and o.beam % max(o.diverse_beam_groups, 1) != 0,
+            f"--diverse-beam-groups {o.diverse_beam_groups} does not divide --beam {o.beam}",
+        ),
+        (zero_shot and trie is None, "zero-shot masking needs a closed set of answers"),
+        (
+            trie is not None and constraint_range is not None,
+            "a closed set of answers and a constraint range exclude each other",
+        ),
+        (
+            trie is not None and o.no_repeat_ngram_size > 0,
+            f"--no-repeat-ngram-size {o.no_repeat_ngram_size} could forbid answers of the closed set",
+        ),
+        (trie is not None and o.min_len > 1, f"--min-len {o.min_len} could forbid answers of the closed set"),
+        (
+            trie is not None and (o.match_source_len or o.constraints is not None),
+            f"{' and '.join(chosen)} could forbid answers of the closed set",
+        ),
+    )
+    for is_wrong, message in (*limits, *combinations):
+        if is_wrong:
+            raise UserError(message)
+    if constraint_range is not None:
+        start, end = constraint_range
+        if not FIRST_SYMBOL <= start < end <= len(dictionary):
+            raise UserError(f"constraint range {start},{end}: needs {FIRST_SYMBOL} <= start < end <= {len(dictionary)}")

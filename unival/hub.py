@@ -1,0 +1,132 @@
+"""The Python API: load a checkpoint, run instructions on rows.
+
+    model = unival.hub.from_checkpoint("checkpoints/checkpoint_best.pt")
+    model.caption(["a.jpg", "b.jpg"])
+    model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", [{"image": "a.jpg"}])
+"""
+
+import io
+import pathlib
+import tempfile
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, utils
+from fairseq.tasks import TASK_REGISTRY
+from PIL import Image
+
+import unival.tasks  # noqa: F401  registers the tasks that checkpoints name
+from unival.data.rows import RowTable
+from unival.errors import UserError
+from unival.instructions import parse
+from unival.tasks.base import UnivalTask
+from unival.tasks.caption import CaptionTask
+from unival.vocab import Vocabulary
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model says about one row: the best hypothesis as text, and its score (log-probability, length-normalised)."""
+
+    text: str
+    score: float
+
+
+class Unival:
+    """A loaded model with its vocabulary; see :func:`from_checkpoint`."""
+
+    def __init__(self, task: UnivalTask, model: Any, device: str):
+        self.task = task
+        self.model = model.to(device).eval()
+        self.device = torch.device(device)
+
+    def run(
+        self, instruction: str, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], batch_size: int = 16, **generation: Any
+    ) -> list[Output]:
+        """Run an instruction on rows.
+
+        Args:
+            instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
+            rows: one dict or several, with the source's columns; media are paths, bytes or PIL images.
+            batch_size: rows at a time.
+            generation: fairseq's generation options (``beam``, ``max_len_b``, ``lenpen``, …) over the task's defaults.
+
+        Returns:
+            One :class:`Output` per row, in order.
+
+        Raises:
+            UserError: an instruction, a row or an option cannot be used.
+        """
+        rows = [rows] if isinstance(rows, Mapping) else list(rows)
+        table = RowTable([{key: _plain(value) for key, value in row.items()} for row in rows])
+        instructions = parse(instruction)
+        predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
+        table.columns += tuple(name for name in predicted if name is not None)  # the answer's column need not exist
+        dataset = self.task.build_dataset(table, with_target=False, instructions=instructions)
+        options = Namespace(**{**vars(self.task.generation_options()), **generation})
+        generator = self.task.build_generator([self.model], options)
+        outputs: list[Output] = []
+        for start in range(0, len(dataset), batch_size):
+            sample = dataset.collater([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
+            sample = utils.move_to_cuda(sample, self.device) if self.device.type == "cuda" else sample
+            for beams in self.task.inference_step(generator, [self.model], sample):
+                text = self.task.vocabulary.decode(beams[0]["tokens"].tolist()).strip()
+                outputs.append(Output(text, float(beams[0]["score"])))
+        return outputs
+
+    def caption(self, images: Sequence[Any] | Any, **generation: Any) -> list[str]:
+        """Describe images (paths, bytes or PIL images): one caption each."""
+        images = [images] if isinstance(images, str | bytes | pathlib.Path | Image.Image) else list(images)
+        outputs = self.run(CaptionTask.instruction, [{"image": image} for image in images], **generation)
+        return [output.text for output in outputs]
+
+
+def from_checkpoint(path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str = "cpu") -> Unival:
+    """Load a model with the task and the vocabulary that it was trained with.
+
+    Args:
+        path: a checkpoint of ``fairseq-train --user-dir unival``.
+        vocab_dir: folder with the vocabulary; by default the one kept in the checkpoint.
+        device: ``cpu``, ``cuda``, ….
+
+    Raises:
+        UserError: the file is not there, is not such a checkpoint, or has no vocabulary and none is given.
+    """
+    if not pathlib.Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    if not state.get("cfg") or state["cfg"].task is None:
+        raise UserError(f"{path}: holds no task options; expected a checkpoint of fairseq-train --user-dir unival")
+    cfg = state["cfg"].task
+    task_class = TASK_REGISTRY.get(cfg._name)
+    if task_class is None or not issubclass(task_class, UnivalTask):
+        known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
+        raise UserError(f"{path}: is of task {cfg._name!r}; expected one of {known}")
+    vocabulary = _vocabulary(path, state.get("task_state") or {}, cfg, vocab_dir)
+    task = task_class(cfg, vocabulary)
+    models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)], task=task, state=state)
+    return Unival(task, models[0], device)
+
+
+def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:
+    if vocab_dir is not None:
+        return Vocabulary.load(vocab_dir, cfg.num_codes, cfg.num_bins)
+    files = task_state.get("vocabulary_files")
+    if files is None:
+        raise UserError(f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (pathlib.Path(folder) / pathlib.Path(name).name).write_text(text, encoding="utf-8")
+        return Vocabulary.load(folder, cfg.num_codes, cfg.num_bins)
+
+
+def _plain(value: Any) -> Any:
+    """PIL images as PNG bytes, paths as text; the rest as it is."""
+    if isinstance(value, Image.Image):
+        buffer = io.BytesIO()
+        value.save(buffer, format="PNG")
+        return buffer.getvalue()
+    return str(value) if isinstance(value, pathlib.Path) else value

@@ -1,0 +1,21 @@
+"""Exact match: is the text, apart from spaces and case, one of the references?"""
+
+from collections.abc import Sequence
+
+from unival.metrics.base import MeanMetric
+
+
+class ExactMatch(MeanMetric):
+    """1 for a text that equals a reference, else 0. Punctuation counts: texts are not tokenised."""
+
+    name = "exact_match"
+    keys = ("exact_match",)
+
+    def score(self, hypothesis: str, references: Sequence[str]) -> float:
+        """1.0 or 0.0."""
+        return float(any(normalize(hypothesis) == normalize(reference) for reference in references))
+
+
+def normalize(text: str) -> str:
+    """Lower case, words separated by single spaces."""
+    return " ".join(text.casefold().split())

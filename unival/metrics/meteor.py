@@ -1,0 +1,85 @@
+"""METEOR 1.5 (Denkowski and Lavie, 2014) by its own Java program, which pycocoevalcap ships.
+
+The program aligns a row (SCORE) and turns sums of alignment statistics into scores (EVAL), so METEOR sums over rows and
+workers like the others. It is started at the first row and ends with the metric.
+"""
+
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from unival.errors import UserError
+from unival.metrics.base import Metric
+from unival.metrics.java import UTF8, java_command, java_program, last_line
+from unival.metrics.tokenize import Tokenizer, tokenize
+
+JAR = "meteor/meteor-1.5.jar"
+NUM_STATISTICS = 23  # numbers in the program's answer to SCORE
+MEMORY = "-Xmx2G"
+
+
+class Meteor(Metric):
+    """METEOR for English with its default weights, on normalised tokens, as coco-caption runs it."""
+
+    name = "meteor"
+    keys = ("meteor",)
+
+    def __init__(self, tokenizer: Tokenizer = tokenize) -> None:
+        super().__init__(tokenizer)
+        self._jar = java_program("METEOR", JAR)
+        self._java = java_command("METEOR")
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+
+    def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
+        """The program's statistics of the best alignment with a reference."""
+        texts = [" ".join(self.tokenizer(text)).replace("|||", "") for text in (*references, hypothesis)]
+        answer = self._ask(" ||| ".join(["SCORE", *texts])).split()
+        assert len(answer) == NUM_STATISTICS, f"METEOR answered {len(answer)} numbers, not {NUM_STATISTICS}: {answer}"
+        return {f"meteor_{i}": float(number) for i, number in enumerate(answer)}
+
+    def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
+        """METEOR between 0 and 1."""
+        numbers = " ".join(f"{statistics[f'meteor_{i}']:.1f}" for i in range(NUM_STATISTICS))
+        self._ask(f"EVAL ||| {numbers}")  # the score of each row, here the only one
+        return {"meteor": float(self._read())}  # the score of their sum
+
+    def _ask(self, line: str) -> str:
+        if self._process is None:
+            self._process = self._start()
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise UserError(self._why_it_ended()) from None
+        return self._read()
+
+    def _read(self) -> str:
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise UserError(self._why_it_ended())
+        return line
+
+    def _start(self) -> "subprocess.Popen[str]":
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  lives as long as the process
+        process = subprocess.Popen(
+            [self._java, MEMORY, UTF8, "-jar", self._jar.name, "-", "-", "-stdio", "-l", "en", "-norm"],
+            cwd=self._jar.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            encoding="utf-8",
+        )
+        weakref.finalize(self, process.kill)
+        return process
+
+    def _why_it_ended(self) -> str:
+        assert self._process is not None and self._errors is not None
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = last_line(self._errors.read())
+        return f"METEOR's Java program ended with exit code {code}: {said} (it asks for 2 GB of memory)"

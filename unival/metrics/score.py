@@ -1,0 +1,136 @@
+"""From generated texts to scores: reading `fairseq-generate`'s output, and the one road that all scores take."""
+
+import pathlib
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from unival.errors import UserError
+from unival.metrics import make_metrics
+from unival.metrics.tokenize import make_tokenizer
+
+Key = TypeVar("Key", bound=Hashable)
+
+_LINE = re.compile(r"D-(\d+)\t([^\t]+)\t(.*)", re.DOTALL)
+
+
+@dataclass
+class Scores:
+    """Scores of a corpus, and of each of its rows."""
+
+    total: dict[str, float] = field(default_factory=dict)
+    rows: dict[Hashable, dict[str, float]] = field(default_factory=dict)
+
+
+def evaluate(
+    hypotheses: Mapping[Key, str],
+    references: Mapping[Key, Sequence[str]],
+    metrics: Sequence[str],
+    tokenizer: str = "python",
+) -> dict[str, float]:
+    """Scores of a corpus. See `evaluate_rows`, which returns those of the rows too."""
+    return evaluate_rows(hypotheses, references, metrics, tokenizer).total
+
+
+def evaluate_rows(
+    hypotheses: Mapping[Key, str],
+    references: Mapping[Key, Sequence[str]],
+    metrics: Sequence[str],
+    tokenizer: str = "python",
+    fit_on: Iterable[Sequence[str]] | None = None,
+) -> Scores:
+    """Fit, update, sum, compute.
+
+    Args:
+        hypotheses: one text per key (row number, image id, ...).
+        references: at least one text for each of the same keys.
+        metrics: names from METRICS.
+        tokenizer: a name from TOKENIZERS.
+        fit_on: references of the corpus that gives CIDEr its document frequencies, row by row; by default `references`.
+
+    Raises:
+        UserError: unknown metric or tokenizer, keys of one side only, a key without references, nothing to score.
+    """
+    _check_keys(hypotheses, references)
+    keys = list(hypotheses)
+    corpus = list(references.values() if fit_on is None else fit_on)
+    words = make_tokenizer(tokenizer, [*hypotheses.values(), *(text for texts in corpus for text in texts)])
+    pairs = [(hypotheses[key], references[key]) for key in keys]
+    scores = Scores(rows={key: {} for key in keys})
+    for metric in make_metrics(metrics, words).values():
+        metric.fit(corpus)
+        statistics = metric.update_all(pairs)
+        for key, row in zip(keys, statistics, strict=True):
+            scores.rows[key].update(metric.compute(row))
+        scores.total.update(metric.compute(sum_statistics(statistics)))
+    return scores
+
+
+def sum_statistics(statistics: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sum by name."""
+    total: dict[str, float] = {}
+    for row in statistics:
+        for name, value in row.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
+    """The best text and its score per row number, from the `D-` lines of `fairseq-generate`'s output.
+
+    With `--nbest` a row has several lines in a row, best first: the first is taken.
+
+    Raises:
+        UserError: no such file, no `D-` line, a broken one, or a row that comes back after others.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise UserError(
+            f"{file}: no such file; expected the output of fairseq-generate (generate-SUBSET.txt in its --results-path)"
+        )
+    generated: dict[int, tuple[str, float]] = {}
+    last = None
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.startswith("D-"):
+                continue
+            row, score, text = _parse_line(line.rstrip("\r\n"), f"{file}, line {number}")
+            if row in generated and row != last:
+                raise UserError(
+                    f"{file}, line {number}: row {row} occurs again; does the file hold the output of two runs?"
+                )
+            generated.setdefault(row, (text, score))
+            last = row
+    if not generated:
+        raise UserError(
+            f"{file}: no line starts with 'D-'; expected the output of fairseq-generate: D-<row>\\t<score>\\t<text>"
+        )
+    return generated
+
+
+def _parse_line(line: str, where: str) -> tuple[int, float, str]:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise UserError(f"{where}: expected D-<row>\\t<score>\\t<text>, found {line[:60]!r}")
+    try:
+        return int(match[1]), float(match[2]), match[3]
+    except ValueError:
+        raise UserError(f"{where}: the score {match[2]!r} is no number") from None
+
+
+def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence[str]]) -> None:
+    if not hypotheses:
+        raise UserError("there is nothing to score: no hypotheses")
+    for one, other, missing in ((hypotheses, references, "references"), (references, hypotheses, "hypothesis")):
+        lone = [key for key in one if key not in other]
+        if lone:
+            raise UserError(f"{len(lone)} rows have no {missing}: {list_some(lone)}")
+    empty = [key for key, texts in references.items() if isinstance(texts, str) or not texts]
+    if empty:
+        raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)}")
+
+
+def list_some(values: Sequence[object], count: int = 5) -> str:
+    """The first few of a list for a message: "3, 4, 7, ..."."""
+    return ", ".join(str(value) for value in values[:count]) + (", ..." if len(values) > count else "")

@@ -1,0 +1,97 @@
+"""`unival score`: the scores of `fairseq-generate`'s output against the references in a table."""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from unival.data.dataset import cell_texts
+from unival.data.table import open_table
+from unival.errors import UserError
+from unival.metrics import METRICS
+from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated
+from unival.metrics.tokenize import TOKENIZERS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add = parser.add_argument
+    add("output", metavar="OUTPUT", help="fairseq-generate's output (its D- lines are read)")
+    add("--table", required=True, metavar="FILE", help="the table that was generated from; rows are joined by number")
+    add("--columns", default="caption", help="columns, the last holding the references (default: %(default)s)")
+    add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns that --columns names, e.g. 2")
+    add("--metrics", default="cider,bleu,rouge_l", help=f"some of {','.join(METRICS)} (default: %(default)s)")
+    add("--tokenizer", default="python", help=f"one of {', '.join(TOKENIZERS)} (default: %(default)s)")
+    add("--json", metavar="FILE", help="also write the scores as a JSON object")
+    add("--per-row", metavar="FILE", help="write the scores of every row: a JSON object by row number")
+    add("--allow-partial", action="store_true", help="when some rows were not generated, score those there are")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, print one line per score, write the files asked for. Returns the exit code."""
+    columns = tuple(args.columns.split(","))
+    references = read_references(args.table, columns, args.selected_cols)
+    scores = score_file(args.output, references, args.metrics.split(","), args.tokenizer, args.allow_partial)
+    if args.json:
+        _write_json(args.json, scores.total)
+    if args.per_row:
+        _write_json(args.per_row, {str(row): values for row, values in scores.rows.items()})
+    width = max(map(len, scores.total))
+    sys.stdout.writelines(f"{name:{width}}  {value:.4f}\n" for name, value in scores.total.items())
+    return 0
+
+
+def read_references(table: str, columns: Sequence[str], selected_cols: str | None = None) -> dict[int, list[str]]:
+    """The references of every row of a table, by row number: the texts in the last of `columns`.
+
+    Raises:
+        UserError: what `open_table` raises for the table and its columns; a cell that holds no text.
+    """
+    rows = open_table(table, columns=columns, selected_cols=selected_cols)
+    column = columns[-1]
+    return {i: cell_texts(rows[i][column], rows, i, column) for i in range(len(rows))}
+
+
+def score_file(
+    output: str,
+    references: Mapping[int, Sequence[str]],
+    metrics: Sequence[str],
+    tokenizer: str = "python",
+    allow_partial: bool = False,
+) -> Scores:
+    """Scores of generated rows against the references with the same row numbers.
+
+    With `allow_partial` the rows on both sides are scored; document frequencies come from all references all the same.
+
+    Raises:
+        UserError: rows that only one side has (unless `allow_partial`), or what reading and scoring raise.
+    """
+    hypotheses = {row: text for row, (text, _) in sorted(read_generated(output).items())}
+    missing = [row for row in references if row not in hypotheses]
+    unknown = [row for row in hypotheses if row not in references]
+    if unknown and (not allow_partial or len(unknown) == len(hypotheses)):
+        raise UserError(
+            f"{output}: {len(unknown)} generated rows are not in the table, which has {len(references)} rows: "
+            f"{list_some(unknown)}; is it the table that was generated from?"
+        )
+    if missing and not allow_partial:
+        raise UserError(
+            f"{output}: {len(missing)} of the table's {len(references)} rows were not generated: {list_some(missing)} "
+            "(--allow-partial scores the others)"
+        )
+    both = [row for row in hypotheses if row in references]
+    if missing or unknown:
+        found = f"{len(missing)} rows of the table were not generated, {len(unknown)} generated rows are not in it"
+        sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
+    pairs = {row: hypotheses[row] for row in both}, {row: references[row] for row in both}
+    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references.values())
+
+
+def _write_json(path: str, value: object) -> None:
+    file = pathlib.Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from error

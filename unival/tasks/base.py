@@ -1,0 +1,306 @@
+"""The task that all others derive from: tables in, batches out, validation by generation."""
+
+import json
+import logging
+import pathlib
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.logging import metrics as log
+from fairseq.tasks import FairseqTask, register_task
+from torch import Tensor
+
+from unival.criterions.label_smoothed import LabelSmoothedCriterion
+from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.table import Table, open_table
+from unival.errors import UserError
+from unival.generation.search import UnivalGenerator, build_generator
+from unival.instructions import Instruction, parse
+from unival.metrics import make_metrics
+from unival.modalities.base import MediaOptions
+from unival.tasks.config import UnivalTaskConfig
+from unival.vocab import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jsonl", ".tsv")
+DEFAULT_IMAGE_SIZE = 384
+
+
+@register_task("unival", dataclass=UnivalTaskConfig)
+class UnivalTask(FairseqTask):
+    """Any instruction over any table.
+
+    A task of its own overrides the class attributes: its instruction, its metrics, how it generates by default and the published layout of
+    its TSV tables.
+    """
+
+    instruction: ClassVar[str | None] = None
+    metrics: ClassVar[tuple[str, ...]] = ()
+    generation: ClassVar[dict[str, Any]] = {}
+    tsv_columns: ClassVar[tuple[str, ...] | None] = None
+    tsv_selected: ClassVar[str | None] = None
+
+    cfg: UnivalTaskConfig
+
+    def __init__(self, cfg: UnivalTaskConfig, vocabulary: Vocabulary):
+        super().__init__(cfg)
+        self.vocabulary = vocabulary
+        text = cfg.instruction or self.instruction
+        if not text:
+            raise UserError("give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'")
+        self.instruction_text = text
+        self.instructions = parse(text)
+        self.patch_image_size = cfg.patch_image_size or DEFAULT_IMAGE_SIZE
+        names = self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
+        self.evaluators = make_metrics(names)
+        self._generator: UnivalGenerator | None = None
+        self._printed = 0
+
+    @classmethod
+    def setup_task(cls, cfg: UnivalTaskConfig, **kwargs: Any) -> "UnivalTask":
+        """Load the vocabulary and build the task."""
+        folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
+        return cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
+
+    # --- data -----------------------------------------------------------------------------------------------------------------
+
+    def media_options(self) -> MediaOptions:
+        """How media becomes tensors."""
+        return MediaOptions(self.patch_image_size, self.cfg.imagenet_mean_and_std)
+
+    def open_table(self, path: str | pathlib.Path) -> Table:
+        """Open one of this task's tables (published column layout for TSV)."""
+        columns = self.cfg.columns.split(",") if self.cfg.columns else self.tsv_columns
+        selected = self.cfg.selected_cols or self.tsv_selected
+        if pathlib.Path(path).suffix == ".tsv":
+            return open_table(path, columns, selected, self.cfg.media_root)
+        return open_table(path, media_root=self.cfg.media_root)
+
+    def build_dataset(
+        self, table: Table, train: bool = False, with_target: bool = True, instructions: Sequence[Instruction] | None = None
+    ) -> InstructionDataset:
+        """Read a table through this task's instruction, or through another one."""
+        return InstructionDataset(
+            table,
+            instructions or self.instructions,
+            self.vocabulary,
+            self.media_options(),
+            TextLimits(self.cfg.max_src_length, self.cfg.max_tgt_length),
+            train=train,
+            seed=self.cfg.seed,
+            skip_bad=train and self.cfg.on_bad_sample == "skip",
+            with_target=with_target,
+        )
+
+    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
+        """Load a split; ``task_cfg`` (the checkpoint's task options, given by fairseq-generate) fills in what was left open."""
+        if task_cfg is not None:
+            self.adopt(task_cfg)
+        path = find_table(self.cfg.data, split)
+        dataset = self.build_dataset(self.open_table(path), train=split == "train")
+        logger.info("%s: %d rows from %s", split, len(dataset), path)
+        self.datasets[split] = dataset
+        if split != "train" and self.evaluators:
+            references = dataset.references()
+            for metric in self.evaluators.values():
+                metric.fit(references)
+
+    def adopt(self, saved: Any) -> None:
+        """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged."""
+        if self.cfg.patch_image_size is None:
+            self.patch_image_size = saved.patch_image_size or DEFAULT_IMAGE_SIZE
+        elif (saved.patch_image_size or DEFAULT_IMAGE_SIZE) != self.patch_image_size:
+            logger.warning("images at %d pixels, trained at %s", self.patch_image_size, saved.patch_image_size or DEFAULT_IMAGE_SIZE)
+        if self.cfg.instruction is None and saved.instruction and saved.instruction != self.instruction_text:
+            self.instruction_text = saved.instruction
+            self.instructions = parse(saved.instruction)
+        if saved.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
+            trained = "with" if saved.imagenet_mean_and_std else "without"
+            raise UserError(f"the checkpoint was trained {trained} --imagenet-mean-and-std; evaluate it the same way")
+
+    def max_positions(self) -> None:
+        """Rows are never filtered by length: texts are cut to their limits instead, and counted."""
+        return None
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        """The one dictionary."""
+        return self.vocabulary.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """The one dictionary."""
+        return self.vocabulary.dictionary
+
+    def build_bpe(self, args: Any) -> "SymbolDecoder":
+        """fairseq-generate decodes what it prints with this."""
+        return SymbolDecoder(self.vocabulary)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints: the vocabulary itself, so that a checkpoint can be used without its files."""
+        return {"vocabulary": self.vocabulary.fingerprint, "vocabulary_files": self.vocabulary.files()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another vocabulary.
+
+        Raises:
+            UserError: the fingerprints differ.
+        """
+        saved = state_dict.get("vocabulary")
+        if saved is not None and saved != self.vocabulary.fingerprint:
+            raise UserError(
+                f"the checkpoint was trained with another vocabulary ({saved[:12]}) than --vocab-dir, --num-codes {self.cfg.num_codes} and"
+                f" --num-bins {self.cfg.num_bins} give ({self.vocabulary.fingerprint[:12]}, {len(self.vocabulary)} symbols)"
+            )
+
+    # --- steps --------------------------------------------------------------------------------------------------------------------
+
+    def train_step(self, sample: dict[str, Any], model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False) -> Any:
+        """fairseq's training step, and the counts of skipped rows and cut texts."""
+        if isinstance(criterion, LabelSmoothedCriterion):
+            criterion.set_num_updates(update_num)
+        loss, sample_size, logging_output = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        for key in ("num_skipped", "num_truncated"):
+            logging_output[key] = sample[key]
+        return loss, sample_size, logging_output
+
+    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
+        """Loss, and the metrics' statistics of what the model generates."""
+        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        logging_output["num_truncated"] = sample["num_truncated"]
+        if self.evaluators:
+            if self._generator is None:
+                self._generator = self.build_generator([model], self.generation_options())
+            for text, references in zip(self.generate_texts(self._generator, [model], sample), sample["references"], strict=True):
+                self._print_sample(text, references)
+                for name, metric in self.evaluators.items():
+                    for key, value in metric.update(text, references).items():
+                        name_and_key = f"_{name}:{key}"
+                        logging_output[name_and_key] = logging_output.get(name_and_key, 0.0) + value
+        return loss, sample_size, logging_output
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """A fresh generator per validation: it holds on to the model."""
+        self._generator = None
+        self._printed = 0
+
+    def _print_sample(self, text: str, references: list[str]) -> None:
+        if self._printed < self.cfg.eval_print_samples:
+            self._printed += 1
+            logger.info("generated %r, references %s", text, references)
+
+    def generation_options(self) -> Namespace:
+        """How validation generates: the task's defaults, changed by ``--eval-args``."""
+        try:
+            changes = json.loads(self.cfg.eval_args)
+        except json.JSONDecodeError as error:
+            raise UserError(f"--eval-args {self.cfg.eval_args!r} is not JSON: {error}") from error
+        if not isinstance(changes, dict):
+            raise UserError(f"--eval-args {self.cfg.eval_args!r}: expected an object such as {{\"beam\": 5}}")
+        return Namespace(**{**self.generation, **changes})
+
+    def build_generator(
+        self,
+        models: list[Any],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        prefix_allowed_tokens_fn: Callable[..., Any] | None = None,
+    ) -> UnivalGenerator:
+        """The generator of this task, for validation, fairseq-generate and the Python API alike."""
+        return build_generator(models, self.target_dictionary, args)
+
+    def inference_step(
+        self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], prefix_tokens: Tensor | None = None, constraints: Any = None
+    ) -> list[list[dict[str, Any]]]:
+        """Hypotheses per row, best first; the given beginning of the target is not part of them."""
+        prefix = sample.get("prefix_tokens", prefix_tokens)
+        with torch.no_grad():
+            hypotheses = generator.generate(models, sample, prefix_tokens=prefix, bos_token=self.vocabulary.bos)
+        if prefix is not None:
+            lengths = prefix.ne(self.vocabulary.pad).sum(dim=1).tolist()
+            for given, beams in zip(lengths, hypotheses, strict=True):
+                for beam in beams:
+                    beam["tokens"] = beam["tokens"][given:]
+                    beam["positional_scores"] = beam["positional_scores"][given:]
+        return hypotheses
+
+    def generate_texts(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any]) -> list[str]:
+        """The best hypothesis of every row as text."""
+        return [self.vocabulary.decode(beams[0]["tokens"].tolist()).strip() for beams in self.inference_step(generator, models, sample)]
+
+    # --- logging --------------------------------------------------------------------------------------------------------------------
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """Sum the metrics' statistics over batches and workers; scores are computed from the sums."""
+        super().reduce_metrics(logging_outputs, criterion)
+        for key in ("num_skipped", "num_truncated"):
+            count = sum(float(output.get(key, 0)) for output in logging_outputs)
+            if count:
+                log.log_scalar_sum(key, count)
+        for name, metric in self.evaluators.items():
+            prefix = f"_{name}:"
+            keys = sorted({key for output in logging_outputs for key in output if key.startswith(prefix)})
+            if not keys:
+                continue
+            for key in keys:
+                log.log_scalar(key, float(sum(output.get(key, 0.0) for output in logging_outputs)))
+            for score in metric.keys:
+                log.log_derived(score, _score(metric, prefix, keys, score))
+
+
+def _score(metric: Any, prefix: str, keys: list[str], score: str) -> Callable[[Any], float]:
+    def compute(meters: Any) -> float:
+        return metric.compute({key[len(prefix) :]: float(meters[key].sum) for key in keys})[score]
+
+    return compute
+
+
+class SymbolDecoder:
+    """Turns the symbols that fairseq prints ("464 3290") into text."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self.vocabulary = vocabulary
+
+    def decode(self, symbols: str) -> str:
+        """Symbols to text."""
+        return self.vocabulary.decode_symbols(symbols).strip()
+
+    def encode(self, text: str) -> str:
+        """Text to symbols."""
+        return " ".join(self.vocabulary.dictionary[i] for i in self.vocabulary.encode(text))
+
+
+def data_folder(data: str) -> pathlib.Path:
+    """The folder that the tables of ``data`` are in."""
+    path = pathlib.Path(data.split(",")[0])
+    return path if path.is_dir() else path.parent
+
+
+def find_table(data: str, split: str) -> pathlib.Path:
+    """The table of a split.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    parts = data.split(",")
+    if len(parts) == 1 and pathlib.Path(data).is_dir():
+        folder = pathlib.Path(data)
+        found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+        if len(found) == 1:
+            return found[0]
+        there = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
+        reason = f"both {found[0].name} and {found[1].name} are there" if found else f"neither {split}.jsonl nor {split}.tsv is there"
+        raise UserError(f"{folder}: no table for split {split!r}: {reason}; tables in the folder: {', '.join(there) or 'none'}")
+    if len(parts) > 2:
+        raise UserError(f"data {data!r}: give a folder, one table, or TRAIN,VALID")
+    path = pathlib.Path(parts[0] if split == "train" else parts[-1])
+    if not path.is_file():
+        raise UserError(f"{path}: no such table or folder (split {split!r})")
+    return path

@@ -1,0 +1,339 @@
+"""Text to ids and back: byte-level BPE, the dictionary, and the symbols for image codes and box coordinates.
+
+A vocabulary is a folder with three files: `encoder.json` (BPE token -> number) and `vocab.bpe` (merges), as GPT-2
+publishes them, and `dict.txt`, a fairseq dictionary whose symbols are those numbers in decimal. Loading appends
+`<mask>`, `<code_i>` and `<bin_i>`. With GPT-2's files, BART's `dict.txt`, 8192 codes and 1000 bins this gives the
+59,457 symbols of the published UnIVAL and OFA checkpoints, in their order. `train_vocabulary` makes the same three
+files for small runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from unival.errors import UserError
+
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+    from tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+ENCODER_FILE, MERGES_FILE, DICT_FILE = "encoder.json", "vocab.bpe", "dict.txt"
+NUM_CODES = 8192  # entries of the published VQGAN's code book
+NUM_BINS = 1000  # steps of a box coordinate
+MASK_SYMBOL = "<mask>"
+FILLER = "madeupword"  # fairseq pads dictionaries to a multiple of 8 with these; they stand for no text
+VERSION_LINE = "#version: 0.2"
+MIXED_FILES = "are these files of two vocabularies?"
+HOW_TO_GET = (
+    "train one with `unival train-vocab --table FILE --column caption --size 400 --out DIR`, "
+    "or put GPT-2's encoder.json and vocab.bpe and BART's dict.txt there"
+)
+
+
+class Vocabulary:
+    """The symbols of one model. Make it with `Vocabulary.load`.
+
+    Attributes:
+        dictionary: fairseq's view of the symbols: 0 `<s>`, 1 `<pad>`, 2 `</s>`, 3 `<unk>`, the BPE numbers in the order
+            of dict.txt, `<mask>`, `<code_0>`..., `<bin_0>`...
+        code_range, bin_range: (start, end) ids of image codes and of box coordinates, `end` exclusive.
+        bos, pad, eos, unk, mask: ids of the special symbols.
+    """
+
+    def __init__(
+        self,
+        encoder: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        symbols: Sequence[tuple[str, int]],
+        num_codes: int,
+        num_bins: int,
+    ) -> None:
+        from fairseq.data import Dictionary  # costs a second: only when a vocabulary is really made
+
+        dictionary = Dictionary()
+        for symbol, count in symbols:
+            dictionary.add_symbol(symbol, n=count)
+        self.dictionary: Dictionary = dictionary
+        self.bos, self.pad, self.eos, self.unk = dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()
+        self.mask = dictionary.add_symbol(MASK_SYMBOL)
+        self.code_range = self._append(f"<code_{i}>" for i in range(num_codes))
+        self.bin_range = self._append(f"<bin_{i}>" for i in range(num_bins))
+        self._encoder, self._merges = encoder, tuple(merges)
+        self._tokenizer = _build_tokenizer(encoder, merges)
+        self._id_of_bpe = {number: dictionary.indices[str(number)] for number in encoder.values()}
+        self._bpe_of_id = {index: number for number, index in self._id_of_bpe.items()}
+
+    def _append(self, symbols: Iterable[str]) -> tuple[int, int]:
+        start = len(self.dictionary)
+        for symbol in symbols:
+            self.dictionary.add_symbol(symbol)
+        return start, len(self.dictionary)
+
+    @classmethod
+    def load(cls, directory: str | pathlib.Path, num_codes: int = NUM_CODES, num_bins: int = NUM_BINS) -> Vocabulary:
+        """Read the three files of `directory`.
+
+        A `dict.txt` that already ends with `<mask>`, codes and bins (a dictionary saved from a model) is taken too, if
+        it holds exactly `num_codes` codes and `num_bins` bins.
+
+        Raises:
+            UserError: a file is missing or malformed, the files do not belong together, or the numbers of codes and
+                bins differ from those in `dict.txt`.
+        """
+        if num_codes < 0 or num_bins < 0:
+            raise UserError(f"num_codes and num_bins must be 0 or more, got {num_codes} and {num_bins}")
+        folder = pathlib.Path(directory)
+        _check_files(folder)
+        encoder = _read_encoder(folder / ENCODER_FILE)
+        merges = _read_merges(folder / MERGES_FILE, encoder)
+        symbols = _read_dict(folder / DICT_FILE)
+        symbols = _without_appended(symbols, folder / DICT_FILE, num_codes, num_bins)
+        _check_same_numbers(symbols, encoder, folder / DICT_FILE)
+        return cls(encoder, merges, symbols, num_codes, num_bins)
+
+    def __len__(self) -> int:
+        return len(self.dictionary)
+
+    def files(self) -> dict[str, str]:
+        """The three files' contents, from which `load` makes this vocabulary again: what a checkpoint keeps."""
+        first, last = 4, self.mask
+        symbols = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
+        return {
+            ENCODER_FILE: json.dumps(self._encoder, ensure_ascii=False),
+            MERGES_FILE: "\n".join(["#version: 0.2", *(" ".join(pair) for pair in self._merges), ""]),
+            DICT_FILE: "".join(f"{symbol} {count}\n" for symbol, count in symbols),
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of symbols, merges and the tokens behind the numbers: equal if two vocabularies encode alike."""
+        token_of = {number: token for token, number in self._encoder.items()}
+        lines = [
+            f"{symbol}\t{token_of.get(self._bpe_of_id.get(i, -1), '')}"
+            for i, symbol in enumerate(self.dictionary.symbols)
+        ]
+        lines += [" ".join(pair) for pair in self._merges]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, spaces and case as given; no `<s>` or `</s>` is added; a symbol such as `<bin_3>` is text."""
+        return [self._id_of_bpe[number] for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
+
+    def encode_symbols(self, text: str) -> list[int]:
+        """Ids of the dictionary's own symbols, separated by spaces: "<bin_0> <bin_999>" or "464 3290".
+
+        Raises:
+            UserError: a symbol is not in the dictionary.
+        """
+        return [self._index(symbol) for symbol in text.split()]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids` (a list or a 1-D tensor). `<s>`, `<pad>` and `</s>` are dropped; codes, bins, `<mask>` and
+        `<unk>` become their symbols with a space before each; bytes that are not UTF-8 become U+FFFD."""
+        text = ""
+        run: list[int] = []  # BPE numbers, decoded together since a character may span several
+        for i in map(int, ids):
+            assert 0 <= i < len(self), f"id {i} is outside this vocabulary of {len(self)} symbols"
+            if i in self._bpe_of_id:
+                run.append(self._bpe_of_id[i])
+            elif i not in (self.bos, self.pad, self.eos):
+                text += self._decode_run(run)
+                run = []
+                text += (" " if text and not text[-1].isspace() else "") + self.dictionary.symbols[i]
+        return text + self._decode_run(run)
+
+    def _decode_run(self, numbers: list[int]) -> str:
+        return self._tokenizer.decode(numbers, skip_special_tokens=False) if numbers else ""
+
+    def decode_symbols(self, text: str) -> str:
+        """Text of symbols as fairseq-generate prints them: "464 3290" -> "The dog".
+
+        Raises:
+            UserError: a symbol is not in the dictionary.
+        """
+        return self.decode(self.encode_symbols(text))
+
+    def _index(self, symbol: str) -> int:
+        index = self.dictionary.indices.get(symbol)
+        if index is None:
+            raise UserError(
+                f"{symbol!r} is not a symbol of this vocabulary of {len(self)} symbols (BPE numbers, {MASK_SYMBOL}, "
+                f"{self._range_text('code', self.code_range)}, {self._range_text('bin', self.bin_range)})"
+            )
+        return index
+
+    def code(self, i: int) -> int:
+        """Id of image code `i`. Raises UserError outside the code book."""
+        return self._in_range("code", i, self.code_range)
+
+    def bin(self, i: int) -> int:
+        """Id of coordinate bin `i`. Raises UserError outside the bins."""
+        return self._in_range("bin", i, self.bin_range)
+
+    def _in_range(self, kind: str, i: int, span: tuple[int, int]) -> int:
+        if not 0 <= i < span[1] - span[0]:
+            raise UserError(f"{kind} {i} does not exist: this vocabulary has {self._range_text(kind, span)}")
+        return span[0] + i
+
+    @staticmethod
+    def _range_text(kind: str, span: tuple[int, int]) -> str:
+        count = span[1] - span[0]
+        return f"<{kind}_0>..<{kind}_{count - 1}>" if count else f"no <{kind}_i>"
+
+
+def _build_tokenizer(encoder: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    """GPT-2's tokenizer: its regular expression, no space added in front, no special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(vocab=encoder, merges=list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _check_files(folder: pathlib.Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"there is no vocabulary folder {folder}: {HOW_TO_GET}")
+    missing = [name for name in (ENCODER_FILE, MERGES_FILE, DICT_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"the vocabulary folder {folder} lacks {' and '.join(missing)}: {HOW_TO_GET}")
+
+
+def _read_text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def _read_encoder(path: pathlib.Path) -> dict[str, int]:
+    try:
+        encoder: Any = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}, character {error.colno}: not JSON: {error.msg}") from None
+    numbers_only = isinstance(encoder, dict) and all(type(n) is int and n >= 0 for n in encoder.values())
+    if not numbers_only or len(set(encoder.values())) != len(encoder):
+        raise UserError(f"{path} must be one JSON object that gives every token a different number, 0 or more")
+    from tokenizers import pre_tokenizers
+
+    lacking = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(encoder))
+    if lacking:  # the tokenizer would drop such bytes from texts without a word
+        raise UserError(f"{path} lacks {len(lacking)} of the 256 byte symbols, the first being {lacking[0]!r}")
+    return encoder
+
+
+def _read_merges(path: pathlib.Path, encoder: dict[str, int]) -> list[tuple[str, str]]:
+    lines = _read_text(path).split("\n")
+    if not lines[0].startswith("#version"):
+        raise UserError(f"{path}, line 1: expected '{VERSION_LINE}', found {lines[0]!r}")
+    merges = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        parts = line.rstrip("\r").split(" ")
+        if len(parts) != 2:
+            raise UserError(f"{path}, line {number}: expected two tokens separated by one space, found {line!r}")
+        absent = next((token for token in (*parts, "".join(parts)) if token not in encoder), None)
+        if absent is not None:
+            raise UserError(f"{path}, line {number}: token {absent!r} is not in {ENCODER_FILE}; {MIXED_FILES}")
+        merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _read_dict(path: pathlib.Path) -> list[tuple[str, int]]:
+    symbols: dict[str, int] = {}
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        symbol, _, count = line.strip().rpartition(" ")
+        if not line.strip():
+            continue
+        if not symbol or not re.fullmatch(r"-?\d+", count):
+            raise UserError(f"{path}, line {number}: expected 'symbol count', found {line!r}")
+        if symbol in symbols:
+            raise UserError(f"{path}, line {number}: symbol {symbol!r} was listed before")
+        symbols[symbol] = int(count)
+    return list(symbols.items())
+
+
+def _without_appended(
+    symbols: list[tuple[str, int]], path: pathlib.Path, num_codes: int, num_bins: int
+) -> list[tuple[str, int]]:
+    """Cut `<mask>`, codes and bins off the end of a complete dictionary, if they are just what we append."""
+    names = [symbol for symbol, _ in symbols]
+    first = next((i for i, name in enumerate(names) if re.fullmatch(r"<mask>|<(code|bin)_\d+>", name)), None)
+    if first is None:
+        return symbols
+    expected = [MASK_SYMBOL, *(f"<code_{i}>" for i in range(num_codes)), *(f"<bin_{i}>" for i in range(num_bins))]
+    if names[first:] != expected:
+        codes, bins = (sum(name.startswith(f"<{kind}_") for name in names) for kind in ("code", "bin"))
+        raise UserError(
+            f"{path} already holds {codes} <code_i> and {bins} <bin_i> symbols, but num_codes={num_codes} and "
+            f"num_bins={num_bins} were asked for; give the numbers of the file, in which {MASK_SYMBOL}, codes and bins "
+            "must be the last symbols in this order"
+        )
+    return symbols[:first]
+
+
+def _check_same_numbers(symbols: list[tuple[str, int]], encoder: dict[str, int], path: pathlib.Path) -> None:
+    listed = {symbol for symbol, _ in symbols if not symbol.startswith(FILLER)}
+    known = {str(number) for number in encoder.values()}
+    unknown, unlisted = listed - known, known - listed
+    if unknown:
+        example = next(symbol for symbol, _ in symbols if symbol in unknown)
+        raise UserError(
+            f"{path} lists {len(unknown)} symbols that are no numbers of {ENCODER_FILE} (the first is {example!r}); "
+            f"{MIXED_FILES}"
+        )
+    if unlisted:
+        raise UserError(
+            f"{path} lacks {len(unlisted)} numbers of {ENCODER_FILE} (the first is {min(unlisted, key=int)}), so "
+            f"texts that need them could not be encoded; {MIXED_FILES}"
+        )
+
+
+def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.Path) -> None:
+    """Train byte-level BPE on `texts`; write `encoder.json`, `vocab.bpe` and `dict.txt` (by frequency) to `directory`.
+
+    Every text can be encoded afterwards, whatever its language, since all 256 bytes are tokens; `size` counts BPE
+    tokens with these 256. Fewer come out when the texts hold fewer pairs that occur twice. Encode with the spaces that
+    training texts had: prompts and captions start with one.
+
+    Raises:
+        UserError: `size` is below 256 or there is no text.
+    """
+    from tokenizers import ByteLevelBPETokenizer
+
+    if size < 256:
+        raise UserError(f"a byte-level vocabulary has at least 256 tokens, got size {size}")
+    counted = Counter(text for text in texts if text.strip())
+    if not counted:
+        raise UserError("there is no text to train a vocabulary on")
+    trainer = ByteLevelBPETokenizer()
+    trainer.train_from_iterator(
+        counted.elements(), vocab_size=size, min_frequency=2, show_progress=False, special_tokens=[]
+    )
+    model = json.loads(trainer.to_str())["model"]
+    encoder: dict[str, int] = model["vocab"]
+    merges = [(left, right) for left, right in model["merges"]]
+    tokenizer = _build_tokenizer(encoder, merges)
+    frequency = dict.fromkeys(encoder.values(), 0)
+    for text, times in counted.items():
+        for number in tokenizer.encode(text).ids:
+            frequency[number] += times
+    ranked = sorted(frequency.items(), key=lambda item: (-item[1], item[0]))
+    folder = pathlib.Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ENCODER_FILE).write_text(json.dumps(encoder, ensure_ascii=False), encoding="utf-8")
+    merge_lines = "".join(f"{left} {right}\n" for left, right in merges)
+    (folder / MERGES_FILE).write_text(f"{VERSION_LINE}\n{merge_lines}", encoding="utf-8")
+    (folder / DICT_FILE).write_text("".join(f"{number} {count}\n" for number, count in ranked), encoding="utf-8")
+    logger.info("trained a vocabulary of %d BPE tokens on %d texts: %s", len(encoder), counted.total(), folder)
