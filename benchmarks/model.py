@@ -2,8 +2,8 @@
 
     python benchmarks/model.py [--threads 2] [--repeats 3] [--image-size 384] [--batch 4] [--arch unival_base]
 
-Every figure is the median of ``--repeats`` runs after one warm-up; the matmul limit (a float32 and a bfloat16 square matmul) is measured between
-them in the same process, because the speed of shared machines drifts.  Weights are random.
+Every figure is the median of ``--repeats`` runs after one warm-up; the matmul limit (a square matmul in float32 or bfloat16)
+is measured between them in the same process, because the speed of shared machines drifts.  Weights are random.
 """
 
 import argparse
@@ -83,7 +83,9 @@ def batch(args: argparse.Namespace, vocabulary: Dictionary) -> dict:
     }
 
 
-def training_step(model: UnivalModel, net_input: dict, optimizer: torch.optim.Optimizer, parts: dict[str, list[float]], bf16: bool) -> None:
+def training_step(
+    model: UnivalModel, net_input: dict, optimizer: torch.optim.Optimizer, parts: dict[str, list[float]], bf16: bool
+) -> None:
     """Forward, backward, optimiser; adds the time of each to ``parts``."""
     marks = [time.perf_counter()]
     target = net_input["prev_output_tokens"].flatten()
@@ -151,7 +153,9 @@ def main() -> None:
     note = f"encoder {seconds(encode, args.repeats):.2f}"
     report(f"generation, beam {args.beam}, {args.generate} tokens", seconds(generate, args.repeats), flops, limit, note)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    sys.stdout.write(f"peak memory {peak:.1f} GiB; {args.threads} threads, batch {args.batch}, {args.image_size} px, {args.arch}\n")
+    sys.stdout.write(
+        f"peak memory {peak:.1f} GiB; {args.threads} threads, batch {args.batch}, {args.image_size} px, {args.arch}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 # Trains a small captioning model on pictures made on the spot, lets it describe scenes it has never seen, and shows the result.
 #
 #   bash run_scripts/quickstart.sh              about 10 minutes on two cores (15 more, once, to install)
-#   bash run_scripts/quickstart.sh --smoke      the same steps in about a minute; the model learns next to nothing
+#   bash run_scripts/quickstart.sh --smoke      the same steps in one to two minutes; the model learns next to nothing
 #
 #   --smoke         few pictures, half a minute of training, no demand on the scores
 #   --shapes        drawn shapes instead of photographs (stamps are used when they can be had; shapes need no download)
-#   --fresh         make the pictures anew when the folder holds others
+#   --force         make the pictures anew when the folder holds others
 #   --help          this text
 #
 # Variables: OUT (folder for everything, default: quickstart, or quickstart-smoke), MINUTES (of training, default 6),
@@ -16,17 +16,17 @@
 # model recites sentences and does not look. report.html and report.png in OUT show pictures, captions and the loss curve.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-smoke=0 sprites=auto fresh=()
+smoke=0 sprites=auto force=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --smoke) smoke=1 ;;
     --shapes) sprites=shapes ;;
-    --fresh) fresh=(--force) ;;
+    --force) force=(--force) ;;
     -h | --help)
       usage "${BASH_SOURCE[0]}"
       exit 0
       ;;
-    *) die "unknown argument $1: known are --smoke, --shapes, --fresh, --help" ;;
+    *) die "unknown argument $1: known are --smoke, --shapes, --force, --help" ;;
   esac
   shift
 done
@@ -58,24 +58,35 @@ splits=(test test_swapped test_unseen)
 task_flags=(--user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$data/vocab" --num-codes 0 --num-bins 0)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" PYTHONUNBUFFERED=1
 
+# quietly LOG COMMAND...: runs COMMAND with its messages in LOG; shows the end of them and stops when it fails.
+quietly() {
+  local log="$1" code=0
+  shift
+  "$@" 2>"$log" || code=$?
+  if [ "$code" -ne 0 ]; then
+    tail -n 10 "$log" >&2
+    say "This failed: $1 ${2:-}; all its messages are in $log" >&2
+    exit "$code"
+  fi
+}
+
 say "Step 0 of 5: the environment."
 ensure_environment eval
 
 say "Step 1 of 5: pictures with captions (about a minute; at once when they are there already)."
 python "$UNIVAL_ROOT/data_utils/build_sampler.py" --out "$data" --sprites "$sprites" --seed "$seed" --workers 2 \
-  "${data_size[@]}" ${fresh[@]+"${fresh[@]}"}
+  "${data_size[@]}" ${force[@]+"${force[@]}"}
 
 say "Step 2 of 5: a vocabulary from the training captions (seconds)."
-unival train-vocab --table "$data/train.jsonl" --column caption --size "$vocabulary_size" --out "$data/vocab"
+quietly "$OUT/vocabulary.log" unival train-vocab --table "$data/train.jsonl" --column caption --size "$vocabulary_size" --out "$data/vocab"
 
 say "Step 3 of 5: training for $minutes minutes; progress in $log"
 mkdir -p "$model"
 rm -f "$model"/checkpoint*.pt "$log" # of an earlier run: this one starts anew
 hours="$(python -c "import sys; print(float(sys.argv[1]) / 60)" "$minutes")"
-fairseq-train "$data" "${task_flags[@]}" "${training_flags[@]}" --seed "$seed" --stop-time-hours "$hours" \
+quietly "$OUT/train.log" fairseq-train "$data" "${task_flags[@]}" "${training_flags[@]}" --seed "$seed" --stop-time-hours "$hours" \
   --best-checkpoint-metric cider --maximize-best-checkpoint-metric --no-epoch-checkpoints \
-  --save-dir "$model" --log-format json --log-file "$log" >"$OUT/train.log" 2>&1 ||
-  { tail -n 25 "$OUT/train.log" >&2; die "training failed; the whole output is in $OUT/train.log"; }
+  --save-dir "$model" --log-format json --log-file "$log" >"$OUT/train.out"
 checkpoint="$model/checkpoint_best.pt"
 [ -f "$checkpoint" ] || die "training ended without $checkpoint; see $OUT/train.log"
 
@@ -83,15 +94,14 @@ say "Step 4 of 5: captions for unseen scenes, and their scores (about a minute).
 mkdir -p "$OUT/scores"
 report_flags=()
 for split in "${splits[@]}"; do
-  fairseq-generate "$data" "${task_flags[@]}" --task unival_caption --patch-image-size 96 --path "$checkpoint" --gen-subset "$split" \
-    --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 64 --results-path "$OUT/generated" >"$OUT/generate.log" 2>&1 ||
-    { tail -n 25 "$OUT/generate.log" >&2; die "generation failed; the whole output is in $OUT/generate.log"; }
-  unival score "$OUT/generated/generate-$split.txt" --table "$data/$split.jsonl" --metrics cider,bleu,rouge_l,exact_match \
+  quietly "$OUT/generate.log" fairseq-generate "$data" "${task_flags[@]}" --task unival_caption --patch-image-size 96 --path "$checkpoint" --gen-subset "$split" \
+    --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 64 --results-path "$OUT/generated" >/dev/null
+  quietly "$OUT/score.log" unival score "$OUT/generated/generate-$split.txt" --table "$data/$split.jsonl" --metrics cider,bleu,rouge_l,exact_match \
     --json "$OUT/scores/$split.json" --per-row "$OUT/scores/$split.rows.json" >/dev/null
   report_flags+=(--table "$split=$data/$split.jsonl" --generated "$split=$OUT/generated/generate-$split.txt"
     --summary "$split=$OUT/scores/$split.json" --per-row "$split=$OUT/scores/$split.rows.json")
 done
 
 say "Step 5 of 5: the report."
-unival report --out "$OUT" --log "$log" --title "What a small UnIVAL says about scenes it has never seen" \
+quietly "$OUT/report.log" unival report --out "$OUT" --log "$log" --title "What a small UnIVAL says about scenes it has never seen" \
   "${report_flags[@]}" ${metric_demand[@]+"${metric_demand[@]}"}

@@ -62,7 +62,11 @@ def build_golden_model(shared: pathlib.Path, dtype: torch.dtype = torch.float32,
     golden = load(shared, "tiny_state")
     task = SimpleNamespace(source_dictionary=golden_dictionary(golden))
     model = UnivalModel.build_model(golden_config(**changes), task)
-    ours = {key: torch.zeros(shape) for key, shape in golden["cnn_keys"].items()} if isinstance(golden["cnn_keys"], dict) else None
+    ours = (
+        {key: torch.zeros(shape) for key, shape in golden["cnn_keys"].items()}
+        if isinstance(golden["cnn_keys"], dict)
+        else None
+    )
     state = dict(golden["state_dict"])
     state.update(cnn_weights(shared, model, golden))
     assert ours is None or set(ours)

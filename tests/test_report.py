@@ -245,6 +245,14 @@ def test_log_of_a_short_run_has_the_epoch_averages(tmp_path):
     assert read_log(path, "cider") == Curves(loss=((7, 6.5),))
 
 
+def test_log_of_many_short_epochs_shows_them_all(tmp_path):
+    epochs = [{"epoch": n, "train_loss": str(9 - n), "train_num_updates": str(13 * n)} for n in (1, 2, 3)]
+    within = {"epoch": 2, "update": 1.5, "loss": "7.5", "num_updates": "20"}
+    path = tmp_path / "log"
+    path.write_text("".join(json.dumps(record) + "\n" for record in [*epochs, within]))
+    assert read_log(path, "cider").loss == ((13, 8.0), (26, 7.0), (39, 6.0))
+
+
 def refused(command, capsys):
     """The one line that a command ends with."""
     capsys.readouterr()

@@ -15,34 +15,21 @@ COMMON = ROOT / "run_scripts" / "common.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
 COMMANDS = [ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / ".ci" / "run"]
-VARIABLES = set(
-    [
-        "DATA",
-        "VOCAB",
-        "CHECKPOINT",
-        "OUT",
-        "GPUS",
-        "SPLIT",
-        "METRICS",
-        "PYTHON",
-        "VIRTUAL_ENV",
-        "CONDA_PREFIX",
-        "UNIVAL_VENV",
-    ]
-)
+VARIABLES = {"DATA", "VOCAB", "CHECKPOINT", "OUT", "GPUS", "SPLIT", "METRICS"}
+VARIABLES |= {"PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
 
 
 def name_of(path: pathlib.Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def bash(*command: object, cwd: pathlib.Path, **variables: object) -> subprocess.CompletedProcess:
+def bash(*command: object, cwd: pathlib.Path, timeout: float = 120, **variables: object) -> subprocess.CompletedProcess:
     """Runs bash with no variable of the scripts but those given; the test's own interpreter is first in PATH."""
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     environment["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment.update({key: str(value) for key, value in variables.items()})
     return subprocess.run(
-        ["bash", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["bash", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
@@ -119,7 +106,7 @@ def test_incomplete_folder_names_the_missing_file(script, inputs, tmp_path):
 def test_unknown_argument_of_the_quickstart_is_one_line(tmp_path):
     result = bash(ROOT / "run_scripts" / "quickstart.sh", "--fast", cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr == "unknown argument --fast: known are --smoke, --shapes, --fresh, --help\n"
+    assert result.stderr == "unknown argument --fast: known are --smoke, --shapes, --force, --help\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -261,24 +248,8 @@ def with_programs(folder: pathlib.Path, *names: str) -> pathlib.Path:
     return folder
 
 
-TOOLS = [
-    "bash",
-    "env",
-    "cat",
-    "cksum",
-    "head",
-    "sed",
-    "sort",
-    "tr",
-    "paste",
-    "dirname",
-    "basename",
-    "mkdir",
-    "cp",
-    "rm",
-    "tail",
-    "touch",
-]
+TOOLS = ["bash", "env", "cat", "cksum", "head", "sed", "sort", "tr", "paste"]
+TOOLS += ["dirname", "basename", "mkdir", "cp", "rm", "tail", "touch"]
 
 
 def test_missing_compiler_and_missing_python_are_one_line(checkout, tmp_path):
@@ -303,6 +274,27 @@ def test_active_environment_without_the_package_is_not_used(checkout, tmp_path):
     checkout.pip_calls()
     result = checkout.ensure("eval", VIRTUAL_ENV=active)
     assert result.stdout.splitlines() == [str(active / "bin" / "python")] and not checkout.pip_calls()
+
+
+# The whole road --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_quickstart_runs_from_any_folder_and_again(tmp_path):
+    """Every step at a size that learns nothing: what is left to see is that the parts fit."""
+    quickstart = ROOT / "run_scripts" / "quickstart.sh"
+    if not (pathlib.Path(sys.prefix) / "bin" / "unival").is_file():
+        pytest.skip("unival is not installed in this environment: bash tests/run.sh makes one")
+    variables = {"VIRTUAL_ENV": sys.prefix, "MINUTES": 0.1, "OUT": "made here"}
+    result = bash(quickstart, "--smoke", "--shapes", cwd=tmp_path, timeout=600, **variables)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"CIDEr, right pixels: \d", result.stdout) and "exactly right, unseen scenes: " in result.stdout
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {"made here/report.html", "made here/report.png", "made here/model/checkpoint_best.pt"} <= made
+    assert {name.split("/")[0] for name in made} == {"made here"}, "nothing is left beside the folder"
+    result = bash(quickstart, "--smoke", cwd=tmp_path, timeout=600, **variables)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, "other pictures are never replaced unasked"
+    assert "--force" in result.stderr
 
 
 # README ---------------------------------------------------------------------------------------------------------

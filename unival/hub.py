@@ -1,8 +1,8 @@
 """The Python API: load a checkpoint, run instructions on rows.
 
-    model = unival.hub.from_checkpoint("checkpoints/checkpoint_best.pt")
-    model.caption(["a.jpg", "b.jpg"])
-    model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", [{"image": "a.jpg"}])
+model = unival.hub.from_checkpoint("checkpoints/checkpoint_best.pt")
+model.caption(["a.jpg", "b.jpg"])
+model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", [{"image": "a.jpg"}])
 """
 
 import io
@@ -23,7 +23,7 @@ from unival.data.rows import RowTable
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.tasks.base import UnivalTask
-from unival.tasks.caption import CaptionTask
+from unival.tasks.caption import CAPTION
 from unival.vocab import Vocabulary
 
 
@@ -44,7 +44,11 @@ class Unival:
         self.device = torch.device(device)
 
     def run(
-        self, instruction: str, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any], batch_size: int = 16, **generation: Any
+        self,
+        instruction: str,
+        rows: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        batch_size: int = 16,
+        **generation: Any,
     ) -> list[Output]:
         """Run an instruction on rows.
 
@@ -80,11 +84,13 @@ class Unival:
     def caption(self, images: Sequence[Any] | Any, **generation: Any) -> list[str]:
         """Describe images (paths, bytes or PIL images): one caption each."""
         images = [images] if isinstance(images, str | bytes | pathlib.Path | Image.Image) else list(images)
-        outputs = self.run(CaptionTask.instruction, [{"image": image} for image in images], **generation)
+        outputs = self.run(CAPTION, [{"image": image} for image in images], **generation)
         return [output.text for output in outputs]
 
 
-def from_checkpoint(path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str = "cpu") -> Unival:
+def from_checkpoint(
+    path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str = "cpu"
+) -> Unival:
     """Load a model with the task and the vocabulary that it was trained with.
 
     Args:
@@ -116,7 +122,9 @@ def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: A
         return Vocabulary.load(vocab_dir, cfg.num_codes, cfg.num_bins)
     files = task_state.get("vocabulary_files")
     if files is None:
-        raise UserError(f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt")
+        raise UserError(
+            f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt"
+        )
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (pathlib.Path(folder) / pathlib.Path(name).name).write_text(text, encoding="utf-8")

@@ -112,29 +112,32 @@ def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
 def read_log(path: pathlib.Path, metric: str) -> Curves:
     """The curves of fairseq's `--log-format json --log-file`.
 
-    fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count once.
-    Lines that are not JSON objects (the configuration, warnings) are left out.
+    fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count
+    once. Lines that are not JSON objects (the configuration, warnings) are left out.
     """
     try:
         lines = dict.fromkeys(path.read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    records = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}") and is_json(line)]
+    records = [record for record in map(parse_record, lines) if record is not None]
     valid_metric = points(records, "valid_num_updates", f"valid_{metric}")
+    within_epochs = points(records, "num_updates", "loss")
+    by_epoch = points(records, "train_num_updates", "train_loss")  # a short run has more epochs than lines within them
     return Curves(
-        loss=points(records, "num_updates", "loss") or points(records, "train_num_updates", "train_loss"),
+        loss=max(within_epochs, by_epoch, key=len),
         valid_loss=points(records, "valid_num_updates", "valid_loss"),
         metric=valid_metric,
         metric_name=metric if valid_metric else "",
     )
 
 
-def is_json(line: str) -> bool:
+def parse_record(line: str) -> dict[str, object] | None:
+    """The JSON object that a line of the log holds, if it holds one."""
     try:
-        json.loads(line)
+        record = json.loads(line)
     except ValueError:
-        return False
-    return True
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def points(records: Iterable[Mapping[str, object]], x: str, y: str) -> tuple[tuple[int, float], ...]:

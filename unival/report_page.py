@@ -72,9 +72,10 @@ def evenly(examples: Sequence[Example], count: int) -> list[Example]:
 
 def html_page(report: Report, count: int) -> str:
     """The whole page as text, with `count` examples of the main split and half as many of the others."""
+    captions = sum(len(split.examples) for split in report.splits)
     parts = [
         f"<h1>{html.escape(report.title)}</h1>",
-        f"<p>{len(report.splits)} splits, {sum(len(split.examples) for split in report.splits)} generated captions.</p>",
+        f"<p>{len(report.splits)} splits, {captions} generated captions.</p>",
         '<div class="tiles">' + "".join(tile(value, label) for value, label in key_figures(report)) + "</div>",
     ]
     if report.curves.loss:

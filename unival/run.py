@@ -5,15 +5,23 @@ import json
 import sys
 
 from unival.errors import UserError
-from unival.tasks.caption import CaptionTask
+from unival.tasks.caption import CAPTION
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("inputs", nargs="*", metavar="FILE", help="media files: one row each, for the instruction's one media slot")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="FILE", help="media files: one row each, for the instruction's one media slot"
+    )
     parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="a checkpoint of unival train")
-    parser.add_argument("--instruction", default=CaptionTask.instruction, help="(default: %(default)s)")
-    parser.add_argument("--row", action="append", default=[], metavar="JSON", help='a row such as \'{"image": "a.jpg"}\'; may be repeated')
+    parser.add_argument("--instruction", default=CAPTION, help="(default: %(default)s)")
+    parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help='a row such as \'{"image": "a.jpg"}\'; may be repeated',
+    )
     parser.add_argument("--beam", type=int, default=5, help="beam size (default: %(default)s)")
     parser.add_argument("--max-len-b", type=int, default=30, help="longest answer in tokens (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="rows at a time (default: %(default)s)")
@@ -47,5 +55,5 @@ def _row(text: str) -> dict:
     except json.JSONDecodeError as error:
         raise UserError(f"--row {text!r} is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise UserError(f"--row {text!r}: expected an object such as {{\"image\": \"a.jpg\"}}")
+        raise UserError(f'--row {text!r}: expected an object such as {{"image": "a.jpg"}}')
     return row

@@ -1,63 +1,18 @@
-"""The losses against hand-computed values, the original's measured values and their own invariances."""
+"""The losses against hand-computed values and their own invariances."""
 
 import argparse
 import math
-import pathlib
 from typing import Any
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 from fairseq.logging import metrics
-from torch import Tensor, nn
+from torch import Tensor
 
-from unival.criterions.encouraging import EncouragingConfig, EncouragingCriterion, TotalBonus, bonus
-from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion, repeat_batch
+from tests.criterions.helpers import EOS, PAD, SYMBOLS, GivenLogits, make, make_dictionary, run
+from unival.criterions.encouraging import TotalBonus, bonus
+from unival.criterions.label_smoothed import LabelSmoothedCriterion, repeat_batch
 from unival.errors import UserError
-
-PAD, EOS, SYMBOLS = 1, 2, 157
-
-
-def make_dictionary(symbols: int = SYMBOLS) -> Dictionary:
-    dictionary = Dictionary()
-    for i in range(symbols - len(dictionary)):
-        dictionary.add_symbol(str(i))
-    return dictionary
-
-
-def make(
-    kind: str = "ls", symbols: int = SYMBOLS, updates: int | None = None, **options: Any
-) -> LabelSmoothedCriterion:
-    task = argparse.Namespace(target_dictionary=make_dictionary(symbols))
-    options.setdefault("sentence_avg", False)
-    if kind == "ls":
-        criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(**options))
-    else:
-        criterion = EncouragingCriterion(task, EncouragingConfig(**options))
-    if updates is not None:
-        criterion.set_num_updates(updates)
-    return criterion
-
-
-class GivenLogits(nn.Module):
-    """Stands for a model: returns what it was given, whatever the input."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, **net_input: Any) -> tuple[Tensor, dict]:
-        return self.logits, {}
-
-
-def run(criterion: LabelSmoothedCriterion, logits: Tensor, target: Tensor, **sample: Any) -> tuple[float, float, int]:
-    """Loss, nll_loss and sample size of a batch."""
-    batch = {"target": target, "net_input": {"src_tokens": target}, **sample}
-    loss, size, log = criterion(GivenLogits(logits), batch)
-    assert size == log["sample_size"] == log["ntokens"]
-    assert float(loss.detach()) == float(log["loss"])
-    return float(loss.detach()), float(log["nll_loss"]), size
-
 
 # Two tokens over the five symbols <s> <pad> </s> <unk> 0; probabilities written by hand.
 PROBS = torch.tensor(
@@ -136,62 +91,6 @@ def test_by_hand_rdrop() -> None:
     kl = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
     assert size == 4
     assert loss == pytest.approx(float(nll + 3.0 * kl / 2))
-
-
-def criterion_cases() -> list[tuple[str, str, dict[str, Any]]]:
-    """(name in the file, kind, options) of the cases with given logits; log_end is .75 where not named."""
-    smooth = {"label_smoothing": 0.1}
-    cases = [(f"ls eps={eps}", "ls", {"label_smoothing": eps}) for eps in (0.0, 0.1)]
-    cases += [
-        (f"el eps={eps} log_end={end}", "el", {"label_smoothing": eps, "log_end": end})
-        for eps in (0.0, 0.1)
-        for end in (0.5, 0.75, 1.0)
-    ]
-    drop = {**smooth, "drop_worst_ratio": 0.3, "drop_worst_after": 10}
-    cases += [("ls conf", "ls", smooth), ("el conf", "el", smooth)]
-    cases += [(f"{kind} drop_worst 0.3", kind, {**drop, "updates": 11}) for kind in ("ls", "el")]
-    cases += [("ls drop_worst 0.3 before", "ls", {**drop, "updates": 10})]
-    # the original ignores drop_best, so its value is the one without it
-    cases += [("el drop_best 0.5 (ignored)", "el", smooth)]
-    cases += [("ls rdrop a=1", "ls", {**smooth, "use_rdrop": True})]
-    cases += [("ls rdrop a=2 drop_worst 0.3", "ls", {**drop, "updates": 11, "use_rdrop": True, "reg_alpha": 2.0})]
-    cases += [("ls range 105,137", "ls", {**smooth, "constraint_range": "105,137"})]
-    cases += [("ls ignore_prefix 2", "ls", {**smooth, "ignore_prefix_size": 2})]
-    return cases
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("name", "kind", "options"), criterion_cases(), ids=[case[0] for case in criterion_cases()])
-def test_original_on_given_logits(
-    shared: pathlib.Path, name: str, kind: str, options: dict[str, Any], dtype: torch.dtype
-) -> None:
-    golden = load(shared, "losses.pt")["criterion_on_logits"]
-    logits, target = golden["logits"], golden["target"]
-    if "rdrop" in name:
-        logits = golden["logits_rdrop"]
-    if "range" in name:  # the run mapped its targets into the range
-        target = torch.where(target > 3, 105 + target % 32, target)
-    sample = {"conf": golden["conf"]} if "conf" in name else {}
-    loss, nll, size = run(make(kind, **options), logits.to(dtype), target, **sample)
-    expected = golden["out"][name]
-    tolerance = 3e-6 if dtype == torch.float32 else 1e-6  # the values were measured in float32
-    if "log_end=1.0" in name and dtype == torch.float64:
-        tolerance = 2e-4  # ln(1 - p) of p close to 1 shows the rounding of float32
-    assert size == expected["ntokens"]
-    assert (loss, nll) == (
-        pytest.approx(expected["loss"], rel=tolerance),
-        pytest.approx(expected["nll_loss"], rel=tolerance),
-    )
-
-
-def test_every_case_with_given_logits_is_compared(shared: pathlib.Path) -> None:
-    """All but the two that belong to another criterion (reinforcement)."""
-    names = set(load(shared, "losses.pt")["criterion_on_logits"]["out"])
-    assert names - {case[0] for case in criterion_cases()} == {"clip scst_loss", "refcoco scst_loss"}
-
-
-def load(shared: pathlib.Path, name: str) -> Any:
-    return torch.load(shared / "reference" / "golden" / name, weights_only=True)
 
 
 def random_batch(rows: int = 3, length: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -425,15 +324,13 @@ def test_target_outside_its_set_is_named() -> None:
 
 def test_fairseq_reads_the_options() -> None:
     """Registered under both names, options parsed by fairseq's own parser."""
-    import argparse as ap
-
     from fairseq.criterions import CRITERION_REGISTRY
 
     for name, extra in (("unival_label_smoothed", []), ("unival_encouraging", ["--log-end", "0.5"])):
-        parser = ap.ArgumentParser()
+        parser = argparse.ArgumentParser()
         CRITERION_REGISTRY[name].add_args(parser)
         args = parser.parse_args(["--label-smoothing", "0.1", "--use-rdrop", "--constraint-range", "4,9", *extra])
         assert (args.label_smoothing, args.use_rdrop, args.constraint_range) == (0.1, True, "4,9")
         args.sentence_avg = False
-        task = ap.Namespace(target_dictionary=make_dictionary())
+        task = argparse.Namespace(target_dictionary=make_dictionary())
         assert CRITERION_REGISTRY[name].build_criterion(args, task).range == (4, 9)

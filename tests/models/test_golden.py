@@ -5,7 +5,16 @@ import torch
 
 from tests import golden
 
-CASES = ["text", "image", "image_no_types", "image_masked", "image_sampled4", "image_interpolated", "code_all", "code_mixed"]
+CASES = [
+    "text",
+    "image",
+    "image_no_types",
+    "image_masked",
+    "image_sampled4",
+    "image_interpolated",
+    "code_all",
+    "code_mixed",
+]
 TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-9}
 
 
@@ -29,7 +38,10 @@ def test_golden_case(shared, name, dtype):
     positions = out.positions.expand(logits.size(0), -1, -1)
     torch.testing.assert_close(positions, expected["position_embeddings"], **tolerance)
     if dtype == torch.float64:  # states were stored in float32
-        for ours, theirs in ((out.states, expected["encoder_states"]), (extra["inner_states"], expected["decoder_states"])):
+        for ours, theirs in (
+            (out.states, expected["encoder_states"]),
+            (extra["inner_states"], expected["decoder_states"]),
+        ):
             assert len(ours) == len(theirs)
             for a, b in zip(ours, theirs, strict=True):
                 torch.testing.assert_close(a.transpose(0, 1), b.double(), rtol=1e-6, atol=1e-5)

@@ -1,20 +1,23 @@
 """ResNets for images, built from timm, without pooling and classifier.  Importing this module imports timm."""
 
+from typing import Any
+
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.resnet import ResNet as TimmResNet
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unival.errors import UserError
 
 # name -> block, blocks per stage (He et al. 2016, table 1; resnet10 is one basic block per stage)
-RESNETS: dict[str, tuple[type, list[int]]] = {
-    "resnet10": (BasicBlock, [1, 1, 1, 1]),
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+RESNETS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 
 
@@ -45,14 +48,15 @@ class ResNet(TimmResNet):
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x h x w`` -> features ``n x out_channels x ceil(h / stride) x ceil(w / stride)``."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.layer4(x) if self.stages == 4 else x
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        for i in range(self.stages):
+            x = self.get_submodule(f"layer{i + 1}")(x)
+        return x
 
 
-def freeze_batchnorm(module: torch.nn.Module) -> list[torch.nn.Module]:
+def freeze_batchnorm(module: nn.Module) -> list[nn.Module]:
     """Stop training every batch norm inside ``module``; returns them so that the caller can keep them in eval mode."""
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    norms: list[nn.Module] = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.eval()
         for parameter in norm.parameters():

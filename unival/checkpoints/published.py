@@ -19,7 +19,9 @@ TIED = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 
 def is_published(state_dict: dict[str, Tensor]) -> bool:
     """Whether a state dict has the published key names."""
-    return any(key.startswith(("encoder.embed_images.", "encoder.version", "decoder.output_projection.")) for key in state_dict)
+    return any(
+        key.startswith(("encoder.embed_images.", "encoder.version", "decoder.output_projection.")) for key in state_dict
+    )
 
 
 def rename_published(state_dict: dict[str, Tensor]) -> None:

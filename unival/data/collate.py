@@ -15,9 +15,9 @@ def collate(examples: "Sequence[Example]", pad: int, skipped: int = 0) -> dict[s
     """Batch examples.
 
     Returns:
-        ``{id, nsentences, ntokens, net_input, target, references, num_skipped, num_truncated}``, with ``prefix_tokens`` where targets have a
-        given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have it, and those rows.  Empty
-        when there are no examples.
+        ``{id, nsentences, ntokens, net_input, target, references, num_skipped, num_truncated}``, with ``prefix_tokens`` where
+        targets have a given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have
+        it, and those rows.  Empty when there are no examples.
     """
     if not examples:
         return {}

@@ -109,7 +109,9 @@ class InstructionDataset(FairseqDataset):
                 if slot.modality != "TEXT":
                     raise instruction.error(slot, f"a target cannot be {slot.modality} yet; available: TEXT")
             if not any(has_loss(slot) for slot in instruction.target):
-                raise instruction.error(instruction.target[0], "nothing to predict: the target needs a slot such as [TEXT:caption]")
+                raise instruction.error(
+                    instruction.target[0], "nothing to predict: the target needs a slot such as [TEXT:caption]"
+                )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -133,25 +135,27 @@ class InstructionDataset(FairseqDataset):
         instruction = self.instructions[int(rng.integers(len(self.instructions))) if self.is_train else 0]
         media: list[tuple[str, Tensor]] = []
         source: list[int] = []
-        truncated = 0
+        cuts = 0  # texts cut to their limit
         for slot in instruction.source:
             if slot.modality != "TEXT":
                 media.append((slot.modality.lower(), self.load_media(slot, record, row, rng)))
                 continue
             ids, cut = self.encode(slot, self.text(slot, record, row, rng), self.limits.source)
             source += ids
-            truncated += cut
-        tokens, loss, references, cut = self.read_target(instruction, record, row, rng)
+            cuts += cut
+        tokens, loss, references, target_cuts = self.read_target(instruction, record, row, rng)
         vocabulary = self.vocabulary
         return Example(
             row=row,
             source=torch.tensor([vocabulary.bos, *source, vocabulary.eos]),
             prev_output=torch.tensor([vocabulary.bos, *tokens]),
-            target=torch.tensor([*(t if keep else vocabulary.pad for t, keep in zip(tokens, loss, strict=True)), vocabulary.eos]),
+            target=torch.tensor(
+                [*(t if keep else vocabulary.pad for t, keep in zip(tokens, loss, strict=True)), vocabulary.eos]
+            ),
             prefix=torch.tensor(tokens[: loss.index(True)] if True in loss else tokens, dtype=torch.long),
             media=media,
             references=references,
-            truncated=truncated + cut,
+            truncated=cuts + target_cuts,
         )
 
     def read_target(
@@ -192,7 +196,9 @@ class InstructionDataset(FairseqDataset):
     def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:
         """A row's value; rows of a JSONL table may lack columns that the first row has."""
         if column not in record:
-            raise UserError(f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}")
+            raise UserError(
+                f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}"
+            )
         return record[column]
 
     def encode(self, slot: Slot, text: str, limit: int) -> tuple[list[int], bool]:

@@ -19,15 +19,13 @@ from typing import Any
 import torch
 from fairseq import search
 from fairseq.data import Dictionary
-from fairseq.dataclass.configs import GenerationConfig
 from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from unival.errors import UserError
+from unival.generation.options import FIRST_SYMBOL, check_options, generation_options
 from unival.generation.trie import ROOT, Trie
-
-FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it
 
 
 class ConstrainedEnsemble(EnsembleModel):
@@ -267,86 +265,3 @@ def build_generator(
     )
     assert isinstance(generator, UnivalGenerator)
     return generator
-
-
-def generation_options(args: Any) -> argparse.Namespace:
-    """All options of fairseq's GenerationConfig, those in `args` with their value there.
-
-    Raises:
-        UserError: `args` has an option that GenerationConfig has not.
-    """
-    defaults = vars(GenerationConfig())
-    given = dict(args) if isinstance(args, Mapping) else dict(vars(args))
-    for name in given:
-        if name not in defaults and not name.startswith("_"):
-            raise UserError(
-                f"unknown generation option {name!r}: choose from {', '.join(sorted(set(defaults) - {'_name'}))}"
-            )
-    return argparse.Namespace(**{**defaults, **given})
-
-
-def check_options(
-    options: argparse.Namespace,
-    dictionary: Dictionary,
-    trie: Trie | None,
-    constraint_range: tuple[int, int] | None,
-    zero_shot: bool,
-) -> None:
-    """Refuse values out of range and options that contradict each other, naming them."""
-    o = options
-    limits = (
-        (o.beam < 1 or o.beam >= len(dictionary), f"--beam {o.beam}: needs 1 to {len(dictionary) - 1}"),
-        (o.temperature <= 0, f"--temperature {o.temperature}: must be above 0"),
-        (
-            o.max_len_a < 0 or o.max_len_b < 0,
-            f"--max-len-a {o.max_len_a} and --max-len-b {o.max_len_b} must not be negative",
-        ),
-        (
-            o.max_len_a == 0 and not o.match_source_len and o.min_len > o.max_len_b,
-            f"--min-len {o.min_len} is longer than --max-len-b {o.max_len_b}",
-        ),
-        (o.nbest > o.beam, f"--nbest {o.nbest} is more than --beam {o.beam}"),
-        (o.sampling_topk > 0 and not o.sampling, f"--sampling-topk {o.sampling_topk} needs --sampling"),
-        (o.sampling_topk > len(dictionary), f"--sampling-topk {o.sampling_topk}: there are {len(dictionary)} symbols"),
-        (o.sampling_topp > 0 and not o.sampling, f"--sampling-topp {o.sampling_topp} needs --sampling"),
-        (o.sampling_topk > 0 and o.sampling_topp > 0, "--sampling-topk and --sampling-topp exclude each other"),
-        (o.unnormalized and o.lenpen != 1, f"--lenpen {o.lenpen} has no effect with --unnormalized"),
-        (o.score_reference, "--score-reference scores given targets: it does not generate"),
-        (o.print_alignment is not None, "--print-alignment: the decoder keeps no attention weights"),
-    )
-    strategies = {
-        "--sampling": o.sampling,
-        "--diverse-beam-groups": o.diverse_beam_groups > 0,
-        "--diversity-rate": o.diversity_rate > 0,
-        "--match-source-len": o.match_source_len,
-        "--constraints": o.constraints is not None,
-    }
-    chosen = [name for name, is_set in strategies.items() if is_set]
-    combinations = (
-        (len(chosen) > 1, f"{' and '.join(chosen)} exclude each other"),
-        (
-            o.diverse_beam_groups > 0 and o.beam % max(o.diverse_beam_groups, 1) != 0,
-            f"--diverse-beam-groups {o.diverse_beam_groups} does not divide --beam {o.beam}",
-        ),
-        (zero_shot and trie is None, "zero-shot masking needs a closed set of answers"),
-        (
-            trie is not None and constraint_range is not None,
-            "a closed set of answers and a constraint range exclude each other",
-        ),
-        (
-            trie is not None and o.no_repeat_ngram_size > 0,
-            f"--no-repeat-ngram-size {o.no_repeat_ngram_size} could forbid answers of the closed set",
-        ),
-        (trie is not None and o.min_len > 1, f"--min-len {o.min_len} could forbid answers of the closed set"),
-        (
-            trie is not None and (o.match_source_len or o.constraints is not None),
-            f"{' and '.join(chosen)} could forbid answers of the closed set",
-        ),
-    )
-    for is_wrong, message in (*limits, *combinations):
-        if is_wrong:
-            raise UserError(message)
-    if constraint_range is not None:
-        start, end = constraint_range
-        if not FIRST_SYMBOL <= start < end <= len(dictionary):
-            raise UserError(f"constraint range {start},{end}: needs {FIRST_SYMBOL} <= start < end <= {len(dictionary)}")

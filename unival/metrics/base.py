@@ -65,7 +65,7 @@ class MeanMetric(Metric):
         return {self.name: statistics[f"{self.name}_sum"] / count if count else 0.0}
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@functools.lru_cache(maxsize=1 << 10)
 def ngram_counts(tokens: tuple[str, ...], longest: int = 4) -> tuple[Counter[Ngram], ...]:
-    """How often each n-gram occurs, one Counter per order 1 ... `longest`. Cached: treat as read-only."""
+    """How often each n-gram occurs, one Counter per order 1 ... `longest`. Cached: read-only."""
     return tuple(Counter(zip(*(tokens[i:] for i in range(n)), strict=False)) for n in range(1, longest + 1))

@@ -42,7 +42,7 @@ class Meteor(Metric):
 
     def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
         """METEOR between 0 and 1."""
-        numbers = " ".join(f"{statistics[f'meteor_{i}']:.1f}" for i in range(NUM_STATISTICS))
+        numbers = " ".join(str(float(statistics[f"meteor_{i}"])) for i in range(NUM_STATISTICS))
         self._ask(f"EVAL ||| {numbers}")  # the score of each row, here the only one
         return {"meteor": float(self._read())}  # the score of their sum
 

@@ -119,7 +119,7 @@ _TOKEN = re.compile(
 _DOTS_OR_DASHES = re.compile(r"\.[. ]*|-{1,4}")
 
 
-@functools.lru_cache(maxsize=1 << 17)
+@functools.lru_cache(maxsize=1 << 16)
 def tokenize(text: str) -> tuple[str, ...]:
     """The default tokenizer: lower-case Penn Treebank tokens of `text` less punctuation, as pycocoevalcap scores them.
 

@@ -55,11 +55,16 @@ class MediaEmbedding(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, dim: int, bucket_size: int, frozen: bool = False, frozen_norms: list[nn.Module] | None = None
+        self,
+        backbone: nn.Module,
+        dim: int,
+        bucket_size: int,
+        frozen: bool = False,
+        frozen_norms: list[nn.Module] | None = None,
     ):
         super().__init__()
         self.backbone = backbone
-        self.proj = nn.Linear(backbone.out_channels, dim)
+        self.proj = nn.Linear(int(backbone.out_channels), dim)  # type: ignore[arg-type]
         self.positions = nn.Embedding(bucket_size**2 + 1, dim)
         self.bucket_size = bucket_size
         self.frozen = frozen
@@ -81,7 +86,9 @@ class MediaEmbedding(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(values)
         height, width = features.shape[-2:]
-        assert max(height, width) <= self.bucket_size, f"a grid of {height} x {width} patches exceeds {self.bucket_size} per side"
+        assert max(height, width) <= self.bucket_size, (
+            f"a grid of {height} x {width} patches exceeds {self.bucket_size} per side"
+        )
         tokens = self.proj(features.flatten(2).transpose(1, 2))  # N x L x C
         return MediaTokens(tokens, grid_positions(height, width, self.bucket_size, values.device))
 

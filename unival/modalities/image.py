@@ -33,9 +33,9 @@ class ImageLoader:
             UserError: the bytes are no image, or a truncated one; the caller adds file, row and column.
         """
         try:
-            image = Image.open(io.BytesIO(data))
-            image.draft("RGB", (DECODE_MARGIN * self.size, DECODE_MARGIN * self.size))  # only JPEG heeds this
-            image = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
+            file = Image.open(io.BytesIO(data))
+            file.draft("RGB", (DECODE_MARGIN * self.size, DECODE_MARGIN * self.size))  # only JPEG heeds this
+            image = file.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot decode the image ({len(data)} bytes): {error}") from error
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 3 x S x S

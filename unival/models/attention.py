@@ -21,7 +21,9 @@ class MultiheadAttention(nn.Module):
         qk_norm: normalise each head's queries and keys (two layer norms of their own).
     """
 
-    def __init__(self, dim: int, num_heads: int, scale_factor: float = 2.0, dropout: float = 0.0, qk_norm: bool = False):
+    def __init__(
+        self, dim: int, num_heads: int, scale_factor: float = 2.0, dropout: float = 0.0, qk_norm: bool = False
+    ):
         super().__init__()
         assert dim % num_heads == 0, f"{num_heads} heads do not divide the width {dim}"
         self.num_heads = num_heads

@@ -32,7 +32,8 @@ class UnivalConfig(FairseqDataclass):
     token_bucket_size: int = field(default=256, metadata={"help": "relative-position buckets of text"})
     image_bucket_size: int = field(default=42, metadata={"help": "largest side of the patch grid"})
     image_backbone: str = field(
-        default="resnet101", metadata={"help": "image CNN: resnet10, resnet18, resnet34, resnet50, resnet101, resnet152"}
+        default="resnet101",
+        metadata={"help": "image CNN: resnet10, resnet18, resnet34, resnet50, resnet101, resnet152"},
     )
     image_backbone_stages: int = field(
         default=4, metadata={"help": "stages of the image CNN: 4 (stride 32) or 3 (stride 16, as in OFA)"}

@@ -12,6 +12,7 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.models.attention import MultiheadAttention
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
 from unival.models.layers import DecoderLayer
@@ -155,10 +156,12 @@ class UnivalDecoder(FairseqIncrementalDecoder):
 
     def padding_bias(self, tokens: Tensor, dtype: torch.dtype) -> Tensor | None:
         """-inf on the keys of padded target tokens: ``b x 1 x 1 x t``; None without padding."""
-        padding = tokens.eq(self.embed_tokens.padding_idx)
+        padding = tokens.eq(self.dictionary.pad())
         if not padding.any():
             return None
-        return torch.zeros(padding.shape, dtype=dtype, device=tokens.device).masked_fill(padding, float("-inf"))[:, None, None, :]
+        return torch.zeros(padding.shape, dtype=dtype, device=tokens.device).masked_fill(padding, float("-inf"))[
+            :, None, None, :
+        ]
 
     def position_ids(self, kind: str, length: int) -> Tensor:
         """Position ids of a whole target of ``length`` tokens."""
@@ -186,9 +189,15 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         """The absolute term plus a layer's relative term."""
         ids = self.position_ids(kind, absolute.size(-1))
         if kind == "text":
-            table, buckets = self.token_rel_pos_table_list[layer], token_bucket_rows(ids[step:], ids, self.cfg.token_bucket_size)
+            table, buckets = (
+                self.token_rel_pos_table_list[layer],
+                token_bucket_rows(ids[step:], ids, self.cfg.token_bucket_size),
+            )
         else:
-            table, buckets = self.image_rel_pos_table_list[layer], image_bucket_rows(ids[step:], ids, self.cfg.image_bucket_size)
+            table, buckets = (
+                self.image_rel_pos_table_list[layer],
+                image_bucket_rows(ids[step:], ids, self.cfg.image_bucket_size),
+            )
         return absolute + relative_bias(table, buckets).to(absolute.dtype)
 
     def cross_attention(
@@ -197,7 +206,8 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         """Keys and values of the source per layer, and the bias ``[b x] heads x t x s`` with the source's padding mask."""
         cross = encoder_out.cross if not torch.is_grad_enabled() else {}
         if "kv" not in cross:
-            cross["kv"] = [layer.encoder_attn.project_memory(encoder_out.hidden) for layer in self.layers]
+            attentions = [layer.get_submodule("encoder_attn") for layer in self.layers]
+            cross["kv"] = [a.project_memory(encoder_out.hidden) for a in attentions if isinstance(a, MultiheadAttention)]
             cross["positions"] = split_heads(self.cross_pos_k_linear(encoder_out.positions), self.num_heads)
         k = cross["positions"].transpose(-1, -2)
 

@@ -89,7 +89,9 @@ class EncoderOut:
         sentences, index, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
         if (counts != counts[0]).any():  # the decoder needs the same number of rows per sentence
             return replace(self.select(rows), rows=None)
-        same = sentences.numel() == self.hidden.size(0) and bool((sentences == torch.arange(len(sentences), device=rows.device)).all())
+        same = sentences.numel() == self.hidden.size(0) and bool(
+            (sentences == torch.arange(len(sentences), device=rows.device)).all()
+        )
         return replace(self if same else self.select(sentences), rows=index)
 
 
@@ -103,7 +105,9 @@ class UnivalEncoder(FairseqEncoder):
         modalities: names (lower case) of the media that this model takes.
     """
 
-    def __init__(self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, modalities: Sequence[str] = ("image",)):
+    def __init__(
+        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, modalities: Sequence[str] = ("image",)
+    ):
         super().__init__(dictionary)
         stack = encoder_stack(cfg)
         dim = stack.embed_dim
@@ -111,7 +115,7 @@ class UnivalEncoder(FairseqEncoder):
         self.num_heads = stack.attention_heads
         self.bias_scale = (dim // self.num_heads * stack.attn_scale_factor) ** -0.5
         self.embed_tokens = embed_tokens
-        self.padding_idx = embed_tokens.padding_idx
+        self.padding_idx: int = dictionary.pad()
         self.layernorm_embedding = nn.LayerNorm(dim)
         self.type_embedding = nn.Embedding(2, dim)
         self.media = nn.ModuleDict({name: MODALITIES[name.upper()].embedding(cfg) for name in modalities})

@@ -56,7 +56,9 @@ def image_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 42) -> T
     return torch.where((q == 0) & (k == 0), torch.full_like(bucket, total - 1), bucket)
 
 
-def code_positions(length: int, code_image_size: int, bucket_size: int = 42, device: torch.device | None = None) -> Tensor:
+def code_positions(
+    length: int, code_image_size: int, bucket_size: int = 42, device: torch.device | None = None
+) -> Tensor:
     """Position ids of a decoder row that holds image codes: bos at 0, then the grid of codes row by row.
 
     Beyond the grid (eos and padding) every position is 1024, as in the published models.
@@ -73,7 +75,7 @@ def relative_table(num_buckets: int, num_heads: int) -> nn.Embedding:
     return nn.Embedding(num_buckets, num_heads)
 
 
-def relative_bias(table: nn.Embedding, buckets: Tensor) -> Tensor:
+def relative_bias(table: nn.Module, buckets: Tensor) -> Tensor:
     """Look the buckets up: ``... x q x k`` -> ``... x heads x q x k``."""
     return table(buckets).movedim(-1, -3)
 

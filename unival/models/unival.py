@@ -56,7 +56,9 @@ class UnivalModel(FairseqEncoderDecoderModel):
         dictionary = task.source_dictionary
         for side, heads in (("encoder", cfg.encoder_attention_heads), ("decoder", cfg.decoder_attention_heads)):
             if cfg.encoder_embed_dim % heads:
-                raise UserError(f"--{side}-attention-heads {heads} does not divide --encoder-embed-dim {cfg.encoder_embed_dim}")
+                raise UserError(
+                    f"--{side}-attention-heads {heads} does not divide --encoder-embed-dim {cfg.encoder_embed_dim}"
+                )
         embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
         return cls(cfg, UnivalEncoder(cfg, dictionary, embed_tokens), UnivalDecoder(cfg, dictionary, embed_tokens))
 
@@ -78,7 +80,9 @@ class UnivalModel(FairseqEncoderDecoderModel):
         if is_published(state_dict):
             rename_published(state_dict)
 
-    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
+    def load_state_dict(
+        self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
         """Load, or explain key by key what does not fit.
 
         Raises:
@@ -95,16 +99,19 @@ class UnivalModel(FairseqEncoderDecoderModel):
         ]
         if problems and strict:
             shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise UserError(f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state_dict)}")
+            raise UserError(
+                f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state_dict)}"
+            )
         return nn.Module.load_state_dict(self, state_dict, strict=strict)
 
     def _hint(self, state_dict: dict[str, Tensor]) -> str:
         key = "encoder.embed_tokens.weight"
         if key not in state_dict or state_dict[key].shape == self.encoder.embed_tokens.weight.shape:
             return ""
+        own = self.encoder.embed_tokens
         return (
-            f" (the checkpoint has {state_dict[key].size(0)} symbols of width {state_dict[key].size(1)}, the vocabulary and --arch given here"
-            f" make {self.encoder.embed_tokens.num_embeddings} of width {self.encoder.embed_tokens.embedding_dim}: use the checkpoint's own)"
+            f" (the checkpoint has {state_dict[key].size(0)} symbols of width {state_dict[key].size(1)}, the vocabulary and"
+            f" --arch given here make {own.num_embeddings} of width {own.embedding_dim}: use the checkpoint's own)"
         )
 
     def max_positions(self) -> tuple[int, int]:
@@ -114,7 +121,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
 
 def init_bert_params_outside_backbones(encoder: UnivalEncoder) -> Any:
     """BERT's initialisation, N(0, 0.02), for everything but the backbones, which have an initialisation of their own."""
-    inside = {module for media in encoder.media.values() for module in media.backbone.modules()}
+    inside = {module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()}
 
     def init(module: nn.Module) -> None:
         if module not in inside:

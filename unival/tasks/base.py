@@ -55,7 +55,9 @@ class UnivalTask(FairseqTask):
         self.instruction_text = text
         self.instructions = parse(text)
         self.patch_image_size = cfg.patch_image_size or DEFAULT_IMAGE_SIZE
-        names = self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
+        names = (
+            self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
+        )
         self.evaluators = make_metrics(names)
         self._generator: UnivalGenerator | None = None
         self._printed = 0
@@ -81,7 +83,11 @@ class UnivalTask(FairseqTask):
         return open_table(path, media_root=self.cfg.media_root)
 
     def build_dataset(
-        self, table: Table, train: bool = False, with_target: bool = True, instructions: Sequence[Instruction] | None = None
+        self,
+        table: Table,
+        train: bool = False,
+        with_target: bool = True,
+        instructions: Sequence[Instruction] | None = None,
     ) -> InstructionDataset:
         """Read a table through this task's instruction, or through another one."""
         return InstructionDataset(
@@ -114,7 +120,11 @@ class UnivalTask(FairseqTask):
         if self.cfg.patch_image_size is None:
             self.patch_image_size = saved.patch_image_size or DEFAULT_IMAGE_SIZE
         elif (saved.patch_image_size or DEFAULT_IMAGE_SIZE) != self.patch_image_size:
-            logger.warning("images at %d pixels, trained at %s", self.patch_image_size, saved.patch_image_size or DEFAULT_IMAGE_SIZE)
+            logger.warning(
+                "images at %d pixels, trained at %s",
+                self.patch_image_size,
+                saved.patch_image_size or DEFAULT_IMAGE_SIZE,
+            )
         if self.cfg.instruction is None and saved.instruction and saved.instruction != self.instruction_text:
             self.instruction_text = saved.instruction
             self.instructions = parse(saved.instruction)
@@ -161,11 +171,21 @@ class UnivalTask(FairseqTask):
 
     # --- steps --------------------------------------------------------------------------------------------------------------------
 
-    def train_step(self, sample: dict[str, Any], model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False) -> Any:
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Any:
         """fairseq's training step, and the counts of skipped rows and cut texts."""
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
-        loss, sample_size, logging_output = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        loss, sample_size, logging_output = super().train_step(
+            sample, model, criterion, optimizer, update_num, ignore_grad
+        )
         for key in ("num_skipped", "num_truncated"):
             logging_output[key] = sample[key]
         return loss, sample_size, logging_output
@@ -177,7 +197,9 @@ class UnivalTask(FairseqTask):
         if self.evaluators:
             if self._generator is None:
                 self._generator = self.build_generator([model], self.generation_options())
-            for text, references in zip(self.generate_texts(self._generator, [model], sample), sample["references"], strict=True):
+            for text, references in zip(
+                self.generate_texts(self._generator, [model], sample), sample["references"], strict=True
+            ):
                 self._print_sample(text, references)
                 for name, metric in self.evaluators.items():
                     for key, value in metric.update(text, references).items():
@@ -202,7 +224,7 @@ class UnivalTask(FairseqTask):
         except json.JSONDecodeError as error:
             raise UserError(f"--eval-args {self.cfg.eval_args!r} is not JSON: {error}") from error
         if not isinstance(changes, dict):
-            raise UserError(f"--eval-args {self.cfg.eval_args!r}: expected an object such as {{\"beam\": 5}}")
+            raise UserError(f'--eval-args {self.cfg.eval_args!r}: expected an object such as {{"beam": 5}}')
         return Namespace(**{**self.generation, **changes})
 
     def build_generator(
@@ -214,10 +236,15 @@ class UnivalTask(FairseqTask):
         prefix_allowed_tokens_fn: Callable[..., Any] | None = None,
     ) -> UnivalGenerator:
         """The generator of this task, for validation, fairseq-generate and the Python API alike."""
-        return build_generator(models, self.target_dictionary, args)
+        return build_generator(models, self.target_dictionary, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
 
     def inference_step(
-        self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], prefix_tokens: Tensor | None = None, constraints: Any = None
+        self,
+        generator: UnivalGenerator,
+        models: list[Any],
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Any = None,
     ) -> list[list[dict[str, Any]]]:
         """Hypotheses per row, best first; the given beginning of the target is not part of them."""
         prefix = sample.get("prefix_tokens", prefix_tokens)
@@ -233,7 +260,10 @@ class UnivalTask(FairseqTask):
 
     def generate_texts(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any]) -> list[str]:
         """The best hypothesis of every row as text."""
-        return [self.vocabulary.decode(beams[0]["tokens"].tolist()).strip() for beams in self.inference_step(generator, models, sample)]
+        return [
+            self.vocabulary.decode(beams[0]["tokens"].tolist()).strip()
+            for beams in self.inference_step(generator, models, sample)
+        ]
 
     # --- logging --------------------------------------------------------------------------------------------------------------------
 
@@ -296,8 +326,14 @@ def find_table(data: str, split: str) -> pathlib.Path:
         if len(found) == 1:
             return found[0]
         there = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
-        reason = f"both {found[0].name} and {found[1].name} are there" if found else f"neither {split}.jsonl nor {split}.tsv is there"
-        raise UserError(f"{folder}: no table for split {split!r}: {reason}; tables in the folder: {', '.join(there) or 'none'}")
+        reason = (
+            f"both {found[0].name} and {found[1].name} are there"
+            if found
+            else f"neither {split}.jsonl nor {split}.tsv is there"
+        )
+        raise UserError(
+            f"{folder}: no table for split {split!r}: {reason}; tables in the folder: {', '.join(there) or 'none'}"
+        )
     if len(parts) > 2:
         raise UserError(f"data {data!r}: give a folder, one table, or TRAIN,VALID")
     path = pathlib.Path(parts[0] if split == "train" else parts[-1])

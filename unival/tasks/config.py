@@ -15,38 +15,59 @@ class UnivalTaskConfig(FairseqDataclass):
 
     data: str = field(
         default=MISSING,
-        metadata={"help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID (or one table for any split)"},
+        metadata={
+            "help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID (or one table for any split)"
+        },
     )
     instruction: Optional[str] = field(
         default=None,
-        metadata={"help": "the task, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]' (default: the task's own)"},
+        metadata={
+            "help": "the task, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]' (default: the task's own)"
+        },
     )
     selected_cols: Optional[str] = field(
-        default=None, metadata={"help": "TSV tables: numbers of the columns to read, e.g. 0,4,2 (default: the task's published layout)"}
+        default=None,
+        metadata={
+            "help": "TSV tables: numbers of the columns to read, e.g. 0,4,2 (default: the task's published layout)"
+        },
     )
-    columns: Optional[str] = field(default=None, metadata={"help": "TSV tables: names of the selected columns, e.g. id,image,caption"})
-    media_root: Optional[str] = field(default=None, metadata={"help": "folder that media paths are relative to (default: the table's folder)"})
+    columns: Optional[str] = field(
+        default=None, metadata={"help": "TSV tables: names of the selected columns, e.g. id,image,caption"}
+    )
+    media_root: Optional[str] = field(
+        default=None, metadata={"help": "folder that media paths are relative to (default: the table's folder)"}
+    )
     vocab_dir: Optional[str] = field(
-        default=None, metadata={"help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder)"}
+        default=None,
+        metadata={"help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder)"},
     )
     num_codes: int = field(default=8192, metadata={"help": "number of image codes in the vocabulary"})
     num_bins: int = field(default=1000, metadata={"help": "number of location bins in the vocabulary"})
     patch_image_size: Optional[int] = field(
-        default=None, metadata={"help": "pixels per side that images are resized to (default: the checkpoint's, else 384)"}
+        default=None,
+        metadata={"help": "pixels per side that images are resized to (default: the checkpoint's, else 384)"},
     )
     imagenet_mean_and_std: bool = field(
         default=False, metadata={"help": "normalise pixels by ImageNet's mean and deviation instead of to [-1, 1]"}
     )
-    max_src_length: int = field(default=80, metadata={"help": "longest source text of a slot in words; longer ones are cut and counted"})
-    max_tgt_length: int = field(default=30, metadata={"help": "longest target text in words; longer ones are cut and counted"})
-    on_bad_sample: ON_BAD_SAMPLE = field(
+    max_src_length: int = field(
+        default=80, metadata={"help": "longest source text of a slot in words; longer ones are cut and counted"}
+    )
+    max_tgt_length: int = field(
+        default=30, metadata={"help": "longest target text in words; longer ones are cut and counted"}
+    )
+    on_bad_sample: ON_BAD_SAMPLE = field(  # type: ignore[valid-type]
         default="raise", metadata={"help": "rows that cannot be read, in training: stop, or skip and count them"}
     )
     eval_metrics: Optional[str] = field(
-        default=None, metadata={"help": "metrics by generation at validation, e.g. cider,bleu,rouge_l ('' for none; default: the task's own)"}
+        default=None,
+        metadata={
+            "help": "metrics by generation at validation, e.g. cider,bleu,rouge_l ('' for none; default: the task's own)"
+        },
     )
     eval_args: str = field(
-        default="{}", metadata={"help": "options of generation at validation as JSON, e.g. '{\"beam\": 5, \"max_len_b\": 22}'"}
+        default="{}",
+        metadata={"help": 'options of generation at validation as JSON, e.g. \'{"beam": 5, "max_len_b": 22}\''},
     )
     eval_print_samples: int = field(default=0, metadata={"help": "log this many generated samples per validation"})
     seed: int = II("common.seed")

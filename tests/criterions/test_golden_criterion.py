@@ -1,0 +1,62 @@
+"""The criterions alone, on the logits that the original's were measured on (golden/losses.pt, criterion_on_logits)."""
+
+import pathlib
+from typing import Any
+
+import pytest
+import torch
+
+from tests import golden
+from tests.criterions.helpers import make, run
+
+
+def criterion_cases() -> list[tuple[str, str, dict[str, Any]]]:
+    """(name in the file, kind, options) of the cases with given logits; log_end is .75 where not named."""
+    smooth = {"label_smoothing": 0.1}
+    cases = [(f"ls eps={eps}", "ls", {"label_smoothing": eps}) for eps in (0.0, 0.1)]
+    cases += [
+        (f"el eps={eps} log_end={end}", "el", {"label_smoothing": eps, "log_end": end})
+        for eps in (0.0, 0.1)
+        for end in (0.5, 0.75, 1.0)
+    ]
+    drop = {**smooth, "drop_worst_ratio": 0.3, "drop_worst_after": 10}
+    cases += [("ls conf", "ls", smooth), ("el conf", "el", smooth)]
+    cases += [(f"{kind} drop_worst 0.3", kind, {**drop, "updates": 11}) for kind in ("ls", "el")]
+    cases += [("ls drop_worst 0.3 before", "ls", {**drop, "updates": 10})]
+    # the original ignores drop_best, so its value is the one without it
+    cases += [("el drop_best 0.5 (ignored)", "el", smooth)]
+    cases += [("ls rdrop a=1", "ls", {**smooth, "use_rdrop": True})]
+    cases += [("ls rdrop a=2 drop_worst 0.3", "ls", {**drop, "updates": 11, "use_rdrop": True, "reg_alpha": 2.0})]
+    cases += [("ls range 105,137", "ls", {**smooth, "constraint_range": "105,137"})]
+    cases += [("ls ignore_prefix 2", "ls", {**smooth, "ignore_prefix_size": 2})]
+    return cases
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "kind", "options"), criterion_cases(), ids=[case[0] for case in criterion_cases()])
+def test_original_on_given_logits(
+    shared: pathlib.Path, name: str, kind: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    measured = golden.load(shared, "losses")["criterion_on_logits"]
+    logits, target = measured["logits"], measured["target"]
+    if "rdrop" in name:
+        logits = measured["logits_rdrop"]
+    if "range" in name:  # the run mapped its targets into the range
+        target = torch.where(target > 3, 105 + target % 32, target)
+    sample = {"conf": measured["conf"]} if "conf" in name else {}
+    loss, nll, size = run(make(kind, **options), logits.to(dtype), target, **sample)
+    expected = measured["out"][name]
+    tolerance = 3e-6 if dtype == torch.float32 else 1e-6  # the values were measured in float32
+    if "log_end=1.0" in name and dtype == torch.float64:
+        tolerance = 2e-4  # ln(1 - p) of p close to 1 shows the rounding of float32
+    assert size == expected["ntokens"]
+    assert (loss, nll) == (
+        pytest.approx(expected["loss"], rel=tolerance),
+        pytest.approx(expected["nll_loss"], rel=tolerance),
+    )
+
+
+def test_every_case_with_given_logits_is_compared(shared: pathlib.Path) -> None:
+    """All but the two that belong to another criterion (reinforcement)."""
+    names = set(golden.load(shared, "losses")["criterion_on_logits"]["out"])
+    assert names - {case[0] for case in criterion_cases()} == {"clip scst_loss", "refcoco scst_loss"}

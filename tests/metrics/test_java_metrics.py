@@ -1,0 +1,105 @@
+"""METEOR and SPICE: through their programs where those are, in words where they are not."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from unival.errors import UserError
+from unival.metrics import make_metrics
+from unival.metrics import meteor as meteor_module
+from unival.metrics import spice as spice_module
+from unival.metrics.score import sum_statistics
+from unival.metrics.spice import read_scores
+
+
+@pytest.mark.slow
+def test_meteor(java):
+    meteor = make_metrics(["meteor"])["meteor"]
+    rows = [
+        ("a man rides a horse", ["a man rides a horse", "someone"]),  # identical: 1
+        ("zebra", ["a man rides a horse"]),  # nothing in common: 0
+        ("", ["a man rides a horse"]),
+        ("a person riding horses ||| x", ["a man rides a horse"]),  # stems and synonyms count; the separator is no word
+    ]
+    statistics = [meteor.update(*row) for row in rows]
+    same, nothing, empty, similar = (meteor.compute(row)["meteor"] for row in statistics)
+    assert same == pytest.approx(1.0)
+    assert nothing == empty == 0.0
+    assert 0.1 < similar < 0.9
+    # summable: the sum of shards is the whole, and it is no mean of the rows
+    shards = [sum_statistics(statistics[:2]), sum_statistics(statistics[2:])]
+    whole = meteor.compute(sum_statistics(statistics))["meteor"]
+    assert meteor.compute(sum_statistics(shards))["meteor"] == pytest.approx(whole, abs=1e-12)
+    assert whole != pytest.approx((same + nothing + empty + similar) / 4, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["meteor", "spice"])
+def test_without_java(pycocoevalcap, monkeypatch, name):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=f"{name.upper()} needs Java.*apt-get install default-jre-headless") as error:
+        make_metrics([name])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["meteor", "spice"])
+def test_without_pycocoevalcap(monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(UserError, match=f"{name.upper()} needs pycocoevalcap: pip install pycocoevalcap==1.2"):
+        make_metrics([name])
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A folder of jars and a `java` that is a Python script: `programs(body)` writes the script."""
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(spice_module, "java_program", lambda purpose, relative: tmp_path / "program.jar")
+    monkeypatch.setattr(meteor_module, "java_program", lambda purpose, relative: tmp_path / "program.jar")
+
+    def write(body, models=True):
+        script = tmp_path / "java"
+        script.write_text(f"#!{sys.executable}\nimport json, sys\n{body}")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        if models:
+            for name in spice_module.MODELS:
+                (tmp_path / "lib" / name).touch()
+
+    return write
+
+
+def test_spice_without_models_says_where_to_get_them(programs):
+    programs("", models=False)
+    with pytest.raises(UserError, match="SPICE needs stanford-corenlp-3.6.0.jar and .*lib.*Stanford CoreNLP 3.6.0"):
+        make_metrics(["spice"])
+
+
+def test_spice_asks_for_all_rows_at_once(programs):
+    # a stand-in: a row scores the number of its references / 10
+    programs("""
+source, target = sys.argv[sys.argv.index("-jar") + 2], sys.argv[sys.argv.index("-out") + 1]
+rows = json.load(open(source))
+assert [row["test"] for row in rows] == ["a cat", "two dogs"], rows
+answer = [{"image_id": row["image_id"], "scores": {"All": {"f": len(row["refs"]) / 10}}} for row in reversed(rows)]
+json.dump(answer, open(target, "w"))
+""")
+    spice = make_metrics(["spice"])["spice"]
+    statistics = spice.update_all([("A cat.", ["x", "y"]), ("Two dogs", ["z", "u", "v", "w"])])
+    assert [spice.compute(row)["spice"] for row in statistics] == [0.2, 0.4]
+    assert spice.compute(sum_statistics(statistics)) == {"spice": pytest.approx(0.3)}
+
+
+@pytest.mark.parametrize("name", ["spice", "meteor"])
+def test_a_program_that_fails_is_quoted(programs, name):
+    programs("sys.exit('out of luck')")
+    metric = make_metrics([name])[name]
+    with pytest.raises(UserError, match=f"{name.upper()}'s Java program ended with exit code 1: out of luck"):
+        metric.update("a cat", ["a cat"])
+
+
+def test_spice_answer_must_be_whole():
+    answer = [{"image_id": 0, "scores": {"All": {"f": 0.5}}}]
+    assert read_scores(json.dumps(answer), 1) == [0.5]
+    with pytest.raises(AssertionError, match="1 of 2 rows"):
+        read_scores(json.dumps(answer), 2)

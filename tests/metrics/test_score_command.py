@@ -1,0 +1,111 @@
+"""`unival score`: joins generated rows with a table's references by row number."""
+
+import argparse
+import json
+
+import pytest
+
+from unival.errors import UserError
+from unival.metrics.score import evaluate
+from unival.score import add_arguments, run
+
+ROWS = [["a red cat", "the cat"], ["a dog"], ["two birds fly"]]
+SAID = {2: "two birds", 0: "a red cat", 1: "a dog"}
+
+
+def score(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def output(tmp_path):
+    def write(said=SAID):
+        file = tmp_path / "generate-test.txt"
+        file.write_text("".join(f"H-{i}\t-1\t1\nD-{i}\t-1.5\t{text}\n" for i, text in said.items()))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def table(tmp_path):
+    file = tmp_path / "test.jsonl"
+    cells = [ROWS[0], *(row[0] for row in ROWS[1:])]  # a list of strings, or one string
+    file.write_text("".join(json.dumps({"id": i, "caption": cell}) + "\n" for i, cell in enumerate(cells)))
+    return file
+
+
+def expected(metrics):
+    return evaluate(SAID, dict(enumerate(ROWS)), metrics)
+
+
+def test_jsonl(output, table, tmp_path, capsys):
+    files = tmp_path / "new" / "scores.json", tmp_path / "rows.json"
+    names = ["cider", "bleu", "rouge_l", "exact_match"]
+    code = score(output(), "--table", table, "--metrics", ",".join(names), "--json", files[0], "--per-row", files[1])
+    assert code == 0
+    total = json.loads(files[0].read_text())
+    assert total == pytest.approx(expected(names))
+    assert total["exact_match"] == pytest.approx(2 / 3)
+    rows = json.loads(files[1].read_text())
+    assert list(rows) == ["0", "1", "2"] and set(rows["0"]) == set(total)
+    assert [rows[i]["exact_match"] for i in "012"] == [1, 1, 0]
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert printed == {name: f"{value:.4f}" for name, value in total.items()}
+
+
+def test_tsv_with_several_references_in_a_cell(output, tmp_path, capsys):
+    file = tmp_path / "test.tsv"
+    file.write_text("".join(f"{i}\t{i + 7}\t{'&&'.join(row)}\timage\n" for i, row in enumerate(ROWS)))
+    target = tmp_path / "scores.json"
+    assert score(output(), "--table", file, "--selected-cols", "2", "--metrics", "cider", "--json", target) == 0
+    assert json.loads(target.read_text()) == pytest.approx(expected(["cider"]))
+    capsys.readouterr()
+    assert score(output(), "--table", file, "--selected-cols", "1,2", "--columns", "id,text", "--json", target) == 0
+    assert json.loads(target.read_text()) == pytest.approx(expected(["cider", "bleu", "rouge_l"]))
+
+
+def test_rows_that_were_not_generated(output, table, tmp_path, capsys):
+    partial = output({1: "a dog"})
+    with pytest.raises(UserError, match="2 of the table's 3 rows were not generated: 0, 2 .*--allow-partial"):
+        score(partial, "--table", table)
+    target = tmp_path / "scores.json"
+    assert score(partial, "--table", table, "--allow-partial", "--metrics", "cider,exact_match", "--json", target) == 0
+    assert "scoring 1 rows: 2 rows of the table were not generated" in capsys.readouterr().err
+    found = json.loads(target.read_text())
+    assert found["exact_match"] == 1
+    assert found["cider"] == pytest.approx(5.0)  # frequencies come from the whole table: of the row alone it would be 0
+
+
+def test_rows_of_another_table(output, table):
+    with pytest.raises(UserError, match="1 generated rows are not in the table, which has 3 rows: 3; is it the table"):
+        score(output({**SAID, 3: "x"}), "--table", table)
+    with pytest.raises(UserError, match="2 generated rows are not in the table"):
+        score(output({7: "x", 8: "y"}), "--table", table, "--allow-partial")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--columns", "text"], "text"),
+        (["--metrics", "cider,bleurt"], "unknown metric 'bleurt'; there are cider"),
+        (["--tokenizer", "moses"], "unknown tokenizer 'moses'; there are python, ptb"),
+    ],
+)
+def test_wrong_names(output, table, arguments, message):
+    with pytest.raises(UserError, match=message):
+        score(output(), "--table", table, *arguments)
+
+
+def test_a_file_that_cannot_be_written(output, table, tmp_path):
+    with pytest.raises(UserError, match="scores.json: cannot be written"):
+        score(output(), "--table", table, "--json", table / "scores.json")
+
+
+def test_cells_without_text(output, tmp_path):
+    file = tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps({"caption": cell}) + "\n" for cell in ("a", 5, "c")))
+    with pytest.raises(UserError, match="row 1 .line 2., column 'caption': expected a string"):
+        score(output(), "--table", file)
