@@ -109,7 +109,7 @@ install_package() {
   : >"$log"
   step "1 of 3: torch, torchvision and build tools (several GB on Linux; 1 to 10 minutes, as the network is)." "$log" \
     "$python" -m pip install -c "$pins" --upgrade pip setuptools wheel numpy cython torch torchvision
-  step "2 of 3: fairseq-fixed, compiled here against that torch (about 3 minutes)." "$log" \
+  step "2 of 3: fairseq-fixed, compiled here against that torch (3 minutes when the machine is idle, 12 when it is busy)." "$log" \
     "$python" -m pip install -c "$pins" --no-build-isolation "fairseq-fixed==0.12.3.1"
   step "3 of 3: unival[$2] (about 1 minute)." "$log" \
     "$python" -m pip install -c "$pins" --no-build-isolation -e "${UNIVAL_ROOT}[$2]"

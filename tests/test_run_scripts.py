@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from unival.cli import build_parser
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMON = ROOT / "run_scripts" / "common.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
@@ -29,7 +31,13 @@ def bash(*command: object, cwd: pathlib.Path, timeout: float = 120, **variables:
     environment["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment.update({key: str(value) for key, value in variables.items()})
     return subprocess.run(
-        ["bash", *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        ["bash", *map(str, command)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
@@ -128,6 +136,55 @@ def test_schedule_keeps_the_rows_of_an_update(rows, gpus, expected, tmp_path):
     assert result.stdout.split() == expected.split(), result.stderr
 
 
+RECORDER = """#!/usr/bin/env bash
+printf '%s\\0' "$(basename "$0")" "$@" '' >>"$RECORDED"
+"""
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """An environment whose commands only note their arguments; the answer is a list of (command, arguments)."""
+    programs = tmp_path / "recording" / "bin"
+    programs.mkdir(parents=True)
+    scripts = dict.fromkeys(("fairseq-train", "fairseq-generate", "unival"), RECORDER)
+    scripts["python"] = f'#!/usr/bin/env bash\nPYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n'
+    for name, content in scripts.items():
+        (programs / name).write_text(content)
+        (programs / name).chmod(0o755)
+    log = tmp_path / "recorded"
+
+    def run(script: pathlib.Path, *more: str, **variables: object) -> list[tuple[str, list[str]]]:
+        result = bash(script, *more, cwd=tmp_path, VIRTUAL_ENV=programs.parent, RECORDED=log, **variables)
+        assert result.returncode == 0, result.stdout + result.stderr
+        calls = [call.split("\0") for call in log.read_text().split("\0\0") if call]
+        return [(call[0], call[1:]) for call in calls]
+
+    return run
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name_of)
+@pytest.mark.parametrize("endings", ["tsv", "jsonl"])
+def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded):
+    """What reaches fairseq and `unival` is what their parsers know; arguments of the command line come last and win."""
+    from fairseq import options
+
+    for table in inputs["DATA"].iterdir():
+        table.write_text("row\n" * 300)
+        table.rename(table.with_suffix(f".{endings}"))
+    for command, arguments in recorded(script, "--batch-size", "7", **inputs):
+        if command == "unival":
+            parsed = build_parser(arguments[0]).parse_args(arguments)
+            assert pathlib.Path(parsed.table).is_file()
+            continue
+        is_training = command == "fairseq-train"
+        parser = options.get_training_parser() if is_training else options.get_generation_parser()
+        parsed = options.parse_args_and_arch(parser, input_args=arguments)
+        assert parsed.batch_size == 7
+        assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == str(inputs["VOCAB"])
+        if is_training:
+            assert (parsed.max_epoch, parsed.update_freq) == (10, [8]) and parsed.total_num_update == 30
+
+
 # Environment ----------------------------------------------------------------------------------------------------
 
 STUB = """#!/usr/bin/env bash
@@ -191,7 +248,7 @@ def test_environment_is_made_in_the_right_order(checkout):
     assert "--no-build-isolation" in third and third.endswith(f"-e {checkout.root}[eval]")
     assert all(f"-c {checkout.root}/constraints.txt" in call for call in (first, second, third))
     assert result.stdout.splitlines()[-1] == str(checkout.root / ".venv" / "bin" / "python")
-    assert "about 3 minutes" in result.stdout
+    assert "3 minutes when the machine is idle" in result.stdout
     assert not list(checkout.elsewhere.iterdir())
 
 

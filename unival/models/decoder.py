@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from fairseq.models import FairseqIncrementalDecoder
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.models.attention import MultiheadAttention
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
-from unival.models.layers import DecoderLayer
+from unival.models.layers import DecoderLayer, run_layer
 from unival.models.positions import (
     code_positions,
     image_bucket_rows,
@@ -56,7 +55,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         self.cross_pos_q_linear = nn.Linear(dim, dim)
         self.cross_pos_k_linear = nn.Linear(dim, dim)
         layers = [DecoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers)]
-        self.layers = nn.ModuleList(checkpoint_wrapper(x) if cfg.checkpoint_activations else x for x in layers)
+        self.layers = nn.ModuleList(layers)
         self.layer_norm = nn.LayerNorm(dim)
         token_rows = 2 * cfg.token_bucket_size - 1
         image_rows = (2 * cfg.image_bucket_size - 1) ** 2 + 3
@@ -102,7 +101,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         for i, layer in enumerate(self.layers):
             bias = self.choose({kind: self.layer_bias(i, kind, absolute[kind], step) for kind in kinds}, rows)
             bias = bias if padding is None else bias + padding
-            x, kv = layer(x, bias, cross_kv[i], cross_bias, past.get(i))
+            x, kv = run_layer(layer, self.cfg.checkpoint_activations, x, bias, cross_kv[i], cross_bias, past.get(i))
             if incremental_state is not None:
                 past[i] = kv
             if return_all_hiddens:

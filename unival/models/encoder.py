@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoder
-from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.modalities import MODALITIES
 from unival.modalities.base import MediaEmbedding
 from unival.models.config import UnivalConfig, encoder_stack
-from unival.models.layers import EncoderLayer
+from unival.models.layers import EncoderLayer, run_layer
 from unival.models.positions import (
     grid_positions,
     image_bucket_rows,
@@ -126,7 +125,7 @@ class UnivalEncoder(FairseqEncoder):
         self.pos_q_linear = nn.Linear(dim, dim)
         self.pos_k_linear = nn.Linear(dim, dim)
         layers = [EncoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers)]
-        self.layers = nn.ModuleList(checkpoint_wrapper(x) if cfg.checkpoint_activations else x for x in layers)
+        self.layers = nn.ModuleList(layers)
         self.layer_norm = nn.LayerNorm(dim)
         token_rows = 2 * cfg.token_bucket_size - 1
         image_rows = (2 * cfg.image_bucket_size - 1) ** 2 + 3
@@ -244,7 +243,7 @@ class UnivalEncoder(FairseqEncoder):
             absolute = absolute[None]
         states = [x] if return_all_hiddens else []
         for i, layer in enumerate(self.layers):
-            x = layer(x, self.layer_bias(i, absolute, segments))
+            x = run_layer(layer, self.cfg.checkpoint_activations, x, self.layer_bias(i, absolute, segments))
             if return_all_hiddens:
                 states.append(x)
         return EncoderOut(self.layer_norm(x), padding, p, code_masks, states)

@@ -1,8 +1,11 @@
 """The pre-norm transformer layers with NormFormer's extra norms and scales, and stochastic depth."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from unival.models.attention import MultiheadAttention
 from unival.models.config import StackConfig
@@ -45,6 +48,13 @@ class FeedForward(nn.Module):
     def scaled_residual(self, x: Tensor) -> Tensor:
         """The feed-forward's residual, scaled per channel when residual scales are on."""
         return x if self.w_resid is None else x * self.w_resid
+
+
+def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
+    """Run a layer; with ``recompute`` its activations are not kept but computed again in the backward pass."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
 
 
 class EncoderLayer(FeedForward):

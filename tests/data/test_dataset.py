@@ -1,0 +1,177 @@
+"""The road from a row to a batch."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests import tiny
+from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.rows import RowTable
+from unival.data.table import open_table
+from unival.errors import UserError
+from unival.instructions import parse
+from unival.modalities.base import MediaOptions
+
+CAPTION = "[IMAGE:image] what does the image describe? -> [TEXT:caption]"
+PNG = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00\x90wS\xde\x00\x00\x00\x0cIDATx\x9cc\xf8"
+    b"\xcf\xc0\x00\x00\x03\x01\x01\x00\xc9\xfe\x92\xef\x00\x00\x00\x00IEND\xaeB`\x82"
+)
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+def dataset(table, vocab, instruction=CAPTION, limits=TextLimits(), **options):  # noqa: B008
+    return InstructionDataset(table, parse(instruction), vocab, MediaOptions(32), limits, **options)
+
+
+def same(a, b):
+    assert a.references == b.references and a.row == b.row
+    for name in ("source", "prev_output", "target", "prefix"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert all(torch.equal(x, y) for (_, x), (_, y) in zip(a.media, b.media, strict=True))
+
+
+def test_an_example_by_hand(vocab):
+    example = dataset(RowTable([{"image": PNG, "caption": ["red square", "other"]}]), vocab)[0]
+    prompt, answer = vocab.encode(" what does the image describe?"), vocab.encode(" red square")
+    assert example.source.tolist() == [vocab.bos, *prompt, vocab.eos]
+    assert example.prev_output.tolist() == [vocab.bos, *answer]
+    assert example.target.tolist() == [*answer, vocab.eos]
+    assert example.prefix.tolist() == []
+    assert example.references == ["red square", "other"]
+    ((name, pixels),) = example.media
+    assert name == "image" and pixels.shape == (3, 32, 32)
+    assert pixels[:, 0, 0].tolist() == pytest.approx([1.0, -1.0, -1.0])  # the pixel is red: (1, 0, 0) -> (x - .5) / .5
+
+
+def test_text_attributes(vocab):
+    rows = RowTable([{"q": "Is it RED,  or blue?", "a": "Yes, it is!"}])
+    example = dataset(rows, vocab, 'say " [TEXT:q,uncased,max_length=3] "? -> [TEXT:a,no_punctuation]')[0]
+    assert vocab.decode(example.source[1:-1]) == ' say " is it red, "?'
+    assert vocab.decode(example.target[:-1]) == " Yes it is"
+    assert example.truncated == 1
+
+
+def test_text_touching_a_slot_gets_no_space(vocab):
+    example = dataset(RowTable([{"q": "red", "a": "b"}]), vocab, "is it [TEXT:q]? -> [TEXT:a]")[0]
+    assert vocab.decode(example.source[1:-1]) == " is it red?"
+
+
+def test_the_beginning_of_a_target_carries_no_loss_and_becomes_the_prefix(vocab):
+    rows = RowTable([{"q": "red", "a": "left of"}])
+    example = dataset(rows, vocab, "[TEXT:q] -> [TEXT:q,no_loss] is [TEXT:a]")[0]
+    prompt, answer = vocab.encode(" red") + vocab.encode(" is"), vocab.encode(" left of")
+    assert example.prev_output.tolist() == [vocab.bos, *prompt, *answer]
+    assert example.target.tolist() == [vocab.pad] * len(prompt) + answer + [vocab.eos]
+    assert example.prefix.tolist() == prompt
+    unanswered = dataset(
+        RowTable([{"q": "red", "a": None}]), vocab, "[TEXT:q] -> [TEXT:q,no_loss] is [TEXT:a]", with_target=False
+    )
+    assert unanswered[0].prefix.tolist() == prompt
+
+
+def test_randomness_depends_on_seed_epoch_and_row_only(tmp_path, vocab):
+    table = open_table(tiny.write_table(tmp_path, rows=12))
+    alternatives = "[IMAGE:image] what? -> [TEXT:caption] ||| [IMAGE:image] say it -> [TEXT:caption]"
+    first = dataset(table, vocab, alternatives, train=True, seed=3)
+    again = dataset(open_table(table.path), vocab, alternatives, train=True, seed=3)
+    examples = [first[i] for i in range(12)]
+    for i in reversed(range(12)):  # another order
+        same(again[i], examples[i])
+    kinds = {tuple(example.source.tolist()) for example in examples}
+    assert len(kinds) == 2  # both alternatives occur
+    again.set_epoch(2)
+    assert any(again[i].target.tolist() != examples[i].target.tolist() for i in range(12))
+    assert again.ordered_indices().tolist() != first.ordered_indices().tolist()
+    assert sorted(again.ordered_indices().tolist()) == list(range(12))
+    evaluation = dataset(table, vocab, alternatives)
+    assert {tuple(evaluation[i].source.tolist()) for i in range(12)} == {tuple(evaluation[0].source.tolist())}
+    assert evaluation.ordered_indices().tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(tmp_path, vocab, workers):
+    data = dataset(open_table(tiny.write_table(tmp_path, rows=10)), vocab, train=True)
+    batches = data.batch_by_size(data.ordered_indices(), max_sentences=4)
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    loader = DataLoader(data, batch_sampler=batches, collate_fn=data.collater, num_workers=workers)
+    for batch, indices in zip(loader, batches, strict=True):
+        alone = data.collater([data[i] for i in indices])
+        assert batch["references"] == alone["references"]
+        assert torch.equal(batch["target"], alone["target"])
+        assert torch.equal(batch["net_input"]["media"][0]["values"], alone["net_input"]["media"][0]["values"])
+
+
+def test_a_batch_by_hand(vocab):
+    rows = RowTable([{"image": PNG, "caption": "red"}, {"image": PNG, "caption": "a red square of the left"}])
+    data = dataset(rows, vocab)
+    batch = data.collater([data[1], data[0]])
+    assert batch["id"].tolist() == [1, 0] and batch["nsentences"] == 2
+    lengths = [len(data[i].target) for i in (1, 0)]
+    assert batch["ntokens"] == sum(lengths)
+    assert batch["target"].shape == (2, max(lengths))
+    assert batch["target"][1, lengths[1] :].eq(vocab.pad).all()
+    (item,) = batch["net_input"]["media"]
+    assert item["modality"] == "image" and item["values"].shape == (2, 3, 32, 32) and item["rows"].tolist() == [0, 1]
+    assert "prefix_tokens" not in batch and data.collater([]) == {}
+
+
+def test_bad_media_is_never_replaced(tmp_path, vocab):
+    path = tiny.write_table(tmp_path, rows=3)
+    image = tmp_path / "images" / "train.jsonl-1.png"
+    image.write_bytes(image.read_bytes()[:200])
+    table = open_table(path)
+    with pytest.raises(UserError, match=r"train\.jsonl, row 1 \(line 2\), column 'image'.*cannot decode"):
+        dataset(table, vocab, train=True)[1]
+    data = dataset(table, vocab, train=True, skip_bad=True)
+    batch = data.collater([data[i] for i in range(3)])
+    assert batch["id"].tolist() == [0, 2] and batch["num_skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"id": "x", "image": "images/train.jsonl-0.png"},
+            r"row 1 \(line 2\), column 'caption'.*no such column.*'id', 'image'",
+        ),
+        ({"image": "images/none.png", "caption": "a"}, r"row 1 \(line 2\), column 'image'"),
+        ({"image": "images/train.jsonl-0.png", "caption": 3}, r"column 'caption'.*string.*int"),
+        ({"image": "images/train.jsonl-0.png", "caption": []}, r"column 'caption'.*empty list"),
+    ],
+)
+def test_broken_rows_are_named(tmp_path, vocab, row, message):
+    path = tiny.write_table(tmp_path, rows=1)
+    path.write_text(path.read_text() + json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=message):
+        dataset(open_table(path), vocab)[1]
+
+
+def test_columns_and_batches_that_cannot_be(tmp_path, vocab):
+    table = open_table(tiny.write_table(tmp_path, rows=1))
+    with pytest.raises(UserError, match="picture.*image"):
+        dataset(table, vocab, "[IMAGE:picture] -> [TEXT:caption]")
+    with pytest.raises(UserError, match="VIDEO.*TEXT, IMAGE"):
+        dataset(table, vocab, "[VIDEO:image] -> [TEXT:caption]")
+    with pytest.raises(UserError, match="--batch-size"):
+        dataset(table, vocab).batch_by_size([0], max_tokens=100)
+
+
+def test_a_dataset_can_be_sent_to_workers(tmp_path, vocab):
+    data = dataset(open_table(tiny.write_table(tmp_path, rows=2)), vocab, train=True)
+    same(pickle.loads(pickle.dumps(data))[1], data[1])
+
+
+def test_references_in_one_cell_of_a_tsv(tmp_path, vocab):
+    path = tmp_path / "t.tsv"
+    path.write_text("1\tred&&a blue square\tx\n")
+    table = open_table(path, ["id", "caption", "q"], "0,1,2")
+    data = dataset(table, vocab, "[TEXT:q] -> [TEXT:caption]")
+    assert data[0].references == ["red", "a blue square"] and data.references() == [["red", "a blue square"]]

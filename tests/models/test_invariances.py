@@ -1,0 +1,168 @@
+"""What must not change the result: padding, batch mates, decoding token by token, beams, recomputed activations, media of other rows."""
+
+import pytest
+import torch
+
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+@pytest.fixture(scope="module")
+def model(vocab):
+    return tiny.model(vocab).double()
+
+
+def text(vocab, *lengths, seed=0):
+    """Rows of random ids with bos and eos, padded on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.full((len(lengths), max(lengths)), vocab.pad)
+    for row, length in zip(rows, lengths, strict=True):
+        row[:length] = torch.randint(4, len(vocab), (length,), generator=generator)
+        row[0] = vocab.bos
+    return rows
+
+
+def images(count, seed=0, size=64):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def image_item(values, rows):
+    return {"modality": "image", "values": values, "rows": torch.tensor(rows)}
+
+
+def logits(model, src, prev, media=None, **kwargs):
+    with torch.no_grad():
+        return model(src, None, prev, media=media, **kwargs)[0]
+
+
+def test_padding_of_source_and_target_changes_nothing(vocab, model):
+    src, prev, values = text(vocab, 7), text(vocab, 5, seed=1), images(1)
+    plain = logits(model, src, prev, [image_item(values, [0])])
+    longer = (
+        torch.nn.functional.pad(src, (0, 3), value=vocab.pad),
+        torch.nn.functional.pad(prev, (0, 2), value=vocab.pad),
+    )
+    padded = logits(model, *longer, [image_item(values, [0])])
+    torch.testing.assert_close(padded[:, :5], plain, rtol=0, atol=1e-12)
+
+
+def test_a_batch_equals_its_rows_alone(vocab, model):
+    """Rows with an image, without one, with two: each as it would be alone."""
+    src, prev, values = text(vocab, 7, 4, 6), text(vocab, 5, 3, 4, seed=1), images(3)
+    media = [image_item(values[:2], [0, 2]), image_item(values[2:], [2])]
+    batch = logits(model, src, prev, media)
+    alone = [
+        logits(model, src[:1], prev[:1], [image_item(values[:1], [0])]),
+        logits(model, src[1:2, :4], prev[1:2, :3]),
+        logits(model, src[2:, :6], prev[2:, :4], [image_item(values[1:2], [0]), image_item(values[2:], [0])]),
+    ]
+    for row, (one, length) in enumerate(zip(alone, (5, 3, 4), strict=True)):
+        torch.testing.assert_close(batch[row : row + 1, :length], one[:, :length], rtol=0, atol=1e-12)
+
+
+def test_the_image_matters_and_the_order_of_rows_does_not(vocab, model):
+    src, prev, values = text(vocab, 5, 5), text(vocab, 4, 4, seed=1), images(2)
+    straight = logits(model, src, prev, [image_item(values, [0, 1])])
+    swapped = logits(model, src, prev, [image_item(values, [1, 0])])
+    assert (straight - swapped).abs().max() > 1e-3
+    flipped = logits(model, src.flip(0), prev.flip(0), [image_item(values, [1, 0])])
+    torch.testing.assert_close(flipped.flip(0), straight, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("codes", [None, [True, True], [True, False]], ids=["text", "codes", "mixed"])
+def test_token_by_token_equals_the_whole(vocab, model, codes):
+    src, prev, values = text(vocab, 6, 4), text(vocab, 12, 12, seed=1), images(2)
+    code_masks = None if codes is None else torch.tensor(codes)
+    media = [image_item(values, [0, 1])]
+    whole = logits(model, src, prev, media, code_masks=code_masks)
+    state: dict = {}
+    with torch.no_grad():
+        out = model.encoder(src, None, media, code_masks)
+        steps = [model.decoder(prev[:, :t], out, incremental_state=state)[0] for t in range(1, 13)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, rtol=0, atol=1e-12)
+
+
+def test_a_prefix_may_be_taken_in_one_step(vocab, model):
+    src, prev = text(vocab, 6), text(vocab, 7, seed=1)
+    whole = logits(model, src, prev)
+    state: dict = {}
+    with torch.no_grad():
+        out = model.encoder(src)
+        first = model.decoder(prev[:, :5], out, incremental_state=state)[0]
+        rest = [model.decoder(prev[:, :t], out, incremental_state=state)[0] for t in (6, 7)]
+    torch.testing.assert_close(torch.cat([first, *rest], dim=1), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampled", [False, True], ids=["all patches", "sampled patches"])
+def test_beams_share_their_source(vocab, model, sampled):
+    """Three beams per sentence, reordered within and then one sentence finished: as if the source had been repeated."""
+    src, prev = text(vocab, 6, 4), text(vocab, 5, 5, 5, 5, 5, 5, seed=1)
+    item = image_item(images(2), [0, 1])
+    if sampled:
+        item["order"] = torch.tensor([[0, 3], [2, 1]])
+    state: dict = {}
+    with torch.no_grad():
+        out = model.encoder(src, None, [item])
+        beams = out.reorder(torch.arange(2).repeat_interleave(3))
+        assert beams.hidden.size(0) == 2
+        for t in (1, 2):
+            shared = model.decoder(prev[:, :t], beams, incremental_state=state)[0]
+        repeated = model.decoder(prev[:, :2], out.select(torch.arange(2).repeat_interleave(3)))[0][:, 1:]
+        torch.testing.assert_close(shared, repeated, rtol=0, atol=1e-12)
+        order = torch.tensor([4, 3, 3])  # only the second sentence goes on
+        model.decoder.reorder_incremental_state_scripting(state, order)
+        rest = beams.reorder(order)
+        assert rest.hidden.size(0) == 1
+        after = model.decoder(prev[order, :3], rest, incremental_state=state)[0]
+        expected = model.decoder(prev[order, :3], out.select(torch.tensor([1, 1, 1])))[0][:, 2:]
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-12)
+
+
+def test_recomputed_activations_give_the_same_gradients(vocab):
+    src, prev, values = text(vocab, 6, 4), text(vocab, 5, 4, seed=1), images(2).float()
+    gradients = []
+    for recompute in (False, True):
+        model = tiny.model(vocab, checkpoint_activations=recompute)
+        model(src, None, prev, media=[image_item(values, [0, 1])])[0].square().mean().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_half_precision_stays_finite_and_close(vocab):
+    src, prev, values = text(vocab, 6, 4), text(vocab, 5, 4, seed=1), images(2).float()
+    model = tiny.model(vocab)
+    full = logits(model, src, prev, [image_item(values, [0, 1])])
+    half = logits(model.bfloat16(), src, prev, [image_item(values.bfloat16(), [0, 1])])
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - full).abs().mean() < 0.1 * full.abs().mean()
+
+
+def test_sampled_patches_differ_in_training_only(vocab):
+    model = tiny.model(vocab, sample_patch_num=2)
+    src, prev, media = text(vocab, 6), text(vocab, 5, seed=1), [image_item(images(1, size=96).float(), [0])]
+    assert torch.equal(logits(model, src, prev, media), logits(model, src, prev, media))
+    model.encoder.media.eval()
+    model.encoder.training = True  # sampling alone, without batch norm's own randomness
+    torch.manual_seed(0)
+    lengths = {model.encoder(src, None, media).hidden.size(1)}
+    assert lengths == {2 + 6}
+
+
+@pytest.mark.parametrize("option", ["freeze_image_backbone", "freeze_batchnorm"])
+def test_frozen_parts_do_not_move(vocab, option):
+    model = tiny.model(vocab, **{option: True}).train()
+    before = {name: value.clone() for name, value in model.encoder.media["image"].backbone.state_dict().items()}
+    src, prev = text(vocab, 6), text(vocab, 5, seed=1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(src, None, prev, media=[image_item(images(1).float(), [0])])[0].square().mean().backward()
+    optimizer.step()
+    after = model.encoder.media["image"].backbone.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    norms = {name for name in before if "bn" in name or "downsample.1" in name}
+    assert not moved if option == "freeze_image_backbone" else (moved and not moved & norms)

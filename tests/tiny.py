@@ -1,0 +1,73 @@
+"""A tiny model and tiny data for tests that need neither golden values nor downloads."""
+
+import json
+import pathlib
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from unival.models.config import UnivalConfig
+from unival.models.unival import UnivalModel
+from unival.vocab import Vocabulary, train_vocabulary
+
+WORDS = ["red", "green", "blue", "square", "circle", "above", "left", "of", "a", "the"]
+
+
+def vocabulary(folder: pathlib.Path, num_codes: int = 16, num_bins: int = 10) -> Vocabulary:
+    """A byte-level BPE trained on a few sentences."""
+    texts = [
+        " a red square above a green circle",
+        " a blue circle left of the red square",
+        " what does the image describe?",
+    ]
+    train_vocabulary(texts * 3, 300, folder)
+    return Vocabulary.load(folder, num_codes, num_bins)
+
+
+def model(vocab: Vocabulary, seed: int = 0, **changes: Any) -> UnivalModel:
+    """Width 32, two layers per side, ResNet-10, without dropout unless asked for; eval mode."""
+    sizes = {
+        "encoder_embed_dim": 32,
+        "encoder_ffn_embed_dim": 64,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_ffn_embed_dim": 64,
+        "decoder_layers": 2,
+        "decoder_attention_heads": 2,
+        "dropout": 0.0,
+        "encoder_drop_path_rate": 0.0,
+        "decoder_drop_path_rate": 0.0,
+        "image_backbone": "resnet10",
+        "code_image_size": 32,
+    }
+    torch.manual_seed(seed)
+    built = UnivalModel.build_model(
+        OmegaConf.structured(UnivalConfig(**{**sizes, **changes})), SimpleNamespace(source_dictionary=vocab.dictionary)
+    )
+    with torch.no_grad():  # larger than BERT's initialisation, so that differences show
+        for name, parameter in built.named_parameters():
+            if parameter.dim() == 2 and "backbone" not in name:
+                parameter.mul_(8)
+    return built.eval()
+
+
+def write_table(
+    folder: pathlib.Path, rows: int = 8, size: int = 40, name: str = "train.jsonl", seed: int = 0
+) -> pathlib.Path:
+    """A JSONL table of coloured noise images with two captions each."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for i in range(rows):
+        pixels = rng.integers(0, 256, (size, size + 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{name}-{i}.png")
+        words = rng.choice(WORDS, size=4).tolist()
+        captions = [" ".join(words), " ".join(words[::-1])]
+        lines.append(json.dumps({"id": f"row-{i}", "image": f"images/{name}-{i}.png", "caption": captions}))
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
