@@ -181,8 +181,8 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
         parsed = options.parse_args_and_arch(parser, input_args=arguments)
         assert parsed.batch_size == 7
         assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == str(inputs["VOCAB"])
-        if is_training:
-            assert (parsed.max_epoch, parsed.update_freq) == (10, [8]) and parsed.total_num_update == 30
+        if is_training and script.parent.name == "caption":  # 300 rows, 128 of them an update
+            assert (parsed.max_epoch, parsed.update_freq, float(parsed.total_num_update)) == (10, [8], 30)
 
 
 # Environment ----------------------------------------------------------------------------------------------------
