@@ -41,14 +41,17 @@ else
 fi
 
 # TRAINING FLAGS: the one place to tune ----------------------------------------------------------------------------
-vocabulary_size=1000
+vocabulary_size=800
+prompt="what does the image describe?"
 training_flags=(
-  --task unival_caption --arch unival_tiny --criterion unival_label_smoothed --label-smoothing 0.0
-  --patch-image-size 96 --image-backbone resnet10
-  --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --clip-norm 1.0
-  --lr 1e-3 --lr-scheduler inverse_sqrt --warmup-updates 100
-  --batch-size 32 --max-epoch 1000 --log-interval 20
+  --task unival_caption --arch unival_tiny --criterion unival_label_smoothed --patch-image-size 96
+  --dropout 0 --encoder-drop-path-rate 0 --decoder-drop-path-rate 0
+  --optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --clip-norm 1.0 --lr 1.5e-3
+  --batch-size 64 --batch-size-valid 64 --num-workers 1 --required-batch-size-multiple 1 --log-interval 10
 )
+warmup=100
+# Processors with bfloat16 instructions train twice as fast with them; the weights stay in float32.
+if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then training_flags+=(--autocast-bf16); fi
 # ------------------------------------------------------------------------------------------------------------------
 
 mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
@@ -78,15 +81,37 @@ python "$UNIVAL_ROOT/data_utils/build_sampler.py" --out "$data" --sprites "$spri
   "${data_size[@]}" ${force[@]+"${force[@]}"}
 
 say "Step 2 of 5: a vocabulary from the training captions (seconds)."
-quietly "$OUT/vocabulary.log" unival train-vocab --table "$data/train.jsonl" --column caption --size "$vocabulary_size" --out "$data/vocab"
+quietly "$OUT/vocabulary.log" unival train-vocab --table "$data/train.jsonl" --column caption --text "$prompt" --size "$vocabulary_size" --out "$data/vocab"
 
 say "Step 3 of 5: training for $minutes minutes; progress in $log"
 mkdir -p "$model"
 rm -f "$model"/checkpoint*.pt "$log" # of an earlier run: this one starts anew
-hours="$(python -c "import sys; print(float(sys.argv[1]) / 60)" "$minutes")"
-quietly "$OUT/train.log" fairseq-train "$data" "${task_flags[@]}" "${training_flags[@]}" --seed "$seed" --stop-time-hours "$hours" \
-  --best-checkpoint-metric cider --maximize-best-checkpoint-metric --no-epoch-checkpoints \
-  --save-dir "$model" --log-format json --log-file "$log" >"$OUT/train.out"
+
+# run_training ARGUMENTS: fairseq-train with everything that does not change; its output goes to train.log.
+run_training() {
+  fairseq-train "$data" "${task_flags[@]}" "${training_flags[@]}" --seed "$seed" --log-format json "$@" >"$OUT/train.log" 2>&1 ||
+    { tail -n 25 "$OUT/train.log" >&2; die "training failed; the whole output is in $OUT/train.log"; }
+}
+
+# The learning rate falls to zero over the whole run, so the number of updates must be known: time a few first.
+rm -f "$OUT/timing.jsonl"
+run_training --lr-scheduler fixed --max-update 14 --no-save --disable-validation --log-interval 2 --log-file "$OUT/timing.jsonl"
+updates="$(python - "$OUT/timing.jsonl" "$minutes" <<'PYTHON'
+import json
+import sys
+
+lines = [json.loads(line[line.index("{") :]) for line in open(sys.argv[1]) if '"ups"' in line]
+seconds = sorted(2 / float(line["ups"]) / 2 for line in lines[2:])  # per update, without the first, slow ones
+print(max(20, int(float(sys.argv[2]) * 60 * 0.93 / seconds[len(seconds) // 2])))  # the rest is for start and validation
+PYTHON
+)"
+[ "$warmup" -lt "$updates" ] || warmup=$((updates / 4))
+say "  $updates updates of 64 pictures"
+run_training --lr-scheduler polynomial_decay --total-num-update "$updates" --max-update "$updates" --warmup-updates "$warmup" \
+  --stop-time-hours "$(python -c "import sys; print(float(sys.argv[1]) / 60)" "$minutes")" \
+  --validate-interval-updates "$(((updates + 2) / 3))" --save-interval-updates "$(((updates + 2) / 3))" --keep-interval-updates 1 \
+  --validate-interval 1000 --save-interval 1000 --best-checkpoint-metric cider --maximize-best-checkpoint-metric \
+  --no-epoch-checkpoints --save-dir "$model" --log-file "$log"
 checkpoint="$model/checkpoint_best.pt"
 [ -f "$checkpoint" ] || die "training ended without $checkpoint; see $OUT/train.log"
 

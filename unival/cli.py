@@ -5,9 +5,12 @@ A UserError is printed as one line with exit code 1; ``--traceback`` shows where
 
 import argparse
 import importlib
+import logging
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from unival.errors import UserError
 
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((argument for argument in arguments if argument in COMMANDS or argument in FAIRSEQ), None)
     show = "--traceback" in arguments
+    set_up_logging(stream=sys.stdout if command in FAIRSEQ else sys.stderr)
     try:
         if command in FAIRSEQ:
             rest = [argument for argument in arguments if argument != "--traceback"]
@@ -56,6 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"unival: error: {one_line(error)}\n")
         return 1
+
+
+def set_up_logging(stream: TextIO) -> None:
+    """fairseq's format at level INFO (LOGLEVEL changes it); importing fairseq alone would leave the root logger at DEBUG."""
+    logging.basicConfig(
+        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=os.environ.get("LOGLEVEL", "INFO").upper(),
+        stream=stream,
+        force=True,
+    )
 
 
 def run_fairseq(module: str, arguments: Sequence[str]) -> int:

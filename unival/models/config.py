@@ -57,6 +57,16 @@ class UnivalConfig(FairseqDataclass):
     freeze_batchnorm: bool = field(
         default=False, metadata={"help": "do not train batch norms: neither their scales nor their statistics"}
     )
+    init_std: float = field(
+        default=0.02, metadata={"help": "deviation of the initial weights of linear layers and embeddings"}
+    )
+    autocast_bf16: bool = field(
+        default=False,
+        metadata={
+            "help": "in training, compute matmuls and convolutions in bfloat16 (weights stay float32); twice as fast on CPUs "
+            "with avx512_bf16 or AMX. Evaluation is not affected"
+        },
+    )
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
     )

@@ -1,9 +1,10 @@
 """Registration of the model and its sizes."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
-from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
 from unival.checkpoints.published import is_published, rename_published
@@ -23,6 +24,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "decoder_layers": 2,
         "decoder_attention_heads": 4,
         "image_backbone": "resnet10",
+        "image_backbone_stages": 3,  # 6 x 6 patches of a 96-pixel image
+        "init_std": 0.08,  # about width ** -0.5: with BERT's 0.02 such a narrow model learns to look much later
     },
     "unival_base": {},
     "unival_large": {
@@ -45,8 +48,8 @@ class UnivalModel(FairseqEncoderDecoderModel):
     def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
         super().__init__(encoder, decoder)
         self.cfg = cfg
-        encoder.apply(init_bert_params_outside_backbones(encoder))
-        decoder.apply(init_bert_params)
+        backbones = [module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()]
+        initialise(self, cfg.init_std, skip=backbones)
         if cfg.freeze_token_embeddings:
             encoder.embed_tokens.weight.requires_grad_(False)
 
@@ -72,8 +75,10 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return_all_hiddens: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits ``b x t x v`` of the target given the source; arguments as in the encoder's and decoder's ``forward``."""
-        encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
-        return self.decoder(prev_output_tokens, encoder_out, code_masks, return_all_hiddens=return_all_hiddens)
+        autocast = self.training and self.cfg.autocast_bf16
+        with torch.autocast(src_tokens.device.type, torch.bfloat16, enabled=autocast):
+            encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
+            return self.decoder(prev_output_tokens, encoder_out, code_masks, return_all_hiddens=return_all_hiddens)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Accept the published key names (see ``unival.checkpoints.published``)."""
@@ -119,15 +124,15 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return self.encoder.max_positions(), self.decoder.max_positions()
 
 
-def init_bert_params_outside_backbones(encoder: UnivalEncoder) -> Any:
-    """BERT's initialisation, N(0, 0.02), for everything but the backbones, which have an initialisation of their own."""
-    inside = {module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()}
-
-    def init(module: nn.Module) -> None:
-        if module not in inside:
-            init_bert_params(module)
-
-    return init
+def initialise(model: nn.Module, std: float, skip: Iterable[nn.Module] = ()) -> None:
+    """BERT's initialisation: weights of linear layers and embeddings N(0, std), biases 0.  ``skip``: modules that have their own."""
+    skipped = set(skip)
+    for module in model.modules():
+        if module in skipped or not isinstance(module, nn.Linear | nn.Embedding):
+            continue
+        nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
 
 
 def _register(name: str, sizes: dict[str, Any]) -> None:

@@ -1,0 +1,112 @@
+"""Tasks: tables by split, settings taken from a checkpoint, beginnings that are given."""
+
+from argparse import Namespace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests import tiny
+from unival.data.rows import RowTable
+from unival.errors import UserError
+from unival.tasks.base import SymbolDecoder, UnivalTask, find_table
+from unival.tasks.caption import CaptionTask
+from unival.tasks.config import UnivalTaskConfig
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+def config(**options):
+    return OmegaConf.structured(UnivalTaskConfig(**{"data": "nowhere", "seed": 1, **options}))
+
+
+def task(vocab, cls=CaptionTask, **options):
+    return cls(config(**options), vocab)
+
+
+def test_tables_of_a_folder_and_by_name(tmp_path):
+    for name in ("train.jsonl", "valid.tsv", "test.jsonl", "test.tsv"):
+        (tmp_path / name).write_text("x\n")
+    assert find_table(str(tmp_path), "train").name == "train.jsonl"
+    assert find_table(str(tmp_path), "valid").name == "valid.tsv"
+    with pytest.raises(UserError, match="both test.jsonl and test.tsv"):
+        find_table(str(tmp_path), "test")
+    with pytest.raises(UserError, match=r"'dev'.*test.jsonl, test.tsv, train.jsonl, valid.tsv"):
+        find_table(str(tmp_path), "dev")
+    pair = f"{tmp_path / 'train.jsonl'},{tmp_path / 'valid.tsv'}"
+    assert [find_table(pair, split).name for split in ("train", "valid", "test")] == ["train.jsonl", "valid.tsv", "valid.tsv"]
+    with pytest.raises(UserError, match="TRAIN,VALID"):
+        find_table(pair + ",third", "train")
+
+
+def test_published_tsv_layout(tmp_path, vocab):
+    path = tmp_path / "train.tsv"
+    path.write_text("7\timg7\ta red square\tobjects\timage.jpg\n")
+    table = task(vocab).open_table(path)
+    assert table[0] == {"id": "7", "image": "image.jpg", "caption": "a red square"}
+
+
+def test_image_size_comes_from_the_checkpoint_unless_given(vocab, caplog):
+    saved = config(patch_image_size=96)
+    open_task, fixed_task = task(vocab), task(vocab, patch_image_size=128)
+    assert open_task.media_options().patch_image_size == 384
+    open_task.adopt(saved)
+    assert open_task.media_options().patch_image_size == 96
+    fixed_task.adopt(saved)
+    assert fixed_task.media_options().patch_image_size == 128
+    assert "128" in caplog.text and "96" in caplog.text
+    with pytest.raises(UserError, match="imagenet-mean-and-std"):
+        task(vocab, imagenet_mean_and_std=True).adopt(saved)
+
+
+def test_the_instruction_comes_from_the_checkpoint_unless_given(vocab):
+    trained = "[IMAGE:image] say what -> [TEXT:caption]"
+    plain = task(vocab)
+    plain.adopt(config(instruction=trained))
+    assert plain.instruction_text == trained
+    own = task(vocab, instruction="[TEXT:q] -> [TEXT:a]")
+    own.adopt(config(instruction=trained))
+    assert own.instruction_text == "[TEXT:q] -> [TEXT:a]"
+    with pytest.raises(UserError, match="--instruction"):
+        task(vocab, UnivalTask)
+
+
+def test_another_vocabulary_is_refused(vocab, tmp_path):
+    other = tiny.vocabulary(tmp_path, num_codes=3)
+    with pytest.raises(UserError, match="another vocabulary"):
+        task(vocab).load_state_dict(task(other).state_dict())
+    task(vocab).load_state_dict(task(vocab).state_dict())
+
+
+def test_generation_options(vocab):
+    assert vars(task(vocab, eval_args='{"beam": 2}').generation_options())["beam"] == 2
+    for text in ("beam 2", "[1]"):
+        with pytest.raises(UserError, match="--eval-args"):
+            task(vocab, eval_args=text).generation_options()
+
+
+def test_symbols_are_printed_as_text(vocab):
+    decoder = SymbolDecoder(vocab)
+    assert decoder.decode(decoder.encode(" a red square")) == "a red square"
+
+
+def test_given_beginnings_are_forced_and_not_part_of_the_answer(vocab):
+    own = task(vocab, UnivalTask, instruction="[TEXT:q] -> say [TEXT:q,no_loss]: [TEXT:a]")
+    rows = [{"q": "a red square", "a": ""}, {"q": "blue", "a": ""}]
+    dataset = own.build_dataset(RowTable(rows), with_target=False)
+    model = tiny.model(vocab)
+    generator = own.build_generator([model], Namespace(beam=2, max_len_b=30))
+    sample = dataset.collater([dataset[0], dataset[1]])
+    together = own.inference_step(generator, [model], sample)
+    for row, beams in enumerate(together):
+        alone_sample = dataset.collater([dataset[row]])
+        alone = own.inference_step(generator, [model], alone_sample)[0]
+        assert torch.equal(beams[0]["tokens"], alone[0]["tokens"])
+        assert len(beams[0]["tokens"]) == len(beams[0]["positional_scores"])
+        forced = model.get_normalized_probs(  # the score of the answer's first token, given the beginning
+            model(alone_sample["net_input"]["src_tokens"], None, alone_sample["net_input"]["prev_output_tokens"]), log_probs=True
+        )
+        assert beams[0]["positional_scores"][0].item() == pytest.approx(forced[0, -1, beams[0]["tokens"][0]].item(), abs=1e-4)

@@ -1,0 +1,142 @@
+"""What bad input gets: one line that names the thing and the alternatives, exit code 1, no traceback."""
+
+import json
+import shutil
+
+import pytest
+
+from tests import runs, tiny
+from unival.cli import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    tiny.write_table(folder, rows=4, name="train.jsonl")
+    tiny.write_table(folder, rows=2, name="valid.jsonl", seed=1)
+    tiny.vocabulary(folder / "vocab", num_codes=0, num_bins=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    assert runs.train(data, out, "--batch-size", "4", "--max-update", "1", "--disable-validation") == 0
+    return out / "checkpoint_last.pt"
+
+
+@pytest.fixture
+def own_data(data, tmp_path):
+    """A copy that a test may break."""
+    return shutil.copytree(data, tmp_path / "data")
+
+
+def error_of(capsys, *arguments):
+    """Run a command that must fail; returns its one line."""
+    assert main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    last = captured.err[captured.err.rindex("unival: error: ") :]
+    assert "Traceback" not in last
+    return last
+
+
+def train_error(capsys, data, tmp_path, *flags):
+    return error_of(capsys, "train", *runs.train_flags(data, tmp_path / "out", "--batch-size", "2", "--max-update", "1", *flags))
+
+
+def test_wrong_column(capsys, data, tmp_path):
+    line = train_error(capsys, data, tmp_path, "--instruction", "[IMAGE:image] what? -> [TEXT:captoin]")
+    assert "'captoin'" in line and "caption" in line and "^" in line
+
+
+@pytest.mark.parametrize(
+    ("instruction", "named"),
+    [
+        ("[IMAG:image] what? -> [TEXT:caption]", ["IMAG", "IMAGE"]),
+        ("[VIDEO:image] what? -> [TEXT:caption]", ["VIDEO", "TEXT, IMAGE"]),
+        ("[IMAGE:image] what? -> [TEXT:caption,max_lenght=3]", ["max_lenght", "max_length"]),
+        ("[IMAGE:image] what?", ["->"]),
+    ],
+)
+def test_wrong_instruction(capsys, data, tmp_path, instruction, named):
+    line = train_error(capsys, data, tmp_path, "--instruction", instruction)
+    assert all(name in line for name in named), line
+
+
+def test_no_batch_size(capsys, data, tmp_path):
+    line = error_of(capsys, "train", *runs.train_flags(data, tmp_path, "--max-tokens", "4096", "--max-update", "1"))
+    assert "--batch-size" in line
+
+
+def test_unknown_split_folder_and_metric(capsys, data, tmp_path):
+    assert "train.jsonl, valid.jsonl" in train_error(capsys, data, tmp_path, "--train-subset", "trian")
+    assert "nowhere" in train_error(capsys, tmp_path / "nowhere", tmp_path)
+    line = train_error(capsys, data, tmp_path, "--eval-metrics", "cidre")
+    assert "'cidre'" in line and "cider" in line
+    assert "--eval-args" in train_error(capsys, data, tmp_path, "--eval-args", "{beam: 5}")
+
+
+def test_empty_table(capsys, own_data, tmp_path):
+    (own_data / "train.jsonl").write_text("")
+    line = train_error(capsys, own_data, tmp_path)
+    assert "train.jsonl" in line and "no rows" in line
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_truncated_image(capsys, own_data, tmp_path, workers):
+    for image in (own_data / "images").glob("train*.png"):
+        image.write_bytes(image.read_bytes()[:300])
+    line = train_error(capsys, own_data, tmp_path, "--num-workers", workers)
+    assert "train.jsonl, row" in line and "column 'image'" in line and "cannot decode" in line
+    assert len(line.strip().splitlines()) == 1
+
+
+def test_broken_rows_can_be_skipped_and_are_counted(own_data, tmp_path):
+    image = own_data / "images" / "train.jsonl-2.png"
+    image.write_bytes(b"nothing")
+    out = tmp_path / "out"
+    assert runs.train(own_data, out, "--batch-size", "4", "--max-update", "1", "--disable-validation", "--on-bad-sample", "skip") == 0
+    assert float(runs.log_lines(out, "train_num_skipped")[-1]["train_num_skipped"]) == 1
+
+
+def test_long_captions_are_counted(own_data, tmp_path):
+    rows = [json.loads(line) for line in (own_data / "train.jsonl").read_text().splitlines()]
+    rows[0]["caption"] = "red " * 50
+    (own_data / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    out = tmp_path / "out"
+    assert runs.train(own_data, out, "--batch-size", "4", "--max-update", "1", "--disable-validation") == 0
+    assert float(runs.log_lines(out, "train_num_truncated")[-1]["train_num_truncated"]) == 1
+
+
+def test_vocabulary_of_another_run(capsys, own_data, checkpoint, tmp_path):
+    shutil.rmtree(own_data / "vocab")
+    from unival.vocab import train_vocabulary
+
+    train_vocabulary([" something else entirely", " with other words"] * 4, 300, own_data / "vocab")
+    line = error_of(
+        capsys, "generate", own_data, *runs.TASK, *runs.CPU, "--path", checkpoint, "--gen-subset", "valid", "--batch-size", "2"
+    )
+    assert "another vocabulary" in line and "--vocab-dir" in line
+
+
+def test_checkpoint_of_another_architecture(capsys, data, checkpoint, tmp_path):
+    line = train_error(capsys, data, tmp_path, "--restore-file", str(checkpoint), "--encoder-embed-dim", "64")
+    assert "does not fit" in line and "encoder.embed_tokens.weight" in line and "64" in line
+    line = train_error(capsys, data, tmp_path, "--restore-file", str(checkpoint), "--encoder-layers", "3")
+    assert "missing encoder.layers.2" in line
+
+
+def test_files_that_are_no_checkpoint(capsys, data, tmp_path):
+    assert "no such checkpoint" in error_of(capsys, "run", "--path", tmp_path / "none.pt", "a.png")
+
+
+def test_run_names_missing_files(capsys, data, checkpoint):
+    line = error_of(capsys, "run", "--path", checkpoint, "nowhere.png")
+    assert "nowhere.png" in line or "row 0, column 'image'" in line
+
+
+def test_run_describes_images(capsys, data, checkpoint):
+    images = sorted(str(path) for path in (data / "images").glob("valid*.png"))
+    assert main(["run", "--path", str(checkpoint), *images]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines() if "\t" in line]
+    assert [line[0] for line in lines] == images

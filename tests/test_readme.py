@@ -1,0 +1,96 @@
+"""The README's own code blocks, run as they stand on tiny data."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests import runs, tiny
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALL = "--num-codes 0 --num-bins 0 --cpu --num-workers 0"  # argparse: the last one wins
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working directory as after the quickstart: data, a vocabulary, a trained model."""
+    folder = tmp_path_factory.mktemp("readme")
+    data = folder / "quickstart" / "data"
+    data.mkdir(parents=True)
+    for seed, split in enumerate(("train", "valid", "test")):
+        tiny.write_table(data, rows=4, name=f"{split}.jsonl", seed=seed)
+    (data / "images" / "test").mkdir()
+    (data / "images" / "test.jsonl-0.png").rename(data / "images" / "test" / "000000.jpg")
+    table = (data / "test.jsonl").read_text().replace("images/test.jsonl-0.png", "images/test/000000.jpg")
+    (data / "test.jsonl").write_text(table)
+    tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
+    assert runs.train(data, folder / "quickstart" / "model", "--batch-size", "4", "--max-update", "1") == 0
+    return folder
+
+
+def shell(command: str, folder: pathlib.Path) -> str:
+    """Run a command in a shell with this interpreter's scripts first; it must succeed."""
+    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    return result.stdout
+
+
+def with_paths(command: str) -> str:
+    """The placeholders filled in."""
+    for name, path in (("VOCABULARY", "quickstart/data/vocab"), ("DATA", "quickstart/data"), ("OUT", "out")):
+        command = re.sub(rf"\b{name}\b", path, command)
+    return command.replace("--user-dir unival", f"--user-dir {ROOT / 'unival'}")
+
+
+@pytest.mark.slow
+def test_training_generating_and_scoring(place):
+    block = next(block for block in blocks("bash") if "fairseq-train" in block)
+    commands = re.findall(r"^\S.*?(?<!\\)$", block, flags=re.S | re.M)
+    assert [command.split()[0] for command in commands] == ["fairseq-train", "fairseq-generate", "unival"]
+    smaller = f"{SMALL} --arch unival_tiny --patch-image-size 32 --batch-size 2 --max-update 2"
+    shell(f"mkdir -p out; {with_paths(commands[0])} {smaller}", place)
+    shell(f"{with_paths(commands[1])} {SMALL}", place)
+    assert "cider" in shell(with_paths(commands[2]), place).lower()
+
+
+def test_running_a_trained_model(place):
+    block = next(block for block in blocks("bash") if "unival run" in block)
+    assert "quickstart/data/images/test/000000.jpg\t" in shell(block, place)
+
+
+def test_the_python_api(place, monkeypatch):
+    monkeypatch.chdir(place)
+    (block,) = blocks("python")
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)  # the README's own lines
+    assert names["model"].caption(["quickstart/data/images/test/000000.jpg"])
+
+
+def test_the_small_vocabulary(place):
+    (command,) = re.findall(r"`(unival train-vocab [^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    shell(with_paths(command).replace("quickstart/data/vocab", "small-vocabulary"), place)
+    assert (place / "small-vocabulary" / "dict.txt").is_file()
+
+
+def test_another_task(place):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (flags,) = re.findall(r"`(--task unival --instruction [^`]*)`", text)
+    data = place / "colours"
+    path = tiny.write_table(data, rows=4, name="train.jsonl")
+    lines = [line.replace('"image"', '"photo"').replace('"caption"', '"answer"')[:-1] + ', "thing": "square"}' for line in path.read_text().splitlines()]
+    for split in ("train", "valid"):
+        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    command = f"unival train {data} {flags} --vocab-dir quickstart/data/vocab --arch unival_tiny --criterion unival_label_smoothed {SMALL}"
+    log = shell(f"{command} --patch-image-size 32 --batch-size 2 --max-update 1 --optimizer adam --lr 1e-3 --no-save", place)
+    assert "exact_match" in log

@@ -1,0 +1,153 @@
+"""From a table to a trained, resumed, evaluated model, through fairseq's own commands."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+import torch
+
+from tests import runs, tiny
+from unival.data.table import open_table
+from unival.hub import from_checkpoint
+from unival.metrics.score import evaluate, read_generated
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twelve training rows, seven validation rows, a vocabulary."""
+    folder = tmp_path_factory.mktemp("data")
+    tiny.write_table(folder, rows=12, name="train.jsonl")
+    tiny.write_table(folder, rows=7, name="valid.jsonl", seed=1)
+    tiny.vocabulary(folder / "vocab", num_codes=0, num_bins=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A run of nine updates over three epochs with validation after each epoch."""
+    out = tmp_path_factory.mktemp("trained")
+    assert runs.train(data, out, "--batch-size", "4", "--max-update", "9") == 0
+    return out
+
+
+def state(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_equal(a, b, where=""):
+    """The same nested structure with the same bits."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+def test_checkpoints_load_with_weights_only(trained):
+    checkpoint = state(trained / "checkpoint_last.pt")
+    assert checkpoint["task_state"]["vocabulary_files"].keys() == {"encoder.json", "vocab.bpe", "dict.txt"}
+    assert checkpoint["optimizer_history"][-1]["num_updates"] == 9
+
+
+def test_the_best_checkpoint_is_the_one_of_highest_cider(trained):
+    scores = [float(line["valid_cider"]) for line in runs.log_lines(trained, "valid_cider")]
+    assert len(scores) == 3
+    best = state(trained / "checkpoint_best.pt")
+    assert best["extra_state"]["val_loss"] == pytest.approx(max(scores), abs=1e-3)
+    assert best["extra_state"]["best"] == pytest.approx(max(scores), abs=1e-3)
+
+
+@pytest.mark.parametrize("stop", [4, 6], ids=["within an epoch", "between epochs"])
+def test_a_resumed_run_equals_the_uninterrupted_one(data, trained, tmp_path, stop):
+    """Dropout, stochastic depth, drawn captions, shuffling, Adam, schedule: every bit, after stopping at an update."""
+    flags = ("--batch-size", "4", "--disable-validation")
+    assert runs.train(data, tmp_path, *flags, "--max-update", str(stop)) == 0
+    assert state(tmp_path / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == stop
+    assert runs.train(data, tmp_path, *flags, "--max-update", "9") == 0
+    whole, resumed = state(trained / "checkpoint_last.pt"), state(tmp_path / "checkpoint_last.pt")
+    assert_equal(whole["model"], resumed["model"])
+    assert_equal(whole["last_optimizer_state"], resumed["last_optimizer_state"])
+
+
+def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_path):
+    """Validation, fairseq-generate + score (another batch size), and the Python API (one row at a time)."""
+    validated = runs.log_lines(trained, "valid_cider")[-1]
+    generated = read_generated(runs.generate(data, trained / "checkpoint_last.pt", tmp_path))
+    table = open_table(data / "valid.jsonl")
+    references = {i: table[i]["caption"] for i in range(len(table))}
+    scores = evaluate({i: text for i, (text, _) in generated.items()}, references, ["cider", "bleu", "rouge_l"])
+    model = from_checkpoint(trained / "checkpoint_last.pt")
+    images = [str(data / table[i]["image"]) for i in range(len(table))]
+    assert model.caption(images) == [generated[i][0] for i in range(len(table))]
+    outputs = [model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", {"image": image})[0] for image in images]
+    for i, output in enumerate(outputs):
+        assert output.text == generated[i][0]
+        assert output.score * 1.4426950408889634 == pytest.approx(generated[i][1], abs=1e-4)  # fairseq prints base 2
+    for name, score in scores.items():
+        assert float(validated[f"valid_{name}"]) == pytest.approx(score, abs=1e-3), name  # logged with three decimals
+
+
+def test_learning_is_possible(data, tmp_path):
+    """A few rows are learned by heart: the loss falls far below its start."""
+    assert runs.train(data, tmp_path, "--batch-size", "12", "--max-update", "60", "--disable-validation", "--lr", "5e-3") == 0
+    losses = [float(line["loss"]) for line in runs.log_lines(tmp_path, "gnorm")]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def two_processes(data, out):
+    """Two ranks on this machine; returns when both have ended well."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    distributed = ["--distributed-world-size", "2", "--distributed-backend", "gloo", "--distributed-no-spawn", "--ddp-backend", "legacy_ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    processes = []
+    for rank in range(2):
+        address = ["--distributed-init-method", f"tcp://127.0.0.1:{port}", "--distributed-rank", str(rank)]
+        command = [runs.python(), "-m", "unival.cli", "train", *runs.train_flags(data, out, *SAME, "--batch-size", "6", *distributed, *address)]
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
+
+
+# Full batches, no randomness within the model, plain gradient descent: differences would show undamped.
+SAME = [
+    *("--max-epoch", "3", "--freeze-batchnorm", "--dropout", "0", "--encoder-drop-path-rate", "0", "--decoder-drop-path-rate", "0"),
+    *("--optimizer", "sgd", "--momentum", "0", "--lr", "0.05", "--clip-norm", "0", "--lr-scheduler", "fixed"),
+]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
+    alone, both = tmp_path / "one", tmp_path / "two"
+    both.mkdir()
+    assert runs.train(data, alone, *SAME, "--batch-size", "12") == 0
+    two_processes(data, both)
+    one, two = state(alone / "checkpoint_last.pt"), state(both / "checkpoint_last.pt")
+    initial = tiny_initial(data, tmp_path)
+    moved = 0.0
+    for key, value in one["model"].items():
+        torch.testing.assert_close(two["model"][key], value, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+        moved = max(moved, float((value - initial[key]).abs().max()))
+    assert moved > 1e-3  # the comparison is not between two untrained models
+    for key in ("valid_cider", "valid_loss", "valid_bleu4"):
+        a, b = runs.log_lines(alone, key)[-1][key], runs.log_lines(both, key)[-1][key]
+        assert float(a) == pytest.approx(float(b), abs=2e-3), key
+
+
+def tiny_initial(data, folder):
+    """The weights that such a run starts from: one update at learning rate 0."""
+    out = folder / "initial"
+    flags = [flag if flag != "0.05" else "0.0" for flag in SAME]
+    assert runs.train(data, out, *flags, "--batch-size", "12", "--max-update", "1", "--disable-validation") == 0
+    return state(out / "checkpoint_last.pt")["model"]
