@@ -8,7 +8,16 @@ from typing import Any
 from unival.cli import main
 
 MODEL = [
-    *("--arch", "unival_tiny", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64", "--decoder-ffn-embed-dim", "64"),
+    *(
+        "--arch",
+        "unival_tiny",
+        "--encoder-embed-dim",
+        "32",
+        "--encoder-ffn-embed-dim",
+        "64",
+        "--decoder-ffn-embed-dim",
+        "64",
+    ),
     *("--encoder-attention-heads", "2", "--decoder-attention-heads", "2", "--image-backbone", "resnet10"),
 ]
 TASK = ["--task", "unival_caption", "--num-codes", "0", "--num-bins", "0"]
@@ -36,12 +45,26 @@ def train(data: pathlib.Path, out: pathlib.Path, *flags: str) -> int:
     return main(["train", *train_flags(data, out, *flags)])
 
 
-def generate(data: pathlib.Path, checkpoint: pathlib.Path, out: pathlib.Path, split: str = "valid", *flags: str) -> pathlib.Path:
+def generate(
+    data: pathlib.Path, checkpoint: pathlib.Path, out: pathlib.Path, split: str = "valid", *flags: str
+) -> pathlib.Path:
     """Generate for a split with the task's own generation options; returns the output file."""
     code = main(
         [
             *("generate", str(data), *TASK, *CPU, "--path", str(checkpoint), "--gen-subset", split),
-            *("--beam", "5", "--max-len-b", "22", "--no-repeat-ngram-size", "3", "--batch-size", "3", "--results-path", str(out), *flags),
+            *(
+                "--beam",
+                "5",
+                "--max-len-b",
+                "22",
+                "--no-repeat-ngram-size",
+                "3",
+                "--batch-size",
+                "3",
+                "--results-path",
+                str(out),
+                *flags,
+            ),
         ]
     )
     assert code == 0

@@ -41,7 +41,9 @@ def error_of(capsys, *arguments):
 
 
 def train_error(capsys, data, tmp_path, *flags):
-    return error_of(capsys, "train", *runs.train_flags(data, tmp_path / "out", "--batch-size", "2", "--max-update", "1", *flags))
+    return error_of(
+        capsys, "train", *runs.train_flags(data, tmp_path / "out", "--batch-size", "2", "--max-update", "1", *flags)
+    )
 
 
 def test_wrong_column(capsys, data, tmp_path):
@@ -95,7 +97,12 @@ def test_broken_rows_can_be_skipped_and_are_counted(own_data, tmp_path):
     image = own_data / "images" / "train.jsonl-2.png"
     image.write_bytes(b"nothing")
     out = tmp_path / "out"
-    assert runs.train(own_data, out, "--batch-size", "4", "--max-update", "1", "--disable-validation", "--on-bad-sample", "skip") == 0
+    assert (
+        runs.train(
+            own_data, out, "--batch-size", "4", "--max-update", "1", "--disable-validation", "--on-bad-sample", "skip"
+        )
+        == 0
+    )
     assert float(runs.log_lines(out, "train_num_skipped")[-1]["train_num_skipped"]) == 1
 
 
@@ -114,7 +121,17 @@ def test_vocabulary_of_another_run(capsys, own_data, checkpoint, tmp_path):
 
     train_vocabulary([" something else entirely", " with other words"] * 4, 300, own_data / "vocab")
     line = error_of(
-        capsys, "generate", own_data, *runs.TASK, *runs.CPU, "--path", checkpoint, "--gen-subset", "valid", "--batch-size", "2"
+        capsys,
+        "generate",
+        own_data,
+        *runs.TASK,
+        *runs.CPU,
+        "--path",
+        checkpoint,
+        "--gen-subset",
+        "valid",
+        "--batch-size",
+        "2",
     )
     assert "another vocabulary" in line and "--vocab-dir" in line
 

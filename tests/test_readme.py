@@ -40,7 +40,12 @@ def shell(command: str, folder: pathlib.Path) -> str:
     """Run a command in a shell with this interpreter's scripts first; it must succeed."""
     path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=600
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     return result.stdout
@@ -88,9 +93,14 @@ def test_another_task(place):
     (flags,) = re.findall(r"`(--task unival --instruction [^`]*)`", text)
     data = place / "colours"
     path = tiny.write_table(data, rows=4, name="train.jsonl")
-    lines = [line.replace('"image"', '"photo"').replace('"caption"', '"answer"')[:-1] + ', "thing": "square"}' for line in path.read_text().splitlines()]
+    lines = [
+        line.replace('"image"', '"photo"').replace('"caption"', '"answer"')[:-1] + ', "thing": "square"}'
+        for line in path.read_text().splitlines()
+    ]
     for split in ("train", "valid"):
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     command = f"unival train {data} {flags} --vocab-dir quickstart/data/vocab --arch unival_tiny --criterion unival_label_smoothed {SMALL}"
-    log = shell(f"{command} --patch-image-size 32 --batch-size 2 --max-update 1 --optimizer adam --lr 1e-3 --no-save", place)
+    log = shell(
+        f"{command} --patch-image-size 32 --batch-size 2 --max-update 1 --optimizer adam --lr 1e-3 --no-save", place
+    )
     assert "exact_match" in log

@@ -88,7 +88,10 @@ def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_
     model = from_checkpoint(trained / "checkpoint_last.pt")
     images = [str(data / table[i]["image"]) for i in range(len(table))]
     assert model.caption(images) == [generated[i][0] for i in range(len(table))]
-    outputs = [model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", {"image": image})[0] for image in images]
+    outputs = [
+        model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", {"image": image})[0]
+        for image in images
+    ]
     for i, output in enumerate(outputs):
         assert output.text == generated[i][0]
         assert output.score * 1.4426950408889634 == pytest.approx(generated[i][1], abs=1e-4)  # fairseq prints base 2
@@ -98,7 +101,10 @@ def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_
 
 def test_learning_is_possible(data, tmp_path):
     """A few rows are learned by heart: the loss falls far below its start."""
-    assert runs.train(data, tmp_path, "--batch-size", "12", "--max-update", "60", "--disable-validation", "--lr", "5e-3") == 0
+    assert (
+        runs.train(data, tmp_path, "--batch-size", "12", "--max-update", "60", "--disable-validation", "--lr", "5e-3")
+        == 0
+    )
     losses = [float(line["loss"]) for line in runs.log_lines(tmp_path, "gnorm")]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -108,13 +114,29 @@ def two_processes(data, out):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    distributed = ["--distributed-world-size", "2", "--distributed-backend", "gloo", "--distributed-no-spawn", "--ddp-backend", "legacy_ddp"]
+    distributed = [
+        "--distributed-world-size",
+        "2",
+        "--distributed-backend",
+        "gloo",
+        "--distributed-no-spawn",
+        "--ddp-backend",
+        "legacy_ddp",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = []
     for rank in range(2):
         address = ["--distributed-init-method", f"tcp://127.0.0.1:{port}", "--distributed-rank", str(rank)]
-        command = [runs.python(), "-m", "unival.cli", "train", *runs.train_flags(data, out, *SAME, "--batch-size", "6", *distributed, *address)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        command = [
+            runs.python(),
+            "-m",
+            "unival.cli",
+            "train",
+            *runs.train_flags(data, out, *SAME, "--batch-size", "6", *distributed, *address),
+        ]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
     for process in processes:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output[-3000:]
@@ -122,7 +144,17 @@ def two_processes(data, out):
 
 # Full batches, no randomness within the model, plain gradient descent: differences would show undamped.
 SAME = [
-    *("--max-epoch", "3", "--freeze-batchnorm", "--dropout", "0", "--encoder-drop-path-rate", "0", "--decoder-drop-path-rate", "0"),
+    *(
+        "--max-epoch",
+        "3",
+        "--freeze-batchnorm",
+        "--dropout",
+        "0",
+        "--encoder-drop-path-rate",
+        "0",
+        "--decoder-drop-path-rate",
+        "0",
+    ),
     *("--optimizer", "sgd", "--momentum", "0", "--lr", "0.05", "--clip-norm", "0", "--lr-scheduler", "fixed"),
 ]
 
@@ -137,7 +169,9 @@ def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
     initial = tiny_initial(data, tmp_path)
     moved = 0.0
     for key, value in one["model"].items():
-        torch.testing.assert_close(two["model"][key], value, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            two["model"][key], value, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}"
+        )
         moved = max(moved, float((value - initial[key]).abs().max()))
     assert moved > 1e-3  # the comparison is not between two untrained models
     for key in ("valid_cider", "valid_loss", "valid_bleu4"):

@@ -23,12 +23,16 @@ def base_model():
     while len(dictionary) < 59457:
         dictionary.add_symbol(f"s{len(dictionary)}")
     with torch.device("meta"):
-        return UnivalModel.build_model(OmegaConf.structured(UnivalConfig()), SimpleNamespace(source_dictionary=dictionary))
+        return UnivalModel.build_model(
+            OmegaConf.structured(UnivalConfig()), SimpleNamespace(source_dictionary=dictionary)
+        )
 
 
 def test_all_published_keys_of_the_base_model_fit(shared):
     published = json.loads((shared / "reference" / "base_state_dict_shapes.json").read_text())
-    state = {key: torch.empty(info["shape"], device="meta") for key, info in published.items() if not key.startswith(NOT_YET)}
+    state = {
+        key: torch.empty(info["shape"], device="meta") for key, info in published.items() if not key.startswith(NOT_YET)
+    }
     assert is_published(state)
     rename_published(state)
     ours = {key: tuple(value.shape) for key, value in base_model().state_dict().items()}

@@ -37,7 +37,11 @@ def test_tables_of_a_folder_and_by_name(tmp_path):
     with pytest.raises(UserError, match=r"'dev'.*test.jsonl, test.tsv, train.jsonl, valid.tsv"):
         find_table(str(tmp_path), "dev")
     pair = f"{tmp_path / 'train.jsonl'},{tmp_path / 'valid.tsv'}"
-    assert [find_table(pair, split).name for split in ("train", "valid", "test")] == ["train.jsonl", "valid.tsv", "valid.tsv"]
+    assert [find_table(pair, split).name for split in ("train", "valid", "test")] == [
+        "train.jsonl",
+        "valid.tsv",
+        "valid.tsv",
+    ]
     with pytest.raises(UserError, match="TRAIN,VALID"):
         find_table(pair + ",third", "train")
 
@@ -107,6 +111,9 @@ def test_given_beginnings_are_forced_and_not_part_of_the_answer(vocab):
         assert torch.equal(beams[0]["tokens"], alone[0]["tokens"])
         assert len(beams[0]["tokens"]) == len(beams[0]["positional_scores"])
         forced = model.get_normalized_probs(  # the score of the answer's first token, given the beginning
-            model(alone_sample["net_input"]["src_tokens"], None, alone_sample["net_input"]["prev_output_tokens"]), log_probs=True
+            model(alone_sample["net_input"]["src_tokens"], None, alone_sample["net_input"]["prev_output_tokens"]),
+            log_probs=True,
         )
-        assert beams[0]["positional_scores"][0].item() == pytest.approx(forced[0, -1, beams[0]["tokens"][0]].item(), abs=1e-4)
+        assert beams[0]["positional_scores"][0].item() == pytest.approx(
+            forced[0, -1, beams[0]["tokens"][0]].item(), abs=1e-4
+        )

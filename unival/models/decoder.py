@@ -206,7 +206,9 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         cross = encoder_out.cross if not torch.is_grad_enabled() else {}
         if "kv" not in cross:
             attentions = [layer.get_submodule("encoder_attn") for layer in self.layers]
-            cross["kv"] = [a.project_memory(encoder_out.hidden) for a in attentions if isinstance(a, MultiheadAttention)]
+            cross["kv"] = [
+                a.project_memory(encoder_out.hidden) for a in attentions if isinstance(a, MultiheadAttention)
+            ]
             cross["positions"] = split_heads(self.cross_pos_k_linear(encoder_out.positions), self.num_heads)
         k = cross["positions"].transpose(-1, -2)
 
