@@ -1,6 +1,7 @@
 """Runs of fairseq's commands on tiny data, in this process unless said otherwise."""
 
 import json
+import logging
 import pathlib
 import sys
 from typing import Any
@@ -42,7 +43,18 @@ def train_flags(data: pathlib.Path, out: pathlib.Path, *flags: str) -> list[str]
 def train(data: pathlib.Path, out: pathlib.Path, *flags: str) -> int:
     """Train; returns the exit code."""
     out.mkdir(parents=True, exist_ok=True)
-    return main(["train", *train_flags(data, out, *flags)])
+    try:
+        return main(["train", *train_flags(data, out, *flags)])
+    finally:
+        close_log_files()
+
+
+def close_log_files() -> None:
+    """fairseq adds a handler per run to loggers of its own and never takes it away: later runs would write to this run's file too."""
+    for logger in [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]:
+        for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 def generate(

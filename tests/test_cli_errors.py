@@ -41,6 +41,7 @@ def error_of(capsys, *arguments):
 
 
 def train_error(capsys, data, tmp_path, *flags):
+    (tmp_path / "out").mkdir(exist_ok=True)
     return error_of(
         capsys, "train", *runs.train_flags(data, tmp_path / "out", "--batch-size", "2", "--max-update", "1", *flags)
     )

@@ -155,7 +155,7 @@ SAME = [
         "--decoder-drop-path-rate",
         "0",
     ),
-    *("--optimizer", "sgd", "--momentum", "0", "--lr", "0.05", "--clip-norm", "0", "--lr-scheduler", "fixed"),
+    *("--optimizer", "sgd", "--momentum", "0", "--lr", "0.05", "--total-num-update", "1000000", "--clip-norm", "0"),
 ]
 
 

@@ -55,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_fairseq(FAIRSEQ[command][0], rest[rest.index(command) + 1 :])
         args = build_parser(command).parse_args(arguments)
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
-    except UserError as error:
-        if show:
+    except Exception as error:  # noqa: BLE001  fairseq wraps some of ours; whatever is not ours goes on
+        ours = user_error(error)
+        if ours is None or show:
             raise
-        sys.stderr.write(f"unival: error: {one_line(error)}\n")
+        sys.stderr.write(f"unival: error: {one_line(ours)}\n")
         return 1
 
 
@@ -84,6 +85,13 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The UserError in a chain of exceptions, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def one_line(error: UserError) -> str:

@@ -24,7 +24,8 @@ RESNETS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
 class ResNet(TimmResNet):
     """timm's ResNet up to its last feature map.
 
-    Weights are laid out channels-last, which is what convolutions run fastest in on CPUs and on GPUs with tensor cores.
+    Images and features are laid out channels-last, in which convolutions run fastest on CPUs and on GPUs with tensor cores.
+    Weights keep the usual layout: fairseq flattens parameters and gradients (half precision, its own data parallelism).
 
     Args:
         name: a key of :data:`RESNETS`.
@@ -43,7 +44,6 @@ class ResNet(TimmResNet):
         self.stride = 32 if stages == 4 else 16
         if stages == 3:
             del self.layer4
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x h x w`` -> features ``n x out_channels x ceil(h / stride) x ceil(w / stride)``."""

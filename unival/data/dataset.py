@@ -234,6 +234,11 @@ class InstructionDataset(FairseqDataset):
         skipped = [sample for sample in samples if isinstance(sample, BadSample)]
         return collate([s for s in samples if isinstance(s, Example)], self.vocabulary.pad, skipped=len(skipped))
 
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """No: every epoch has batches and workers of its own, so that a resumed epoch is the same as an uninterrupted one."""
+        return False
+
     def set_epoch(self, epoch: int) -> None:
         """Called by fairseq before the workers of an epoch start."""
         self.epoch = epoch

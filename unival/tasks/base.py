@@ -308,8 +308,10 @@ class SymbolDecoder:
 
 
 def data_folder(data: str) -> pathlib.Path:
-    """The folder that the tables of ``data`` are in."""
+    """The folder that the tables of ``data`` are in.  Raises UserError when there is no such place."""
     path = pathlib.Path(data.split(",")[0])
+    if not path.exists():
+        raise UserError(f"{path}: no such table or folder")
     return path if path.is_dir() else path.parent
 
 
