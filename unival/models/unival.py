@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from unival.checkpoints.published import is_published, rename_published
@@ -137,8 +138,9 @@ def initialise(model: nn.Module, std: float, skip: Iterable[nn.Module] = ()) -> 
 
 def _register(name: str, sizes: dict[str, Any]) -> None:
     def architecture(args: Any) -> None:
+        given = args if OmegaConf.is_config(args) else vars(args)  # fairseq calls this with either
         for key, value in sizes.items():
-            if key not in vars(args):  # the command line wins
+            if key not in given:  # the command line wins
                 setattr(args, key, value)
 
     register_model_architecture("unival", name)(architecture)
