@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from unival.models.attention import MultiheadAttention
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
-from unival.models.layers import DecoderLayer, run_layer
+from unival.models.layers import DecoderLayer, embed_tokens, run_layer
 from unival.models.positions import (
     code_positions,
     image_bucket_rows,
@@ -117,7 +117,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
 
     def embed(self, tokens: Tensor, code_rows: Tensor | None) -> Tensor:
         """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have a layer norm of their own."""
-        x = self.embed_tokens(tokens)
+        x = embed_tokens(self.embed_tokens, tokens)
         normed = self.layernorm_embedding(x)
         if code_rows is not None and code_rows.any():
             normed = torch.where(code_rows[:, None, None], self.code_layernorm_embedding(x), normed)

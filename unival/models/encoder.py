@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from unival.modalities import MODALITIES
 from unival.modalities.base import MediaEmbedding
 from unival.models.config import UnivalConfig, encoder_stack
-from unival.models.layers import EncoderLayer, run_layer
+from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 from unival.models.positions import (
     grid_positions,
     image_bucket_rows,
@@ -135,7 +135,7 @@ class UnivalEncoder(FairseqEncoder):
     def embed_text(self, src_tokens: Tensor) -> Segment:
         """Token ids ``b x t`` -> the text segment."""
         length = src_tokens.size(1)
-        x = self.embed_tokens(src_tokens) + self.type_embedding.weight[TEXT_TYPE]
+        x = embed_tokens(self.embed_tokens, src_tokens) + self.type_embedding.weight[TEXT_TYPE]
         x = F.dropout(self.layernorm_embedding(x), self.cfg.dropout, self.training)
         ids = torch.arange(length, device=src_tokens.device)
         return Segment(

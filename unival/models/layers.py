@@ -50,6 +50,15 @@ class FeedForward(nn.Module):
         return x if self.w_resid is None else x * self.w_resid
 
 
+def embed_tokens(table: nn.Embedding, tokens: Tensor) -> Tensor:
+    """Look tokens up: ``…`` -> ``… x c``.
+
+    The gradient is handed on as the looked-up rows only.  The table is the output projection too, whose dense gradient comes first in
+    the backward pass; autograd adds the rows to it in place, where two more gradients of the whole vocabulary's size would be made.
+    """
+    return F.embedding(tokens, table.weight, table.padding_idx, sparse=True)
+
+
 def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
     """Run a layer; with ``recompute`` its activations are not kept but computed again in the backward pass."""
     if recompute and torch.is_grad_enabled():

@@ -1,5 +1,6 @@
 """Registration of the model and its sizes."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,8 +77,8 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return_all_hiddens: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits ``b x t x v`` of the target given the source; arguments as in the encoder's and decoder's ``forward``."""
-        autocast = self.training and self.cfg.autocast_bf16
-        with torch.autocast(src_tokens.device.type, torch.bfloat16, enabled=autocast):
+        autocast = self.training and self.cfg.autocast_bf16  # when off, an autocast around the model stays in force
+        with torch.autocast(src_tokens.device.type, torch.bfloat16) if autocast else contextlib.nullcontext():
             encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
             return self.decoder(prev_output_tokens, encoder_out, code_masks, return_all_hiddens=return_all_hiddens)
 
