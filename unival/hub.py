@@ -48,6 +48,7 @@ class Unival:
         instruction: str,
         rows: Sequence[Mapping[str, Any]] | Mapping[str, Any],
         batch_size: int = 16,
+        closed_set: Sequence[str] | None = None,
         **generation: Any,
     ) -> list[Output]:
         """Run an instruction on rows.
@@ -56,6 +57,7 @@ class Unival:
             instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
             rows: one dict or several, with the source's columns; media are paths, bytes or PIL images.
             batch_size: rows at a time.
+            closed_set: the answers that a slot such as ``[TEXT:answer,closed_set]`` may have; by default those of training.
             generation: fairseq's generation options (``beam``, ``max_len_b``, ``lenpen``, …) over the task's defaults.
 
         Returns:
@@ -71,7 +73,8 @@ class Unival:
         table.columns += tuple(name for name in predicted if name is not None)  # the answer's column need not exist
         dataset = self.task.build_dataset(table, with_target=False, instructions=instructions)
         options = Namespace(**{**vars(self.task.generation_options()), **generation})
-        generator = self.task.build_generator([self.model], options)
+        trie = self.task.build_trie(instructions, self.task.answers if closed_set is None else closed_set)
+        generator = self.task.generator_for([self.model], options, trie)
         outputs: list[Output] = []
         for start in range(0, len(dataset), batch_size):
             sample = dataset.collater([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
@@ -112,7 +115,7 @@ def from_checkpoint(
         known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
         raise UserError(f"{path}: is of task {cfg._name!r}; expected one of {known}")
     vocabulary = _vocabulary(path, state.get("task_state") or {}, cfg, vocab_dir)
-    task = task_class(cfg, vocabulary)
+    task = task_class(cfg, vocabulary, (state.get("task_state") or {}).get("closed_set", []))
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)], task=task, state=state)
     return Unival(task, models[0], device)
 

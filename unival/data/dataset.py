@@ -140,7 +140,7 @@ class InstructionDataset(FairseqDataset):
             if slot.modality != "TEXT":
                 media.append((slot.modality.lower(), self.load_media(slot, record, row, rng)))
                 continue
-            ids, cut = self.encode(slot, self.text(slot, record, row, rng), self.limits.source)
+            ids, cut = encode_text(slot, self.text(slot, record, row, rng), self.vocabulary, self.limits.source)
             source += ids
             cuts += cut
         tokens, loss, references, target_cuts = self.read_target(instruction, record, row, rng)
@@ -174,7 +174,7 @@ class InstructionDataset(FairseqDataset):
                 text = references[int(rng.integers(len(references))) if self.is_train else 0]
             else:
                 text = self.text(slot, record, row, rng)
-            ids, cut = self.encode(slot, text, self.limits.target)
+            ids, cut = encode_text(slot, text, self.vocabulary, self.limits.target)
             tokens += ids
             loss += [has_loss(slot)] * len(ids)
             truncated += cut
@@ -200,19 +200,6 @@ class InstructionDataset(FairseqDataset):
                 f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}"
             )
         return record[column]
-
-    def encode(self, slot: Slot, text: str, limit: int) -> tuple[list[int], bool]:
-        """Ids of a slot's text, normalised as its attributes say, and whether it was cut to its limit."""
-        space = "" if slot.glued else " "
-        if slot.is_plain:
-            return self.vocabulary.encode(space + text), False
-        if slot.attributes.get("no_punctuation"):
-            text = strip_punctuation(text)
-        if slot.attributes.get("uncased"):
-            text = text.lower()
-        words = text.split()
-        limit = int(slot.attributes.get("max_length", limit))
-        return self.vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
 
     def load_media(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Tensor:
         """The tensor of a media slot; errors name file, row and column."""
@@ -273,6 +260,20 @@ class InstructionDataset(FairseqDataset):
 def has_loss(slot: Slot) -> bool:
     """Whether a target slot is predicted: plain text and ``no_loss`` slots are given."""
     return not slot.is_plain and not slot.attributes.get("no_loss", False)
+
+
+def encode_text(slot: Slot, text: str, vocabulary: Vocabulary, limit: int) -> tuple[list[int], bool]:
+    """Ids of a slot's text, normalised as its attributes say, and whether it was cut to its limit (in words)."""
+    space = "" if slot.glued else " "
+    if slot.is_plain:
+        return vocabulary.encode(space + text), False
+    if slot.attributes.get("no_punctuation"):
+        text = strip_punctuation(text)
+    if slot.attributes.get("uncased"):
+        text = text.lower()
+    words = text.split()
+    limit = int(slot.attributes.get("max_length", limit))
+    return vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
 
 
 def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:

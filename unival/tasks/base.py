@@ -18,9 +18,11 @@ from unival.data.dataset import InstructionDataset, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.generation.search import UnivalGenerator, build_generator
+from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
+from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.vocab import Vocabulary
 
@@ -46,14 +48,16 @@ class UnivalTask(FairseqTask):
 
     cfg: UnivalTaskConfig
 
-    def __init__(self, cfg: UnivalTaskConfig, vocabulary: Vocabulary):
+    def __init__(self, cfg: UnivalTaskConfig, vocabulary: Vocabulary, answers: Sequence[str] | None = None):
         super().__init__(cfg)
         self.vocabulary = vocabulary
+        if answers is None:
+            answers = read_answers(cfg.closed_set) if cfg.closed_set else []
+        self.answers = list(answers)
         text = cfg.instruction or self.instruction
         if not text:
             raise UserError("give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'")
-        self.instruction_text = text
-        self.instructions = parse(text)
+        self.set_instruction(text)
         self.patch_image_size = cfg.patch_image_size or DEFAULT_IMAGE_SIZE
         names = (
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
@@ -67,6 +71,16 @@ class UnivalTask(FairseqTask):
         """Load the vocabulary and build the task."""
         folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
         return cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
+
+    def set_instruction(self, text: str) -> None:
+        """Read the instruction, and the closed set of its answers if it has one."""
+        self.instruction_text = text
+        self.instructions = parse(text)
+        self.trie = self.build_trie(self.instructions, self.answers)
+
+    def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
+        """The closed set of an instruction's answers; None when it has none (alternatives share their target's form)."""
+        return build_trie(instructions[0], answers, self.vocabulary, self.cfg.max_tgt_length)
 
     # --- data -----------------------------------------------------------------------------------------------------------------
 
@@ -126,8 +140,7 @@ class UnivalTask(FairseqTask):
                 saved.patch_image_size or DEFAULT_IMAGE_SIZE,
             )
         if self.cfg.instruction is None and saved.instruction and saved.instruction != self.instruction_text:
-            self.instruction_text = saved.instruction
-            self.instructions = parse(saved.instruction)
+            self.set_instruction(saved.instruction)
         if saved.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
             trained = "with" if saved.imagenet_mean_and_std else "without"
             raise UserError(f"the checkpoint was trained {trained} --imagenet-mean-and-std; evaluate it the same way")
@@ -154,7 +167,8 @@ class UnivalTask(FairseqTask):
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints: the vocabulary itself, so that a checkpoint can be used without its files."""
-        return {"vocabulary": self.vocabulary.fingerprint, "vocabulary_files": self.vocabulary.files()}
+        state = {"vocabulary": self.vocabulary.fingerprint, "vocabulary_files": self.vocabulary.files()}
+        return {**state, "closed_set": self.answers} if self.answers else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint of another vocabulary.
@@ -181,6 +195,7 @@ class UnivalTask(FairseqTask):
         ignore_grad: bool = False,
     ) -> Any:
         """fairseq's training step, and the counts of skipped rows and cut texts."""
+        sample = self.with_closed_set(sample)
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
         loss, sample_size, logging_output = super().train_step(
@@ -192,6 +207,7 @@ class UnivalTask(FairseqTask):
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
         """Loss, and the metrics' statistics of what the model generates."""
+        sample = self.with_closed_set(sample)
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         logging_output["num_truncated"] = sample["num_truncated"]
         if self.evaluators:
@@ -206,6 +222,14 @@ class UnivalTask(FairseqTask):
                         name_and_key = f"_{name}:{key}"
                         logging_output[name_and_key] = logging_output.get(name_and_key, 0.0) + value
         return loss, sample_size, logging_output
+
+    def with_closed_set(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the masks that restrict its loss to the closed set of answers."""
+        if self.trie is None or not sample:
+            return sample
+        target = sample["target"]
+        self.trie.to(target.device)
+        return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, len(self.vocabulary))}
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """A fresh generator per validation: it holds on to the model."""
@@ -236,7 +260,15 @@ class UnivalTask(FairseqTask):
         prefix_allowed_tokens_fn: Callable[..., Any] | None = None,
     ) -> UnivalGenerator:
         """The generator of this task, for validation, fairseq-generate and the Python API alike."""
-        return build_generator(models, self.target_dictionary, args, extra_gen_cls_kwargs=extra_gen_cls_kwargs)
+        return self.generator_for(models, args, self.trie, extra_gen_cls_kwargs)
+
+    def generator_for(
+        self, models: list[Any], args: Any, trie: Trie | None, extra_gen_cls_kwargs: dict[str, Any] | None = None
+    ) -> UnivalGenerator:
+        """A generator restricted to a closed set of answers, or free."""
+        return build_generator(
+            models, self.target_dictionary, args, trie=trie, extra_gen_cls_kwargs=extra_gen_cls_kwargs
+        )
 
     def inference_step(
         self,

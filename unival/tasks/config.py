@@ -70,4 +70,7 @@ class UnivalTaskConfig(FairseqDataclass):
         metadata={"help": 'options of generation at validation as JSON, e.g. \'{"beam": 5, "max_len_b": 22}\''},
     )
     eval_print_samples: int = field(default=0, metadata={"help": "log this many generated samples per validation"})
+    closed_set: Optional[str] = field(
+        default=None, metadata={"help": "file with the answers that a slot with closed_set may have, one a line"}
+    )
     seed: int = II("common.seed")

@@ -1,0 +1,88 @@
+"""Answers from a closed set, in the loss and in generation."""
+
+import json
+
+import pytest
+import torch
+
+from tests import runs, tiny
+from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
+from unival.data.rows import RowTable
+from unival.errors import UserError
+from unival.hub import from_checkpoint
+from unival.tasks.base import UnivalTask
+from unival.tasks.closed_set import read_answers
+
+INSTRUCTION = "[TEXT:q]? -> [TEXT:q,no_loss] is [TEXT:a,closed_set]"
+ANSWERS = ["red", "red square", "blue circle"]
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+def own_task(vocab, instruction=INSTRUCTION, answers=ANSWERS, cls=UnivalTask):
+    from tests.tasks.test_task import config
+
+    return cls(config(instruction=instruction), vocab, answers)
+
+
+def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
+    """First answer token: " red" or " blue" only; the loss is -ln of the softmax over these two, by hand."""
+    task = own_task(vocab)
+    dataset = task.build_dataset(RowTable([{"q": "the left", "a": "red"}]))
+    sample = task.with_closed_set(dataset.collater([dataset[0]]))
+    model = tiny.model(vocab)
+    criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
+    loss, size, _ = criterion(model, sample)
+    logits = model(**sample["net_input"])[0][0]
+    first, second = len(dataset[0].prefix), len(dataset[0].prefix) + 1
+    red, blue = vocab.encode(" red")[0], vocab.encode(" blue")[0]
+    square = vocab.encode(" red square")[1]
+    by_hand = -torch.log_softmax(logits[first, [red, blue]], 0)[0] - torch.log_softmax(logits[second, [vocab.eos, square]], 0)[0]
+    assert vocab.encode(" red") == [red] and vocab.encode(" red square")[0] == red  # what the case by hand relies on
+    assert size == 2
+    torch.testing.assert_close(loss, by_hand)
+
+
+def test_a_target_outside_the_set_is_named(vocab):
+    task = own_task(vocab)
+    dataset = task.build_dataset(RowTable([{"q": "x", "a": "red"}, {"q": "x", "a": "green"}]))
+    sample = task.with_closed_set(dataset.collater([dataset[0], dataset[1]]))
+    criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
+    with pytest.raises(UserError, match="row 1.*closed set"):
+        criterion(tiny.model(vocab), sample)
+
+
+def test_slots_and_files_that_cannot_be(vocab, tmp_path):
+    with pytest.raises(UserError, match="--closed-set FILE"):
+        own_task(vocab, answers=[])
+    with pytest.raises(UserError, match="only one to predict"):
+        own_task(vocab, "[TEXT:q] -> [TEXT:a,closed_set] and [TEXT:b]")
+    with pytest.raises(UserError, match="no such file"):
+        read_answers(tmp_path / "none.txt")
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(UserError, match="no answers"):
+        read_answers(tmp_path / "empty.txt")
+
+
+def test_training_and_generation_stay_within_the_set(tmp_path):
+    """Through fairseq's own commands: the answers are kept in the checkpoint and used by the Python API."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    path = tiny.write_table(data, rows=6, name="train.jsonl")
+    rows = [{**json.loads(line), "caption": ANSWERS[i % 3]} for i, line in enumerate(path.read_text().splitlines())]
+    for split in ("train", "valid"):
+        (data / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
+    (tmp_path / "answers.txt").write_text("\n".join(ANSWERS))
+    flags = ["--task", "unival", "--instruction", "[IMAGE:image] what? -> [TEXT:caption,closed_set]", "--eval-metrics", "exact_match"]
+    flags += ["--closed-set", str(tmp_path / "answers.txt"), "--batch-size", "3", "--max-update", "2"]
+    metric = ["--best-checkpoint-metric", "exact_match"]
+    assert runs.train(data, out, *flags, *metric) == 0
+    model = from_checkpoint(out / "checkpoint_last.pt")
+    images = [{"image": str(data / row["image"])} for row in rows]
+    outputs = model.run("[IMAGE:image] what? -> [TEXT:caption,closed_set]", images)
+    assert {output.text for output in outputs} <= set(ANSWERS)
+    others = model.run("[IMAGE:image] what? -> [TEXT:caption,closed_set]", images, closed_set=["green", "left of"])
+    assert {output.text for output in others} <= {"green", "left of"}

@@ -1,0 +1,60 @@
+"""Answers from a closed set: ``[TEXT:answer,closed_set]`` restricts both the loss and generation to the answers of a list."""
+
+import pathlib
+from collections.abc import Sequence
+
+from unival.data.dataset import encode_text, has_loss
+from unival.errors import UserError
+from unival.generation.trie import Trie
+from unival.instructions import Instruction, Slot
+from unival.vocab import Vocabulary
+
+
+def closed_slot(instruction: Instruction) -> Slot | None:
+    """The slot whose answers come from a closed set, if the instruction has one.
+
+    Raises:
+        InstructionError: it is not the last part of the target, or not the only one to predict.
+    """
+    predicted = [slot for slot in instruction.target if has_loss(slot)]
+    closed = [slot for slot in predicted if slot.attributes.get("closed_set")]
+    if not closed:
+        return None
+    if len(predicted) > 1 or instruction.target[-1] is not closed[0]:
+        raise instruction.error(
+            closed[0], "a slot with closed_set must be the only one to predict, at the end of the target"
+        )
+    return closed[0]
+
+
+def read_answers(path: str | pathlib.Path) -> list[str]:
+    """One answer a line; empty lines do not count.
+
+    Raises:
+        UserError: there is no such file, or no answer in it.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise UserError(f"--closed-set {file}: no such file; it holds one answer a line")
+    answers = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not answers:
+        raise UserError(f"--closed-set {file}: holds no answers; write one a line")
+    return answers
+
+
+def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Vocabulary, limit: int) -> Trie | None:
+    """The answers as the instruction's slot would tokenise them; None when the instruction has no closed set.
+
+    Args:
+        answers: texts.
+        limit: longest answer in words, as for targets.
+
+    Raises:
+        UserError: the instruction has a closed set and there are no answers.
+    """
+    slot = closed_slot(instruction)
+    if slot is None:
+        return None
+    if not answers:
+        raise instruction.error(slot, "closed_set needs the answers: give --closed-set FILE, one answer a line")
+    return Trie((encode_text(slot, answer, vocabulary, limit)[0] for answer in answers), vocabulary.bos, vocabulary.eos)
