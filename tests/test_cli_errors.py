@@ -1,9 +1,11 @@
 """What bad input gets: one line that names the thing and the alternatives, exit code 1, no traceback."""
 
 import json
+import pathlib
 import shutil
 
 import pytest
+import torch
 
 from tests import runs, tiny
 from unival.cli import main
@@ -146,6 +148,48 @@ def test_checkpoint_of_another_architecture(capsys, data, checkpoint, tmp_path):
 
 def test_files_that_are_no_checkpoint(capsys, data, tmp_path):
     assert "no such checkpoint" in error_of(capsys, "run", "--path", tmp_path / "none.pt", "a.png")
+
+
+class Gadget:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("place", ["whole", "model", "extra_state", "cfg", "optimizer_history"])
+@pytest.mark.parametrize("command", ["run", "generate", "train"])
+def test_malicious_checkpoints_are_refused_without_running(capsys, data, checkpoint, tmp_path, command, place):
+    mark, path = tmp_path / "mark", tmp_path / "evil.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    gadget = Gadget(mark)
+    if place == "model":
+        state["model"]["encoder.pos_ln.bias"] = gadget
+    else:
+        state[place] = gadget
+    torch.save(gadget if place == "whole" else state, path)
+    if command == "run":
+        line = error_of(capsys, "run", "--path", path, "a.png")
+    elif command == "generate":
+        line = error_of(
+            capsys,
+            "generate",
+            data,
+            *runs.TASK,
+            *runs.CPU,
+            "--path",
+            path,
+            "--gen-subset",
+            "valid",
+            "--batch-size",
+            "2",
+        )
+    else:
+        line = train_error(capsys, data, tmp_path, "--restore-file", str(path))
+    assert "refused" in line and not mark.exists()
 
 
 def test_run_names_missing_files(capsys, data, checkpoint):

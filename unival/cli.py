@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import pathlib
+import pickle
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -56,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(command).parse_args(arguments)
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
     except Exception as error:  # noqa: BLE001  fairseq wraps some of ours; whatever is not ours goes on
-        ours = user_error(error)
-        if ours is None or show:
+        message = explain(error)
+        if message is None or show:
             raise
-        sys.stderr.write(f"unival: error: {one_line(ours)}\n")
+        sys.stderr.write(f"unival: error: {message}\n")
         return 1
 
 
@@ -87,16 +88,22 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def user_error(error: BaseException | None) -> UserError | None:
-    """The UserError in a chain of exceptions, if there is one."""
-    while error is not None and not isinstance(error, UserError):
+def explain(error: BaseException | None) -> str | None:
+    """What to tell the user about an exception, or about one that it wraps; None when it is not about their input."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return str(error).rsplit("UserError: ", 1)[-1].strip()  # data workers wrap theirs into a traceback
+        if isinstance(error, pickle.UnpicklingError):
+            return f"the checkpoint was refused, nothing in it was run: it holds more than tensors and plain values ({first_line(error)})"
+        if isinstance(error, OSError):
+            return first_line(error)
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
-def one_line(error: UserError) -> str:
-    """The message itself: data workers wrap theirs into a traceback."""
-    return str(error).rsplit("UserError: ", 1)[-1].strip()
+def first_line(error: BaseException) -> str:
+    """The first line of a message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
     first, second = len(dataset[0].prefix), len(dataset[0].prefix) + 1
     red, blue = vocab.encode(" red")[0], vocab.encode(" blue")[0]
     square = vocab.encode(" red square")[1]
-    by_hand = -torch.log_softmax(logits[first, [red, blue]], 0)[0] - torch.log_softmax(logits[second, [vocab.eos, square]], 0)[0]
+    by_hand = (
+        -torch.log_softmax(logits[first, [red, blue]], 0)[0]
+        - torch.log_softmax(logits[second, [vocab.eos, square]], 0)[0]
+    )
     assert vocab.encode(" red") == [red] and vocab.encode(" red square")[0] == red  # what the case by hand relies on
     assert size == 2
     torch.testing.assert_close(loss, by_hand)
@@ -76,7 +79,14 @@ def test_training_and_generation_stay_within_the_set(tmp_path):
         (data / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
     (tmp_path / "answers.txt").write_text("\n".join(ANSWERS))
-    flags = ["--task", "unival", "--instruction", "[IMAGE:image] what? -> [TEXT:caption,closed_set]", "--eval-metrics", "exact_match"]
+    flags = [
+        "--task",
+        "unival",
+        "--instruction",
+        "[IMAGE:image] what? -> [TEXT:caption,closed_set]",
+        "--eval-metrics",
+        "exact_match",
+    ]
     flags += ["--closed-set", str(tmp_path / "answers.txt"), "--batch-size", "3", "--max-update", "2"]
     metric = ["--best-checkpoint-metric", "exact_match"]
     assert runs.train(data, out, *flags, *metric) == 0
