@@ -95,7 +95,7 @@ run_training() {
 
 # The learning rate falls to zero over the whole run, so the number of updates must be known: time a few first.
 rm -f "$OUT/timing.jsonl"
-run_training --lr-scheduler fixed --max-update 14 --no-save --disable-validation --log-interval 2 --log-file "$OUT/timing.jsonl"
+run_training --lr-scheduler fixed --max-update 14 --no-save --save-dir "$model" --disable-validation --log-interval 2 --log-file "$OUT/timing.jsonl"
 updates="$(python - "$OUT/timing.jsonl" "$minutes" <<'PYTHON'
 import json
 import sys
