@@ -112,7 +112,7 @@ install_package() {
   step "2 of 3: fairseq-fixed, compiled here against that torch (3 minutes when the machine is idle, 12 when it is busy)." "$log" \
     "$python" -m pip install -c "$pins" --no-build-isolation "fairseq-fixed==0.12.3.1"
   step "3 of 3: unival[$2] (about 1 minute)." "$log" \
-    "$python" -m pip install -c "$pins" --no-build-isolation -e "${UNIVAL_ROOT}[$2]"
+    "$python" -m pip install -c "$pins" --no-build-isolation --config-settings editable_mode=compat -e "${UNIVAL_ROOT}[$2]"
 }
 
 # ensure_environment EXTRAS: afterwards `python`, `unival` and `fairseq-*` are those of an environment with this checkout

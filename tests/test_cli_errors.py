@@ -109,6 +109,74 @@ def test_broken_rows_can_be_skipped_and_are_counted(own_data, tmp_path):
     assert float(runs.log_lines(out, "train_num_skipped")[-1]["train_num_skipped"]) == 1
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_skipped_rows_are_counted_even_when_a_batch_is_left_empty(capsys, own_data, tmp_path, workers):
+    """With one row a batch: counted, unless the bad row is the very first, which is an error that names it."""
+    codes = []
+    for bad in range(4):
+        folder = shutil.copytree(own_data, tmp_path / f"data{bad}")
+        (folder / "images" / f"train.jsonl-{bad}.png").write_bytes(b"nothing")
+        out = tmp_path / f"out{bad}"
+        flags = [
+            "--batch-size",
+            "1",
+            "--max-epoch",
+            "1",
+            "--disable-validation",
+            "--on-bad-sample",
+            "skip",
+            "--num-workers",
+            workers,
+        ]
+        codes.append(runs.train(folder, out, *flags))
+        if codes[-1] == 0:
+            assert float(runs.log_lines(out, "train_num_skipped")[-1]["train_num_skipped"]) == 1
+        else:
+            assert f"row {bad} (line {bad + 1})" in capsys.readouterr().err
+    assert sorted(codes) == [0, 0, 0, 1]
+
+
+def test_nothing_but_bad_rows_is_an_error(capsys, own_data, tmp_path):
+    for image in (own_data / "images").glob("train*.png"):
+        image.write_bytes(b"nothing")
+    line = train_error(capsys, own_data, tmp_path, "--on-bad-sample", "skip")
+    assert "train.jsonl, row" in line and "column 'image'" in line
+
+
+def test_half_precision_on_a_cpu_points_to_autocast(capsys, data, tmp_path):
+    for flag in ("--bf16", "--fp16"):
+        assert "--autocast-bf16" in train_error(capsys, data, tmp_path, flag)
+
+
+def test_too_many_patches(capsys, data, tmp_path):
+    assert "--image-bucket-size" in train_error(capsys, data, tmp_path, "--image-bucket-size", "1")
+
+
+def test_moving_averages_are_kept(data, tmp_path):
+    flags = ["--batch-size", "2", "--max-update", "2", "--store-ema", "--ema-decay", "0.5"]
+    assert runs.train(data, tmp_path, *flags, "--autocast-bf16") == 0
+    state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)
+    ema, model = state["extra_state"]["ema"], state["model"]
+    assert ema.keys() == model.keys()
+    key = "encoder.media.image.backbone.bn1.running_mean"
+    assert not torch.equal(ema[key], model[key])
+
+
+def test_a_checkpoint_brings_its_instruction(data, tmp_path):
+    """`--task unival` needs no --instruction to evaluate."""
+    own = [
+        "--task",
+        "unival",
+        "--instruction",
+        "[IMAGE:image] say it -> [TEXT:caption]",
+        "--eval-metrics",
+        "exact_match",
+    ]
+    metric = ["--best-checkpoint-metric", "exact_match"]
+    assert runs.train(data, tmp_path, *own, *metric, "--batch-size", "2", "--max-update", "1") == 0
+    assert runs.generate(data, tmp_path / "checkpoint_last.pt", tmp_path, "valid", "--task", "unival").is_file()
+
+
 def test_long_captions_are_counted(own_data, tmp_path):
     rows = [json.loads(line) for line in (own_data / "train.jsonl").read_text().splitlines()]
     rows[0]["caption"] = "red " * 50

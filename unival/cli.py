@@ -77,6 +77,8 @@ def set_up_logging(stream: TextIO) -> None:
 
 def run_fairseq(module: str, arguments: Sequence[str]) -> int:
     """Run one of fairseq's commands with this package as its plugin."""
+    if arguments and not {"-h", "--help", "--batch-size", "--max-sentences"} & {a.split("=")[0] for a in arguments}:
+        raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
     if "--user-dir" not in arguments:
         arguments = [*arguments, "--user-dir", str(pathlib.Path(__file__).resolve().parent)]
     before = sys.argv

@@ -66,6 +66,8 @@ class Unival:
         Raises:
             UserError: an instruction, a row or an option cannot be used.
         """
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size}: must be at least 1")
         rows = [rows] if isinstance(rows, Mapping) else list(rows)
         table = RowTable([{key: _plain(value) for key, value in row.items()} for row in rows])
         instructions = parse(instruction)
@@ -106,6 +108,10 @@ def from_checkpoint(
     """
     if not pathlib.Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     if not state.get("cfg") or state["cfg"].task is None:
         raise UserError(f"{path}: holds no task options; expected a checkpoint of fairseq-train --user-dir unival")
@@ -138,6 +144,6 @@ def _plain(value: Any) -> Any:
     """PIL images as PNG bytes, paths as text; the rest as it is."""
     if isinstance(value, Image.Image):
         buffer = io.BytesIO()
-        value.save(buffer, format="PNG")
+        value.convert("RGB").save(buffer, format="PNG")
         return buffer.getvalue()
     return str(value) if isinstance(value, pathlib.Path) else value

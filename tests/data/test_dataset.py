@@ -132,7 +132,13 @@ def test_bad_media_is_never_replaced(tmp_path, vocab):
         dataset(table, vocab, train=True)[1]
     data = dataset(table, vocab, train=True, skip_bad=True)
     batch = data.collater([data[i] for i in range(3)])
-    assert batch["id"].tolist() == [0, 2] and batch["num_skipped"] == 1
+    assert batch["id"].tolist() == [0, 2] and data.skipped.tolist() == [False, True, False]
+    assert data.collater([data[1]]) == {}
+    fresh = dataset(table, vocab, train=True, skip_bad=True)
+    with pytest.raises(UserError, match="first batch.*row 1"):
+        fresh.collater([fresh[1]])
+    data.set_epoch(2)
+    assert not data.skipped.any()
 
 
 @pytest.mark.parametrize(
@@ -145,6 +151,7 @@ def test_bad_media_is_never_replaced(tmp_path, vocab):
         ({"image": "images/none.png", "caption": "a"}, r"row 1 \(line 2\), column 'image'"),
         ({"image": "images/train.jsonl-0.png", "caption": 3}, r"column 'caption'.*string.*int"),
         ({"image": "images/train.jsonl-0.png", "caption": []}, r"column 'caption'.*empty list"),
+        ({"image": "images/train.jsonl-0.png", "caption": " "}, r"column 'caption'.*empty text"),
     ],
 )
 def test_broken_rows_are_named(tmp_path, vocab, row, message):
@@ -175,3 +182,9 @@ def test_references_in_one_cell_of_a_tsv(tmp_path, vocab):
     table = open_table(path, ["id", "caption", "q"], "0,1,2")
     data = dataset(table, vocab, "[TEXT:q] -> [TEXT:caption]")
     assert data[0].references == ["red", "a blue square"] and data.references() == [["red", "a blue square"]]
+
+
+def test_texts_of_few_words_but_many_tokens_are_cut_and_counted(vocab):
+    long = "x" * 3000  # one word, a token per letter in this vocabulary
+    example = dataset(RowTable([{"q": long, "a": long}]), vocab, "[TEXT:q] -> [TEXT:a]")[0]
+    assert len(example.source) == 1002 and len(example.target) == 1001 and example.truncated == 2

@@ -75,7 +75,7 @@ def test_the_instruction_comes_from_the_checkpoint_unless_given(vocab):
     own.adopt(config(instruction=trained))
     assert own.instruction_text == "[TEXT:q] -> [TEXT:a]"
     with pytest.raises(UserError, match="--instruction"):
-        task(vocab, UnivalTask)
+        task(vocab, UnivalTask).build_dataset(RowTable([{"q": "a"}]))
 
 
 def test_another_vocabulary_is_refused(vocab, tmp_path):

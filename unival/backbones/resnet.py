@@ -44,6 +44,11 @@ class ResNet(TimmResNet):
         self.stride = 32 if stages == 4 else 16
         if stages == 3:
             del self.layer4
+        for module in self.modules():
+            if isinstance(
+                module, nn.BatchNorm2d
+            ):  # a counter that nothing reads, and that fairseq's EMA cannot average
+                module.num_batches_tracked = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x h x w`` -> features ``n x out_channels x ceil(h / stride) x ceil(w / stride)``."""

@@ -10,7 +10,7 @@ PREFIXES: dict[str, str] = {
 }
 
 # Published keys that carry nothing: counters, position buckets (rebuilt from their formulas), an unused classifier.
-DROPPED_SUFFIXES = (".version", "token_rp_bucket", "image_rp_bucket", "image_position_idx")
+DROPPED_SUFFIXES = (".version", "token_rp_bucket", "image_rp_bucket", "image_position_idx", "num_batches_tracked")
 DROPPED_PREFIXES = ("encoder.embed_images.fc.",)
 
 # Tied to encoder.embed_tokens.weight; some checkpoints hold only one of the three.

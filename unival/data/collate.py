@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from unival.data.dataset import Example
 
 
-def collate(examples: "Sequence[Example]", pad: int, skipped: int = 0) -> dict[str, Any]:
+def collate(examples: "Sequence[Example]", pad: int) -> dict[str, Any]:
     """Batch examples.
 
     Returns:
-        ``{id, nsentences, ntokens, net_input, target, references, num_skipped, num_truncated}``, with ``prefix_tokens`` where
+        ``{id, nsentences, ntokens, net_input, target, references, num_truncated}``, with ``prefix_tokens`` where
         targets have a given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have
         it, and those rows.  Empty when there are no examples.
     """
@@ -37,7 +37,6 @@ def collate(examples: "Sequence[Example]", pad: int, skipped: int = 0) -> dict[s
         "net_input": net_input,
         "target": target,
         "references": [example.references for example in examples],
-        "num_skipped": skipped,
         "num_truncated": sum(example.truncated for example in examples),
     }
     if any(len(example.prefix) for example in examples):

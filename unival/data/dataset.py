@@ -4,6 +4,7 @@ Randomness (which caption, which alternative, augmentation) comes from a generat
 same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from unival.modalities import modality
 from unival.modalities.base import MediaLoader, MediaOptions
 from unival.text import strip_punctuation
 from unival.vocab import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
@@ -57,6 +60,7 @@ class TextLimits:
 
     source: int = 80
     target: int = 30
+    tokens: int = 1000  # of the whole source and of the whole target; the models have 1024 positions
 
 
 class InstructionDataset(FairseqDataset):
@@ -97,6 +101,9 @@ class InstructionDataset(FairseqDataset):
         self.epoch = 1
         self.skip_bad = skip_bad
         self.with_target = with_target
+        # Workers are processes: what they found is in shared memory.
+        self.skipped = torch.zeros(len(table), dtype=torch.bool).share_memory_()  # rows skipped in this epoch
+        self.any_read = torch.zeros(1, dtype=torch.bool).share_memory_()
         slots = [slot for instruction in self.instructions for slot in instruction.slots]
         self.loaders: dict[str, MediaLoader] = {
             slot.modality: modality(slot.modality).loader(media) for slot in slots if slot.modality != "TEXT"
@@ -118,11 +125,15 @@ class InstructionDataset(FairseqDataset):
 
     def __getitem__(self, row: int) -> Example | BadSample:
         try:
-            return self.read(int(row))
+            example = self.read(int(row))
         except UserError as error:
             if not self.skip_bad:
                 raise
+            self.skipped[row] = True
+            logger.warning("skipped: %s", error)
             return BadSample(int(row), str(error))
+        self.any_read[0] = True
+        return example
 
     def read(self, row: int) -> Example:
         """Read one row.
@@ -145,6 +156,9 @@ class InstructionDataset(FairseqDataset):
             cuts += cut
         tokens, loss, references, target_cuts = self.read_target(instruction, record, row, rng)
         vocabulary = self.vocabulary
+        limit = self.limits.tokens
+        cuts += target_cuts + (len(source) > limit) + (len(tokens) > limit)
+        source, tokens, loss = source[:limit], tokens[:limit], loss[:limit]
         return Example(
             row=row,
             source=torch.tensor([vocabulary.bos, *source, vocabulary.eos]),
@@ -155,7 +169,7 @@ class InstructionDataset(FairseqDataset):
             prefix=torch.tensor(tokens[: loss.index(True)] if True in loss else tokens, dtype=torch.long),
             media=media,
             references=references,
-            truncated=cuts + target_cuts,
+            truncated=cuts,
         )
 
     def read_target(
@@ -172,6 +186,8 @@ class InstructionDataset(FairseqDataset):
                     break
                 references = self.texts(slot, record, row)
                 text = references[int(rng.integers(len(references))) if self.is_train else 0]
+                if not text.strip():
+                    raise UserError(f"{self.table.where(row, slot.column)}: an empty text cannot be learned or scored")
             else:
                 text = self.text(slot, record, row, rng)
             ids, cut = encode_text(slot, text, self.vocabulary, self.limits.target)
@@ -217,9 +233,16 @@ class InstructionDataset(FairseqDataset):
         return [self.texts(slot, self.table[row], row) for row in range(len(self))]
 
     def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
-        """Batch examples; see :func:`unival.data.collate.collate`."""
-        skipped = [sample for sample in samples if isinstance(sample, BadSample)]
-        return collate([s for s in samples if isinstance(s, Example)], self.vocabulary.pad, skipped=len(skipped))
+        """Batch examples; see :func:`unival.data.collate.collate`.  Empty when all its rows were skipped.
+
+        Raises:
+            UserError: nothing could be read yet, so that there is no batch that could stand in for an empty one.
+        """
+        examples = [sample for sample in samples if isinstance(sample, Example)]
+        bad = [sample for sample in samples if isinstance(sample, BadSample)]
+        if bad and not examples and not self.any_read:
+            raise UserError(f"the first batch holds no row that can be used: {bad[0].message}")
+        return collate(examples, self.vocabulary.pad)
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
@@ -228,7 +251,14 @@ class InstructionDataset(FairseqDataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Called by fairseq before the workers of an epoch start."""
+        if epoch != self.epoch:
+            self.skipped.zero_()
         self.epoch = epoch
+
+    @property
+    def supports_fetch_outside_dataloader(self) -> bool:
+        """No: fairseq would read the first batch twice."""
+        return False
 
     def ordered_indices(self) -> np.ndarray:
         """Rows in the order of batching: a fresh permutation per epoch in training, the table's order otherwise."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unival.errors import UserError
+
 
 @dataclass(frozen=True)
 class MediaOptions:
@@ -86,9 +88,11 @@ class MediaEmbedding(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(values)
         height, width = features.shape[-2:]
-        assert max(height, width) <= self.bucket_size, (
-            f"a grid of {height} x {width} patches exceeds {self.bucket_size} per side"
-        )
+        if max(height, width) > self.bucket_size:
+            raise UserError(
+                f"a grid of {height} x {width} patches exceeds {self.bucket_size} per side: use smaller images or a larger"
+                " --image-bucket-size"
+            )
         tokens = self.proj(features.flatten(2).transpose(1, 2))  # N x L x C
         return MediaTokens(tokens, grid_positions(height, width, self.bucket_size, values.device))
 

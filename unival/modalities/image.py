@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unival.errors import UserError
@@ -36,7 +36,9 @@ class ImageLoader:
             file = Image.open(io.BytesIO(data))
             file.draft("RGB", (DECODE_MARGIN * self.size, DECODE_MARGIN * self.size))  # only JPEG heeds this
             image = file.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UnidentifiedImageError as error:
+            raise UserError(f"cannot decode the image: its {len(data)} bytes are in no known format") from error
+        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot decode the image ({len(data)} bytes): {error}") from error
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 3 x S x S
         return (pixels - self.mean) / self.std

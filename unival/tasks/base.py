@@ -54,10 +54,10 @@ class UnivalTask(FairseqTask):
         if answers is None:
             answers = read_answers(cfg.closed_set) if cfg.closed_set else []
         self.answers = list(answers)
+        self.instruction_text = ""
         text = cfg.instruction or self.instruction
-        if not text:
-            raise UserError("give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'")
-        self.set_instruction(text)
+        if text:  # else a checkpoint's own, see adopt
+            self.set_instruction(text)
         self.patch_image_size = cfg.patch_image_size or DEFAULT_IMAGE_SIZE
         names = (
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
@@ -65,10 +65,13 @@ class UnivalTask(FairseqTask):
         self.evaluators = make_metrics(names)
         self._generator: UnivalGenerator | None = None
         self._printed = 0
+        self._skipped = (0, 0)  # epoch, rows skipped in it so far
 
     @classmethod
     def setup_task(cls, cfg: UnivalTaskConfig, **kwargs: Any) -> "UnivalTask":
         """Load the vocabulary and build the task."""
+        if cfg.cpu and (cfg.bf16 or cfg.fp16):
+            raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
         folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
         return cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
 
@@ -104,6 +107,8 @@ class UnivalTask(FairseqTask):
         instructions: Sequence[Instruction] | None = None,
     ) -> InstructionDataset:
         """Read a table through this task's instruction, or through another one."""
+        if not instructions and not self.instruction_text:
+            raise UserError("give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'")
         return InstructionDataset(
             table,
             instructions or self.instructions,
@@ -167,7 +172,12 @@ class UnivalTask(FairseqTask):
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints: the vocabulary itself, so that a checkpoint can be used without its files."""
-        state = {"vocabulary": self.vocabulary.fingerprint, "vocabulary_files": self.vocabulary.files()}
+        sizes = {"num_codes": self.cfg.num_codes, "num_bins": self.cfg.num_bins}
+        state: dict[str, Any] = {
+            **sizes,
+            "vocabulary": self.vocabulary.fingerprint,
+            "vocabulary_files": self.vocabulary.files(),
+        }
         return {**state, "closed_set": self.answers} if self.answers else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -179,7 +189,8 @@ class UnivalTask(FairseqTask):
         saved = state_dict.get("vocabulary")
         if saved is not None and saved != self.vocabulary.fingerprint:
             raise UserError(
-                f"the checkpoint was trained with another vocabulary ({saved[:12]}) than --vocab-dir, --num-codes {self.cfg.num_codes} and"
+                f"the checkpoint was trained with another vocabulary ({saved[:12]}, --num-codes {state_dict['num_codes']}"
+                f" --num-bins {state_dict['num_bins']}) than --vocab-dir, --num-codes {self.cfg.num_codes} and"
                 f" --num-bins {self.cfg.num_bins} give ({self.vocabulary.fingerprint[:12]}, {len(self.vocabulary)} symbols)"
             )
 
@@ -201,9 +212,18 @@ class UnivalTask(FairseqTask):
         loss, sample_size, logging_output = super().train_step(
             sample, model, criterion, optimizer, update_num, ignore_grad
         )
-        for key in ("num_skipped", "num_truncated"):
-            logging_output[key] = sample[key]
+        logging_output["num_truncated"] = sample["num_truncated"]
+        logging_output["num_skipped"] = self.newly_skipped()
         return loss, sample_size, logging_output
+
+    def newly_skipped(self) -> int:
+        """Training rows skipped since the last step; every row counts once per epoch."""
+        dataset = self.datasets["train"]
+        assert isinstance(dataset, InstructionDataset)
+        epoch, before = self._skipped
+        total = int(dataset.skipped.sum())
+        self._skipped = (dataset.epoch, total)
+        return total - before if dataset.epoch == epoch else total
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
         """Loss, and the metrics' statistics of what the model generates."""
@@ -353,6 +373,7 @@ def find_table(data: str, split: str) -> pathlib.Path:
     Raises:
         UserError: there is none, or more than one.
     """
+    data_folder(data)  # complains when there is no such place
     parts = data.split(",")
     if len(parts) == 1 and pathlib.Path(data).is_dir():
         folder = pathlib.Path(data)

@@ -74,3 +74,6 @@ class UnivalTaskConfig(FairseqDataclass):
         default=None, metadata={"help": "file with the answers that a slot with closed_set may have, one a line"}
     )
     seed: int = II("common.seed")
+    cpu: bool = II("common.cpu")
+    bf16: bool = II("common.bf16")
+    fp16: bool = II("common.fp16")
