@@ -102,7 +102,7 @@ import sys
 
 lines = [json.loads(line[line.index("{") :]) for line in open(sys.argv[1]) if '"ups"' in line]
 seconds = sorted(2 / float(line["ups"]) / 2 for line in lines[2:])  # per update, without the first, slow ones
-print(max(20, int(float(sys.argv[2]) * 60 * 0.93 / seconds[len(seconds) // 2])))  # the rest is for start and validation
+print(max(20, int(float(sys.argv[2]) * 60 * 0.85 / seconds[len(seconds) // 2])))  # the rest is for start and validation
 PYTHON
 )"
 [ "$warmup" -lt "$updates" ] || warmup=$((updates / 4))
