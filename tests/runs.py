@@ -6,6 +6,8 @@ import pathlib
 import sys
 from typing import Any
 
+from fairseq import checkpoint_utils
+
 from unival.cli import main
 
 MODEL = [
@@ -46,11 +48,12 @@ def train(data: pathlib.Path, out: pathlib.Path, *flags: str) -> int:
     try:
         return main(["train", *train_flags(data, out, *flags)])
     finally:
-        close_log_files()
+        forget_run()
 
 
-def close_log_files() -> None:
-    """fairseq adds a handler per run to loggers of its own and never takes it away: later runs would write to this run's file too."""
+def forget_run() -> None:
+    """Undo what a run leaves in the process: fairseq's log files (later runs would write to them too) and its best score so far."""
+    vars(checkpoint_utils.save_checkpoint).pop("best", None)
     for logger in [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]:
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
             logger.removeHandler(handler)
