@@ -10,6 +10,7 @@ from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedC
 from unival.data.rows import RowTable
 from unival.errors import UserError
 from unival.hub import from_checkpoint
+from unival.metrics.score import read_generated
 from unival.tasks.base import UnivalTask
 from unival.tasks.closed_set import read_answers
 
@@ -96,3 +97,6 @@ def test_training_and_generation_stay_within_the_set(tmp_path):
     assert {output.text for output in outputs} <= set(ANSWERS)
     others = model.run("[IMAGE:image] what? -> [TEXT:caption,closed_set]", images, closed_set=["green", "left of"])
     assert {output.text for output in others} <= {"green", "left of"}
+    free = ["--task", "unival", "--no-repeat-ngram-size", "0"]
+    generated = read_generated(runs.generate(data, out / "checkpoint_last.pt", out, "valid", *free))
+    assert len(generated) == 6 and {text for text, _ in generated.values()} <= set(ANSWERS)  # nothing was said again

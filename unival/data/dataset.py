@@ -7,7 +7,7 @@ same row in the same epoch is the same example whatever the number of workers or
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from unival.text import strip_punctuation
 from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
@@ -143,7 +145,7 @@ class InstructionDataset(FairseqDataset):
         """
         record = self.table[row]
         rng = np.random.default_rng([self.seed, self.epoch, row])
-        instruction = self.instructions[int(rng.integers(len(self.instructions))) if self.is_train else 0]
+        instruction = self.draw(self.instructions, rng)
         media: list[tuple[str, Tensor]] = []
         source: list[int] = []
         cuts = 0  # texts cut to their limit
@@ -185,7 +187,7 @@ class InstructionDataset(FairseqDataset):
                 if not self.with_target:
                     break
                 references = self.texts(slot, record, row)
-                text = references[int(rng.integers(len(references))) if self.is_train else 0]
+                text = self.draw(references, rng)
                 if not text.strip():
                     raise UserError(f"{self.table.where(row, slot.column)}: an empty text cannot be learned or scored")
             else:
@@ -201,8 +203,11 @@ class InstructionDataset(FairseqDataset):
         if slot.is_plain:
             assert slot.text is not None
             return slot.text
-        texts = self.texts(slot, record, row)
-        return texts[int(rng.integers(len(texts))) if self.is_train else 0]
+        return self.draw(self.texts(slot, record, row), rng)
+
+    def draw(self, alternatives: Sequence[T], rng: np.random.Generator) -> T:
+        """One of several at random in training, the first in evaluation."""
+        return alternatives[int(rng.integers(len(alternatives))) if self.is_train else 0]
 
     def texts(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[str]:
         """All texts in a slot's cell: a string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""

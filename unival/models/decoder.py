@@ -17,9 +17,11 @@ from unival.models.encoder import EncoderOut
 from unival.models.layers import DecoderLayer, embed_tokens, run_layer
 from unival.models.positions import (
     code_positions,
+    image_bucket_count,
     image_bucket_rows,
+    padding_mask,
     relative_bias,
-    relative_table,
+    relative_tables,
     split_heads,
     token_bucket_rows,
 )
@@ -54,13 +56,11 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         self.self_pos_k_linear = nn.Linear(dim, dim)
         self.cross_pos_q_linear = nn.Linear(dim, dim)
         self.cross_pos_k_linear = nn.Linear(dim, dim)
-        layers = [DecoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers)]
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(DecoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers))
         self.layer_norm = nn.LayerNorm(dim)
-        token_rows = 2 * cfg.token_bucket_size - 1
-        image_rows = (2 * cfg.image_bucket_size - 1) ** 2 + 3
-        self.token_rel_pos_table_list = nn.ModuleList(relative_table(token_rows, self.num_heads) for _ in layers)
-        self.image_rel_pos_table_list = nn.ModuleList(relative_table(image_rows, self.num_heads) for _ in layers)
+        token_rows, image_rows = 2 * cfg.token_bucket_size - 1, image_bucket_count(cfg.image_bucket_size)
+        self.token_rel_pos_table_list = relative_tables(token_rows, self.num_heads, stack.layers)
+        self.image_rel_pos_table_list = relative_tables(image_rows, self.num_heads, stack.layers)
 
     def forward(
         self,
@@ -97,10 +97,11 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         absolute = {kind: self.absolute_bias(positions[kind], step) for kind in kinds}
         cross_kv, cross_bias = self.cross_attention(encoder_out, positions, step, code_masks)
         states = [x] if return_all_hiddens else []
-        padding = self.padding_bias(prev_output_tokens, x.dtype)
+        padding = prev_output_tokens.eq(self.dictionary.pad())
+        mask = padding_mask(padding, x.dtype) if padding.any() else None
         for i, layer in enumerate(self.layers):
             bias = self.choose({kind: self.layer_bias(i, kind, absolute[kind], step) for kind in kinds}, rows)
-            bias = bias if padding is None else bias + padding
+            bias = bias if mask is None else bias + mask
             x, kv = run_layer(layer, self.cfg.checkpoint_activations, x, bias, cross_kv[i], cross_bias, past.get(i))
             if incremental_state is not None:
                 past[i] = kv
@@ -152,15 +153,6 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             return next(iter(by_kind.values()))
         assert code_rows is not None
         return torch.where(code_rows[:, None, None, None], by_kind["code"], by_kind["text"])
-
-    def padding_bias(self, tokens: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """-inf on the keys of padded target tokens: ``b x 1 x 1 x t``; None without padding."""
-        padding = tokens.eq(self.dictionary.pad())
-        if not padding.any():
-            return None
-        return torch.zeros(padding.shape, dtype=dtype, device=tokens.device).masked_fill(padding, float("-inf"))[
-            :, None, None, :
-        ]
 
     def position_ids(self, kind: str, length: int) -> Tensor:
         """Position ids of a whole target of ``length`` tokens."""
@@ -217,8 +209,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
 
         total = self.choose({kind: bias(kind) for kind in positions}, code_masks)
         if encoder_out.padding.any():
-            mask = torch.zeros(encoder_out.padding.shape, dtype=total.dtype, device=total.device)
-            total = total + mask.masked_fill(encoder_out.padding, float("-inf"))[:, None, None, :]
+            total = total + padding_mask(encoder_out.padding, total.dtype)
         return cross["kv"], total
 
     def reorder_incremental_state_scripting(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:

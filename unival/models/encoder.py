@@ -19,9 +19,11 @@ from unival.models.config import UnivalConfig, encoder_stack
 from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 from unival.models.positions import (
     grid_positions,
+    image_bucket_count,
     image_bucket_rows,
+    padding_mask,
     relative_bias,
-    relative_table,
+    relative_tables,
     split_heads,
     token_buckets,
 )
@@ -124,13 +126,11 @@ class UnivalEncoder(FairseqEncoder):
         self.image_pos_ln = nn.LayerNorm(dim)
         self.pos_q_linear = nn.Linear(dim, dim)
         self.pos_k_linear = nn.Linear(dim, dim)
-        layers = [EncoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers)]
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(EncoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers))
         self.layer_norm = nn.LayerNorm(dim)
-        token_rows = 2 * cfg.token_bucket_size - 1
-        image_rows = (2 * cfg.image_bucket_size - 1) ** 2 + 3
-        self.token_rel_pos_table_list = nn.ModuleList(relative_table(token_rows, self.num_heads) for _ in layers)
-        self.image_rel_pos_table_list = nn.ModuleList(relative_table(image_rows, self.num_heads) for _ in layers)
+        token_rows, image_rows = 2 * cfg.token_bucket_size - 1, image_bucket_count(cfg.image_bucket_size)
+        self.token_rel_pos_table_list = relative_tables(token_rows, self.num_heads, stack.layers)
+        self.image_rel_pos_table_list = relative_tables(image_rows, self.num_heads, stack.layers)
 
     def embed_text(self, src_tokens: Tensor) -> Segment:
         """Token ids ``b x t`` -> the text segment."""
@@ -237,8 +237,7 @@ class UnivalEncoder(FairseqEncoder):
         p = torch.cat(positions, dim=-2)
         absolute = self.absolute_bias(p)
         if padding.any():
-            mask = torch.zeros(batch, 1, 1, p.size(-2), dtype=absolute.dtype, device=x.device)
-            absolute = absolute + mask.masked_fill(padding[:, None, None, :], float("-inf"))
+            absolute = absolute + padding_mask(padding, absolute.dtype)
         elif absolute.dim() == 3:
             absolute = absolute[None]
         states = [x] if return_all_hiddens else []

@@ -46,7 +46,7 @@ def image_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 42) -> T
         LongTensor ``... x q x k`` of rows of the relative table (``(2 * bucket_size - 1)^2 + 3`` rows).
     """
     span = 2 * bucket_size - 1
-    total = span * span + 3
+    total = image_bucket_count(bucket_size)
     q, k = queries[..., :, None], keys[..., None, :]
     row = (q - 1).div(bucket_size, rounding_mode="floor") - (k - 1).div(bucket_size, rounding_mode="floor")
     column = (q - 1).remainder(bucket_size) - (k - 1).remainder(bucket_size)
@@ -70,9 +70,21 @@ def code_positions(
     return ids[:length]
 
 
-def relative_table(num_buckets: int, num_heads: int) -> nn.Embedding:
-    """One learned scalar per bucket and head."""
-    return nn.Embedding(num_buckets, num_heads)
+def relative_tables(num_buckets: int, num_heads: int, layers: int) -> nn.ModuleList:
+    """One learned scalar per bucket and head, in a table per layer."""
+    return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(layers))
+
+
+def image_bucket_count(bucket_size: int) -> int:
+    """Rows of the relative table that :func:`image_bucket_rows` indexes."""
+    return (2 * bucket_size - 1) ** 2 + 3
+
+
+def padding_mask(padding: Tensor, dtype: torch.dtype) -> Tensor:
+    """-inf on the scores of padded keys: ``b x s`` (True: padded) -> ``b x 1 x 1 x s``."""
+    return torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, float("-inf"))[
+        :, None, None, :
+    ]
 
 
 def relative_bias(table: nn.Module, buckets: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class UnivalTask(FairseqTask):
             answers = read_answers(cfg.closed_set) if cfg.closed_set else []
         self.answers = list(answers)
         self.instruction_text = ""
+        self.instructions: tuple[Instruction, ...] = ()
+        self.trie: Trie | None = None
         text = cfg.instruction or self.instruction
         if text:  # else a checkpoint's own, see adopt
             self.set_instruction(text)
@@ -181,11 +183,12 @@ class UnivalTask(FairseqTask):
         return {**state, "closed_set": self.answers} if self.answers else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another vocabulary.
+        """Refuse a checkpoint of another vocabulary; take its closed set of answers where none was given.
 
         Raises:
             UserError: the fingerprints differ.
         """
+        self.answers = self.answers or list(state_dict.get("closed_set", []))
         saved = state_dict.get("vocabulary")
         if saved is not None and saved != self.vocabulary.fingerprint:
             raise UserError(
