@@ -30,12 +30,13 @@ setup(
         "fairseq-fixed==0.12.3.1",
         "tokenizers>=0.20",
         "Pillow>=10",
+        "safetensors>=0.4",
     ],
     extras_require={
         "eval": ["pycocoevalcap>=1.2", "matplotlib>=3.8"],
         "video": ["decord>=0.6"],
-        "audio": ["librosa>=0.10", "torchaudio>=2.6", "soundfile>=0.12"],
-        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "build>=1.2"],
+        "audio": ["torchaudio>=2.6", "soundfile>=0.12"],
+        "dev": ["librosa>=0.10", "scikit-video>=1.1.11", "pytest>=8", "ruff>=0.8", "mypy>=1.11", "build>=1.2"],
     },
     entry_points={"console_scripts": ["unival = unival.cli:main"]},
 )

@@ -30,9 +30,11 @@ import pathlib
 import sys
 
 root, extras = sys.argv[1], sys.argv[2].split(",")
-needed = ["torch", "torchvision", "fairseq", "timm", "tokenizers", "PIL"]
+needed = ["torch", "torchvision", "fairseq", "timm", "tokenizers", "PIL", "safetensors"]
+needed += ["decord"] if "video" in extras else []
+needed += ["soundfile", "torchaudio"] if "audio" in extras else []
 needed += ["pycocoevalcap", "matplotlib"] if "eval" in extras else []
-needed += ["pytest", "ruff", "mypy"] if "dev" in extras else []
+needed += ["pytest", "ruff", "mypy", "librosa", "skvideo"] if "dev" in extras else []
 found = importlib.util.find_spec("unival")
 here = found is not None and found.origin and pathlib.Path(found.origin).resolve().parent == pathlib.Path(root) / "unival"
 sys.exit(0 if here and all(importlib.util.find_spec(name) for name in needed) else 1)
@@ -182,18 +184,30 @@ find_table() {
   die "DATA=$DATA: neither $1.tsv nor $1.jsonl is there; it names the $2 (see --help)"
 }
 
-# begin_training WHAT, begin_evaluation WHAT: check the variables that every recipe takes, before anything slow happens.
+# begin_training WHAT MEDIUM, begin_evaluation WHAT MEDIUM: check the variables that every recipe takes, before anything slow
+# happens. Set TSV_COLUMNS to the flags that name the columns of TSV tables (published layout: media in column 4, texts in 2).
 begin_training() {
   begin_recipe "$1"
   find_table valid "$1"
   find_table train "$1"
-  ensure_environment eval
+  tsv_columns "$2"
+  ensure_environment "$(extras_for "$2")"
 }
 
 begin_evaluation() {
   begin_recipe "$1"
   find_table "$SPLIT" "$1"
-  ensure_environment eval
+  tsv_columns "$2"
+  ensure_environment "$(extras_for "$2")"
+}
+
+tsv_columns() {
+  # shellcheck disable=SC2034 # the recipes use it
+  case "$TABLE" in *.tsv) TSV_COLUMNS=(--columns "id,$1,caption" --selected-cols 0,4,2) ;; *) TSV_COLUMNS=() ;; esac
+}
+
+extras_for() {
+  case "$1" in video | audio) printf 'eval,%s\n' "$1" ;; *) printf 'eval\n' ;; esac
 }
 
 begin_recipe() {
@@ -239,6 +253,14 @@ generate() {
   fairseq-generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
     --path "$CHECKPOINT" --gen-subset "$split" --results-path "$OUT" \
     --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" ${device[@]+"${device[@]}"} "$@"
+}
+
+# score_captions SPLIT: scores what generate wrote against the captions of $TABLE into $OUT/scores-SPLIT.json.
+score_captions() {
+  local columns=()
+  case "$TABLE" in *.tsv) columns=(--columns caption --selected-cols 2) ;; esac
+  unival score "$OUT/generate-$1.txt" --table "$TABLE" --metrics "${METRICS:-cider,bleu,rouge_l}" \
+    --json "$OUT/scores-$1.json" ${columns[@]+"${columns[@]}"}
 }
 
 gpu_count() {

@@ -49,7 +49,8 @@ def golden_config(**changes: Any) -> Any:
                 "dropout": 0.0,
                 "encoder_drop_path_rate": 0.0,
                 "decoder_drop_path_rate": 0.0,
-                "image_backbone": "resnet101",
+                "modalities": "image",
+                "audio_hop_size": 200,
                 "code_image_size": 32,
                 **changes,
             }
@@ -58,41 +59,43 @@ def golden_config(**changes: Any) -> Any:
 
 
 def build_golden_model(shared: pathlib.Path, dtype: torch.dtype = torch.float32, **changes: Any) -> UnivalModel:
-    """The tiny reference model in eval mode, weights loaded through the published key names."""
+    """The tiny reference model in eval mode, weights loaded through the published key names.
+
+    Its CNNs have their real depth: it takes images only, unless ``modalities`` says otherwise.
+    """
     golden = load(shared, "tiny_state")
     task = SimpleNamespace(source_dictionary=golden_dictionary(golden))
     model = UnivalModel.build_model(golden_config(**changes), task)
-    ours = (
-        {key: torch.zeros(shape) for key, shape in golden["cnn_keys"].items()}
-        if isinstance(golden["cnn_keys"], dict)
-        else None
-    )
     state = dict(golden["state_dict"])
-    state.update(cnn_weights(shared, model, golden))
-    assert ours is None or set(ours)
-    keep = ("embed_video", "video_proj", "embed_audio", "audio_proj")
-    state = {key: value for key, value in state.items() if not any(part in key for part in keep)}
+    for name in model.encoder.media:
+        state.update(cnn_weights(shared, model, name, golden["recipe_salt"]))
+    assert all(state[key].shape == tuple(shape) for key, shape in golden["cnn_keys"].items() if key in state)
     model.load_state_dict(state)
     return model.to(dtype).eval()
 
 
-def cnn_weights(shared: pathlib.Path, model: UnivalModel, golden: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The image CNN's weights under their published names, from the recipe."""
-    backbone = model.encoder.media["image"].backbone
-    weights = {f"encoder.embed_images.{key}": value.clone() for key, value in backbone.state_dict().items()}
-    return recipe(shared).fill_(weights, golden["recipe_salt"])
+def cnn_weights(shared: pathlib.Path, model: UnivalModel, name: str, salt: str) -> dict[str, torch.Tensor]:
+    """A CNN's weights under their published names, from the recipe; what follows from formulas stays."""
+    own = model.encoder.media[name].backbone.state_dict()
+    weights = {f"encoder.embed_{name}s.{key}": value.clone() for key, value in own.items() if key != "mel_filters"}
+    recipe(shared).fill_(weights, salt)
+    if "mel_filters" in own:
+        weights["encoder.embed_audios.logmel_extractor.melW"] = own["mel_filters"]
+    return weights
 
 
 def golden_net(case: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """A golden case's inputs as our ``net_input``."""
     net = case["net"]
     out = {"src_tokens": case["src_tokens"], "src_lengths": None, "prev_output_tokens": case["prev_output_tokens"]}
-    if "patch_images" in net:
-        rows = net["patch_masks"].nonzero().flatten()
-        item = {"modality": "image", "values": net["patch_images"].to(dtype)[rows], "rows": rows}
-        if "patch_orders" in case:
-            item["order"] = torch.tensor(case["patch_orders"])[rows]
-        out["media"] = [item]
+    rows = net["patch_masks"].nonzero().flatten() if "patch_masks" in net else None
+    for name, key in (("video", "patch_videos"), ("audio", "patch_audios"), ("image", "patch_images")):
+        if key in net:  # batches of videos and sounds carry blank images
+            item = {"modality": name, "values": net[key].to(dtype)[rows], "rows": rows}
+            if "patch_orders" in case:
+                item["order"] = torch.tensor(case["patch_orders"])[rows]
+            out["media"] = [item]
+            break
     if "code_masks" in case:
         out["code_masks"] = case["code_masks"]
     return out

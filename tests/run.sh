@@ -4,7 +4,7 @@
 #   bash tests/run.sh                 everything
 #   bash tests/run.sh -m "not slow"   arguments go to pytest, and then only pytest runs
 #
-# Uses the active environment when it holds this checkout with its [eval,dev] extras; else makes .venv (5 to 15 minutes,
+# Uses the active environment when it holds this checkout with its [eval,video,audio,dev] extras; else makes .venv (5 to 15 minutes,
 # once, about 6 GB). PYTHON=python3.12 chooses the interpreter, UNIVAL_VENV=DIR the place of the environment.
 source "$(dirname "${BASH_SOURCE[0]}")/../run_scripts/common.sh"
 
@@ -13,7 +13,7 @@ if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then
   exit 0
 fi
 
-ensure_environment eval,dev
+ensure_environment eval,video,audio,dev
 cd "$UNIVAL_ROOT" || exit
 if [ $# -eq 0 ]; then
   say "ruff and mypy (seconds), then pytest (about 15 minutes on two cores)."

@@ -29,7 +29,7 @@ def vocabulary(folder: pathlib.Path, num_codes: int = 16, num_bins: int = 10) ->
 
 
 def model(vocab: Vocabulary, seed: int = 0, **changes: Any) -> UnivalModel:
-    """Width 32, two layers per side, ResNet-10, without dropout unless asked for; eval mode."""
+    """Width 32, two layers per side, small CNNs, without dropout unless asked for; eval mode."""
     sizes = {
         "encoder_embed_dim": 32,
         "encoder_ffn_embed_dim": 64,
@@ -42,6 +42,8 @@ def model(vocab: Vocabulary, seed: int = 0, **changes: Any) -> UnivalModel:
         "encoder_drop_path_rate": 0.0,
         "decoder_drop_path_rate": 0.0,
         "image_backbone": "resnet10",
+        "video_backbone": "resnext3d14",
+        "audio_backbone": "cnn6",
         "code_image_size": 32,
     }
     torch.manual_seed(seed)

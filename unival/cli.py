@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-vocab": ("unival.train_vocab", "train a small byte-level BPE on the text columns of tables"),
     "score": ("unival.score", "score generated text against a table's references"),
     "report": ("unival.report", "write a page and a picture of what a model generated"),
+    "convert": ("unival.convert", "convert checkpoints: published UnIVAL, OFA and BART to ours, ours back, to safetensors"),
+    "inspect": ("unival.inspect_checkpoint", "show what is in a checkpoint, or how two differ"),
     "run": ("unival.run", "run an instruction on files or tables with a checkpoint"),
 }
 # name -> fairseq's command line with this plugin loaded and errors in one line
@@ -32,7 +34,7 @@ FAIRSEQ: dict[str, tuple[str, str]] = {
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser; only the options of ``command`` are loaded, since loading costs imports."""
-    parser = argparse.ArgumentParser(prog="unival", description="Train, evaluate and use one model for image and text.")
+    parser = argparse.ArgumentParser(prog="unival", description="Train, evaluate and use one model for image, video, audio and text.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():

@@ -16,14 +16,18 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.tasks import TASK_REGISTRY
+from omegaconf import OmegaConf
 from PIL import Image
 
 import unival.tasks  # noqa: F401  registers the tasks that checkpoints name
+from unival.checkpoints.published import task_options
 from unival.data.rows import RowTable
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
+from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.inputs import is_published_cfg, media_of
 from unival.vocab import Vocabulary
 
 
@@ -71,6 +75,10 @@ class Unival:
         rows = [rows] if isinstance(rows, Mapping) else list(rows)
         table = RowTable([{key: _plain(value) for key, value in row.items()} for row in rows])
         instructions = parse(instruction)
+        absent = media_of(instructions) - set(self.model.encoder.media)
+        if absent:
+            has = ", ".join(self.model.encoder.media) or "only text"
+            raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")
         predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
         table.columns += tuple(name for name in predicted if name is not None)  # the answer's column need not exist
         dataset = self.task.build_dataset(table, with_target=False, instructions=instructions)
@@ -86,11 +94,23 @@ class Unival:
                 outputs.append(Output(text, float(beams[0]["score"])))
         return outputs
 
-    def caption(self, images: Sequence[Any] | Any, **generation: Any) -> list[str]:
-        """Describe images (paths, bytes or PIL images): one caption each."""
-        images = [images] if isinstance(images, str | bytes | pathlib.Path | Image.Image) else list(images)
-        outputs = self.run(CAPTION, [{"image": image} for image in images], **generation)
+    def caption(self, media: Sequence[Any] | Any, **generation: Any) -> list[str]:
+        """Describe images, videos or sounds (paths, bytes or PIL images): one caption each.
+
+        The instruction is the one that the model was trained with where it has one medium, else that of image captions.
+        """
+        media = [media] if isinstance(media, str | bytes | pathlib.Path | Image.Image) else list(media)
+        instruction, column = self.media_instruction()
+        outputs = self.run(instruction, [{column: item} for item in media], **generation)
         return [output.text for output in outputs]
+
+    def media_instruction(self) -> tuple[str, str]:
+        """The instruction to use for media alone, and the name of its column."""
+        for text in (self.task.instruction_text, CAPTION):
+            column = lone_medium(text)
+            if column is not None:
+                return text, column
+        raise AssertionError("the captioning task's own instruction has one medium")
 
 
 def from_checkpoint(
@@ -99,8 +119,8 @@ def from_checkpoint(
     """Load a model with the task and the vocabulary that it was trained with.
 
     Args:
-        path: a checkpoint of ``fairseq-train --user-dir unival``.
-        vocab_dir: folder with the vocabulary; by default the one kept in the checkpoint.
+        path: a checkpoint of ``fairseq-train --user-dir unival``, or a published one of UnIVAL.
+        vocab_dir: folder with the vocabulary; by default the one kept in the checkpoint (published ones have none).
         device: ``cpu``, ``cuda``, ….
 
     Raises:
@@ -116,6 +136,11 @@ def from_checkpoint(
     if not state.get("cfg") or state["cfg"].task is None:
         raise UserError(f"{path}: holds no task options; expected a checkpoint of fairseq-train --user-dir unival")
     cfg = state["cfg"].task
+    if is_published_cfg(cfg):
+        options = task_options(cfg)
+        name = options.pop("_name")
+        cfg = OmegaConf.structured(UnivalTaskConfig(data=".", **options))
+        cfg._name = name
     task_class = TASK_REGISTRY.get(cfg._name)
     if task_class is None or not issubclass(task_class, UnivalTask):
         known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
@@ -124,6 +149,12 @@ def from_checkpoint(
     task = task_class(cfg, vocabulary, (state.get("task_state") or {}).get("closed_set", []))
     models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)], task=task, state=state)
     return Unival(task, models[0], device)
+
+
+def lone_medium(instruction: str) -> str | None:
+    """The column of an instruction's medium, if that is all that it needs."""
+    slots = [slot for slot in parse(instruction)[0].source if not slot.is_plain] if instruction else []
+    return slots[0].column if len(slots) == 1 and slots[0].modality != "TEXT" else None
 
 
 def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:

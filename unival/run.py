@@ -13,8 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="*", metavar="FILE", help="media files: one row each, for the instruction's one media slot"
     )
-    parser.add_argument("--path", required=True, metavar="CHECKPOINT", help="a checkpoint of unival train")
-    parser.add_argument("--instruction", default=CAPTION, help="(default: %(default)s)")
+    parser.add_argument(
+        "--path", required=True, metavar="CHECKPOINT", help="a checkpoint of unival train, or a published one of UnIVAL"
+    )
+    parser.add_argument("--vocab-dir", help="folder with the vocabulary (default: the one in the checkpoint)")
+    parser.add_argument("--instruction", help="(default: the one that the checkpoint was trained with)")
     parser.add_argument(
         "--row",
         action="append",
@@ -30,19 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one answer a line; returns the exit code."""
-    from unival.hub import from_checkpoint
-    from unival.instructions import parse
+    from unival.hub import from_checkpoint, lone_medium
 
     rows = [_row(text) for text in args.row]
-    if args.inputs:
-        media = [slot for slot in parse(args.instruction)[0].source if slot.modality != "TEXT"]
-        if len(media) != 1 or media[0].column is None:
-            raise UserError("files can be given only to an instruction with one named media slot; use --row for others")
-        rows += [{media[0].column: name} for name in args.inputs]
-    if not rows:
+    if not rows and not args.inputs:
         raise UserError("nothing to do: give files or --row")
-    model = from_checkpoint(args.path, device=args.device)
-    outputs = model.run(args.instruction, rows, batch_size=args.batch_size, beam=args.beam, max_len_b=args.max_len_b)
+    if args.instruction:
+        lone_medium(args.instruction)  # complains about mistakes before the model is loaded
+    model = from_checkpoint(args.path, args.vocab_dir, device=args.device)
+    instruction = args.instruction or model.task.instruction_text or CAPTION
+    if args.inputs:
+        column = lone_medium(instruction)
+        if column is None:
+            raise UserError("files can be given only to an instruction with one named media slot; use --row for others")
+        rows += [{column: name} for name in args.inputs]
+    outputs = model.run(instruction, rows, batch_size=args.batch_size, beam=args.beam, max_len_b=args.max_len_b)
     for row, output in zip(rows, outputs, strict=True):
         name = next(iter(row.values())) if len(row) == 1 else json.dumps(row, ensure_ascii=False)
         sys.stdout.write(f"{name}\t{output.text}\n")

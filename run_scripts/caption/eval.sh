@@ -15,10 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
 SPLIT="${SPLIT:-test}"
-begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of image captions"
-generate "$SPLIT" --task unival_caption --patch-image-size 480 \
+begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of image captions" image
+generate "$SPLIT" --task unival_caption --patch-image-size 480 ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
   --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
-columns=()
-case "$TABLE" in *.tsv) columns=(--columns caption --selected-cols 2) ;; esac
-unival score "$OUT/generate-$SPLIT.txt" --table "$TABLE" --metrics "${METRICS:-cider,bleu,rouge_l}" \
-  --json "$OUT/scores-$SPLIT.json" ${columns[@]+"${columns[@]}"}
+score_captions "$SPLIT"

@@ -16,11 +16,12 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
-begin_training "folder with train.tsv or train.jsonl of image captions"
+begin_training "folder with train.tsv or train.jsonl of image captions" image
 batch_size=16 epochs=10
 schedule 128 "$batch_size" "$epochs" 0.06
 train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
   --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler \
+  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
   --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
   --lr 1e-5 --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
   --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \

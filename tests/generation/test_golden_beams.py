@@ -13,6 +13,7 @@ from unival.models.unival import UnivalModel
 BOS, EOS = 0, 2
 IMAGE_RUNS = ["caption_image", "caption_image_script", "lenpen_temp", "refcoco_box"]
 CLOSED_SET_RUNS = ["vqa_trie_noprefix", "vqa_trie_prefix"]
+MEDIA_RUNS = {"caption_video": "video", "caption_audio_unnorm": "audio"}
 TEXT_RUNS = ["greedy_text", "image_gen_beam", "image_gen_sampling"]
 CODES = (105, 137)
 
@@ -24,7 +25,7 @@ def model(shared: pathlib.Path, request: pytest.FixtureRequest) -> UnivalModel:
 
 def sample_of(shared: pathlib.Path, run: str, dtype: torch.dtype) -> dict[str, Any]:
     cases, beams = golden.load(shared, "cases"), golden.load(shared, "beam")
-    case = cases["text" if run in TEXT_RUNS else "image"]
+    case = cases["text" if run in TEXT_RUNS else MEDIA_RUNS.get(run, "image")]
     net_input = golden.golden_net({**case, "src_tokens": beams["vqa_src"]} if run.startswith("vqa") else case, dtype)
     if run.startswith("image_gen"):
         net_input["code_masks"] = torch.ones(2, dtype=torch.bool)
@@ -45,6 +46,16 @@ def generator_of(model: UnivalModel, shared: pathlib.Path, run: str) -> UnivalGe
 
 @pytest.mark.parametrize("run", IMAGE_RUNS + CLOSED_SET_RUNS + TEXT_RUNS)
 def test_original_hypotheses(shared: pathlib.Path, model: UnivalModel, run: str) -> None:
+    compare(shared, model, run)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("run", MEDIA_RUNS)
+def test_original_hypotheses_of_videos_and_sounds(shared: pathlib.Path, run: str, dtype: torch.dtype) -> None:
+    compare(shared, golden.build_golden_model(shared, dtype, modalities=MEDIA_RUNS[run]), run)
+
+
+def compare(shared: pathlib.Path, model: UnivalModel, run: str) -> None:
     record = golden.load(shared, "beam")["runs"][run]
     dtype = model.decoder.embed_tokens.weight.dtype
     sample = sample_of(shared, run, dtype)

@@ -12,6 +12,8 @@ CASES = [
     "image_masked",
     "image_sampled4",
     "image_interpolated",
+    "video",
+    "audio",
     "code_all",
     "code_mixed",
 ]
@@ -22,7 +24,7 @@ TOLERANCE = {torch.float32: 5e-5, torch.float64: 1e-9}
 @pytest.mark.parametrize("name", CASES)
 def test_golden_case(shared, name, dtype):
     case = golden.load(shared, "cases")[name]
-    changes = {}
+    changes = {"modalities": name} if name in ("video", "audio") else {}
     if name == "image_interpolated":
         changes = {"interpolate_position": True, "orig_patch_image_size": case["orig_patch_image_size"]}
     model = golden.build_golden_model(shared, dtype, **changes)

@@ -154,6 +154,80 @@ def test_sampled_patches_differ_in_training_only(vocab):
     assert lengths == {2 + 6}
 
 
+def media_item(name, rows, seed=0):
+    shape = {"image": (3, 64, 64), "video": (3, 4, 64, 96), "audio": (40000,)}[name]
+    values = torch.randn((len(rows), *shape), generator=torch.Generator().manual_seed(seed))
+    return {"modality": name, "values": values, "rows": torch.tensor(rows)}
+
+
+def only(item, row):
+    """One row's part of a media item, for a batch of that row alone."""
+    keep = (item["rows"] == row).nonzero().flatten()
+    return {**item, "values": item["values"][keep], "rows": torch.zeros_like(keep)} if len(keep) else None
+
+
+def test_a_batch_of_all_media_equals_its_rows_alone(vocab):
+    """Any mix of media, also several per row: every row is as it would be alone, its gradient too."""
+    model = tiny.model(vocab, modalities="image,video,audio").double()
+    lengths = (7, 4, 6, 5, 3)
+    src, prev = text(vocab, *lengths), text(vocab, *lengths, seed=1)
+    media = [
+        media_item("video", [1, 4], seed=1),
+        media_item("image", [0, 3], seed=2),
+        media_item("audio", [0, 2], seed=3),  # row 0 has an image and a sound
+        media_item("image", [3], seed=4),  # row 3 has two images
+    ]
+    media = [{**item, "values": item["values"].double()} for item in media]
+    batch = model(src, None, prev, media=media)[0]
+    alone = []
+    for row, length in enumerate(lengths):
+        own = [one for item in media if (one := only(item, row)) is not None]
+        alone.append(model(src[row : row + 1, :length], None, prev[row : row + 1, :length], media=own)[0][0])
+        torch.testing.assert_close(batch[row, :length], alone[row], rtol=0, atol=1e-11)
+    together = torch.autograd.grad(
+        sum(batch[row, :n].square().sum() for row, n in enumerate(lengths)), model.encoder.media.parameters()
+    )
+    apart = torch.autograd.grad(sum(one.square().sum() for one in alone), model.encoder.media.parameters())
+    for ours, theirs in zip(together, apart, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9 * float(theirs.abs().max() + 1))
+    order = [3, 0, 4, 2, 1]  # the order of rows and of media does not matter beyond the sums' rounding
+    place = {row: i for i, row in enumerate(order)}
+    shuffled = [{**item, "rows": torch.tensor([place[int(r)] for r in item["rows"]])} for item in media]
+    with torch.no_grad():
+        again = model(src[order], None, prev[order], media=shuffled)[0]
+    torch.testing.assert_close(again, batch[order], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio"])
+def test_a_frozen_backbone_is_frozen_whole(vocab, name):
+    """Weights and batch-norm statistics do not move, and in training it gives what it gives in evaluation: no dropout, no masks."""
+    model = tiny.model(vocab, modalities="image,video,audio", **{f"freeze_{name}_backbone": True}).train()
+    before = {key: value.clone() for key, value in model.encoder.media[name].backbone.state_dict().items()}
+    item = media_item(name, [0, 1])
+    part = model.encoder.media[name]
+    with torch.no_grad():
+        first, second = part(item["values"]).tokens, part(item["values"]).tokens
+        evaluated = part.eval()(item["values"]).tokens
+    assert torch.equal(first, second) and torch.equal(first, evaluated)
+    model.train()
+    src, prev = text(vocab, 6, 6), text(vocab, 5, 5, seed=1)
+    model(src, None, prev, media=[item])[0].square().mean().backward()
+    assert part.proj.weight.grad is not None and part.proj.weight.grad.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in part.backbone.parameters())
+    for key, value in part.backbone.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    others = [other for other in ("image", "video", "audio") if other != name]
+    assert all(p.requires_grad for other in others for p in model.encoder.media[other].backbone.parameters())
+
+
+def test_an_unfrozen_audio_backbone_masks_and_drops_in_training(vocab):
+    """The counterpart: without freezing, two passes in training differ."""
+    part = tiny.model(vocab, modalities="audio").train().encoder.media["audio"]
+    values = media_item("audio", [0, 1])["values"]
+    with torch.no_grad():
+        assert not torch.equal(part(values).tokens, part(values).tokens)
+
+
 @pytest.mark.parametrize("option", ["freeze_image_backbone", "freeze_batchnorm"])
 def test_frozen_parts_do_not_move(vocab, option):
     model = tiny.model(vocab, **{option: True}).train()

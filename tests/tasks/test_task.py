@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from tests import tiny
 from unival.data.rows import RowTable
 from unival.errors import UserError
-from unival.tasks.base import SymbolDecoder, UnivalTask, find_table
+from unival.tasks.base import SymbolDecoder, UnivalTask
 from unival.tasks.caption import CaptionTask
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.inputs import find_table
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,11 @@ def test_published_tsv_layout(tmp_path, vocab):
 def test_image_size_comes_from_the_checkpoint_unless_given(vocab, caplog):
     saved = config(patch_image_size=96)
     open_task, fixed_task = task(vocab), task(vocab, patch_image_size=128)
-    assert open_task.media_options().patch_image_size == 384
+    assert open_task.media.patch_image_size == 384
     open_task.adopt(saved)
-    assert open_task.media_options().patch_image_size == 96
+    assert open_task.media.patch_image_size == 96
     fixed_task.adopt(saved)
-    assert fixed_task.media_options().patch_image_size == 128
+    assert fixed_task.media.patch_image_size == 128
     assert "128" in caplog.text and "96" in caplog.text
     with pytest.raises(UserError, match="imagenet-mean-and-std"):
         task(vocab, imagenet_mean_and_std=True).adopt(saved)

@@ -1,35 +1,181 @@
-"""Key names of the published UnIVAL checkpoints and ours, both ways."""
+"""Key names of the published UnIVAL checkpoints (and of OFA's, which have the same) and ours, both ways."""
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor
+
+from unival.checkpoints.published_options import model_options, task_options
+from unival.checkpoints.report import Conversion, Report
+from unival.errors import UserError
+
+__all__ = ["from_published", "is_published", "model_options", "rename_published", "task_options", "to_published"]
 
 # published prefix -> ours
 PREFIXES: dict[str, str] = {
     "encoder.embed_images.": "encoder.media.image.backbone.",
     "encoder.image_proj.": "encoder.media.image.proj.",
     "encoder.embed_image_positions.": "encoder.media.image.positions.",
+    "encoder.embed_videos.": "encoder.media.video.backbone.",
+    "encoder.video_proj.": "encoder.media.video.proj.",
+    "encoder.embed_video_positions.": "encoder.media.video.positions.",
+    "encoder.embed_audios.logmel_extractor.melW": "encoder.media.audio.backbone.mel_filters",
+    "encoder.embed_audios.": "encoder.media.audio.backbone.",
+    "encoder.audio_proj.": "encoder.media.audio.proj.",
+    "encoder.embed_audio_positions.": "encoder.media.audio.positions.",
 }
 
-# Published keys that carry nothing: counters, position buckets (rebuilt from their formulas), an unused classifier.
-DROPPED_SUFFIXES = (".version", "token_rp_bucket", "image_rp_bucket", "image_position_idx", "num_batches_tracked")
-DROPPED_PREFIXES = ("encoder.embed_images.fc.",)
-
 # Tied to encoder.embed_tokens.weight; some checkpoints hold only one of the three.
+TOKENS = "encoder.embed_tokens.weight"
 TIED = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 
+STFT = "encoder.embed_audios.spectrogram_extractor.stft."
+MEL = "encoder.embed_audios.logmel_extractor.melW"
+FOURIER_REASON = "Fourier kernels, which follow from the window size"
+# Published keys that carry nothing, and why: (pattern, reason)
+DROPPED: tuple[tuple[str, str], ...] = (
+    (r"(encoder|decoder)\.version", "fairseq's version number"),
+    (r"(encoder|decoder)\.(token|image)_rp_bucket", "position buckets, rebuilt from their formulas"),
+    (r"decoder\.image_position_idx", "position buckets, rebuilt from their formulas"),
+    (r"encoder\.embed_(images|videos|audios)\..*num_batches_tracked", "counters that nothing reads"),
+    (r"encoder\.embed_images\.fc\.(weight|bias)", "a classifier that the model does not use"),
+    (re.escape(STFT) + r"conv_(real|imag)\.weight", FOURIER_REASON),
+)
+TIED_REASON = "the same as encoder.embed_tokens.weight"
+CLASSES = 1000  # of the unused classifier
+KERNEL_TOLERANCE = 1e-3  # of Fourier kernels between -1 and 1; half precision rounds by up to 2.5e-4
 
-def is_published(state_dict: dict[str, Tensor]) -> bool:
-    """Whether a state dict has the published key names."""
-    return any(
-        key.startswith(("encoder.embed_images.", "encoder.version", "decoder.output_projection.")) for key in state_dict
-    )
+
+def is_published(state_dict: Mapping[str, Any]) -> bool:
+    """Whether a state dict has the published key names (those of UnIVAL or OFA)."""
+    marks = ("encoder.embed_images.", "encoder.embed_image_positions.", "encoder.version", "decoder.output_projection.")
+    return any(key.startswith(marks) for key in state_dict) and any(".layers." in key for key in state_dict)
 
 
 def rename_published(state_dict: dict[str, Tensor]) -> None:
-    """Rename published keys to ours, in place; keys that neither table knows stay and are reported by the loader."""
+    """Rename published keys to ours, in place; keys that no table knows stay and are reported by the loader."""
+    _fill_tokens(state_dict)
     for key in list(state_dict):
-        if key.endswith(DROPPED_SUFFIXES) or key.startswith(DROPPED_PREFIXES) or key == TIED[1]:
+        new = our_name(key)
+        if new is None:
             del state_dict[key]
-            continue
-        for old, new in PREFIXES.items():
-            if key.startswith(old):
-                state_dict[new + key[len(old) :]] = state_dict.pop(key)
+        elif new != key:
+            state_dict[new] = state_dict.pop(key)
+
+
+def our_name(key: str) -> str | None:
+    """Our name of a published key; None for those that carry nothing."""
+    if key == TIED[1] or drop_reason(key):
+        return None
+    for old, new in PREFIXES.items():
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return key
+
+
+def drop_reason(key: str) -> str | None:
+    """Why a published key is not needed; None if it is."""
+    return next((reason for pattern, reason in DROPPED if re.fullmatch(pattern, key)), None)
+
+
+def from_published(state: Mapping[str, Tensor], fourier: Mapping[str, Tensor] | None = None) -> Conversion:
+    """Published weights -> ours; the tensors are the same ones, not copies.
+
+    Args:
+        state: the published state dict.
+        fourier: the Fourier kernels that the file's own are compared with (see :func:`to_published`).
+    """
+    report = Report()
+    result: dict[str, Tensor] = {}
+    whole, strange = dict(state), []
+    for key in _fill_tokens(whole):
+        report.add("missing", key, "tied token embeddings, from the copy that is there")
+    for key, value in whole.items():
+        new = our_name(key)
+        if new is None:
+            report.add("dropped", key, drop_reason(key) or TIED_REASON)
+            if fourier is not None and key in fourier and not _equal(value, fourier[key], KERNEL_TOLERANCE):
+                strange.append(key)
+        else:
+            result[new] = value
+            if key in state:
+                report.add("kept" if new == key else "renamed", key, "" if new == key else new)
+    if strange:
+        report.note(f"not what the formula gives: {', '.join(strange)}; sounds are analysed by the formula")
+    return Conversion(result, report)
+
+
+def to_published(state: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Conversion:
+    """Our weights -> published names, with what the published model has besides.
+
+    Args:
+        state: our state dict; its embeddings are tied.
+        buffers: what follows from formulas, by published name: position buckets, ``image_position_idx``, ``version`` and the
+            Fourier kernels of sounds.
+    """
+    report = Report()
+    result: dict[str, Tensor] = {}
+    back = {new: old for old, new in PREFIXES.items()}
+    for key, value in state.items():
+        if key.startswith("encoder.media."):
+            prefix = max((new for new in back if key.startswith(new)), key=len, default=None)
+            if prefix is None:
+                raise UserError(f"{key} has no place in the published format")
+            name = back[prefix] + key[len(prefix) :]
+        else:
+            name = key
+        result[name] = value
+        report.add("kept" if name == key else "renamed", key, "" if name == key else name)
+    for key in TIED:
+        if key not in result:
+            report.add("missing", key, TIED_REASON)
+        result[key] = result[TOKENS]
+    made = {key: value for key, value in buffers.items() if not key.startswith(STFT) or MEL in result}
+    for key in [key for key in result if key.endswith(".running_var")]:
+        made[key.removesuffix("running_var") + "num_batches_tracked"] = torch.tensor(0)
+    for key, value in made.items():
+        result[key] = value
+        report.add("missing", key, drop_reason(key) or "from its formula")
+    if any(key.startswith("encoder.embed_images.layer4.") for key in result):
+        width = result["encoder.image_proj.weight"].size(1)
+        dtype = result["encoder.image_proj.weight"].dtype
+        for name, shape in (("weight", (CLASSES, width)), ("bias", (CLASSES,))):
+            result[f"encoder.embed_images.fc.{name}"] = torch.zeros(shape, dtype=dtype)
+            report.add("missing", f"encoder.embed_images.fc.{name}", "zeros: a classifier that the model does not use")
+    return Conversion(result, report)
+
+
+def without_media(conversion: Conversion, names: tuple[str, ...]) -> Conversion:
+    """Leave media out of a conversion to our layout; the report says so.  Raises UserError when one is not there."""
+    found = {key.split(".")[2] for key in conversion.state if key.startswith("encoder.media.")}
+    for name in names:
+        if name not in found:
+            raise UserError(f"--without {name}: the checkpoint has {', '.join(sorted(found)) or 'no media'}")
+    gone = tuple(f"encoder.media.{name}." for name in names)
+    report = Report(notes=list(conversion.report.notes))
+    for kind, key, detail in conversion.report.entries:
+        left_out = kind in ("kept", "renamed") and (detail or key).startswith(gone)
+        report.add("dropped" if left_out else kind, key, f"--without {','.join(names)}" if left_out else detail)
+    return Conversion({k: v for k, v in conversion.state.items() if not k.startswith(gone)}, report)
+
+
+def _fill_tokens(state: dict[str, Tensor]) -> list[str]:
+    """Add what is missing of our two names of the tied token embeddings; returns what was added.
+
+    Raises:
+        UserError: the copies that are there differ.
+    """
+    copies = [state[name] for name in (TOKENS, *TIED) if name in state]
+    for copy in copies[1:]:
+        same = copy.data_ptr() == copies[0].data_ptr() or copy.is_meta or torch.equal(copy, copies[0])
+        if not same:
+            raise UserError(f"{TOKENS}, {TIED[0]} and {TIED[1]} differ; in this model they are one")
+    added = [name for name in (TOKENS, TIED[0]) if name not in state and copies]
+    state.update(dict.fromkeys(added, copies[0]) if added else {})
+    return added
+
+
+def _equal(given: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return given.shape == expected.shape and bool((given.float() - expected).abs().max() <= tolerance)

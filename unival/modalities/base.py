@@ -1,5 +1,6 @@
 """What a modality brings: a loader for the data workers and an embedding for the encoder."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,8 +16,16 @@ from unival.errors import UserError
 class MediaOptions:
     """How media becomes tensors; part of the task's configuration, kept in checkpoints."""
 
-    patch_image_size: int = 384  # pixels per side
-    imagenet_mean_and_std: bool = False
+    patch_image_size: int = 384  # pixels per side of images
+    imagenet_mean_and_std: bool = False  # of images and frames; else pixels are in [-1, 1]
+    patch_frame_size: int = 224  # pixels per side of video frames
+    num_frames: int = 8
+    sample_type: str = "rand"  # frames in training: one at random of each interval, or its "middle" as in evaluation
+    frame_fit: str = "crop"  # how frames become squares: see unival.modalities.video
+    use_dataaug: bool = False  # augment frames in training
+    audio_sample_rate: int = 48000  # Hz
+    max_audio_seconds: float = 10.0
+    audio_filling: str = "repeatpad"  # how short sounds are filled up: see unival.modalities.audio
 
 
 class MediaLoader(Protocol):
@@ -45,15 +54,56 @@ class MediaTokens:
     position_ids: Tensor
 
 
+def grid_positions(height: int, width: int, bucket_size: int, device: torch.device | None = None) -> Tensor:
+    """Position ids of a ``height x width`` grid, row-major: ``row * bucket_size + column + 1`` (0 is the special position)."""
+    rows = torch.arange(height, device=device)[:, None] * bucket_size
+    return (rows + torch.arange(width, device=device)[None, :] + 1).flatten()
+
+
+# Shape of a feature map (without batch and channels) and bucket size -> position id of every feature, in flattened order.
+Layout = Callable[[tuple[int, ...], int], Tensor]
+
+
+def image_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
+    """Positions of an image's features ``h x w``: their places in the grid."""
+    height, width = shape
+    if max(height, width) > bucket_size:
+        raise UserError(
+            f"a grid of {height} x {width} patches exceeds {bucket_size} per side: use smaller images or a larger"
+            " --image-bucket-size"
+        )
+    return grid_positions(height, width, bucket_size)
+
+
+def video_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
+    """Positions of a video's features ``t x h x w``: their places in the frame, the same in every frame."""
+    frames, height, width = shape
+    return image_layout((height, width), bucket_size).repeat(frames)
+
+
+def audio_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
+    """Positions of a sound's features ``t x f``: they fill the smallest square that holds them row by row (as published)."""
+    count = math.prod(shape)
+    side = math.isqrt(count - 1) + 1  # ceil(sqrt(count))
+    if side > bucket_size:
+        raise UserError(
+            f"{count} audio tokens exceed {bucket_size} x {bucket_size}: use a larger --audio-hop-size, shorter sounds"
+            " (--max-audio-seconds) or a larger --image-bucket-size"
+        )
+    return grid_positions(side, side, bucket_size)[:count]
+
+
 class MediaEmbedding(nn.Module):
     """Backbone, projection to the model's width, and the table of positions.
 
     Args:
-        backbone: media ``n x …`` -> features ``n x out_channels x h x w``; has ``out_channels``.
+        backbone: media ``n x …`` -> features ``n x out_channels x …``; has ``out_channels``.
         dim: width of the model.
         bucket_size: largest side of the grid of tokens.
-        frozen: the backbone is not trained at all (weights, batch-norm statistics, dropout).
-        norms: batch norms that stay in eval mode even if the rest is trained.
+        frozen: the backbone is not trained at all (weights, batch-norm statistics, dropout, SpecAugment).
+        frozen_norms: batch norms that stay in eval mode even if the rest is trained.
+        norm: a layer norm of this modality's own after the projection.
+        layout: which position each feature has.
     """
 
     def __init__(
@@ -63,13 +113,17 @@ class MediaEmbedding(nn.Module):
         bucket_size: int,
         frozen: bool = False,
         frozen_norms: list[nn.Module] | None = None,
+        norm: bool = False,
+        layout: Layout = image_layout,
     ):
         super().__init__()
         self.backbone = backbone
         self.proj = nn.Linear(int(backbone.out_channels), dim)  # type: ignore[arg-type]
+        self.norm = nn.LayerNorm(dim) if norm else None
         self.positions = nn.Embedding(bucket_size**2 + 1, dim)
         self.bucket_size = bucket_size
         self.frozen = frozen
+        self.layout = layout
         self._frozen_norms = frozen_norms or []  # a plain list of modules that the backbone registers already
         if frozen:
             backbone.requires_grad_(False)
@@ -87,17 +141,7 @@ class MediaEmbedding(nn.Module):
         """Embed media; see :class:`MediaTokens`."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(values)
-        height, width = features.shape[-2:]
-        if max(height, width) > self.bucket_size:
-            raise UserError(
-                f"a grid of {height} x {width} patches exceeds {self.bucket_size} per side: use smaller images or a larger"
-                " --image-bucket-size"
-            )
         tokens = self.proj(features.flatten(2).transpose(1, 2))  # N x L x C
-        return MediaTokens(tokens, grid_positions(height, width, self.bucket_size, values.device))
-
-
-def grid_positions(height: int, width: int, bucket_size: int, device: torch.device | None = None) -> Tensor:
-    """Position ids of a ``height x width`` grid, row-major: ``row * bucket_size + column + 1`` (0 is the special position)."""
-    rows = torch.arange(height, device=device)[:, None] * bucket_size
-    return (rows + torch.arange(width, device=device)[None, :] + 1).flatten()
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        return MediaTokens(tokens, self.layout(tuple(features.shape[2:]), self.bucket_size).to(values.device))

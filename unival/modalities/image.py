@@ -49,7 +49,14 @@ def _embedding(cfg: Any) -> MediaEmbedding:
 
     backbone = ResNet(cfg.image_backbone, cfg.image_backbone_stages)
     norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
-    return MediaEmbedding(backbone, cfg.encoder_embed_dim, cfg.image_bucket_size, cfg.freeze_image_backbone, norms)
+    return MediaEmbedding(
+        backbone,
+        cfg.encoder_embed_dim,
+        cfg.image_bucket_size,
+        cfg.freeze_image_backbone,
+        norms,
+        norm=cfg.modality_layernorm,
+    )
 
 
 IMAGE = Modality("IMAGE", ImageLoader, _embedding)

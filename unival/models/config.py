@@ -1,7 +1,7 @@
 """Configuration of the model: one dataclass for the command line, one per stack for the modules."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 
@@ -38,8 +38,68 @@ class UnivalConfig(FairseqDataclass):
     image_backbone_stages: int = field(
         default=4, metadata={"help": "stages of the image CNN: 4 (stride 32) or 3 (stride 16, as in OFA)"}
     )
+    modalities: Optional[str] = field(
+        default=None,
+        metadata={"help": "media that the model takes, e.g. image,video,audio (default: those of the instruction)"},
+    )
+    new_modalities: str = field(
+        default="",
+        metadata={
+            "help": "media that a restored checkpoint need not have, e.g. video: their parts keep their initial weights"
+        },
+    )
+    video_backbone: str = field(
+        default="resnext3d101",
+        metadata={"help": "video CNN: resnext3d14, resnext3d50, resnext3d101, resnext3d152"},
+    )
+    audio_backbone: str = field(default="cnn14", metadata={"help": "audio CNN (PANN): cnn6, cnn10, cnn14"})
+    audio_sample_rate: Optional[int] = field(
+        default=None, metadata={"help": "sounds are resampled to this many Hz (default: 48000)"}
+    )
+    audio_hop_size: int = field(
+        default=480, metadata={"help": "samples between two frames of the spectrogram (published recipes: 200)"}
+    )
+    audio_window_size: int = field(default=1024, metadata={"help": "samples per frame of the spectrogram"})
+    audio_mel_bins: int = field(default=64, metadata={"help": "mel bands of the spectrogram"})
+    audio_fmin: float = field(default=50.0, metadata={"help": "lowest frequency of the mel bands in Hz"})
+    audio_fmax: float = field(default=14000.0, metadata={"help": "highest frequency of the mel bands in Hz"})
+    spec_augment: bool = field(
+        default=True, metadata={"help": "in training, mask stretches of time and bands of frequency of the spectrogram"}
+    )
+    image_backbone_weights: Optional[str] = field(
+        default=None, metadata={"help": "file with weights of the image CNN (timm or torchvision ResNet) to start from"}
+    )
+    video_backbone_weights: Optional[str] = field(
+        default=None, metadata={"help": "file with weights of the video CNN (resnext-101-kinetics.pth) to start from"}
+    )
+    inflate_video_backbone: bool = field(
+        default=False,
+        metadata={"help": "--video-backbone-weights is a 2-D ResNeXt: repeat its filters over time (inflation)"},
+    )
+    audio_backbone_weights: Optional[str] = field(
+        default=None, metadata={"help": "file with weights of the audio CNN (Cnn14_mAP=0.431.pth) to start from"}
+    )
+    add_mm_type_embedding: bool = field(
+        default=False,
+        metadata={"help": "a type embedding per modality (text, image, video, audio) instead of one for all media"},
+    )
+    modality_layernorm: bool = field(
+        default=False, metadata={"help": "a layer norm per modality after the projection of its features"}
+    )
+    entangle_position_embedding: bool = field(
+        default=False, metadata={"help": "also add the source's position embeddings to its tokens, as BERT does"}
+    )
+    entangle_target_positions: bool = field(
+        default=False, metadata={"help": "also add the target's position embeddings to its tokens, as BERT does"}
+    )
     sample_patch_num: int = field(
         default=0, metadata={"help": "in training, keep this many randomly chosen patches per image (0: all)"}
+    )
+    sample_video_patch_num: int = field(
+        default=0, metadata={"help": "in training, keep this many randomly chosen patches per video (0: all)"}
+    )
+    sample_audio_patch_num: int = field(
+        default=0, metadata={"help": "in training, keep this many randomly chosen tokens per sound (0: all)"}
     )
     interpolate_position: bool = field(
         default=False, metadata={"help": "interpolate patch positions from the original grid for larger images"}
@@ -53,6 +113,13 @@ class UnivalConfig(FairseqDataclass):
     freeze_token_embeddings: bool = field(default=False, metadata={"help": "do not train the shared token embeddings"})
     freeze_image_backbone: bool = field(
         default=False, metadata={"help": "do not train the image CNN: weights, batch-norm statistics, all of it"}
+    )
+    freeze_video_backbone: bool = field(
+        default=False, metadata={"help": "do not train the video CNN: weights, batch-norm statistics, all of it"}
+    )
+    freeze_audio_backbone: bool = field(
+        default=False,
+        metadata={"help": "do not train the audio CNN: weights, batch-norm statistics, dropout, SpecAugment, all of it"},
     )
     freeze_batchnorm: bool = field(
         default=False, metadata={"help": "do not train batch norms: neither their scales nor their statistics"}
@@ -70,6 +137,17 @@ class UnivalConfig(FairseqDataclass):
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
     )
+
+
+def cfg_modalities(cfg: UnivalConfig) -> tuple[str, ...]:
+    """The media that a model takes, in lower case.  Checkpoints from before there was a choice take images."""
+    names = ("image",) if cfg.modalities is None else split_names(cfg.modalities)
+    return tuple(sorted(set(names)))
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """``"image,video"`` -> names in lower case."""
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,10 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         total = prev_output_tokens.size(1)
         step = total - 1 if past else 0  # the first call with an empty state takes the whole prefix
         rows = self.decoder_rows(code_masks, encoder_out)
-        x = self.embed(prev_output_tokens[:, step:], rows)
         kinds = self.position_kinds(code_masks)
-        positions = {kind: self.position_embedding(kind, total) for kind in kinds}
+        raw = {kind: self.position_embedding(kind, total) for kind in kinds}
+        x = self.embed(prev_output_tokens[:, step:], rows, {kind: table[step:] for kind, table in raw.items()})
+        positions = {kind: self.normalise(kind, table) for kind, table in raw.items()}
         absolute = {kind: self.absolute_bias(positions[kind], step) for kind in kinds}
         cross_kv, cross_bias = self.cross_attention(encoder_out, positions, step, code_masks)
         states = [x] if return_all_hiddens else []
@@ -116,9 +117,14 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         """Features ``… x c`` -> logits ``… x v`` by the shared token embeddings."""
         return F.linear(features, self.embed_tokens.weight)
 
-    def embed(self, tokens: Tensor, code_rows: Tensor | None) -> Tensor:
-        """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have a layer norm of their own."""
+    def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
+        """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have a layer norm of their own.
+
+        ``positions``: position embeddings ``t x c`` per kind, added when positions are entangled.
+        """
         x = embed_tokens(self.embed_tokens, tokens)
+        if self.cfg.entangle_target_positions:
+            x = x + self.choose({kind: table[None, None] for kind, table in positions.items()}, code_rows).squeeze(1)
         normed = self.layernorm_embedding(x)
         if code_rows is not None and code_rows.any():
             normed = torch.where(code_rows[:, None, None], self.code_layernorm_embedding(x), normed)
@@ -162,11 +168,13 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         return code_positions(length, self.cfg.code_image_size, self.cfg.image_bucket_size, device)
 
     def position_embedding(self, kind: str, length: int) -> Tensor:
-        """Normalised position embeddings ``t x c``."""
+        """Position embeddings ``t x c``."""
         ids = self.position_ids(kind, length)
-        if kind == "text":
-            return self.pos_ln(self.embed_positions(ids))
-        return self.image_pos_ln(self.embed_image_positions(ids))
+        return self.embed_positions(ids) if kind == "text" else self.embed_image_positions(ids)
+
+    def normalise(self, kind: str, positions: Tensor) -> Tensor:
+        """Position embeddings as the biases take them."""
+        return self.pos_ln(positions) if kind == "text" else self.image_pos_ln(positions)
 
     def absolute_bias(self, positions: Tensor, step: int) -> Tensor:
         """Absolute term and causal mask for queries from ``step`` on: ``heads x (t - step) x t``."""

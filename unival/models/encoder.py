@@ -13,9 +13,10 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unival.modalities import MODALITIES
-from unival.modalities.base import MediaEmbedding
-from unival.models.config import UnivalConfig, encoder_stack
+from unival.errors import UserError
+from unival.modalities import modality
+from unival.modalities.base import MediaEmbedding, audio_layout
+from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
 from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 from unival.models.positions import (
     grid_positions,
@@ -29,6 +30,7 @@ from unival.models.positions import (
 )
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
+MODALITY_TYPES = {"image": 1, "video": 2, "audio": 3}  # rows of the type embedding with one per modality
 
 
 @dataclass
@@ -103,12 +105,9 @@ class UnivalEncoder(FairseqEncoder):
         cfg: the model's configuration.
         dictionary: the vocabulary's dictionary.
         embed_tokens: token embeddings, shared with the decoder.
-        modalities: names (lower case) of the media that this model takes.
     """
 
-    def __init__(
-        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, modalities: Sequence[str] = ("image",)
-    ):
+    def __init__(self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding):
         super().__init__(dictionary)
         stack = encoder_stack(cfg)
         dim = stack.embed_dim
@@ -118,8 +117,9 @@ class UnivalEncoder(FairseqEncoder):
         self.embed_tokens = embed_tokens
         self.padding_idx: int = dictionary.pad()
         self.layernorm_embedding = nn.LayerNorm(dim)
-        self.type_embedding = nn.Embedding(2, dim)
-        self.media = nn.ModuleDict({name: MODALITIES[name.upper()].embedding(cfg) for name in modalities})
+        self.types = MODALITY_TYPES if cfg.add_mm_type_embedding else dict.fromkeys(MODALITY_TYPES, MEDIA_TYPE)
+        self.type_embedding = nn.Embedding(1 + max(self.types.values()), dim)
+        self.media = nn.ModuleDict({name: modality(name.upper()).embedding(cfg) for name in cfg_modalities(cfg)})
         self.patch_layernorm_embedding = nn.LayerNorm(dim)
         self.embed_positions = nn.Embedding(cfg.max_source_positions + 2, dim)
         self.pos_ln = nn.LayerNorm(dim)
@@ -135,29 +135,40 @@ class UnivalEncoder(FairseqEncoder):
     def embed_text(self, src_tokens: Tensor) -> Segment:
         """Token ids ``b x t`` -> the text segment."""
         length = src_tokens.size(1)
-        x = embed_tokens(self.embed_tokens, src_tokens) + self.type_embedding.weight[TEXT_TYPE]
-        x = F.dropout(self.layernorm_embedding(x), self.cfg.dropout, self.training)
         ids = torch.arange(length, device=src_tokens.device)
+        positions = self.embed_positions(ids)
+        x = embed_tokens(self.embed_tokens, src_tokens) + self.type_embedding.weight[TEXT_TYPE]
+        if self.cfg.entangle_position_embedding:
+            x = x + positions
+        x = F.dropout(self.layernorm_embedding(x), self.cfg.dropout, self.training)
         return Segment(
             tokens=x,
             padding=src_tokens.eq(self.padding_idx),
-            positions=self.pos_ln(self.embed_positions(ids)),
+            positions=self.pos_ln(positions),
             buckets=token_buckets(length, self.cfg.token_bucket_size, device=src_tokens.device),
             is_text=True,
         )
 
     def embed_media(self, item: dict[str, Any], batch: int) -> Segment:
         """One entry of ``media`` (see :meth:`forward`) -> its segment, with rows that lack it masked."""
-        embedding = self.media[item["modality"]]
+        name: str = item["modality"]
+        if name not in self.media:
+            has = ", ".join(self.media) or "only text"
+            raise UserError(f"this model takes no {name}: it has {has} (train with --modalities to add it)")
+        embedding = self.media[name]
         assert isinstance(embedding, MediaEmbedding)
         media = embedding(item["values"])
         tokens, ids = media.tokens, media.position_ids
-        table = self.media_positions(embedding, ids)
-        order = item["order"] if "order" in item else self.sample_patches(tokens)
+        table = self.media_positions(embedding, ids)  # L x C
+        order = item["order"] if "order" in item else self.sample_patches(name, tokens)
+        here = table
         if order is not None:  # N x K patches of each item, in this order
             tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.size(-1)))
-        x = self.patch_layernorm_embedding(tokens + self.type_embedding.weight[MEDIA_TYPE])
-        x = F.dropout(x, self.cfg.dropout, self.training)
+            here = table[order]  # N x K x C
+        x = tokens + self.type_embedding.weight[self.types[name]]
+        if self.cfg.entangle_position_embedding:
+            x = x + here
+        x = F.dropout(self.patch_layernorm_embedding(x), self.cfg.dropout, self.training)
         rows = item["rows"]
         if order is not None:
             per_row = torch.arange(order.size(1), device=order.device).expand(batch, -1).contiguous()
@@ -175,18 +186,24 @@ class UnivalEncoder(FairseqEncoder):
     def media_positions(self, embedding: MediaEmbedding, ids: Tensor) -> Tensor:
         """Position embeddings ``l x c`` of a grid, interpolated from the original grid when it has more patches."""
         side = self.cfg.orig_patch_image_size // 16
-        if not self.cfg.interpolate_position or ids.numel() <= side * side:
-            return embedding.positions(ids)
         bucket = self.cfg.image_bucket_size
+        if not self.cfg.interpolate_position or embedding.layout is audio_layout:  # sounds fill no grid of pixels
+            return embedding.positions(ids)
         height, width = int((ids.max() - 1) // bucket) + 1, int(((ids - 1) % bucket).max()) + 1
-        original = embedding.positions(grid_positions(side, side, bucket, ids.device))
+        if height * width <= side * side:
+            return embedding.positions(ids)
+        original = embedding.positions(grid_positions(side, side, bucket).to(ids.device))
         original = original.T.unflatten(1, (side, side))[None]  # 1 x C x side x side
         resized = F.interpolate(original, size=(height, width), mode="bilinear", align_corners=False)
-        return resized[0].flatten(1).T
+        return resized[0].flatten(1).T.repeat(ids.numel() // (height * width), 1)  # once per frame of a video
 
-    def sample_patches(self, tokens: Tensor) -> Tensor | None:
-        """In training, choose ``sample_patch_num`` patches per item without replacement; None keeps all."""
-        keep = self.cfg.sample_patch_num
+    def sample_patches(self, name: str, tokens: Tensor) -> Tensor | None:
+        """In training, choose some patches per item without replacement; None keeps all."""
+        keep = {
+            "image": self.cfg.sample_patch_num,
+            "video": self.cfg.sample_video_patch_num,
+            "audio": self.cfg.sample_audio_patch_num,
+        }[name]
         if not self.training or keep <= 0 or keep >= tokens.size(1):
             return None
         return torch.rand(tokens.shape[:2], device=tokens.device).argsort(dim=1)[:, :keep]
@@ -221,8 +238,8 @@ class UnivalEncoder(FairseqEncoder):
         Args:
             src_tokens: ``b x t``, bos … eos, padded on the right.
             src_lengths: unused; part of fairseq's batches.
-            media: per media slot ``{"modality": "image", "values": n x 3 x h x w, "rows": n}``: rows of the batch that have it;
-                ``"order"`` n x k, if there, chooses patches.
+            media: per media slot ``{"modality", "values", "rows" n}``: rows of the batch that have it, and for them images
+                n x 3 x h x w, videos n x 3 x t x h x w or sounds n x samples; ``"order"`` n x k, if there, chooses patches.
             code_masks: ``b``, True where the target is image codes; handed to the decoder.
             return_all_hiddens: keep the state before every layer and after the last one.
         """

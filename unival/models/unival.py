@@ -1,6 +1,7 @@
 """Registration of the model and its sizes."""
 
 import contextlib
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,11 +10,17 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model, register_
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from unival.backbones.pann import filters_sample_rate
 from unival.checkpoints.published import is_published, rename_published
 from unival.errors import UserError
-from unival.models.config import UnivalConfig
+from unival.modalities.base import MediaOptions
+from unival.models.config import UnivalConfig, split_names
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
+
+logger = logging.getLogger(__name__)
+
+MEDIA_PREFIX = "encoder.media."  # of the keys of the media's parts in state dicts
 
 # What the named architectures change in UnivalConfig.
 SIZES: dict[str, dict[str, Any]] = {
@@ -26,6 +33,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "decoder_layers": 2,
         "decoder_attention_heads": 4,
         "image_backbone": "resnet10",
+        "video_backbone": "resnext3d14",
+        "audio_backbone": "cnn6",
         "image_backbone_stages": 3,  # 6 x 6 patches of a 96-pixel image
         "init_std": 0.08,  # about width ** -0.5: with BERT's 0.02 such a narrow model learns to look much later
     },
@@ -45,7 +54,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @register_model("unival", dataclass=UnivalConfig)
 class UnivalModel(FairseqEncoderDecoderModel):
-    """One sequence-to-sequence model for images and text."""
+    """One sequence-to-sequence model for images, videos, sounds and text."""
 
     def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
         super().__init__(encoder, decoder)
@@ -64,6 +73,8 @@ class UnivalModel(FairseqEncoderDecoderModel):
                 raise UserError(
                     f"--{side}-attention-heads {heads} does not divide --encoder-embed-dim {cfg.encoder_embed_dim}"
                 )
+        if cfg.audio_sample_rate is None:
+            cfg.audio_sample_rate = MediaOptions().audio_sample_rate
         embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
         return cls(cfg, UnivalEncoder(cfg, dictionary, embed_tokens), UnivalDecoder(cfg, dictionary, embed_tokens))
 
@@ -82,6 +93,35 @@ class UnivalModel(FairseqEncoderDecoderModel):
             encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
             return self.decoder(prev_output_tokens, encoder_out, code_masks, return_all_hiddens=return_all_hiddens)
 
+    def load_backbones(self) -> None:
+        """Start from the files that ``--image-backbone-weights`` and its like name.
+
+        Raises:
+            UserError: a file does not fit its CNN, or the model has none such.
+        """
+        files = {
+            "image": self.cfg.image_backbone_weights,
+            "video": self.cfg.video_backbone_weights,
+            "audio": self.cfg.audio_backbone_weights,
+        }
+        for name, path in files.items():
+            if path is None:
+                continue
+            if name not in self.encoder.media:
+                has = ", ".join(self.encoder.media) or "only text"
+                raise UserError(f"--{name}-backbone-weights {path}: the model takes no {name}, it has {has}")
+            from unival.checkpoints.backbones import backbone_weights
+
+            backbone = self.encoder.media[name].get_submodule("backbone")
+            own = backbone.state_dict()
+            shapes = {key: tuple(value.shape) for key, value in own.items()}
+            inflate = name == "video" and self.cfg.inflate_video_backbone
+            state, notes = backbone_weights(path, name, shapes, inflate=inflate)
+            if name == "audio":
+                check_mel_filters(path, state["mel_filters"], own["mel_filters"], self.cfg)
+            backbone.load_state_dict(state)
+            logger.info("%s CNN from %s%s", name, path, "".join(f"; {note}" for note in notes))
+
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Accept the published key names (see ``unival.checkpoints.published``)."""
         if is_published(state_dict):
@@ -97,6 +137,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         """
         self.upgrade_state_dict(state_dict)
         own = self.state_dict()
+        state_dict = self._own_modalities(state_dict, own)
         problems = [f"missing {key}" for key in own if key not in state_dict]
         problems += [f"unexpected {key}" for key in state_dict if key not in own]
         problems += [
@@ -109,9 +150,33 @@ class UnivalModel(FairseqEncoderDecoderModel):
             raise UserError(
                 f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state_dict)}"
             )
+        explain_mel_filters(state_dict, own, self.cfg)
         return nn.Module.load_state_dict(self, state_dict, strict=False)  # checked above, with better words
 
+    def _own_modalities(self, state_dict: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out media that this model does not take, and fill in those that may be new; both are logged."""
+        new = split_names(self.cfg.new_modalities)
+        for name in [name for name in new if name not in self.encoder.media]:
+            raise UserError(f"--new-modalities {name}: the model takes {', '.join(self.encoder.media) or 'only text'}")
+        found = {key.split(".")[2] for key in state_dict if key.startswith(MEDIA_PREFIX)}
+        kept = dict(state_dict)
+        for name in sorted(found - set(self.encoder.media)):
+            keys = [key for key in kept if key.startswith(f"{MEDIA_PREFIX}{name}.")]
+            for key in keys:
+                del kept[key]
+            logger.info("left out of the checkpoint: %s (%d keys), which this model does not take", name, len(keys))
+        for name in [name for name in new if name not in found]:
+            keys = [key for key in own if key.startswith(f"{MEDIA_PREFIX}{name}.")]
+            kept.update({key: own[key] for key in keys})
+            logger.info("new in this model: %s (%d keys), not in the checkpoint", name, len(keys))
+        return kept
+
     def _hint(self, state_dict: dict[str, Tensor]) -> str:
+        found = {key.split(".")[2] for key in state_dict if key.startswith(MEDIA_PREFIX)}
+        absent = sorted(set(self.encoder.media) - found)
+        if absent:
+            names = ",".join(absent)
+            return f" (the checkpoint has no {names}: give --new-modalities {names} to start with fresh parts)"
         key = "encoder.embed_tokens.weight"
         if key not in state_dict or state_dict[key].shape == self.encoder.embed_tokens.weight.shape:
             return ""
@@ -124,6 +189,31 @@ class UnivalModel(FairseqEncoderDecoderModel):
     def max_positions(self) -> tuple[int, int]:
         """Longest source and target in tokens."""
         return self.encoder.max_positions(), self.decoder.max_positions()
+
+
+def check_mel_filters(path: str, given: Tensor, own: Tensor, cfg: UnivalConfig) -> None:
+    """A PANN expects sounds at the sample rate that its mel filters are for.  Raises UserError when that is another."""
+    if torch.allclose(given.float(), own.float(), atol=1e-4):
+        return
+    rate = filters_sample_rate(given, cfg.audio_fmin, cfg.audio_fmax)
+    hint = f"they are those of {rate} Hz: give --audio-sample-rate {rate}" if rate else "nor those of a usual sample rate"
+    raise UserError(
+        f"--audio-backbone-weights {path}: its mel filters are not those of {cfg.audio_sample_rate} Hz from"
+        f" {cfg.audio_fmin:g} to {cfg.audio_fmax:g} Hz; {hint}"
+    )
+
+
+def explain_mel_filters(state_dict: dict[str, Tensor], own: dict[str, Tensor], cfg: UnivalConfig) -> None:
+    """Say so when a checkpoint's mel filters, which are used as they are, are for another sample rate than sounds have here."""
+    key = f"{MEDIA_PREFIX}audio.backbone.mel_filters"
+    if key not in own or key not in state_dict or torch.allclose(state_dict[key].float(), own[key].float(), atol=1e-4):
+        return
+    rate = filters_sample_rate(state_dict[key], cfg.audio_fmin, cfg.audio_fmax)
+    logger.warning(
+        "the checkpoint's mel filters are those of %s, sounds are resampled to %s Hz: the filters are kept as they are",
+        f"{rate} Hz" if rate else "no usual sample rate",
+        cfg.audio_sample_rate,
+    )
 
 
 def initialise(model: nn.Module, std: float, skip: Iterable[nn.Module] = ()) -> None:

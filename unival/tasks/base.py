@@ -11,8 +11,10 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics as log
 from fairseq.tasks import FairseqTask, register_task
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from unival.checkpoints.published import model_options, task_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.dataset import InstructionDataset, TextLimits
 from unival.data.table import Table, open_table
@@ -22,14 +24,13 @@ from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
+from unival.models.config import UnivalConfig
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, is_published_cfg, media_of
 from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = (".jsonl", ".tsv")
-DEFAULT_IMAGE_SIZE = 384
 
 
 @register_task("unival", dataclass=UnivalTaskConfig)
@@ -60,7 +61,7 @@ class UnivalTask(FairseqTask):
         text = cfg.instruction or self.instruction
         if text:  # else a checkpoint's own, see adopt
             self.set_instruction(text)
-        self.patch_image_size = cfg.patch_image_size or DEFAULT_IMAGE_SIZE
+        self.media = given_media_options(cfg, MediaOptions())
         names = (
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         )
@@ -89,10 +90,6 @@ class UnivalTask(FairseqTask):
 
     # --- data -----------------------------------------------------------------------------------------------------------------
 
-    def media_options(self) -> MediaOptions:
-        """How media becomes tensors."""
-        return MediaOptions(self.patch_image_size, self.cfg.imagenet_mean_and_std)
-
     def open_table(self, path: str | pathlib.Path) -> Table:
         """Open one of this task's tables (published column layout for TSV)."""
         columns = self.cfg.columns.split(",") if self.cfg.columns else self.tsv_columns
@@ -115,7 +112,7 @@ class UnivalTask(FairseqTask):
             table,
             instructions or self.instructions,
             self.vocabulary,
-            self.media_options(),
+            self.media,
             TextLimits(self.cfg.max_src_length, self.cfg.max_tgt_length),
             train=train,
             seed=self.cfg.seed,
@@ -138,19 +135,20 @@ class UnivalTask(FairseqTask):
 
     def adopt(self, saved: Any) -> None:
         """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged."""
-        if self.cfg.patch_image_size is None:
-            self.patch_image_size = saved.patch_image_size or DEFAULT_IMAGE_SIZE
-        elif (saved.patch_image_size or DEFAULT_IMAGE_SIZE) != self.patch_image_size:
-            logger.warning(
-                "images at %d pixels, trained at %s",
-                self.patch_image_size,
-                saved.patch_image_size or DEFAULT_IMAGE_SIZE,
-            )
+        if is_published_cfg(saved):
+            options = task_options(saved)
+            options.pop("_name")
+            saved = OmegaConf.structured(UnivalTaskConfig(**options))
+        trained = given_media_options(saved, MediaOptions())
+        self.media = given_media_options(self.cfg, trained)
+        for option, value in vars(trained).items():
+            if option not in TRAINING_ONLY and value != getattr(self.media, option):
+                logger.warning("--%s %s, trained with %s", option.replace("_", "-"), getattr(self.media, option), value)
         if self.cfg.instruction is None and saved.instruction and saved.instruction != self.instruction_text:
             self.set_instruction(saved.instruction)
         if saved.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
-            trained = "with" if saved.imagenet_mean_and_std else "without"
-            raise UserError(f"the checkpoint was trained {trained} --imagenet-mean-and-std; evaluate it the same way")
+            manner = "with" if saved.imagenet_mean_and_std else "without"
+            raise UserError(f"the checkpoint was trained {manner} --imagenet-mean-and-std; evaluate it the same way")
 
     def max_positions(self) -> None:
         """Rows are never filtered by length: texts are cut to their limits instead, and counted."""
@@ -169,6 +167,26 @@ class UnivalTask(FairseqTask):
     def build_bpe(self, args: Any) -> "SymbolDecoder":
         """fairseq-generate decodes what it prints with this."""
         return SymbolDecoder(self.vocabulary)
+
+    # --- model ------------------------------------------------------------------------------------------------------------------
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build the model that a configuration describes: ours, or that of a published checkpoint.
+
+        In training, what the command line leaves open follows from the task: the media of its instruction, the sample rate of
+        its sounds.  It is written into ``cfg``, which goes into checkpoints.
+        """
+        if is_published_cfg(cfg):
+            cfg = OmegaConf.structured(UnivalConfig(**model_options(cfg)))
+            cfg._name = "unival"
+        elif not from_checkpoint:
+            if cfg.modalities is None and self.instructions:
+                cfg.modalities = ",".join(sorted(media_of(self.instructions)))
+            cfg.audio_sample_rate = self.media.audio_sample_rate
+        model = super().build_model(cfg, from_checkpoint)
+        if not from_checkpoint:
+            model.load_backbones()
+        return model
 
     # --- checkpoints ------------------------------------------------------------------------------------------------------------
 
@@ -360,41 +378,3 @@ class SymbolDecoder:
     def encode(self, text: str) -> str:
         """Text to symbols."""
         return " ".join(self.vocabulary.dictionary[i] for i in self.vocabulary.encode(text))
-
-
-def data_folder(data: str) -> pathlib.Path:
-    """The folder that the tables of ``data`` are in.  Raises UserError when there is no such place."""
-    path = pathlib.Path(data.split(",")[0])
-    if not path.exists():
-        raise UserError(f"{path}: no such table or folder")
-    return path if path.is_dir() else path.parent
-
-
-def find_table(data: str, split: str) -> pathlib.Path:
-    """The table of a split.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
-    data_folder(data)  # complains when there is no such place
-    parts = data.split(",")
-    if len(parts) == 1 and pathlib.Path(data).is_dir():
-        folder = pathlib.Path(data)
-        found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
-        if len(found) == 1:
-            return found[0]
-        there = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
-        reason = (
-            f"both {found[0].name} and {found[1].name} are there"
-            if found
-            else f"neither {split}.jsonl nor {split}.tsv is there"
-        )
-        raise UserError(
-            f"{folder}: no table for split {split!r}: {reason}; tables in the folder: {', '.join(there) or 'none'}"
-        )
-    if len(parts) > 2:
-        raise UserError(f"data {data!r}: give a folder, one table, or TRAIN,VALID")
-    path = pathlib.Path(parts[0] if split == "train" else parts[-1])
-    if not path.is_file():
-        raise UserError(f"{path}: no such table or folder (split {split!r})")
-    return path

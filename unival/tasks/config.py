@@ -50,6 +50,45 @@ class UnivalTaskConfig(FairseqDataclass):
     imagenet_mean_and_std: bool = field(
         default=False, metadata={"help": "normalise pixels by ImageNet's mean and deviation instead of to [-1, 1]"}
     )
+    patch_frame_size: Optional[int] = field(
+        default=None, metadata={"help": "pixels per side of video frames (default: the checkpoint's, else 224)"}
+    )
+    num_frames: Optional[int] = field(
+        default=None, metadata={"help": "frames taken from a video (default: the checkpoint's, else 8)"}
+    )
+    sample_type: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "frames in training: one of each interval at random (rand) or its middle one, as in evaluation (middle)"
+            " (default: the checkpoint's, else rand)"
+        },
+    )
+    frame_fit: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "how frames become squares: resize the shorter side and crop the centre (crop), resize both sides (squash),"
+            " or crop the centre without resizing, as the published evaluation does (published)"
+            " (default: the checkpoint's, else crop)"
+        },
+    )
+    use_dataaug: bool = field(
+        default=False,
+        metadata={"help": "in training, augment video frames: random crops, mirror images, two random operations"},
+    )
+    audio_sample_rate: Optional[int] = field(
+        default=None, metadata={"help": "sounds are resampled to this many Hz (default: the checkpoint's, else 48000)"}
+    )
+    max_audio_seconds: Optional[float] = field(
+        default=None,
+        metadata={"help": "length of sounds: longer ones are cut, shorter filled up (default: the checkpoint's, else 10)"},
+    )
+    audio_filling: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "how short sounds are filled up: repeated whole, then silence (repeatpad), repeated (repeat), silence (pad)"
+            " (default: the checkpoint's, else repeatpad)"
+        },
+    )
     max_src_length: int = field(
         default=80, metadata={"help": "longest source text of a slot in words; longer ones are cut and counted"}
     )

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Captions the sounds of a split with a trained model (beam 5, as published) and scores the captions.
+#
+#   DATA=audiocaps VOCAB=vocabulary CHECKPOINT=out/audio_caption/checkpoint_best.pt OUT=out/audio_caption bash run_scripts/audio_caption/eval.sh [fairseq-generate flags]
+#
+# Variables
+#   DATA         folder with test.tsv or test.jsonl (columns audio and caption; all references of a sound in one row)
+#   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+#   CHECKPOINT   the model, published or ours
+#   OUT          folder for generate-test.txt and scores-test.json
+#   SPLIT        which table of DATA (default test)
+#   METRICS      default cider,bleu,rouge_l (meteor and spice need Java)
+#   GPUS         0: the CPU
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+
+SPLIT="${SPLIT:-test}"
+begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of audio captions" audio
+generate "$SPLIT" --task unival_caption \
+  --instruction "[AUDIO:audio] what does the audio describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
+  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
+  --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
+score_captions "$SPLIT"

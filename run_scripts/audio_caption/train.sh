@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Fine-tunes a base model on audio captioning (AudioCaps and its like) with the published recipe.
+#
+#   DATA=audiocaps VOCAB=vocabulary CHECKPOINT=pretrained.pt OUT=out/audio_caption bash run_scripts/audio_caption/train.sh [fairseq-train flags]
+#
+# Variables
+#   DATA         folder with train.tsv and valid.tsv, or train.jsonl and valid.jsonl (columns audio and caption)
+#   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+#   CHECKPOINT   the model to start from, published or ours; if it has no audio part, add
+#                --new-modalities audio --audio-backbone-weights Cnn14_mAP=0.431.pth --audio-sample-rate 32000
+#   OUT          folder for checkpoints and the log train.jsonl
+#   GPUS         number of GPUs (default: all there are; 0: the CPU)
+#   SEED, WORKERS
+#
+# 10 seconds of sound, 150 tokens; one update sees 128 rows, as in the published run (8 GPUs x 8 x 2). Clotho is trained with
+# --lr 5e-5. Flags given on the command line come last and win over the script's.
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
+
+begin_training "folder with train.tsv or train.jsonl of audio captions" audio
+batch_size=8 epochs=25
+schedule 128 "$batch_size" "$epochs" 0.06
+train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
+  --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler \
+  --instruction "[AUDIO:audio] what does the audio describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
+  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
+  --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
+  --lr 1e-4 --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
+  --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
+  --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
+  --audio-hop-size 200 --max-src-length 80 --max-tgt-length 20 \
+  --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"

@@ -1,0 +1,126 @@
+"""3-D ResNeXts against the published network, and what their users rely on."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tests.golden import load, recipe
+from unival.backbones.resnext3d import RESNETS3D, ResNeXt3D
+from unival.errors import UserError
+
+PREFIX = "encoder.embed_videos."
+
+
+@pytest.fixture(scope="module")
+def published(shared):
+    """ResNeXt3D-101 with the reference's weights, and the clips of its golden values."""
+    model = ResNeXt3D("resnext3d101").eval()
+    named = {PREFIX + key: value for key, value in model.state_dict().items()}  # filled in place
+    recipe(shared).fill_(named, load(shared, "tiny_state")["recipe_salt"])
+    return model, load(shared, "cases")["video"]
+
+
+def test_keys_and_shapes_are_the_published_ones(shared):
+    shapes = json.loads((shared / "reference" / "base_state_dict_shapes.json").read_text())
+    theirs = {
+        key.removeprefix(PREFIX): tuple(info["shape"])
+        for key, info in shapes.items()
+        if key.startswith(PREFIX) and not key.endswith("num_batches_tracked")
+    }
+    with torch.device("meta"):
+        ours = ResNeXt3D("resnext3d101").state_dict()
+    assert len(ours) == 520 and {key: tuple(value.shape) for key, value in ours.items()} == theirs
+
+
+def test_every_stage_has_the_published_values(shared, published):
+    model, case = published
+    golden = load(shared, "cnn")["videos"]
+    outputs = {}
+    handles = [model.maxpool.register_forward_pre_hook(lambda module, args: outputs.update(bn1=args[0].clone()))]
+    for name in list(golden)[1:]:
+        keep = lambda module, args, output, name=name: outputs.update({name: output.clone()})  # noqa: E731
+        handles.append(model.get_submodule(name).register_forward_hook(keep))
+    with torch.no_grad():
+        features = model(case["net"]["patch_videos"])
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(features, case["f64"]["features"]["videos"], rtol=1e-4, atol=1e-4)
+    assert list(outputs) == list(golden)
+    for name, expected in golden.items():
+        values = outputs[name].contiguous().flatten()
+        assert list(outputs[name].shape) == expected["shape"]
+        torch.testing.assert_close(values[:: values.numel() // 64][:64], expected["slice"], rtol=1e-4, atol=1e-4)
+        assert outputs[name].mean().item() == pytest.approx(expected["mean"], rel=1e-5)
+
+
+def test_features_in_float64_are_the_published_ones_to_the_last_bit_kept(shared, published):
+    """The original's float64 features are stored as float32."""
+    model, _ = published
+    case = load(shared, "cases")["BUG_mixed_image_video"]  # its bug comes after the features
+    (row,) = (case["net"]["patch_types"] == 1).nonzero().flatten()
+    with torch.no_grad():
+        features = model.double()(case["net"]["patch_videos"][row][None].double())
+    model.float()
+    torch.testing.assert_close(features.float(), case["f64"]["features"]["videos"], rtol=1.2e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", RESNETS3D)
+def test_published_sizes(name):
+    """Parameters by the formulas of Hara et al. 2018; 47.5 million in the published model's."""
+    with torch.device("meta"):
+        model = ResNeXt3D(name)
+    (depths, groups, widths), channels, count = RESNETS3D[name], 64, 64 * 3 * 7**3 + 128
+    for depth, width, out in zip(depths, widths, (256, 512, 1024, 2048), strict=True):
+        count += channels * out + 2 * out  # shortcut
+        for _ in range(depth):
+            count += channels * width + 27 * width * width // groups + width * out + 4 * width + 2 * out
+            channels = out
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert model.out_channels == 2048
+    assert name != "resnext3d101" or count == 47_521_216
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 33, 31), (8, 64, 64), (17, 32, 65)])
+def test_cells_are_strides_rounded_up(size):
+    model = ResNeXt3D("resnext3d14").eval()
+    with torch.no_grad():
+        features = model(torch.randn(2, 3, *size))
+    expected = [-(-n // stride) for n, stride in zip(size, (16, 32, 32), strict=True)]
+    assert list(features.shape) == [2, model.out_channels, *expected]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_reach_everything(dtype):
+    torch.manual_seed(0)
+    model = ResNeXt3D("resnext3d14").to(dtype)
+    for module in model.modules():  # blocks start as their shortcuts, which keeps gradients from what is beside them
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+    x = torch.randn(2, 3, 4, 64, 64, dtype=dtype, requires_grad=True)
+    model(x).square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert x.grad.abs().sum() > 0
+
+
+def test_untrained_features_stay_bounded_at_any_depth():
+    """Also in eval mode, where nothing normalises: what frozen batch norms would be trained with."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        features = ResNeXt3D("resnext3d50").eval()(torch.randn(1, 3, 4, 64, 64))
+    assert 1e-2 < features.std() < 1e2
+
+
+def test_clips_of_a_batch_do_not_touch_each_other():
+    torch.manual_seed(0)
+    model = ResNeXt3D("resnext3d14").eval()
+    clips = torch.randn(3, 3, 5, 40, 40)
+    with torch.no_grad():
+        single = torch.cat([model(clip[None]) for clip in clips])
+        torch.testing.assert_close(model(clips), single, rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="unknown video backbone 'resnet3d18'; choose from resnext3d14, .*resnet3d101"):
+        ResNeXt3D("resnet3d18")

@@ -1,0 +1,96 @@
+"""3-D ResNets and ResNeXts for videos (Hara et al. 2018, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?").
+
+Their parameters have the names that torchvision and timm give those of the 2-D networks of the same shape, so that these can be inflated
+(:mod:`unival.checkpoints.inflate`).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unival.errors import UserError
+
+RESNEXT_WIDTHS = (128, 256, 512, 1024)
+RESNET_WIDTHS = (64, 128, 256, 512)
+
+# name -> blocks per stage, cardinality (groups of the 3x3x3 convolutions), widths of these convolutions per stage
+RESNETS3D: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int, int, int]]] = {
+    "resnext3d14": ((1, 1, 1, 1), 32, RESNEXT_WIDTHS),
+    "resnext3d50": ((3, 4, 6, 3), 32, RESNEXT_WIDTHS),
+    "resnext3d101": ((3, 4, 23, 3), 32, RESNEXT_WIDTHS),  # of the published models
+    "resnext3d152": ((3, 8, 36, 3), 32, RESNEXT_WIDTHS),
+    "resnet3d50": ((3, 4, 6, 3), 1, RESNET_WIDTHS),
+    "resnet3d101": ((3, 4, 23, 3), 1, RESNET_WIDTHS),
+}
+STEM_CHANNELS = 64
+STAGE_CHANNELS = (256, 512, 1024, 2048)
+
+
+class Bottleneck3D(nn.Module):
+    """1x1x1, grouped 3x3x3 (with the stride, in time too) and 1x1x1 convolutions beside a shortcut."""
+
+    def __init__(self, channels: int, width: int, out_channels: int, cardinality: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv3d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, 3, stride, padding=1, groups=cardinality, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = nn.Conv3d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(out_channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels != out_channels:
+            shortcut = nn.Conv3d(channels, out_channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``n x c x t x h x w`` -> ``n x out_channels x ceil(t / stride) x ceil(h / stride) x ceil(w / stride)``."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+
+
+class ResNeXt3D(nn.Module):
+    """A 3-D ResNet or ResNeXt up to its last feature map: four stages, stride 16 in time and 32 in space.
+
+    Args:
+        name: a key of :data:`RESNETS3D`.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        if name not in RESNETS3D:
+            raise UserError(f"unknown video backbone {name!r}; choose from {', '.join(RESNETS3D)}")
+        depths, cardinality, widths = RESNETS3D[name]
+        self.conv1 = nn.Conv3d(3, STEM_CHANNELS, 7, (1, 2, 2), padding=3, bias=False)
+        self.bn1 = nn.BatchNorm3d(STEM_CHANNELS)
+        self.maxpool = nn.MaxPool3d(3, 2, padding=1)
+        channels = STEM_CHANNELS
+        for i, (depth, width, out) in enumerate(zip(depths, widths, STAGE_CHANNELS, strict=True)):
+            blocks = [
+                Bottleneck3D(out if j else channels, width, out, cardinality, 2 if i > 0 and j == 0 else 1)
+                for j in range(depth)
+            ]
+            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
+            channels = out
+        self.out_channels = channels
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He initialisation; every block starts as its shortcut (its last scale is 0), as in the image network."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm3d):
+                module.num_batches_tracked = None  # a counter that nothing reads, and that fairseq's EMA cannot average
+        for module in self.modules():
+            if isinstance(module, Bottleneck3D):
+                nn.init.zeros_(module.bn3.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels ``n x 3 x t x h x w`` -> features ``n x out_channels x ceil(t / 16) x ceil(h / 32) x ceil(w / 32)``."""
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        for stage in (self.get_submodule(f"layer{i + 1}") for i in range(len(STAGE_CHANNELS))):
+            x = stage(x)
+        return x

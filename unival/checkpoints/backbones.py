@@ -1,0 +1,220 @@
+"""Public weights of image, video and audio CNNs under the names of our backbones.
+
+Taken are ResNets of timm and torchvision, the 3-D networks of Hara et al. (2018) trained on Kinetics, PANNs (Kong et al. 2020), and
+whole UnIVAL or OFA checkpoints, of which the part asked for is used.  Whatever a file holds besides is left out by name, with the reason.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from unival.checkpoints import files
+from unival.checkpoints.inflate import inflate as inflate_weights
+from unival.errors import UserError
+
+SHOWN = 8  # keys that an error names
+
+# kind -> where whole checkpoints keep that backbone: ours, published (UnIVAL and OFA), OFA in Hugging Face's layout
+PARTS: dict[str, tuple[str, ...]] = {
+    "image": ("encoder.media.image.backbone.", "encoder.embed_images.", "model.encoder.embed_images."),
+    "video": ("encoder.media.video.backbone.", "encoder.embed_videos."),
+    "audio": ("encoder.media.audio.backbone.", "encoder.embed_audios."),
+}
+# kind -> keys by which a backbone is found, whatever a training program put in front of them (module., backbone., …)
+PROBES: dict[str, tuple[str, ...]] = {
+    "image": ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
+    "video": ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
+    "audio": ("bn0.weight", "conv_block1.conv1.weight"),
+}
+# kind -> beginnings of keys that our backbones do without, and why
+CLASSIFIER = "the classifier of its own training"
+LEFT_OUT: dict[str, dict[str, str]] = {
+    "image": {"fc.": CLASSIFIER},
+    "video": {"fc.": CLASSIFIER},
+    "audio": {
+        "fc1.": CLASSIFIER,
+        "fc_audioset.": CLASSIFIER,
+        "spectrogram_extractor.": "the kernels of the spectrogram follow from the window size",
+    },
+}
+RENAMED = {"logmel_extractor.melW": "mel_filters"}
+COUNTER = ".num_batches_tracked"
+
+# What a residual network looks like: (kernel dimensions, groups, width of the first stage, bottleneck blocks?) and blocks per stage.
+LAYOUTS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (1, 1, 1, 1)): 10,
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (1, 1, 1, 1)): 14,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, width of the first stage) -> name
+    (2, 1, 64): "resnet{}",
+    (2, 1, 128): "wide_resnet{}_2",
+    (2, 32, 128): "resnext{}_32x4d",
+    (3, 1, 64): "resnet3d{}",
+    (3, 32, 128): "resnext3d{}",
+}
+PANNS: dict[tuple[int, int], str] = {(4, 5): "cnn6", (4, 3): "cnn10", (6, 3): "cnn14"}  # (blocks, kernel size) -> name
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def backbone_weights(
+    path: str | pathlib.Path, kind: str, shapes: Shapes, inflate: bool = False
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Read a backbone's weights from a public file.
+
+    Args:
+        path: a file (or sharded folder) that :func:`unival.checkpoints.files.read` takes.
+        kind: ``image``, ``video`` or ``audio``.
+        shapes: keys and shapes of the backbone to fill: ``{key: tuple(value.shape)}`` of its state dict.
+        inflate: the file holds a 2-D network for a 3-D backbone (kind ``video``): repeat its kernels over time.
+
+    Returns:
+        The complete state dict, and lines for the log: what was left out and why.
+
+    Raises:
+        UserError: the file cannot be read, holds no such backbone, or one of another shape.
+    """
+    if inflate and kind != "video":
+        raise UserError(f"{path}: only a video backbone is inflated from a 2-D network, not one for {kind}")
+    state, lines = _find(files.weights(files.read(path)), "image" if inflate else kind, str(path))
+    state, left_out = _leave_out(state, LEFT_OUT[kind], shapes)
+    lines += left_out
+    expected = {key: _planar(shape) for key, shape in shapes.items()} if inflate else shapes
+    problems = _problems(state, expected)
+    if problems:
+        shown = "; ".join(problems[:SHOWN]) + (f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
+        hint = _hint(shapes_of(state), kind, expected)
+        raise UserError(f"{path}: does not fit the {kind} backbone ({len(problems)} keys): {shown}{hint}")
+    if inflate:
+        state = inflate_weights(state, dict(shapes))
+        lines.append("2-D kernels repeated over time (inflation)")
+    return state, lines
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a state dict."""
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """The name of the one network that a file of weights holds (see :func:`looks_like`); None when there is none or several."""
+    for probes in PROBES.values():
+        found = _prefixes(state, probes)
+        if len(found) == 1:
+            inner = {key[len(found[0]) :]: value for key, value in state.items() if key.startswith(found[0])}
+            return looks_like(shapes_of(inner))
+    return None
+
+
+def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The backbone's own keys, without what stands before them."""
+    prefix = next((part for part in PARTS[kind] if any(key.startswith(part) for key in state)), None)
+    if prefix is None:
+        other = [k for k, parts in PARTS.items() if any(key.startswith(parts) for key in state)]
+        if other:
+            raise UserError(f"{path}: is a whole checkpoint without a part for {kind}; it has {', '.join(other)}")
+        found = _prefixes(state, PROBES[kind])
+        if not found:
+            raise UserError(
+                f"{path}: holds no {kind} backbone: none of its {len(state)} keys is {' or '.join(PROBES[kind])};"
+                f" they are {_shorten(sorted(state))}"
+            )
+        if len(found) > 1:
+            raise UserError(f"{path}: holds several networks ({', '.join(map(repr, found))}); save one of them by itself")
+        prefix = found[0]
+    inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    outside = sorted(key for key in state if not key.startswith(prefix))
+    lines = [f"taken from {prefix}*"] if prefix else []
+    if outside:
+        lines.append(f"left out {len(outside)} keys outside {prefix}*: {_shorten(outside)}")
+    return inner, lines
+
+
+def _prefixes(state: Mapping[str, Tensor], probes: tuple[str, ...]) -> list[str]:
+    """What may stand before the keys of a network: all of ``probes`` are there behind it."""
+    first = probes[0]
+    candidates = [key[: -len(first)] for key in state if key == first or key.endswith("." + first)]
+    return sorted(prefix for prefix in candidates if all(prefix + probe in state for probe in probes))
+
+
+def _leave_out(state: dict[str, Tensor], reasons: dict[str, str], shapes: Shapes) -> tuple[dict[str, Tensor], list[str]]:
+    """Drop what our backbones do without, and rename the rest."""
+    kept: dict[str, Tensor] = {}
+    dropped: dict[str, list[str]] = {}
+    stages = {match[0] for key in shapes if (match := re.match(r"layer\d+\.", key))}
+    for key, value in state.items():
+        stage = re.match(r"layer\d+\.", key)
+        reason = next((text for start, text in reasons.items() if key.startswith(start)), None)
+        if key in shapes:
+            reason = None
+        elif key.endswith(COUNTER):
+            reason = "counters of batches are not used"
+        elif stage and stages and stage[0] not in stages:
+            reason = f"the backbone has {len(stages)} stages, {stage[0]}* is beyond them"
+        if reason is None:
+            kept[RENAMED.get(key, key)] = value
+        else:
+            dropped.setdefault(reason, []).append(key)
+    return kept, [f"left out {_shorten(keys)}: {reason}" for reason, keys in dropped.items()]
+
+
+def _planar(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A 3-D kernel's shape without time; other shapes as they are."""
+    return tuple(shape[:2] + shape[3:]) if len(shape) == 5 else tuple(shape)
+
+
+def _problems(state: Mapping[str, Tensor], shapes: Shapes) -> list[str]:
+    """Keys of another shape, missing or unexpected; shapes first, they say most."""
+    found = [
+        f"{key} is {tuple(state[key].shape)}, the backbone's is {tuple(shape)}"
+        for key, shape in shapes.items()
+        if key in state and tuple(state[key].shape) != tuple(shape)
+    ]
+    found += [f"missing {key}" for key in shapes if key not in state]
+    return found + [f"unexpected {key}" for key in state if key not in shapes]
+
+
+def looks_like(shapes: Shapes) -> str | None:
+    """The name of a network by its keys and shapes: ``resnet101``, ``resnext3d50``, ``cnn14``, …; None when it is a stranger.
+
+    A network without its last stage (``layer4``) has the name of the whole one.
+    """
+    audio = shapes.get("conv_block1.conv1.weight", ())
+    if len(audio) == 4:
+        return PANNS.get((len({key.split(".")[0] for key in shapes if key.startswith("conv_block")}), audio[-1]))
+    kernel = shapes.get("layer1.0.conv2.weight", ())
+    if len(kernel) < 4:
+        return None
+    found = {(int(m[1]), int(m[2])) for key in shapes if (m := re.match(r"layer(\d+)\.(\d+)\.", key))}
+    blocks = tuple(sum(1 for stage, _ in found if stage == wanted) for wanted in sorted({stage for stage, _ in found}))
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    family = FAMILIES.get((len(kernel) - 2, kernel[0] // kernel[1], kernel[0]))
+    depths = [depth for (kind, layers), depth in LAYOUTS.items() if kind == bottleneck and layers[: len(blocks)] == blocks]
+    return family.format(depths[0]) if family and depths else None
+
+
+def _hint(found: Shapes, kind: str, expected: Shapes) -> str:
+    """What the file looks like, and which option takes it."""
+    name, own = looks_like(found), looks_like(expected)
+    dims, own_dims = len(found.get("conv1.weight", ())), len(expected.get("conv1.weight", ()))
+    if kind == "video" and dims == 4 and own_dims == 5:
+        return f" (a 2-D network{f', {name}' if name else ''}: --inflate-video-backbone repeats its kernels over time)"
+    if kind == "video" and dims == 5 and own_dims == 4:
+        return " (a 3-D network: leave out --inflate-video-backbone)"
+    filters = found.get("mel_filters", ())
+    if len(filters) == 2 and filters != expected.get("mel_filters"):
+        return f" (the file is for --audio-window-size {2 * (filters[0] - 1)} --audio-mel-bins {filters[1]})"
+    if name is None or name == own:
+        return ""
+    return f" (looks like a {name}; the backbone is a {own}: choose with --{kind}-backbone)"
+
+
+def _shorten(keys: list[str]) -> str:
+    """A few keys, then how many more."""
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")

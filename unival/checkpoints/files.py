@@ -1,0 +1,270 @@
+"""Reading and writing checkpoint files: nothing that a file names is ever run, and weights are mapped, not copied.
+
+A container is what a file holds as a whole: a dict with the weights under ``model`` (fairseq), ``state_dict`` (many vision models) or
+with nothing but weights.  ``read`` gives the container, ``weights`` and ``ema_weights`` find the tensors in it, ``write`` writes one.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import pickle
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unival.checkpoints.inert import STAND_INS
+from unival.errors import UserError
+
+# All that a pickle may name besides what torch itself allows (tensors, plain containers): options, and numbers as numpy keeps them.
+SAFE_GLOBALS: list[Any] = [argparse.Namespace, *STAND_INS]
+
+WEIGHT_KEYS = ("model", "state_dict", "model_state_dict", "module")
+HF_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+HF_FILES = ("model.safetensors", "pytorch_model.bin")
+METADATA = "unival"  # key in a safetensors file's metadata with everything that is no tensor, as JSON
+
+
+def read(path: str | pathlib.Path) -> dict[str, Any]:
+    """The container that a file holds, on the CPU.
+
+    Takes torch files (zip and legacy), ``.safetensors``, and folders or indices of sharded Hugging Face models.  Tensors of zip and
+    safetensors files are mapped from the file: they cost memory only where they are looked at.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds more than tensors and plain values (nothing in it was run).
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = _file_in_folder(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    with path.open("rb") as file:
+        head = file.read(16)
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _read_safetensors(path)
+    _check_head(path, head)
+    return _read_torch(path, is_zip=head.startswith(b"PK\x03\x04"))
+
+
+def weights(container: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict in a container: under ``model``, ``state_dict``, …, or the container itself.
+
+    Raises:
+        UserError: there are no tensors where weights are expected.
+    """
+    for key in WEIGHT_KEYS:
+        if isinstance(container.get(key), Mapping):
+            return _tensors(container[key], key)
+    return _tensors(container, None)
+
+
+def ema_weights(container: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The moving average of the weights that training with ``--store-ema`` keeps, in float32 where it was kept so.
+
+    Raises:
+        UserError: the checkpoint has none.
+    """
+    extra = container.get("extra_state") or {}
+    if not isinstance(extra, Mapping) or not extra.get("ema"):
+        raise UserError(
+            "the checkpoint holds no EMA weights (it was trained without --store-ema); leave --ema out to use its weights"
+        )
+    ema = _tensors(extra["ema"], "extra_state.ema")
+    return {**ema, **{key: value for key, value in (extra.get("ema_fp32_params") or {}).items() if key in ema}}
+
+
+def write(path: str | pathlib.Path, container: Mapping[str, Any]) -> None:
+    """Write a container as a torch file, or as safetensors if the suffix says so; the file appears whole or not at all.
+
+    In a safetensors file weights under ``model`` become the tensors and all the rest JSON; optimizer states cannot be kept in it.
+
+    Raises:
+        UserError: the file cannot be written, or the container has parts that JSON cannot hold.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            temporary.touch()
+            mode = temporary.stat().st_mode  # the library's own files can be read by nobody else
+            _write_safetensors(path, temporary, container)
+            temporary.chmod(mode)
+        else:
+            torch.save(_compacted(container), temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def allowed_globals() -> Iterator[None]:
+    """Inside, torch's restricted unpickler takes :data:`SAFE_GLOBALS`; what was allowed before stays allowed afterwards."""
+    added = [item for item in SAFE_GLOBALS if item not in torch.serialization.get_safe_globals()]
+    with torch.serialization.safe_globals(added):
+        yield
+
+
+# --- torch files ----------------------------------------------------------------------------------------------------------------
+
+
+def _check_head(path: pathlib.Path, head: bytes) -> None:
+    """Say what common non-checkpoints are."""
+    if not head:
+        raise UserError(f"{path}: the file is empty")
+    if head.startswith(b"version https://"):
+        raise UserError(f"{path}: is a Git LFS pointer, not the checkpoint itself: run `git lfs pull` where it came from")
+    if head.lstrip()[:1] == b"<":
+        raise UserError(f"{path}: is a web page, not a checkpoint: the download went wrong")
+
+
+def _read_torch(path: pathlib.Path, is_zip: bool) -> dict[str, Any]:
+    try:
+        with allowed_globals():
+            container = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: refused, nothing in it was run: {_what_was_refused(str(error))}") from error
+    except UserError as error:
+        raise UserError(f"{path}: refused, nothing in it was run: {error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(f"{path}: damaged or no checkpoint: {_first_line(error)}") from error
+    if not isinstance(container, dict):
+        raise UserError(f"{path}: holds a {type(container).__name__}, expected a dict of weights or a checkpoint")
+    return container
+
+
+def _what_was_refused(message: str) -> str:
+    named = re.search(r"GLOBAL (\S+)", message) or re.search(r"<class '([^']+)'>|<(?:built-in )?function (\S+?)>", message)
+    if named is None:
+        return "it is no pickle of tensors and plain values"
+    name = next(group for group in named.groups() if group)
+    return f"it names {name if '.' in name else f'builtins.{name}'}; only tensors, plain values and argparse.Namespace are read"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _tensors(found: Mapping[str, Any], name: str | None) -> dict[str, Tensor]:
+    state = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not state or len(state) < len(found) - 8:  # a few others, such as torch's _metadata or counters, do no harm
+        where = f"under {name!r}" if name else f"in it (keys: {', '.join(map(str, list(found)[:6])) or 'none'})"
+        raise UserError(f"the checkpoint has no weights {where}")
+    return state
+
+
+def _compacted(value: Any) -> Any:
+    """A copy of nested dicts in which no tensor drags along a storage much larger than itself; tied tensors stay tied."""
+    if isinstance(value, Mapping):
+        return type(value)((key, _compacted(item)) for key, item in value.items())
+    if isinstance(value, Tensor) and value.untyped_storage().nbytes() > 2 * max(value.nbytes, 512):
+        return value.clone()
+    return value
+
+
+# --- safetensors ----------------------------------------------------------------------------------------------------------------
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no dict
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged or no safetensors file: {_first_line(error)}") from error
+    if METADATA not in metadata:
+        return state
+    try:
+        rest = json.loads(metadata[METADATA], object_hook=_revive)
+        tied = rest.pop("tied")
+        state.update({name: state[kept] for name, kept in tied.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: its metadata {METADATA!r} is damaged: {_first_line(error)}") from error
+    return {**rest, "model": state}
+
+
+def _write_safetensors(path: pathlib.Path, temporary: pathlib.Path, container: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    state = weights(container)
+    rest = {key: value for key, value in container.items() if key not in WEIGHT_KEYS} if state is not container else {}
+    if any(key in state for key in rest):  # the container was nothing but weights
+        rest = {}
+    kept, tied = _untie(state)
+    try:
+        text = json.dumps({**rest, "tied": tied}, default=_plain)
+    except TypeError as error:
+        raise UserError(f"{path}: {error}; write a .pt file instead") from error
+    save_file(kept, str(temporary), metadata={METADATA: text})
+
+
+def _untie(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors that share no memory, and which names are others' equals."""
+    kept: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    storages: set[int] = set()
+    for name, value in state.items():
+        view = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() and view in first:
+            tied[name] = first[view]
+            continue
+        first[view] = name
+        storage = value.untyped_storage().data_ptr()
+        shared = storage in storages or not value.is_contiguous()
+        kept[name] = value.clone(memory_format=torch.contiguous_format) if shared else value
+        storages.add(storage)
+    return kept, tied
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, argparse.Namespace):
+        return {"__Namespace__": vars(value)}
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} cannot be kept in a safetensors file")
+
+
+def _revive(value: dict[str, Any]) -> Any:
+    return argparse.Namespace(**value["__Namespace__"]) if set(value) == {"__Namespace__"} else value
+
+
+# --- Hugging Face folders -------------------------------------------------------------------------------------------------------
+
+
+def _file_in_folder(folder: pathlib.Path) -> pathlib.Path:
+    names = (*HF_INDICES[:1], HF_FILES[0], *HF_INDICES[1:], HF_FILES[1])
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{folder}: is a folder without {', '.join(names[:-1])} or {names[-1]}; give a file")
+    return found
+
+
+def _read_shards(index: pathlib.Path) -> dict[str, Any]:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(name) for name in places.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index}: expected JSON with a weight_map from keys to files: {_first_line(error)}") from error
+    outside = next((name for name in names if pathlib.PurePath(name).name != name), None)
+    if outside is not None:
+        raise UserError(f"{index}: shard {outside!r} is not a file beside the index")
+    state: dict[str, Any] = {}
+    for name in names:
+        state.update(weights(read(index.parent / name)))
+    absent = [key for key in places if key not in state]
+    if absent:
+        raise UserError(f"{index}: {len(absent)} keys are in none of the {len(names)} shards, the first is {absent[0]}")
+    return state

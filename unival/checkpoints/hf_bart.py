@@ -1,0 +1,45 @@
+"""Key names of BART in Hugging Face's library (``facebook/bart-base``, ``bart-large``): with or without the prefix ``model.``."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from unival.checkpoints.report import Report
+from unival.errors import UserError
+
+TOKENS = "encoder.embed_tokens.weight"
+COPIES = ("shared.weight", TOKENS, "decoder.embed_tokens.weight", "lm_head.weight")  # tied: any of them will do
+BIAS = "final_logits_bias"
+
+
+def is_hf_bart(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has these names."""
+    bare = {key.removeprefix("model.") for key in state}
+    return "shared.weight" in bare or ("encoder.layernorm_embedding.weight" in bare and "lm_head.weight" in bare)
+
+
+def to_fairseq(state: Mapping[str, Tensor], report: Report) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Hugging Face's BART under fairseq's names, and the names that keys had.
+
+    What fairseq's has not is written down in ``report``.
+
+    Raises:
+        UserError: there are no token embeddings, or there is a bias on the output, which our models have not.
+    """
+    result: dict[str, Tensor] = {}
+    shown: dict[str, str] = {}
+    for key, value in state.items():
+        bare = key.removeprefix("model.")
+        if bare == BIAS:
+            if bool(value.count_nonzero()):
+                raise UserError(f"{key} is not zero: our models have no bias on the output")
+            report.add("dropped", key, "a bias on the output, all zeros")
+        elif bare in COPIES and TOKENS in result:
+            report.add("dropped", key, f"the same as {shown[TOKENS]}")
+        else:
+            name = TOKENS if bare in COPIES else bare
+            result[name] = value
+            shown[name] = key
+    if TOKENS not in result:
+        raise UserError(f"the checkpoint has no token embeddings ({', '.join(COPIES)}): it is no BART")
+    return result, shown

@@ -1,0 +1,32 @@
+"""OFA's fairseq checkpoints (``ofa_tiny`` to ``ofa_huge``): the published UnIVAL's key names, without video and audio.
+
+Their image CNN is a ResNet of three stages; its batch norms and strides are those of timm's, so the weights are taken as they are.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from unival.checkpoints.published import from_published, is_published
+from unival.checkpoints.report import Conversion
+from unival.errors import UserError
+
+STAGE_4 = "encoder.embed_images.layer4."
+
+
+def is_ofa(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is OFA's rather than UnIVAL's: a three-stage CNN, and images only."""
+    return is_published(state) and not any(key.startswith((STAGE_4, "encoder.embed_video")) for key in state)
+
+
+def from_ofa(state: Mapping[str, Tensor]) -> Conversion:
+    """OFA's weights -> ours; the tensors are the same ones.
+
+    Raises:
+        UserError: it is no OFA checkpoint.
+    """
+    if not is_published(state):
+        raise UserError("the checkpoint has not the key names of OFA (encoder.embed_images.…, decoder.output_projection.…)")
+    if not is_ofa(state):
+        raise UserError("the checkpoint is UnIVAL's, not OFA's: use --from unival")
+    return from_published(state)

@@ -1,0 +1,256 @@
+"""Options of the published UnIVAL (and OFA) checkpoints in our terms, and ours in theirs.
+
+A published checkpoint keeps its model's options in an ``argparse.Namespace`` of some 250 entries (all of fairseq's options are among
+them) and its task's in a dict.  Options that say what the weights mean are mapped; those of the run that made them are not.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from unival.errors import UserError
+
+ABSENT = object()
+
+# The same name and meaning.  Where the published code has another default than ours it is here: older checkpoints lack some options.
+SAME: dict[str, Any] = {
+    "encoder_embed_dim": ABSENT,
+    "encoder_ffn_embed_dim": ABSENT,
+    "encoder_layers": ABSENT,
+    "encoder_attention_heads": ABSENT,
+    "decoder_ffn_embed_dim": ABSENT,
+    "decoder_layers": ABSENT,
+    "decoder_attention_heads": ABSENT,
+    "dropout": 0.0,
+    "attention_dropout": ABSENT,
+    "encoder_drop_path_rate": 0.0,
+    "decoder_drop_path_rate": 0.0,
+    "max_source_positions": ABSENT,
+    "max_target_positions": ABSENT,
+    "attn_scale_factor": ABSENT,
+    "token_bucket_size": ABSENT,
+    "image_bucket_size": ABSENT,
+    "add_mm_type_embedding": ABSENT,
+    "entangle_position_embedding": ABSENT,
+    "interpolate_position": ABSENT,
+    "orig_patch_image_size": ABSENT,
+    "code_image_size": ABSENT,
+    "qk_norm": ABSENT,
+    "scale_resids": ABSENT,
+    "sample_patch_num": ABSENT,
+    "sample_video_patch_num": ABSENT,
+    "sample_audio_patch_num": ABSENT,
+}
+FLOATS = (
+    "dropout",
+    "attention_dropout",
+    "encoder_drop_path_rate",
+    "decoder_drop_path_rate",
+    "attn_scale_factor",
+)
+COUNTS = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")  # None or negative: all
+# published -> ours
+RENAMED = {"hop_size": "audio_hop_size", "mel_bins": "audio_mel_bins", "sample_rate": "audio_sample_rate"}
+# published task option -> ours
+TASK_RENAMED = {
+    "code_dict_size": "num_codes",
+    "num_bins": "num_bins",
+    "patch_image_size": "patch_image_size",
+    "patch_frame_size": "patch_frame_size",
+    "num_frames": "num_frames",
+    "max_src_length": "max_src_length",
+    "max_tgt_length": "max_tgt_length",
+    "imagenet_default_mean_and_std": "imagenet_mean_and_std",
+    "sample_type": "sample_type",
+    "use_dataaug": "use_dataaug",
+    "sample_rate": "audio_sample_rate",
+}
+
+# What our model always is; a checkpoint of something else is refused.
+FIXED: dict[str, Any] = {
+    "encoder_normalize_before": True,
+    "decoder_normalize_before": True,
+    "share_decoder_input_output_embed": True,
+    "share_all_embeddings": True,
+    "layernorm_embedding": True,
+    "patch_layernorm_embedding": True,
+    "code_layernorm_embedding": True,
+    "add_type_embedding": True,
+    "scale_attn": True,
+    "scale_fc": True,
+    "scale_heads": True,
+    "no_scale_embedding": True,
+    "activation_fn": "gelu",
+    "no_token_positional_embeddings": False,
+    "no_cross_attention": False,
+    "cross_self_attention": False,
+    "encoder_layerdrop": 0,
+    "decoder_layerdrop": 0,
+    "adaptive_softmax_cutoff": None,
+    "quant_noise_pq": 0,
+    "sync_bn": False,  # those batch norms have another epsilon
+    "fusion_type": None,
+    "adapter": False,
+    "encoder_prompt": False,
+    "decoder_prompt": False,
+}
+IMAGE_STAGES = {"timm_resnet": 4, "resnet": 3}
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+ORIGINAL_RESNETS = ("resnet50", "resnet101", "resnet152")
+VIDEO_BACKBONES = {f"all_resnext{depth}": f"resnext3d{depth}" for depth in (50, 101, 152)}
+AUDIO_BACKBONES = {f"pann_cnn{depth}": f"cnn{depth}" for depth in (6, 10, 14)}
+
+VIDEO_CAPTION = "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
+# The published models were fine-tuned on sounds with the prompt of videos.
+AUDIO_CAPTION = "[AUDIO:audio] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
+# published task -> what it is here
+TASKS: dict[str, dict[str, str]] = {
+    "caption": {"_name": "unival_caption"},
+    "video_caption": {"_name": "unival_caption", "instruction": VIDEO_CAPTION},
+    "audio_caption": {"_name": "unival_caption", "instruction": AUDIO_CAPTION},
+}
+
+
+def model_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of our ``UnivalConfig`` for the model options of a published checkpoint (``cfg["model"]``, or ``args``).
+
+    Options that the checkpoint lacks, as older ones do, are left out where the published default is ours.
+
+    Raises:
+        UserError: an option has a value that our model cannot have.
+    """
+    given = _plain(published)
+    _check_fixed(given)
+    options: dict[str, Any] = {}
+    for name, default in SAME.items():
+        value = given.get(name, default)
+        if value is not ABSENT and (value is not None or name in COUNTS):
+            options[name] = float(value) if name in FLOATS else value
+    for name in COUNTS:
+        if name in options:
+            options[name] = max(int(options[name] or 0), 0)
+    for old, new in RENAMED.items():
+        if given.get(old) is not None:
+            options[new] = int(given[old])
+    activation = given.get("activation_dropout", given.get("relu_dropout"))
+    if activation is not None:
+        options["activation_dropout"] = float(activation)
+    options["entangle_target_positions"] = not given.get("disable_entangle", False)
+    if given.get("freeze_encoder_embedding") or given.get("freeze_decoder_embedding"):
+        options["freeze_token_embeddings"] = True
+    return {**options, **_backbones(given)}
+
+
+def task_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of our ``UnivalTaskConfig`` for the task options of a published checkpoint (``cfg["task"]``, or ``args``).
+
+    ``_name`` and ``instruction`` say which task it is; a published task that has no counterpart here becomes ``unival`` without an
+    instruction.  Files and folders of the machine it was trained on are left out.
+    """
+    given = _plain(published)
+    options: dict[str, Any] = {
+        new: given[old] for old, new in TASK_RENAMED.items() if old in given and given[old] is not None
+    }
+    if given.get("max_audio_len") is not None and given.get("sample_rate"):
+        options["max_audio_seconds"] = given["max_audio_len"] / given["sample_rate"]
+    return {**options, **TASKS.get(given.get("_name") or given.get("task") or "", {"_name": "unival"})}
+
+
+def published_model(options: Mapping[str, Any], has_classifier: bool) -> argparse.Namespace:
+    """The published model options that stand for a ``UnivalConfig`` (given as a whole): the way back.
+
+    Args:
+        options: all fields of the configuration; ``modalities`` as the model has them.
+        has_classifier: the image CNN has four stages (timm's ResNet), not OFA's three.
+
+    Raises:
+        UserError: the model has what the published code lacks.
+    """
+    if options["modality_layernorm"]:
+        raise UserError("--modality-layernorm: models with it cannot be written in the published format")
+    media = [name for name in options["modalities"].split(",") if name]
+    back = {new: old for old, new in VIDEO_BACKBONES.items()}, {new: old for old, new in AUDIO_BACKBONES.items()}
+    for name, table in zip(("video", "audio"), back, strict=True):
+        if name in media and options[f"{name}_backbone"] not in table:
+            raise UserError(
+                f"--{name}-backbone {options[f'{name}_backbone']}: the published format has only {', '.join(table)}"
+            )
+    if options["image_backbone"] not in ORIGINAL_RESNETS:
+        raise UserError(
+            f"--image-backbone {options['image_backbone']}: the published format has only {', '.join(ORIGINAL_RESNETS)}"
+        )
+    if "image" not in media:
+        raise UserError(f"--modalities {options['modalities']}: the published format has none without images")
+    return argparse.Namespace(
+        arch="unival_base",
+        **FIXED,
+        **{name: options[name] for name in SAME},
+        **{old: options[new] for old, new in RENAMED.items() if new != "audio_sample_rate"},
+        sample_rate=options["audio_sample_rate"] or 48000,
+        decoder_embed_dim=options["encoder_embed_dim"],
+        decoder_input_dim=options["encoder_embed_dim"],
+        decoder_output_dim=options["encoder_embed_dim"],
+        encoder_learned_pos=True,
+        decoder_learned_pos=True,
+        relu_dropout=options["activation_dropout"],
+        activation_dropout=options["activation_dropout"],
+        disable_entangle=not options["entangle_target_positions"],
+        freeze_encoder_embedding=options["freeze_token_embeddings"],
+        freeze_decoder_embedding=options["freeze_token_embeddings"],
+        image_encoder_name="timm_resnet" if has_classifier else "resnet",
+        resnet_type=options["image_backbone"],
+        resnet_drop_path_rate=0.0,
+        video_encoder_name=back[0][options["video_backbone"]] if "video" in media else None,
+        audio_encoder_name=back[1][options["audio_backbone"]] if "audio" in media else None,
+        _name="unival_base",
+    )
+
+
+def published_task(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The published task options that stand for a ``UnivalTaskConfig`` (given as a whole): the way back."""
+    found = {old: options[new] for old, new in TASK_RENAMED.items() if options.get(new) is not None}
+    rate = found.get("sample_rate", 48000)
+    if options.get("max_audio_seconds") is not None:
+        found["max_audio_len"] = round(options["max_audio_seconds"] * rate)
+    is_caption = options.get("_name") == "unival_caption"
+    instruction = options.get("instruction") or ""
+    name = "video_caption" if "[VIDEO" in instruction else "audio_caption" if "[AUDIO" in instruction else "caption"
+    return {"_name": name if is_caption else "unify_task", **found}
+
+
+def _plain(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
+    return vars(published) if isinstance(published, argparse.Namespace) else dict(published)
+
+
+def _check_fixed(given: Mapping[str, Any]) -> None:
+    for name, value in FIXED.items():
+        if name in given and given[name] != value and not (value in (None, False) and not given[name]):
+            raise UserError(f"the checkpoint's option {name} is {given[name]!r}; this model has only {value!r}")
+    dim = given.get("encoder_embed_dim")
+    for name in ("decoder_embed_dim", "decoder_input_dim", "decoder_output_dim"):
+        if dim is not None and given.get(name) not in (None, dim):
+            raise UserError(f"the checkpoint's option {name} is {given[name]}; this model has only the encoder's, {dim}")
+
+
+def _backbones(given: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    media = []
+    image = given.get("image_encoder_name", "resnet")  # OFA had no choice
+    if image:
+        media.append("image")
+        options["image_backbone_stages"] = _choose("image_encoder_name", image, IMAGE_STAGES)
+        if given.get("resnet_type"):
+            options["image_backbone"] = _choose("resnet_type", given["resnet_type"], {name: name for name in RESNETS})
+    if given.get("video_encoder_name"):
+        media.append("video")
+        options["video_backbone"] = _choose("video_encoder_name", given["video_encoder_name"], VIDEO_BACKBONES)
+    if given.get("audio_encoder_name"):
+        media.append("audio")
+        options["audio_backbone"] = _choose("audio_encoder_name", given["audio_encoder_name"], AUDIO_BACKBONES)
+    return {**options, "modalities": ",".join(media)}
+
+
+def _choose(option: str, value: Any, choices: Mapping[str, Any]) -> Any:
+    if value not in choices:
+        raise UserError(f"the checkpoint's option {option} is {value!r}; there are {', '.join(choices)}")
+    return choices[value]

@@ -1,0 +1,76 @@
+"""What a conversion did to every key: nothing is dropped, reshaped or made up without a line here."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+KINDS = ("kept", "renamed", "reshaped", "dropped", "missing", "unexpected")
+WORDS = {
+    "kept": "kept under their names",
+    "renamed": "renamed",
+    "reshaped": "changed in shape",
+    "dropped": "dropped",
+    "missing": "not in the source, made here",
+    "unexpected": "unknown here, left out",
+}
+
+
+@dataclass
+class Report:
+    """Lines per key: ``entries`` holds (kind, key in the source or else in the result, what became of it)."""
+
+    entries: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, key: str, detail: str = "") -> None:
+        """Record a key; ``kind`` is one of :data:`KINDS`."""
+        assert kind in KINDS, f"{kind!r} is no kind of entry"
+        self.entries.append((kind, key, detail))
+
+    def keys(self, kind: str) -> list[str]:
+        """The keys of one kind, in order."""
+        return [key for entry, key, _ in self.entries if entry == kind]
+
+    def note(self, text: str) -> None:
+        """Record a sentence about the conversion as a whole."""
+        self.notes.append(text)
+
+    def then(self, second: "Report") -> None:
+        """Go on with a second step, whose source is this one's result."""
+        final = {key: detail or key for kind, key, detail in second.entries if kind in ("kept", "renamed")}
+        for i, (kind, key, detail) in enumerate(self.entries):
+            if kind in ("kept", "renamed"):
+                name = final[detail or key]
+                self.entries[i] = ("kept", key, "") if name == key else ("renamed", key, name)
+        self.entries += [entry for entry in second.entries if entry[0] not in ("kept", "renamed")]
+        self.notes += second.notes
+
+    def text(self, verbose: bool = False) -> str:
+        """Counts by kind and reason, then the notes; with ``verbose`` every key."""
+        lines = []
+        for kind in KINDS:
+            entries = [(key, detail) for entry, key, detail in self.entries if entry == kind]
+            if not entries:
+                continue
+            lines.append(f"{len(entries):6d} keys {WORDS[kind]}")
+            if kind not in ("kept", "renamed"):
+                reasons = Counter(detail for _, detail in entries)
+                lines += [f"       {count:6d} {reason}" for reason, count in reasons.items() if reason]
+            if verbose:
+                lines += [f"         {key}{f': {detail}' if detail else ''}" for key, detail in entries]
+        return "\n".join([*lines, *self.notes])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--report``: every key by kind, and the notes."""
+        found: dict[str, Any] = {kind: {key: detail for e, key, detail in self.entries if e == kind} for kind in KINDS}
+        return {**found, "notes": self.notes}
+
+
+@dataclass
+class Conversion:
+    """A state dict in another layout, and what was done to it."""
+
+    state: dict[str, Tensor]
+    report: Report

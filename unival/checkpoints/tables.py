@@ -1,0 +1,240 @@
+"""What `unival inspect` found, as text of at most 120 columns."""
+
+import fnmatch
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+WIDTH = 120
+LABEL = 14  # columns of "architecture  "
+SHOWN = 8  # keys in a line
+ROWS = 20  # of a list that may be long
+
+
+def summary_text(found: Mapping[str, Any]) -> str:
+    """A checkpoint's summary."""
+    lines = [shorten(found["file"], WIDTH)]
+    lines += _field("format", f"{found['format']}, {size(found['bytes'])}, {_precision(found['precision'])}")
+    lines += _field("architecture", _architecture(found))
+    if found["vocabulary"]["symbols"] is not None:
+        lines += _field("vocabulary", _vocabulary(found["vocabulary"]))
+    lines += _field("training", _training(found["training"]))
+    lines += _field("keys", _fit(found["total"]["keys"], found["fit"]))
+    lines += _field("values", _values(found["non_finite"]))
+    if found["tied"]:
+        first = ", ".join(sorted(set(found["tied"].values())))
+        lines += _field("tied", f"{first} = {', '.join(found['tied'])} (counted once)")
+    return "\n".join([*lines, "", *_parts(found), ""])
+
+
+def keys_text(keys: Sequence[Mapping[str, Any]]) -> str:
+    """Keys with shapes and types."""
+    rows = [
+        [entry["key"], "x".join(map(str, entry["shape"])) or "number", entry["dtype"], f"= {entry['tied']}" if entry["tied"] else ""]
+        for entry in keys
+    ]
+    return "\n".join([*table(["key", "shape", "type", ""], rows, right=(1,)), ""])
+
+
+def difference_text(found: Mapping[str, Any], pattern: str | None = None) -> str:
+    """Differences of two checkpoints; ``pattern`` lists the keys that it matches, changed or not."""
+    first, second = found["files"]
+    lines = [f"a  {shorten(first, WIDTH - 3)}", f"b  {shorten(second, WIDTH - 3)}", ""]
+    if found["translated"]:
+        lines.append(f"the published key names of {found['translated']} were translated to ours")
+    lines.append(_verdict(found))
+    for name, keys in zip("ab", found["only"], strict=True):
+        lines += _list(f"only in {name}", keys)
+    lines += _list("other shape", [f"{key}: {_shape(x)} -> {_shape(y)}" for key, (x, y) in found["reshaped"].items()])
+    lines += _list("other type", [f"{key}: {x} -> {y}" for key, (x, y) in found["retyped"].items()])
+    lines += _list("options", [f"{path}: {x} -> {y}" for path, (x, y) in found["options"].items()])
+    lines += _list("state", [f"{path}: {x} -> {y}" for path, (x, y) in found["state"].items()])
+    changed = {key: entry for key, entry in found["keys"].items() if entry["changed"]}
+    if changed:
+        parts = {part: entry for part, entry in found["parts"].items() if entry["changed"]}
+        lines += ["", *table(["part", "values", *MEASURES], _measures(parts), right=range(1, 6))]
+        equal = len(found["parts"]) - len(parts)
+        lines += [f"{equal} other parts are equal"] if equal else []
+    if pattern is not None:
+        chosen = {key: entry for key, entry in found["keys"].items() if fnmatch.fnmatchcase(key, pattern)}
+        lines += ["", *table(["key", "values", *MEASURES], _measures(chosen), right=range(1, 6))]
+    elif changed:
+        most = sorted(changed.items(), key=lambda item: (item[1]["largest"] != math.inf, -item[1]["relative"]))[:ROWS]
+        rest = len(changed) - len(most)
+        title = "key" if not rest else f"key (those that differ most; {rest} more differ: --keys)"
+        lines += ["", *table([title, "values", *MEASURES], _measures(dict(most)), right=range(1, 6))]
+    return "\n".join([*lines, ""])
+
+
+MEASURES = ("changed", "largest", "relative", "cosine")
+
+
+def _measures(entries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            name,
+            f"{entry['values']:,}",
+            f"{entry['changed']:,}",
+            f"{entry['largest']:.3g}",
+            f"{entry['relative']:.3g}",
+            f"{entry['cosine']:.6f}",
+        ]
+        for name, entry in entries.items()
+    ]
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    total = len(found["keys"])
+    changed = sum(1 for entry in found["keys"].values() if entry["changed"])
+    if found["identical"]:
+        return "the files are identical"
+    if found["equal"]:
+        rest = "" if found["weights_only"] else ", options and training state"
+        return f"the weights{rest} are equal ({total} keys); the files are packed differently"
+    weights = f"{changed} of {total} common keys have other values" if changed else f"the values of all {total} common keys are equal"
+    options, state = len(found["options"]), len(found["state"])
+    return weights if found["weights_only"] else f"{weights}; {options} options and {state} values of the training state differ"
+
+
+# --- parts of the summary ---------------------------------------------------------------------------------------------------------
+
+
+def _precision(counts: Mapping[str, int]) -> str:
+    total = max(sum(counts.values()), 1)
+    return ", ".join(f"{name} {100 * count / total:.3g} %" if len(counts) > 1 else name for name, count in counts.items())
+
+
+def _architecture(found: Mapping[str, Any]) -> str:
+    about, sizes = found["architecture"], found["sizes"]
+    text = about["is"] + (f" ({about['name']})" if about["name"] else "")
+    if about["kind"] == "other":
+        return f"{text}; parts: {', '.join(list(found['parts'])[:SHOWN])}{' …' if len(found['parts']) > SHOWN else ''}"
+    if "width" in sizes:
+        text += f": width {sizes['width']}"
+    for side in ("encoder", "decoder"):
+        if sizes.get(f"{side}_layers"):
+            more = [f"feed-forward {sizes[f'{side}_ffn']}"] if f"{side}_ffn" in sizes else []
+            more += [f"{sizes[f'{side}_heads']} heads"] if f"{side}_heads" in sizes else []
+            text += f"; {side} {sizes[f'{side}_layers']} layers" + (f" ({', '.join(more)})" if more else "")
+    return text + "".join(f"; {modality}: {network}" for modality, network in found["media"].items())
+
+
+def _vocabulary(about: Mapping[str, Any]) -> str:
+    ranges = [f"{about[name]} {name}" for name in ("codes", "bins") if about[name] is not None]
+    text = f"{about['symbols']:,} symbols" + (f" ({', '.join(ranges)} among them)" if ranges else "")
+    text += ", kept in the checkpoint" if about["kept"] else ", not kept in the checkpoint"
+    text += f", fingerprint {str(about['fingerprint'])[:12]}" if about["fingerprint"] else ""
+    return text + (f"; closed set of {about['closed_set']} answers" if about["closed_set"] else "")
+
+
+def _training(about: Mapping[str, Any]) -> str:
+    if not about:
+        return "nothing is kept of it"
+    parts = [f"{_number(about['updates'])} updates"]
+    if about["epoch"] is not None:
+        inside = f", batch {about['batch']}" if about["batch"] else " at its start"
+        parts.append(f"epoch {about['epoch']}{inside}")
+    for name, key in (("score", "score"), ("best", "best")):
+        if isinstance(about[key], int | float):
+            parts.append(f"{name} {about[key]:.6g}" + (f" ({about['metric']})" if about["metric"] and key == "best" else ""))
+    parts += [str(about[key]) for key in ("criterion", "optimizer") if about[key]]
+    parts.append("optimizer state kept" if about["optimizer_state"] else "no optimizer state")
+    parts.append("EMA weights kept" if about["ema"] else "no EMA weights")
+    runs = about["optimizer_history"]
+    return ", ".join(parts) + (f"; {len(runs)} optimizers one after the other" if len(runs) > 1 else "")
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "unknown number of"
+
+
+def _fit(keys: int, fit: Mapping[str, Any] | None) -> str:
+    if fit is None:
+        return f"{keys}; without options of a model of ours there is nothing to compare them with"
+    if "error" in fit:
+        return f"{keys}; its options build no model: {fit['error']}"
+    groups = {
+        "missing": fit["missing"],
+        "unexpected": fit["unexpected"],
+        "of another shape": [f"{key} {_shape(here)}, not {_shape(there)}" for key, (here, there) in fit["reshaped"].items()],
+    }
+    if not any(groups.values()):
+        return f"{keys}; exactly those of the model that its options build"
+    return f"{keys}; " + "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in groups.items() if names)
+
+
+def _values(non_finite: Mapping[str, int]) -> str:
+    if not non_finite:
+        return "all finite"
+    return f"{sum(non_finite.values())} are NaN or infinite: " + _some([f"{key} ({count})" for key, count in non_finite.items()])
+
+
+def _parts(found: Mapping[str, Any]) -> list[str]:
+    total = found["total"]
+    rows = [
+        [name, f"{n['parameters']:,}", f"{100 * n['parameters'] / max(total['parameters'], 1):.1f} %", f"{n['buffers']:,}", str(n["keys"])]
+        for name, n in found["groups"].items()
+    ]
+    rows.append(["total", f"{total['parameters']:,}", "", f"{total['buffers']:,}", str(total["keys"])])
+    return table(["part", "parameters", "share", "in buffers", "keys"], rows, right=range(1, 5))
+
+
+# --- layout -----------------------------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Aligned columns; the first gives way where a line would be too long."""
+    right = set(right)
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    room = WIDTH - sum(widths[1:]) - 2 * (len(head) - 1)
+    widths[0] = max(min(widths[0], room), 20)
+    lines = []
+    for row in [head, *rows]:
+        cells = [shorten(printable(row[0]), widths[0]), *row[1:]]
+        pairs = enumerate(zip(cells, widths, strict=True))
+        aligned = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in pairs]
+        lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+def printable(text: str) -> str:
+    """A file's own text without control characters, which could do as they please with a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """A text with its middle left out where it is too long."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"
+
+
+def _field(name: str, text: str) -> list[str]:
+    """``name`` and a text, wrapped under itself."""
+    return textwrap.wrap(
+        printable(text), WIDTH, initial_indent=f"{name:{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
+    ) or [name]
+
+
+def _list(name: str, entries: Sequence[str]) -> list[str]:
+    """Entries one below the other under a name; the first of many."""
+    shown = [*entries[:ROWS], *([f"… and {len(entries) - ROWS} more (--json has all)"] if len(entries) > ROWS else [])]
+    return [line for i, entry in enumerate(shown) for line in _field("" if i else name, entry)]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "number"

@@ -1,0 +1,372 @@
+"""`unival convert`: checkpoints of others into ours, and ours into the published format or safetensors.
+
+Every key of the input is accounted for: the summary counts what was renamed, reshaped, dropped and made, ``--verbose`` and ``--report``
+name each one.  The result is compared key by key with the model that its configuration builds before anything is written.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from unival.backbones.pann import fourier_kernels
+from unival.checkpoints import bart, files, hf_bart, hf_ofa, ofa, published, published_options
+from unival.checkpoints.report import Conversion, Report
+from unival.checkpoints.shapes import options_from_weights
+from unival.criterions.label_smoothed import LabelSmoothedConfig
+from unival.errors import UserError
+from unival.models.config import UnivalConfig
+from unival.models.positions import code_positions, image_bucket_rows, token_buckets
+from unival.models.unival import SIZES, UnivalModel
+from unival.tasks.config import UnivalTaskConfig
+from unival.vocab import Vocabulary
+
+SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
+MEDIA = ("image", "video", "audio")
+PUBLISHED_VERSION = 3.0  # of fairseq's transformers
+PUBLISHED_TAIL = 769  # entries of image_position_idx after the grid
+OWN_BACKBONE_FILES = tuple(f"{name}_backbone_weights" for name in MEDIA)
+FP16, FP32 = torch.float16, torch.float32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="IN", help="the checkpoint; several files are the shards of one")
+    add("output", metavar="OUT", help="file to write; the suffix .safetensors chooses that format")
+    add("--from", dest="source", default="unival", choices=SOURCES, help="what IN is (default: %(default)s, published or ours)")
+    add("--to", default="unival", choices=("unival", "published"), help="key names of OUT (default: %(default)s)")
+    add("--ema", action="store_true", help="take the moving average of the weights that IN keeps")
+    dtype = parser.add_mutually_exclusive_group()
+    dtype.add_argument("--half", action="store_true", help="write float16")
+    dtype.add_argument("--float", action="store_true", help="write float32")
+    add("--without", default="", metavar="MEDIA", help="leave media out, e.g. audio,video")
+    add("--drop-unexpected", action="store_true", help="leave keys out that are unknown here instead of refusing them")
+    add("--vocab-dir", metavar="DIR", help="put this vocabulary into OUT, so that it can be used without DIR")
+    add("--num-codes", type=int, help="image codes in the vocabulary (default: those of IN, for BART 8192)")
+    add("--num-bins", type=int, help="location bins in the vocabulary (default: those of IN, for BART 1000)")
+    add("--arch", choices=sorted(SIZES), help="BART only: the model that OUT is (default: by BART's width)")
+    add("--modalities", default="image", metavar="MEDIA", help="BART only: media that OUT takes (default: %(default)s)")
+    add("--source-vocab", metavar="DIR", help="BART only: its vocabulary, if --vocab-dir is another than the published one")
+    add("--seed", type=int, default=1, help="BART only: of what is initialised (default: %(default)s)")
+    for name in MEDIA:
+        add(f"--{name}-backbone-weights", metavar="FILE", help=f"BART only: file with weights of the {name} CNN to start from")
+    add("--report", metavar="FILE", help="write what became of every key as JSON")
+    add("--verbose", action="store_true", help="print what became of every key")
+    add("--force", action="store_true", help="overwrite OUT")
+
+
+@dataclass
+class Source:
+    """What was read: weights in our layout with their report, and options of ours."""
+
+    conversion: Conversion
+    model: dict[str, Any]
+    task: dict[str, Any]
+    task_state: dict[str, Any]
+    cfg: Mapping[str, Any] | None = None  # the container's, when it is a published one
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and write; returns the exit code."""
+    output = pathlib.Path(args.output)
+    if output.exists() and not args.force:
+        raise UserError(f"{output} exists; --force overwrites it")
+    if any(output.resolve() == pathlib.Path(name).resolve() for name in args.inputs):
+        raise UserError(f"{output} is the input itself; give another file")
+    container, state = _read(args)
+    source = _from_bart(args, container, state) if "bart" in args.source else _from_unival(args, container, state)
+    report = source.conversion.report
+    weights = _cast(_checked(args, source), FP16 if args.half else FP32 if args.float else None)
+    source.task_state = _task_state(args, source, len(weights[published.TOKENS]))
+    if args.to == "published":
+        back = published.to_published(weights, published_buffers(source.model))
+        weights = _cast(back.state, FP16 if args.half else None)
+        report.then(back.report)
+        cfg = _published_cfg(source)
+        if source.task_state:
+            report.note("the published format keeps no vocabulary: it has to come from --vocab-dir where OUT is used")
+    else:
+        cfg = own_cfg(source.model, source.task)
+    files.write(output, _container(args, cfg, weights, {} if args.to == "published" else source.task_state))
+    _tell(args, report)
+    return 0
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------------
+
+
+def _read(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The first input's container, and the weights of all."""
+    containers = [files.read(name) for name in args.inputs]
+    state: dict[str, Tensor] = {}
+    for name, container in zip(args.inputs, containers, strict=True):
+        try:
+            part = files.ema_weights(container) if args.ema else files.weights(container)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        twice = next((key for key in part if key in state), None)
+        if twice is not None:
+            raise UserError(f"{name}: {twice} is in an earlier input, too; several inputs are the shards of one checkpoint")
+        state.update(part)
+    return containers[0], state
+
+
+def _from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: Mapping[str, Tensor]) -> Source:
+    """UnIVAL's, OFA's and our own checkpoints."""
+    is_own = False
+    if args.source == "hf-ofa":
+        if not hf_ofa.is_hf_ofa(state):
+            raise UserError(f"{args.inputs[0]}: has not the key names of Hugging Face's OFA (decoder.layers.0.cross_attn.…)")
+        conversion = hf_ofa.from_hf_ofa(state)
+    elif args.source == "ofa":
+        conversion = ofa.from_ofa(state)
+    elif published.is_published(state):
+        real = f"{published.STFT}conv_real.weight"
+        conversion = published.from_published(state, published_kernels(state[real].size(-1)) if real in state else None)
+    else:
+        is_own = True
+        conversion = Conversion(dict(state), Report([("kept", key, "") for key in state]))
+    without = tuple(name.strip() for name in args.without.split(",") if name.strip())
+    if without:
+        conversion = published.without_media(conversion, without)
+    cfg = container.get("cfg") or {}
+    given_model, given_task = cfg.get("model") or container.get("args"), cfg.get("task") or container.get("args")
+    model, task = asdict(UnivalConfig()), {**_task_defaults(), "_name": "unival"}
+    if given_model is not None:
+        model.update(_known(given_model, model) if is_own else published_options.model_options(given_model))
+    else:
+        conversion.report.note("the file says nothing of its options: sizes are read off the weights, the rest are defaults")
+    if given_task is not None:
+        task.update(_known(given_task, task) if is_own else published_options.task_options(given_task))
+    model.update(options_from_weights(conversion.state), **dict.fromkeys(OWN_BACKBONE_FILES))
+    model.update(new_modalities="", inflate_video_backbone=False, _name="unival")
+    task_state = dict(container.get("task_state") or {}) if is_own else {}
+    return Source(conversion, model, task, task_state, None if is_own or not cfg else cfg)
+
+
+def _known(given: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What our own checkpoint says of the fields there are."""
+    found = vars(given) if isinstance(given, argparse.Namespace) else dict(given)
+    return {key: value for key, value in found.items() if key in fields}
+
+
+def _task_defaults() -> dict[str, Any]:
+    defaults = OmegaConf.to_container(OmegaConf.structured(UnivalTaskConfig()), enum_to_str=True)
+    assert isinstance(defaults, dict)
+    return {str(key): value for key, value in {**defaults, "data": "", "_name": "unival"}.items()}
+
+
+def _from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: dict[str, Tensor]) -> Source:
+    """BART's, in fairseq's or Hugging Face's names: a fresh model, with what BART has put in."""
+    report = Report()
+    shown: dict[str, str] = {}
+    if args.source == "hf-bart":
+        if not hf_bart.is_hf_bart(state):
+            raise UserError(f"{args.inputs[0]}: has not the key names of Hugging Face's BART (model.shared.weight, …)")
+        state, shown = hf_bart.to_fairseq(state, report)
+    elif not bart.is_bart(state):
+        hint = " (it is Hugging Face's: --from hf-bart)" if hf_bart.is_hf_bart(state) else ""
+        raise UserError(f"{args.inputs[0]}: has not the key names of fairseq's BART{hint}")
+    if bart.TOKENS not in state:
+        raise UserError(f"{args.inputs[0]}: has no {bart.TOKENS}")
+    if args.without:
+        raise UserError("--without is for checkpoints that have media; with BART, --modalities says what OUT takes")
+    count, width = state[bart.TOKENS].shape
+    arch = args.arch or next((name for name, s in SIZES.items() if {**asdict(UnivalConfig()), **s}["encoder_embed_dim"] == width), None)
+    if arch is None:
+        raise UserError(f"{args.inputs[0]}: is {width} wide; no --arch is ({', '.join(SIZES)})")
+    task = {**_task_defaults(), "num_codes": args.num_codes or 8192, "num_bins": args.num_bins or 1000}
+    model = {**asdict(UnivalConfig()), **SIZES[arch], "modalities": args.modalities, "_name": "unival"}
+    symbols, rows = _bart_vocabulary(args, count, task)
+    built = build(model | {key: getattr(args, key) for key in OWN_BACKBONE_FILES}, symbols, args.seed)
+    conversion = bart.from_bart(state, built.state_dict(), rows, shown, args.drop_unexpected)
+    conversion.report.entries += report.entries
+    conversion.report.note(f"--arch {arch}, {symbols} symbols of which {len(rows)} are BART's")
+    return Source(conversion, model, task, {})
+
+
+def _bart_vocabulary(args: argparse.Namespace, count: int, task: Mapping[str, Any]) -> tuple[int, list[tuple[int, int]]]:
+    """Number of symbols of the model to be, and which of BART's ``count`` token rows are theirs."""
+    mask = 50264  # in the published vocabulary
+    if args.vocab_dir is None:
+        if args.source_vocab is not None:
+            raise UserError("--source-vocab is for another vocabulary than the published one: give that as --vocab-dir")
+        return mask + 1 + task["num_codes"] + task["num_bins"], bart.published_rows(count, mask)
+    ours = Vocabulary.load(args.vocab_dir, task["num_codes"], task["num_bins"])
+    if args.source_vocab is not None:
+        theirs = Vocabulary.load(args.source_vocab, 0, 0)
+        if len(theirs) > count:
+            raise UserError(f"--source-vocab {args.source_vocab} has {len(theirs)} symbols, the checkpoint {count} token rows")
+        names = _token_names(theirs)
+        names[-1:] = [f"a row without token {i}" for i in range(count - len(theirs))] + ["<mask>"]
+        return len(ours), bart.token_rows(_token_names(ours), names)
+    if ours.mask != mask:
+        raise UserError(
+            f"--vocab-dir {args.vocab_dir} has {ours.mask} tokens before <mask>, BART's vocabulary {mask}: give BART's as --source-vocab"
+        )
+    return len(ours), bart.published_rows(count, mask)
+
+
+def _token_names(vocabulary: Vocabulary) -> list[str]:
+    """What each id stands for, as the same words in any vocabulary: tokens by their text, the rest by its symbol."""
+    encoder = json.loads(vocabulary.files()["encoder.json"])
+    token_of = {str(number): token for token, number in encoder.items()}
+    return [f"token {token_of[symbol]}" if symbol in token_of else symbol for symbol in vocabulary.dictionary.symbols]
+
+
+# --- the model ----------------------------------------------------------------------------------------------------------------------
+
+
+def build(options: Mapping[str, Any], symbols: int, seed: int, device: str = "cpu") -> UnivalModel:
+    """The model of a whole ``UnivalConfig``, initialised from ``seed``, over a vocabulary of ``symbols``."""
+    from fairseq.data import Dictionary
+
+    dictionary = Dictionary()
+    for i in range(len(dictionary), symbols):
+        dictionary.add_symbol(f"symbol {i}")
+    cfg = OmegaConf.structured(UnivalConfig(**{key: value for key, value in options.items() if key != "_name"}))
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        model = UnivalModel.build_model(cfg, SimpleNamespace(source_dictionary=dictionary))
+    if device != "meta":
+        model.load_backbones()
+    return model
+
+
+def _checked(args: argparse.Namespace, source: Source) -> dict[str, Tensor]:
+    """The weights, which fit the model of their configuration exactly.
+
+    Raises:
+        UserError: keys are missing, unknown or of another shape; the first eight are named.
+    """
+    state = source.conversion.state
+    shapes = {k: tuple(v.shape) for k, v in build(source.model, len(state[published.TOKENS]), 0, "meta").state_dict().items()}
+    unknown = [key for key in state if key not in shapes]
+    problems = [f"missing {key}" for key in shapes if key not in state]
+    problems += [f"unknown {key}" for key in unknown if not args.drop_unexpected]
+    problems += [f"{k} is {tuple(v.shape)}, not {shapes[k]}" for k, v in state.items() if shapes.get(k, v.shape) != tuple(v.shape)]
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        hint = " (--drop-unexpected leaves unknown keys out)" if unknown and not args.drop_unexpected else ""
+        raise UserError(
+            f"{args.inputs[0]}: does not fit the model of its options ({len(problems)} keys): {'; '.join(problems[:8])}{more}{hint}"
+        )
+    report = source.conversion.report
+    report.entries = [("unexpected", k, d) if (d or k) in unknown and e in ("kept", "renamed") else (e, k, d) for e, k, d in report.entries]
+    return {key: state[key] for key in shapes}
+
+
+def published_kernels(window_size: int) -> dict[str, Tensor]:
+    """The Fourier kernels that published checkpoints hold, by their names."""
+    kernels = fourier_kernels(window_size)  # window x (real, imaginary)
+    parts = zip(("real", "imag"), kernels.chunk(2, dim=1), strict=True)
+    return {f"{published.STFT}conv_{name}.weight": part.T[:, None].contiguous() for name, part in parts}
+
+
+def published_buffers(options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the published model of these options keeps besides weights: all of it follows from formulas."""
+    bucket = options["image_bucket_size"]
+    ids = torch.arange(bucket**2 + 1)
+    length = (options["code_image_size"] // 8) ** 2 + 1 + PUBLISHED_TAIL
+    found = {"decoder.image_position_idx": code_positions(length, options["code_image_size"], bucket)}
+    tokens, images = token_buckets(1024, options["token_bucket_size"]), image_bucket_rows(ids, ids, bucket)
+    for side in ("encoder", "decoder"):
+        found[f"{side}.version"] = torch.tensor([PUBLISHED_VERSION])
+        found[f"{side}.token_rp_bucket"] = tokens
+        found[f"{side}.image_rp_bucket"] = images
+    return {**found, **published_kernels(options["audio_window_size"])}
+
+
+def _cast(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Floating tensors in another type; tied ones stay tied."""
+    done: dict[tuple[Any, ...], Tensor] = {}
+    result = {}
+    for key, value in state.items():
+        if dtype is not None and value.is_floating_point() and value.dtype != dtype:
+            place = (value.data_ptr(), value.shape, value.stride())
+            value = done.setdefault(place, value.to(dtype)) if place not in done else done[place]
+        result[key] = value
+    return result
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------------------
+
+
+def own_cfg(model: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``cfg`` of a checkpoint that ``fairseq-train --user-dir unival`` would have written with these options."""
+    from fairseq.dataclass.configs import FairseqConfig
+
+    criterion = {**asdict(LabelSmoothedConfig()), "_name": "unival_label_smoothed"}
+    cfg = OmegaConf.structured(FairseqConfig())
+    plain = {"model": dict(model), "task": dict(task), "criterion": criterion}
+    container = OmegaConf.to_container(cfg, enum_to_str=True)
+    assert isinstance(container, dict)
+    resolved = OmegaConf.to_container(OmegaConf.create({**container, **plain}), resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _published_cfg(source: Source) -> dict[str, Any]:
+    """A published container's own ``cfg`` without the media that were left out, or one made from our options."""
+    media = source.model["modalities"].split(",")
+    if source.cfg is not None and isinstance(source.cfg.get("model"), argparse.Namespace):
+        model = argparse.Namespace(**vars(source.cfg["model"]))
+        for name in ("video", "audio"):
+            if name not in media:
+                setattr(model, f"{name}_encoder_name", None)
+        return {**source.cfg, "model": model}
+    namespace = published_options.published_model(source.model, source.model["image_backbone_stages"] == 4)
+    task = published_options.published_task(source.task)
+    return {**own_cfg(source.model, source.task), "model": namespace, "task": task}
+
+
+def _task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[str, Any]:
+    """What the task keeps: the vocabulary of --vocab-dir, else that of IN."""
+    codes, bins = args.num_codes or source.task["num_codes"], args.num_bins or source.task["num_bins"]
+    source.task.update(num_codes=codes, num_bins=bins)
+    if args.vocab_dir is None:
+        return source.task_state
+    vocabulary = Vocabulary.load(args.vocab_dir, codes, bins)
+    if len(vocabulary) != symbols:
+        raise UserError(
+            f"--vocab-dir {args.vocab_dir} with {codes} codes and {bins} bins has {len(vocabulary)} symbols, the checkpoint {symbols}"
+        )
+    kept = source.task_state.get("vocabulary")
+    if kept not in (None, vocabulary.fingerprint):
+        raise UserError(f"--vocab-dir {args.vocab_dir} is another vocabulary than the one in {args.inputs[0]}; leave it out")
+    own = {"num_codes": codes, "num_bins": bins, "vocabulary": vocabulary.fingerprint}
+    return {**source.task_state, **own, "vocabulary_files": vocabulary.files()}
+
+
+def _container(args: argparse.Namespace, cfg: Mapping[str, Any], state: Mapping[str, Tensor], task_state: Any) -> dict[str, Any]:
+    """What fairseq reads: a checkpoint before its first update, without optimizer."""
+    iterator = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {"best": None}, "num_updates": 0}
+    made_from = {"format": args.source, "files": [pathlib.Path(name).name for name in args.inputs], "ema": args.ema}
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": dict(state),
+        "criterion": None,
+        "optimizer_history": [history],
+        "task_state": task_state,
+        "extra_state": {"train_iterator": iterator, "previous_training_time": 0.0, "converted_from": made_from},
+        "last_optimizer_state": None,
+    }
+
+
+def _tell(args: argparse.Namespace, report: Report) -> None:
+    if args.report:
+        path = pathlib.Path(args.report)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"inputs": args.inputs, "output": args.output, **report.as_dict()}, indent=1), encoding="utf-8")
+    sys.stdout.write(f"{args.output}: {args.to}, from {args.source} {', '.join(args.inputs)}\n{report.text(args.verbose)}\n")

@@ -1,0 +1,331 @@
+"""Videos: decode a few frames, fit them into squares, augment, normalise; a 3-D ResNeXt turns them into tokens."""
+
+import contextlib
+import io
+import os
+import re
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
+
+from unival.errors import UserError
+from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, video_layout
+from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
+
+SAMPLE_TYPES = ("rand", "middle")
+FRAME_FITS = ("crop", "squash", "published")
+
+CROP_SCALE = (0.5, 1.0)  # area of a random crop, as a fraction of the frame
+CROP_RATIO = (3 / 4, 4 / 3)  # width / height of a random crop
+CROP_ATTEMPTS = 10
+AUGMENT_OPS = 2  # operations in a row
+AUGMENT_STRENGTH = 0.7  # magnitude 7 of 10
+GREY = (128, 128, 128)  # fills what shears, shifts and rotations leave empty
+
+
+def frame_indices(total: int, count: int, rng: np.random.Generator | None) -> list[int]:
+    """Which ``count`` frames of ``total`` to read, in order: one of each of ``count`` equal intervals.
+
+    Any frame of an interval, its last one included, is equally likely; without ``rng`` it is the one in the middle.  Of fewer frames
+    than ``count`` all are read, and the last one stands in for those that are missing.
+    """
+    intervals = min(total, count)
+    bounds = [i * total // intervals for i in range(intervals + 1)]
+    if rng is None:
+        chosen = [(start + stop - 1) // 2 for start, stop in zip(bounds, bounds[1:], strict=False)]
+    else:
+        chosen = [int(i) for i in rng.integers(bounds[:-1], bounds[1:])]
+    return chosen + chosen[-1:] * (count - intervals)
+
+
+def check_options(options: MediaOptions) -> None:
+    """Raise a UserError that names the first option of videos that cannot be used, and what can."""
+    for flag, value, choices in (
+        ("--sample-type", options.sample_type, SAMPLE_TYPES),
+        ("--frame-fit", options.frame_fit, FRAME_FITS),
+    ):
+        if value not in choices:
+            raise UserError(f"unknown {flag} {value!r}; choose from {', '.join(choices)}")
+    for flag, number in (("--num-frames", options.num_frames), ("--patch-frame-size", options.patch_frame_size)):
+        if number < 1:
+            raise UserError(f"{flag} is {number}; it must be 1 or more")
+
+
+class VideoLoader:
+    """Bytes of a video file -> pixels ``3 x t x s x s``, normalised.
+
+    Frames: see :func:`frame_indices`; one at random per interval if training with ``sample_type`` rand, else the middle ones.
+
+    Fit (``frame_fit``): ``crop`` resizes the shorter side to s and keeps the centre; ``squash`` resizes to a square as images are;
+    ``published`` keeps the centre without any resize and pads smaller frames with black, as the original evaluates.
+
+    Augmentation (``use_dataaug``, in training): see :class:`Augmentation`.
+    """
+
+    def __init__(self, options: MediaOptions):
+        check_options(options)
+        self.options = options
+        self.size = options.patch_frame_size
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.imagenet_mean_and_std else (HALF, HALF)
+        self.mean = torch.tensor(mean)[:, None, None, None]
+        self.std = torch.tensor(std)[:, None, None, None]
+
+    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Tensor:
+        """Decode and transform; everything random comes from ``rng``.
+
+        Raises:
+            UserError: the bytes are no video, or a truncated one, or decord is missing; the caller adds file, row and column.
+        """
+        with open_frames(data) as (total, frame):
+            is_random = train and self.options.sample_type == "rand"
+            indices = frame_indices(total, self.options.num_frames, rng if is_random else None)
+            fit: Callable[[Image.Image], Image.Image] | None = None
+            fitted: dict[int, Image.Image] = {}
+            for i in sorted(set(indices)):
+                picture = frame(i)
+                if fit is None:
+                    fit = self.fit(picture.size, rng if train and self.options.use_dataaug else None)
+                fitted[i] = fit(picture)
+        pixels = np.stack([np.asarray(fitted[i]) for i in indices])  # T x S x S x 3
+        return (torch.from_numpy(pixels).permute(3, 0, 1, 2).float() / 255 - self.mean) / self.std
+
+    def fit(self, size: tuple[int, int], rng: np.random.Generator | None) -> Callable[[Image.Image], Image.Image]:
+        """What makes a square of every frame of a video with frames of this width and height; augments if there is an ``rng``."""
+        if rng is not None:
+            return draw_augmentation(size, self.size, rng)
+        return lambda picture: fit_frame(picture, self.size, self.options.frame_fit)
+
+
+def fit_frame(frame: Image.Image, size: int, how: str) -> Image.Image:
+    """A square of ``size`` pixels; ``how`` is one of :data:`FRAME_FITS`."""
+    if how == "squash":
+        return frame.resize((size, size), Image.Resampling.BICUBIC)
+    if how == "crop":
+        width, height = (side * size // min(frame.size) for side in frame.size)
+        frame = frame.resize((width, height), Image.Resampling.BICUBIC)
+    # Offsets as in torchvision: rounded in crops, an odd pixel of padding goes to the right and the bottom.
+    left, top = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in frame.size)
+    return frame.crop((left, top, left + size, top + size))  # black outside the frame
+
+
+# Augmentation ---------------------------------------------------------------------------------------------------------
+
+
+def _affine(frame: Image.Image, row_x: tuple[float, float, float], row_y: tuple[float, float, float]) -> Image.Image:
+    """Warp around the centre: ``x = row_x . (x', y', 1)`` and so on, shifts in fractions of a side."""
+    width, height = frame.size
+    (a, b, c), (d, e, f) = row_x, row_y
+    x0, y0 = width / 2, height / 2
+    data = (a, b, c * width + x0 - a * x0 - b * y0, d, e, f * height + y0 - d * x0 - e * y0)
+    return frame.transform(frame.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GREY)
+
+
+# name -> operation with a strength in [-1, 1]; full strength: half as bright or sharp again, 0.3 of shear, 10 pixels in 224, 30 degrees
+OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "identity": lambda frame, strength: frame,
+    "autocontrast": lambda frame, strength: ImageOps.autocontrast(frame),
+    "equalize": lambda frame, strength: ImageOps.equalize(frame),
+    "brightness": lambda frame, strength: ImageEnhance.Brightness(frame).enhance(1 + strength / 2),
+    "sharpness": lambda frame, strength: ImageEnhance.Sharpness(frame).enhance(1 + strength / 2),
+    "shear_x": lambda frame, strength: _affine(frame, (1, 0.3 * strength, 0), (0, 1, 0)),
+    "shear_y": lambda frame, strength: _affine(frame, (1, 0, 0), (0.3 * strength, 1, 0)),
+    "translate_x": lambda frame, strength: _affine(frame, (1, 0, strength * 10 / 224), (0, 1, 0)),
+    "translate_y": lambda frame, strength: _affine(frame, (1, 0, 0), (0, 1, strength * 10 / 224)),
+    "rotate": lambda frame, strength: frame.rotate(30 * strength, Image.Resampling.BILINEAR, fillcolor=GREY),
+}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw of a random resized crop, a horizontal flip and a chain of operations, the same for all frames of a video.
+
+    Mirrored frames swap left and right: captions and answers that speak of them become wrong.
+    """
+
+    box: tuple[int, int, int, int]  # left, top, right, bottom in pixels of the decoded frame
+    flip: bool
+    operations: tuple[tuple[str, float], ...]  # keys of OPERATIONS with signed strengths
+    size: int
+
+    def __call__(self, frame: Image.Image) -> Image.Image:
+        """A square of ``size`` pixels."""
+        frame = frame.resize((self.size, self.size), Image.Resampling.BICUBIC, box=self.box)
+        if self.flip:
+            frame = frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for name, strength in self.operations:
+            frame = OPERATIONS[name](frame, strength)
+        return frame
+
+
+def draw_augmentation(frame_size: tuple[int, int], size: int, rng: np.random.Generator) -> Augmentation:
+    """Draw for frames of this width and height."""
+    box = draw_box(*frame_size, rng)
+    flip = bool(rng.random() < 0.5)
+    names = [list(OPERATIONS)[i] for i in rng.integers(len(OPERATIONS), size=AUGMENT_OPS)]
+    signs = rng.choice((-1.0, 1.0), size=AUGMENT_OPS)
+    return Augmentation(box, flip, tuple((n, AUGMENT_STRENGTH * float(s)) for n, s in zip(names, signs, strict=True)), size)
+
+
+def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A crop with area and aspect within :data:`CROP_SCALE` and :data:`CROP_RATIO`; the whole frame if it is too long for one."""
+    for _ in range(CROP_ATTEMPTS):
+        area = width * height * rng.uniform(*CROP_SCALE)
+        ratio = np.exp(rng.uniform(*np.log(CROP_RATIO)))
+        w, h = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, max(1, round(height * CROP_RATIO[1])))  # as much of the centre as the aspects allow
+    h = min(height, max(1, round(width / CROP_RATIO[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+# Decoding -------------------------------------------------------------------------------------------------------------
+
+# What Pillow raises for broken files
+PILLOW_ERRORS = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+# How many frames there are, and the one with a number; numbers must be asked for in ascending order.
+Frames = tuple[int, Callable[[int], Image.Image]]
+
+
+@contextlib.contextmanager
+def open_frames(data: bytes) -> Iterator[Frames]:
+    """Open a video: animated GIF, WebP and PNG with Pillow, all else with decord.
+
+    Raises:
+        UserError: also when a frame is asked for that cannot be decoded.
+    """
+    if not data:
+        raise UserError("cannot decode the video: the file is empty")
+    if (size := declared_size(data)) is not None and size > len(data):
+        raise UserError(f"cannot decode the video: it is cut off after {len(data)} of {size} bytes")
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
+        yield _open_animation(data)
+    else:
+        with _open_video(data) as frames:
+            yield frames
+
+
+def declared_size(data: bytes) -> int | None:
+    """Bytes that a RIFF (AVI, WebP) or Matroska (MKV, WebM) file says it has; None if it does not say, or is something else.
+
+    Decoders take such a file that is cut off for a shorter video.
+    """
+    if data[:4] == b"RIFF" and len(data) >= 12:
+        size = int.from_bytes(data[4:8], "little")
+        return None if size in (0, 2**32 - 1) else 8 + size  # live recordings do not know
+    if data[:4] == b"\x1a\x45\xdf\xa3":
+        header_end = _element_end(data, 4)
+        if header_end is not None and data[header_end : header_end + 4] == b"\x18\x53\x80\x67":
+            return _element_end(data, header_end + 4)
+    return None
+
+
+def _element_end(data: bytes, position: int) -> int | None:
+    """Where the Matroska element ends whose size stands at ``position``; None if it does not say."""
+    if position >= len(data) or not data[position]:
+        return None
+    length = 9 - data[position].bit_length()  # the leading zeros say how many bytes the size has
+    limit = 1 << 7 * length
+    size = int.from_bytes(data[position : position + length], "big") - limit
+    return None if size == limit - 1 else position + length + size
+
+
+def _open_animation(data: bytes) -> Frames:
+    with _decoding(data, *PILLOW_ERRORS):
+        file: Any = Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "PNG"))
+        first = 1 if file.info.get("default_image") else 0  # of a PNG: a still image beside the animation
+        total = file.n_frames - first
+
+    def frame(index: int) -> Image.Image:
+        with _decoding(data, *PILLOW_ERRORS):
+            file.seek(first + index)
+            return file.convert("RGB")
+
+    if not data.rstrip(b"\0").endswith((b";", b"IEND\xae\x42\x60\x82")) and file.format != "WEBP":
+        frame(total - 1)  # the end mark of a GIF or PNG is missing, perhaps more: a cut shows in the last frame
+    return total, frame
+
+
+@contextlib.contextmanager
+def _open_video(data: bytes) -> Iterator[Frames]:
+    try:
+        import decord
+    except (ImportError, OSError) as error:  # OSError: its library does not fit this machine
+        raise UserError(f'videos need the package decord: pip install "unival[video]" ({error})') from error
+    errors = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
+    decord.logging.set_level(decord.logging.QUIET)  # what is wrong comes as an exception
+    with _as_file(data) as path:
+        with _decoding(data, *errors):
+            reader = decord.VideoReader(path, num_threads=1, fault_tol=1e-9)  # no frame may stand in for a broken one
+
+        def frame(index: int) -> Image.Image:
+            with _decoding(data, *errors):
+                return Image.fromarray(reader.get_batch([index]).asnumpy()[0])
+
+        yield len(reader), frame
+
+
+@contextlib.contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """A path to the bytes.  Given the bytes themselves, decord 0.6 reads past the end of truncated files and dies."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("video"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "video")
+            with open(path, "wb") as file:
+                file.write(data)
+            yield path
+
+
+@contextlib.contextmanager
+def _decoding(data: bytes, *errors: type[BaseException]) -> Iterator[None]:
+    """Turn what decoders raise into a UserError of one line."""
+    try:
+        yield
+    except errors as error:
+        text = " ".join(str(error).split())
+        if "cannot find video stream" in text:
+            reason = "it has no video stream"
+        elif text.startswith("Error reading"):  # decord's word for a file that it cannot open
+            reason = "it is in no known format, or cut off"
+        else:
+            reason = re.sub(r"\[[\d:]+\] \S+: ", "", text)  # without times and source lines
+        raise UserError(f"cannot decode the video ({len(data)} bytes): {reason}") from error
+
+
+def _embedding(cfg: Any) -> MediaEmbedding:
+    from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
+    from unival.backbones.resnext3d import ResNeXt3D
+
+    backbone = ResNeXt3D(cfg.video_backbone)
+    norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
+    return MediaEmbedding(
+        backbone,
+        cfg.encoder_embed_dim,
+        cfg.image_bucket_size,
+        cfg.freeze_video_backbone,
+        norms,
+        norm=cfg.modality_layernorm,
+        layout=video_layout,
+    )
+
+
+VIDEO = Modality("VIDEO", VideoLoader, _embedding)

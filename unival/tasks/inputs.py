@@ -1,0 +1,68 @@
+"""Where a task's inputs come from: its tables, and how their media become tensors."""
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from unival.errors import UserError
+from unival.instructions import Instruction
+from unival.modalities.base import MediaOptions
+
+SUFFIXES = (".jsonl", ".tsv")
+TRAINING_ONLY = ("sample_type", "use_dataaug")  # media options that evaluation does not use
+
+
+def given_media_options(cfg: Any, default: MediaOptions) -> MediaOptions:
+    """``default``, changed by the options that a task's configuration gives (older checkpoints lack some)."""
+    given = {name: cfg[name] for name in vars(default) if name in cfg and cfg[name] is not None}
+    return replace(default, **given)
+
+
+def is_published_cfg(cfg: Any) -> bool:
+    """Whether a checkpoint's model or task options are those of the published UnIVAL or OFA."""
+    return "code_dict_size" in cfg or "orig_patch_image_size" in cfg and "modalities" not in cfg
+
+
+def media_of(instructions: Sequence[Instruction]) -> set[str]:
+    """Names, in lower case, of the media in the sources of an instruction's alternatives."""
+    slots = [slot for instruction in instructions for slot in instruction.source]
+    return {slot.modality.lower() for slot in slots if slot.modality != "TEXT"}
+
+
+def data_folder(data: str) -> pathlib.Path:
+    """The folder that the tables of ``data`` are in.  Raises UserError when there is no such place."""
+    path = pathlib.Path(data.split(",")[0])
+    if not path.exists():
+        raise UserError(f"{path}: no such table or folder")
+    return path if path.is_dir() else path.parent
+
+
+def find_table(data: str, split: str) -> pathlib.Path:
+    """The table of a split.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    data_folder(data)  # complains when there is no such place
+    parts = data.split(",")
+    if len(parts) == 1 and pathlib.Path(data).is_dir():
+        folder = pathlib.Path(data)
+        found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
+        if len(found) == 1:
+            return found[0]
+        there = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
+        reason = (
+            f"both {found[0].name} and {found[1].name} are there"
+            if found
+            else f"neither {split}.jsonl nor {split}.tsv is there"
+        )
+        raise UserError(
+            f"{folder}: no table for split {split!r}: {reason}; tables in the folder: {', '.join(there) or 'none'}"
+        )
+    if len(parts) > 2:
+        raise UserError(f"data {data!r}: give a folder, one table, or TRAIN,VALID")
+    path = pathlib.Path(parts[0] if split == "train" else parts[-1])
+    if not path.is_file():
+        raise UserError(f"{path}: no such table or folder (split {split!r})")
+    return path
