@@ -1,9 +1,14 @@
-"""Builds sampler data: small pictures of known objects, with captions, questions and boxes that are exactly true.
+"""Builds sampler data: pictures, videos and sounds of known things, with captions and questions that are exactly true.
 
     python data_utils/build_sampler.py --out data/sampler                    # stamps if they can be had, else shapes
     python data_utils/build_sampler.py --out data/sampler --sprites shapes   # no download at all
+    python data_utils/build_sampler.py --out data/moving --media video       # sprites that move
+    python data_utils/build_sampler.py --out data/emoji --media video --sprites emoji
+    python data_utils/build_sampler.py --out data/sounds --media audio       # the stamps' sounds, else synthesised ones
+    python data_utils/build_sampler.py --out data/both --media image+audio   # stamps, and the sound of one in a picture
 
-Writes train, valid, test, test_unseen and test_swapped as .jsonl tables, images/, manifest.json and preview.png.
+Writes train, valid, test, test_unseen and test_swapped as .jsonl tables, images/, videos/ or sounds/, manifest.json and
+preview.png.
 """
 
 import argparse
@@ -13,62 +18,146 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
+from sampler.audio import load_sounds, make_sound_composer
+from sampler.clips import check_format
 from sampler.errors import UserError
-from sampler.write import BUILDER, MANIFEST, PHRASINGS, SPRITES, VERSION, Settings, build, load_sprites
+from sampler.picture_sound import load_both, make_both_composer
+from sampler.settings import (
+    AUDIO_FORMATS,
+    EMOJI,
+    MEDIA,
+    PHRASINGS,
+    SOUNDS,
+    SPRITES,
+    VIDEO_FORMATS,
+    AnySettings,
+    EmojiSettings,
+    PictureSoundSettings,
+    SoundSettings,
+    VideoSettings,
+)
+from sampler.sounds import check_soundfile
+from sampler.tables import BUILDER, MANIFEST, VERSION, Maker, Source, build
+from sampler.video import load_moving, make_video_composer
+from sampler.write import load_sprites, make_composer
+
+KINDS = {**MEDIA, "emoji": EmojiSettings}  # all that have defaults of their own
+CHOICES = {
+    "sprites": ((*SPRITES, EMOJI), "auto: stamps if they can be had"),
+    "sounds": (SOUNDS, "auto: those of the stamps if they can be had"),
+    "phrasing": (PHRASINGS, "captions in train"),
+    "video-format": (VIDEO_FORMATS, "mp4 needs the package av"),
+    "audio-format": (AUDIO_FORMATS, "both have 16 bits and no loss"),
+}
+NUMBERS = {
+    "objects": "objects that training shows",
+    "unseen-objects": "further objects, only in test_unseen",
+    "size": "side of a picture in pixels",
+    "train": "rows of train",
+    "valid": "rows of valid",
+    "test": "rows of test (and of test_swapped)",
+    "test-unseen": "rows of test_unseen",
+    "quality": "JPEG, WebP or video quality",
+    "seed": "another seed makes other data",
+    "frames": "pictures in a video",
+    "fps": "pictures a second in a video",
+    "rate": "samples a second in a recording",
+    "seconds": "length of a recording",
+}
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments; defaults come from Settings."""
-    default = Settings()
+    """The command's arguments; defaults come from the settings classes, and depend on the media."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
         "--out", required=True, type=pathlib.Path, help="folder to write: a new one, or one that holds the same data"
     )
-    made.add_argument(
-        "--sprites", default=default.sprites, choices=SPRITES, help="default auto: stamps if they can be had"
-    )
+    made.add_argument("--media", default="image", choices=MEDIA, help="what the tables are of (default image)")
+    for name, (choices, meaning) in CHOICES.items():
+        made.add_argument(f"--{name}", choices=choices, help=f"{meaning} ({_defaults(name)})")
     made.add_argument(
         "--stamps-dir", help="folder with the unpacked stamps (default $UNIVAL_STAMPS_DIR, else the package client)"
     )
     made.add_argument("--stamps-deb", help="the stamps' package as a .deb file")
-    made.add_argument("--per-scene", default="2", help="sprites in a scene: a number or a range within 1-4 (default 2)")
-    made.add_argument("--phrasing", default=default.phrasing, choices=PHRASINGS, help="captions in train")
-    numbers = {
-        "objects": "objects that training shows",
-        "unseen-objects": "further objects, only in test_unseen",
-        "size": "side of a picture in pixels",
-        "train": "rows of train",
-        "valid": "rows of valid",
-        "test": "rows of test (and of test_swapped)",
-        "test-unseen": "rows of test_unseen",
-        "quality": "JPEG quality",
-        "seed": "another seed makes other data",
-    }
-    for name, meaning in numbers.items():
-        value = getattr(default, name.replace("-", "_"))
-        made.add_argument(f"--{name}", type=int, default=value, help=f"{meaning} (default {value})")
+    made.add_argument(
+        "--emoji-dir", help="folder with the two npm packages (default $UNIVAL_EMOJI_DIR, else the package client)"
+    )
+    made.add_argument(
+        "--per-scene",
+        help="sprites in a scene or sounds in a recording: a number or a range within 1-4, for sounds 1-3 "
+        "(default 2; emoji 1, audio 1-2)",
+    )
+    for name, meaning in NUMBERS.items():
+        kind = float if name == "seconds" else int
+        made.add_argument(f"--{name}", type=kind, help=f"{meaning} ({_defaults(name)})")
     made.add_argument("--workers", type=int, default=1, help="processes; any number makes the same bytes (default 1)")
     made.add_argument("--force", action="store_true", help="replace what an earlier run wrote into --out")
     return made
 
 
-def settings_from(arguments: argparse.Namespace) -> Settings:
+def _defaults(option: str) -> str:
+    """ "default 96; video 64": the default of an option, and of the media that have another."""
+    found = {media: getattr(kind(), option.replace("-", "_"), None) for media, kind in KINDS.items()}
+    values = [value for value in found.values() if value is not None]
+    others: dict[object, list[str]] = {}
+    for media, value in found.items():
+        if value is not None and value != values[0]:
+            others.setdefault(value, []).append(media)
+    return "; ".join([f"default {values[0]}", *(f"{', '.join(media)} {value}" for value, media in others.items())])
+
+
+def settings_from(arguments: argparse.Namespace) -> AnySettings:
     """The settings that the arguments ask for; raises UserError for a value that cannot be used."""
-    fewest, _, most = arguments.per_scene.partition("-")
-    if not fewest.isdecimal() or not (most or fewest).isdecimal():
-        raise UserError(f"--per-scene {arguments.per_scene}: must be a number or a range such as 1-4")
-    names = set(asdict(Settings())) - {"fewest", "most"}
-    chosen = {name: getattr(arguments, name) for name in names}
-    settings = Settings(**chosen, fewest=int(fewest), most=int(most or fewest))
+    kind = MEDIA[arguments.media]
+    if kind is VideoSettings and arguments.sprites == EMOJI:
+        kind = EmojiSettings
+    known = {field.name for field in fields(kind)}
+    chosen = {}
+    for option in (*CHOICES, *NUMBERS):
+        name = option.replace("-", "_")
+        value = getattr(arguments, name)
+        if value is None:
+            continue
+        if name not in known:
+            able = [media for media, other in MEDIA.items() if name in {field.name for field in fields(other)}]
+            raise UserError(f"--{option} {value}: is nothing for --media {arguments.media}, only for {', '.join(able)}")
+        chosen[name] = value
+    if arguments.per_scene is not None:
+        fewest, _, most = arguments.per_scene.partition("-")
+        if not fewest.isdecimal() or not (most or fewest).isdecimal():
+            raise UserError(f"--per-scene {arguments.per_scene}: must be a number or a range such as 1-4")
+        chosen |= {"fewest": int(fewest), "most": int(most or fewest)}
+    settings = kind(**chosen)
     settings.check()
     if arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: must be at least 1")
+    if arguments.emoji_dir and kind is not EmojiSettings:
+        raise UserError(f"--emoji-dir {arguments.emoji_dir}: needs --media video --sprites emoji")
     return settings
 
 
-def already_there(out: pathlib.Path, settings: Settings, stamps_given: bool, force: bool) -> bool:
+def prepare(settings: AnySettings, arguments: argparse.Namespace) -> tuple[Maker, Source]:
+    """What makes the rows that `settings` ask for, and where its material came from."""
+    stamps = (arguments.stamps_dir, arguments.stamps_deb)
+    if isinstance(settings, SoundSettings):
+        check_soundfile()
+        library, source = load_sounds(settings, *stamps)
+        return make_sound_composer(settings, library), source
+    if isinstance(settings, PictureSoundSettings):
+        check_soundfile()
+        sprites, recorded, source = load_both(settings, *stamps)
+        return make_both_composer(settings, sprites, recorded), source
+    if isinstance(settings, VideoSettings):
+        check_format(settings.video_format)
+        sprites, source = load_moving(settings, *stamps, arguments.emoji_dir)
+        return make_video_composer(settings, sprites), source
+    sprites, source = load_sprites(settings, *stamps)
+    return make_composer(settings, sprites), source
+
+
+def already_there(out: pathlib.Path, settings: AnySettings, stamps_given: bool, force: bool) -> bool:
     """Whether `out` holds this very data, so that nothing is left to do; with `force` there always is.
 
     Raises:
@@ -84,7 +173,7 @@ def already_there(out: pathlib.Path, settings: Settings, stamps_given: bool, for
     if force:
         return False
     same = builder == {"name": BUILDER, "version": VERSION, "arguments": asdict(settings)}
-    if not same or (stamps_given and found["sprites"]["kind"] != "stamps"):
+    if not same or (stamps_given and (found.get("sprites") or found["sounds"])["kind"] != "stamps"):
         raise UserError(f"--out {out}: holds sampler data made with other arguments (give --force to replace it)")
     return True
 
@@ -99,8 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{arguments.out}: already holds this data\n")
             return 0
         start = time.monotonic()
-        sprites, source = load_sprites(settings, arguments.stamps_dir, arguments.stamps_deb)
-        manifest = build(arguments.out, settings, sprites, source, arguments.workers)
+        maker, source = prepare(settings, arguments)
+        manifest = build(arguments.out, maker, source, arguments.workers)
     except (UserError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

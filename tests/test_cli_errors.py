@@ -58,7 +58,7 @@ def test_wrong_column(capsys, data, tmp_path):
     ("instruction", "named"),
     [
         ("[IMAG:image] what? -> [TEXT:caption]", ["IMAG", "IMAGE"]),
-        ("[VIDEO:image] what? -> [TEXT:caption]", ["VIDEO", "TEXT, IMAGE"]),
+        ("[BOX:image] what? -> [TEXT:caption]", ["BOX", "TEXT, IMAGE, VIDEO, AUDIO"]),
         ("[IMAGE:image] what? -> [TEXT:caption,max_lenght=3]", ["max_lenght", "max_length"]),
         ("[IMAGE:image] what?", ["->"]),
     ],

@@ -73,3 +73,39 @@ def write_table(
     path = folder / name
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def write_video(path: pathlib.Path, frames: int = 10, size: int = 64, seed: int = 0) -> None:
+    """An animated WebP of a bright square that moves over a dark ground."""
+    rng = np.random.default_rng(seed)
+    background = rng.integers(0, 80, (size, size, 3), dtype=np.uint8)
+    pictures = []
+    for i in range(frames):
+        picture = background.copy()
+        left = i * (size - 10) // max(frames - 1, 1)
+        picture[10:20, left : left + 10] = 255
+        pictures.append(Image.fromarray(picture))
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=50, lossless=True)
+
+
+def write_sound(path: pathlib.Path, seconds: float = 1.0, rate: int = 16000, seed: int = 0) -> None:
+    """A wav of a tone with noise."""
+    import soundfile
+
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * rng.uniform(200, 4000) * time) + 0.05 * rng.standard_normal(len(time))
+    soundfile.write(path, tone, rate)
+
+
+def write_media_table(folder: pathlib.Path, rows: int = 6, name: str = "train.jsonl", seed: int = 0) -> pathlib.Path:
+    """A JSONL table whose rows have an image, a video, a sound and a caption."""
+    path = write_table(folder, rows, name=name, seed=seed)
+    lines = []
+    for i, line in enumerate(path.read_text().splitlines()):
+        write_video(folder / "images" / f"{name}-{i}.webp", seed=seed + i)
+        write_sound(folder / "images" / f"{name}-{i}.wav", seed=seed + i)
+        media = {"video": f"images/{name}-{i}.webp", "audio": f"images/{name}-{i}.wav"}
+        lines.append(json.dumps({**json.loads(line), **media}))
+    path.write_text("\n".join(lines) + "\n")
+    return path

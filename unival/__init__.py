@@ -1,15 +1,19 @@
 """unival: one sequence-to-sequence model for image, video, audio and text, as a fairseq plugin.
 
-Importing this package (or ``--user-dir unival``) registers tasks, models and criterions and allows the one class that fairseq's
-checkpoints pickle (``argparse.Namespace``), so that they load with ``weights_only=True``.
+Importing this package (or ``--user-dir unival``) registers tasks, models and criterions and allows what fairseq's checkpoints pickle
+besides tensors (``argparse.Namespace``, and stand-ins for numbers as numpy keeps them), so that they load with ``weights_only=True``.
 """
 
-import argparse
 import logging
+import os
 
 import torch
 
-torch.serialization.add_safe_globals([argparse.Namespace])
+from unival.checkpoints.files import SAFE_GLOBALS
+
+torch.serialization.add_safe_globals(SAFE_GLOBALS)
+if os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None):  # would let the checkpoints that fairseq reads run code
+    logging.getLogger(__name__).warning("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is ignored: checkpoints are only read safely")
 
 _level, _handlers = logging.root.level, list(logging.root.handlers)
 

@@ -83,6 +83,7 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
         raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
     if "--user-dir" not in arguments:
         arguments = [*arguments, "--user-dir", str(pathlib.Path(__file__).resolve().parent)]
+    check_named_task(module, arguments)
     before = sys.argv
     sys.argv = [module, *arguments]
     try:
@@ -90,6 +91,20 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def check_named_task(module: str, arguments: Sequence[str]) -> None:
+    """fairseq-validate builds the task that a checkpoint names: it must be one of ours, see ``unival.tasks.inputs``.
+
+    Raises:
+        UserError: it is another one, or the file was refused.
+    """
+    if module != FAIRSEQ["validate"][0] or "--path" not in arguments[:-1]:
+        return
+    from unival.hub import from_container  # imports fairseq
+
+    path = arguments[list(arguments).index("--path") + 1]
+    from_container(path)
 
 
 def explain(error: BaseException | None) -> str | None:

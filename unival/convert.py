@@ -184,7 +184,8 @@ def _from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: di
     arch = args.arch or next((name for name, s in SIZES.items() if {**asdict(UnivalConfig()), **s}["encoder_embed_dim"] == width), None)
     if arch is None:
         raise UserError(f"{args.inputs[0]}: is {width} wide; no --arch is ({', '.join(SIZES)})")
-    task = {**_task_defaults(), "num_codes": args.num_codes or 8192, "num_bins": args.num_bins or 1000}
+    task = _task_defaults()
+    task.update({key: value for key in ("num_codes", "num_bins") if (value := getattr(args, key)) is not None})
     model = {**asdict(UnivalConfig()), **SIZES[arch], "modalities": args.modalities, "_name": "unival"}
     symbols, rows = _bart_vocabulary(args, count, task)
     built = build(model | {key: getattr(args, key) for key in OWN_BACKBONE_FILES}, symbols, args.seed)
@@ -331,8 +332,8 @@ def _published_cfg(source: Source) -> dict[str, Any]:
 
 def _task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[str, Any]:
     """What the task keeps: the vocabulary of --vocab-dir, else that of IN."""
-    codes, bins = args.num_codes or source.task["num_codes"], args.num_bins or source.task["num_bins"]
-    source.task.update(num_codes=codes, num_bins=bins)
+    source.task.update({key: value for key in ("num_codes", "num_bins") if (value := getattr(args, key)) is not None})
+    codes, bins = source.task["num_codes"], source.task["num_bins"]
     if args.vocab_dir is None:
         return source.task_state
     vocabulary = Vocabulary.load(args.vocab_dir, codes, bins)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from PIL import Image
 
 import unival.tasks  # noqa: F401  registers the tasks that checkpoints name
+from unival.checkpoints.files import read, weights
 from unival.checkpoints.published import task_options
 from unival.data.rows import RowTable
 from unival.errors import UserError
@@ -119,36 +120,59 @@ def from_checkpoint(
     """Load a model with the task and the vocabulary that it was trained with.
 
     Args:
-        path: a checkpoint of ``fairseq-train --user-dir unival``, or a published one of UnIVAL.
+        path: a checkpoint of ``fairseq-train --user-dir unival``, a published one of UnIVAL, or one that ``unival convert``
+            wrote (``.pt`` or ``.safetensors``).
         vocab_dir: folder with the vocabulary; by default the one kept in the checkpoint (published ones have none).
         device: ``cpu``, ``cuda``, ….
 
     Raises:
-        UserError: the file is not there, is not such a checkpoint, or has no vocabulary and none is given.
+        UserError: the file is not there, is not such a checkpoint, or has no vocabulary and none is given; or it holds more
+            than tensors and plain values (nothing in it was run).
     """
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
-    if not state.get("cfg") or state["cfg"].task is None:
-        raise UserError(f"{path}: holds no task options; expected a checkpoint of fairseq-train --user-dir unival")
-    cfg = state["cfg"].task
-    if is_published_cfg(cfg):
-        options = task_options(cfg)
-        name = options.pop("_name")
-        cfg = OmegaConf.structured(UnivalTaskConfig(data=".", **options))
-        cfg._name = name
+    container, saved, cfg, task_class = from_container(path)
+    task_state = container.get("task_state") or {}
+    task = task_class(cfg, _vocabulary(path, task_state, cfg, vocab_dir))
+    task.load_state_dict(task_state)
+    model = task.build_model(saved.model, from_checkpoint=True)
+    model.load_state_dict(weights(container))
+    return Unival(task, model, device)
+
+
+def from_container(path: str | pathlib.Path) -> tuple[dict[str, Any], Any, Any, type[UnivalTask]]:
+    """A checkpoint as a whole, its options, those of its task in our terms, and the class of its task.
+
+    Raises:
+        UserError: the file is not there, was refused, or is not of one of our tasks.
+    """
+    container = read(path)
+    saved = container.get("cfg") or {}
+    if not saved.get("model") or not saved.get("task"):
+        raise UserError(
+            f"{path}: holds no model and task options; expected a checkpoint of fairseq-train --user-dir unival, a published one"
+            " of UnIVAL, or one that `unival convert` wrote"
+        )
+    saved = OmegaConf.create(saved, flags={"allow_objects": True})  # published model options are a Namespace
+    cfg = _task_config(saved.task)
     task_class = TASK_REGISTRY.get(cfg._name)
     if task_class is None or not issubclass(task_class, UnivalTask):
         known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
         raise UserError(f"{path}: is of task {cfg._name!r}; expected one of {known}")
-    vocabulary = _vocabulary(path, state.get("task_state") or {}, cfg, vocab_dir)
-    task = task_class(cfg, vocabulary, (state.get("task_state") or {}).get("closed_set", []))
-    models, _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)], task=task, state=state)
-    return Unival(task, models[0], device)
+    return container, saved, cfg, task_class
+
+
+def _task_config(saved: Any) -> Any:
+    """A checkpoint's task options; those of a published one in our terms."""
+    if not is_published_cfg(saved):
+        return saved
+    options = task_options(saved)
+    name = options.pop("_name")
+    cfg = OmegaConf.structured(UnivalTaskConfig(data=".", seed=1, cpu=True, bf16=False, fp16=False, **options))
+    cfg._name = name
+    return cfg
 
 
 def lone_medium(instruction: str) -> str | None:

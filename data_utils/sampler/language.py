@@ -53,24 +53,26 @@ def questions(
     `absent` names objects that are not in the scene; `size` is the picture's side in pixels. Yes and no are as likely.
     """
     ordered = reading_order(things)
-    asked = [_ask("how many", "how many objects are there?", str(len(things)))]
-    asked.append(_presence(ordered, absent, rng))
+    asked = [ask("how many", "how many objects are there?", str(len(things)))]
+    asked.append(presence(ordered, absent, rng))
     sides = [(thing, half(thing.box, size)) for thing in ordered]
     decided = [(thing, side) for thing, side in sides if side]
     if decided:
         thing, side = decided[rng.integers(len(decided))]
-        asked.append(_ask("which side", f"which side of the picture is the {thing.name} on?", str(side)))
+        asked.append(ask("which side", f"which side of the picture is the {thing.name} on?", str(side)))
     return asked + list(chain.from_iterable(_about_pairs(ordered, rng)))
 
 
-def _ask(kind: str, question: str, answer: str) -> dict[str, str]:
+def ask(kind: str, question: str, answer: str) -> dict[str, str]:
+    """A question of a `kind` ("how many", "yes/no", ...) with its answer, as tables hold it."""
     return {"kind": kind, "question": question, "answer": answer}
 
 
-def _presence(things: Sequence[Thing], absent: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
+def presence(things: Sequence[Thing], absent: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
+    """Whether something is in the picture; yes and no are as likely."""
     if len(absent) and rng.integers(2):
-        return _ask("yes/no", f"is there {with_article(absent[int(rng.integers(len(absent)))])}?", "no")
-    return _ask("yes/no", f"is there {with_article(things[int(rng.integers(len(things)))].name)}?", "yes")
+        return ask("yes/no", f"is there {with_article(absent[int(rng.integers(len(absent)))])}?", "no")
+    return ask("yes/no", f"is there {with_article(things[int(rng.integers(len(things)))].name)}?", "yes")
 
 
 def _about_pairs(things: Sequence[Thing], rng: np.random.Generator) -> Iterator[list[dict[str, str]]]:
@@ -80,12 +82,12 @@ def _about_pairs(things: Sequence[Thing], rng: np.random.Generator) -> Iterator[
         return
     one, other, name = pairs[rng.integers(len(pairs))]
     choice = "to the left or to the right of" if name in (LEFT, RIGHT) else "above or below"
-    yield [_ask("which side", f"is the {one.name} {choice} the {other.name}?", _SIDE_WORD[name])]
+    yield [ask("which side", f"is the {one.name} {choice} the {other.name}?", _SIDE_WORD[name])]
     claimed = name if rng.integers(2) else OPPOSITE[name]
-    yield [_ask("yes/no", f"is the {one.name} {claimed} the {other.name}?", "yes" if claimed == name else "no")]
+    yield [ask("yes/no", f"is the {one.name} {claimed} the {other.name}?", "yes" if claimed == name else "no")]
     around = [relation(thing.box, other.box) for thing in things if thing is not other]
     if None not in around:  # else somebody might count a thing that is partly on that side
         wanted = RELATIONS[rng.integers(len(RELATIONS))]
-        yield [_ask("how many", f"how many objects are {wanted} the {other.name}?", str(around.count(wanted)))]
+        yield [ask("how many", f"how many objects are {wanted} the {other.name}?", str(around.count(wanted)))]
         if around.count(name) == 1:
-            yield [_ask("what", f"what is {name} the {other.name}?", one.name)]
+            yield [ask("what", f"what is {name} the {other.name}?", one.name)]

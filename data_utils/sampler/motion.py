@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 
@@ -48,32 +49,40 @@ class Motion:
 
     def caption(self) -> str:
         """ "a tiger moves to the right and a red flag stays still", in reading order of the starts."""
+        return self.captions()[0]
+
+    def captions(self) -> list[str]:
+        """Every acceptable caption: the canonical one, then the same clauses in every other order."""
         said = {track.name: f"{with_article(track.name)} {self._verb(track)}" for track in self.tracks}
-        return join_words([said[thing.name] for thing in reading_order(self.scene.things)])
+        clauses = [said[thing.name] for thing in reading_order(self.scene.things)]
+        return [join_words(order) for order in permutations(clauses)]
 
     @staticmethod
     def _verb(track: Track) -> str:
         return f"moves {track.direction}" if track.direction else "stays still"
 
 
-def plan_motion(scene: Scene, rng: np.random.Generator) -> Motion:
-    """Random tracks within the picture that never meet. A sprite without a free way stays, and so does one in five."""
+def plan_motion(scene: Scene, rng: np.random.Generator, least: float = LEAST) -> Motion:
+    """Random tracks within the picture that never meet. A sprite without a free way stays, and so does one in five.
+
+    `least` is the part of the picture's side that a moving sprite travels at least.
+    """
     tracks: list[Track] = [Track(thing.name, thing.box, thing.box, None) for thing in scene.things]
     for number in rng.permutation(len(tracks)):
         if rng.integers(5) == 0:
             continue
         others = [track for index, track in enumerate(tracks) if index != number]
-        free = [track for track in _tracks(scene.things[number], scene.size, rng) if not _meets(track, others)]
+        free = [track for track in _tracks(scene.things[number], scene.size, least, rng) if not _meets(track, others)]
         if free:
             tracks[number] = free[rng.integers(len(free))]
     return Motion(scene, tuple(tracks))
 
 
-def _tracks(thing: Thing, size: int, rng: np.random.Generator) -> list[Track]:
+def _tracks(thing: Thing, size: int, least_part: float, rng: np.random.Generator) -> list[Track]:
     """A track of random length in every direction that has room for one."""
     x0, y0, x1, y1 = thing.box
     room = {"to the right": size - x1, "to the left": x0, "down": size - y1, "up": y0}
-    least = max(1, round(LEAST * size))
+    least = max(1, round(least_part * size))
     found = []
     for direction, (dx, dy) in STEPS.items():
         if room[direction] >= least:

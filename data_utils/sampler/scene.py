@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -39,7 +40,14 @@ def compose(
     return Scene(size, backgrounds.draw_recipe(sectors, colours, rng), tuple(things), tuple(sides))
 
 
-def render(scene: Scene, atlas: Atlas, boxes: Sequence[Box] | None = None) -> np.ndarray:
+class Looks(Protocol):
+    """What draws a picture's sprites: an Atlas, or animated sprites at a moment."""
+
+    def pixels(self, name: str, side: int) -> np.ndarray:
+        """The sprite called `name`, H x W x 4 uint8."""
+
+
+def render(scene: Scene, atlas: Looks, boxes: Sequence[Box] | None = None) -> np.ndarray:
     """The picture: size x size x 3, uint8. `boxes` moves the sprites elsewhere (same box sizes, later ones on top)."""
     picture = backgrounds.paint(scene.background, scene.size)
     for thing, side, box in zip(scene.things, scene.sides, boxes or [thing.box for thing in scene.things], strict=True):

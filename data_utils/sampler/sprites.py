@@ -34,20 +34,20 @@ def crop_visible(pixels: np.ndarray) -> np.ndarray:
 
 def resize(pixels: np.ndarray, side: int) -> np.ndarray:
     """`pixels` (H x W x 4) with the longer side of the visible part as near to `side` pixels as a resize gets."""
-    return crop_visible(np.asarray(Image.fromarray(pixels).resize(_fit(pixels, side), Image.Resampling.LANCZOS)))
+    return crop_visible(np.asarray(Image.fromarray(pixels).resize(fit(pixels, side), Image.Resampling.LANCZOS)))
 
 
 def feature(sprite: Sprite) -> np.ndarray:
     """What a sprite looks like from afar: a thumbnail in its aspect ratio, premultiplied RGB and alpha, 0..1."""
     image = Image.fromarray(sprite.pixels).convert("RGBa")
-    small = np.asarray(image.resize(_fit(sprite.pixels, _FEATURE_SIDE), Image.Resampling.BOX))
+    small = np.asarray(image.resize(fit(sprite.pixels, _FEATURE_SIDE), Image.Resampling.BOX))
     canvas = np.zeros((_FEATURE_SIDE, _FEATURE_SIDE, 4), dtype=np.float64)
     top, left = ((_FEATURE_SIDE - side) // 2 for side in small.shape[:2])
     canvas[top : top + small.shape[0], left : left + small.shape[1]] = small / 255.0
     return canvas
 
 
-def _fit(pixels: np.ndarray, side: int) -> tuple[int, int]:
+def fit(pixels: np.ndarray, side: int) -> tuple[int, int]:
     """Width and height with the longer one `side` and the aspect ratio of `pixels`."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)

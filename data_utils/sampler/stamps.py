@@ -3,7 +3,6 @@
 import os
 import pathlib
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from . import fetch
 from .errors import UserError
 from .names import object_name
 from .sprites import Sprite, crop_visible
@@ -20,7 +20,6 @@ PACKAGE = "tuxpaint-stamps-default"
 LICENCE = "GPL-2"
 HOMEPAGE = "https://tuxpaint.org/stamps/"
 FOLDER_VARIABLE = "UNIVAL_STAMPS_DIR"
-DOWNLOAD_SECONDS = 900
 
 _KEPT_SIDE = 256  # pixels; larger cut-outs are reduced when read
 _LEAST_SIDE = 40  # pixels of the longer side; smaller cut-outs would be blown up
@@ -96,7 +95,7 @@ def _download(room: pathlib.Path) -> pathlib.Path:
         raise StampsUnavailableError(f"apt-get is not here to fetch {PACKAGE} (give --stamps-dir or --stamps-deb)")
     if shutil.which("dpkg-deb") is None:
         raise StampsUnavailableError(f"dpkg-deb is not here to unpack {PACKAGE} (give --stamps-dir)")
-    _run([client, "download", PACKAGE], room, f"apt-get download {PACKAGE}")
+    fetch.run([client, "download", PACKAGE], room, f"apt-get download {PACKAGE}", StampsUnavailableError)
     found = sorted(room.glob(f"{PACKAGE}_*.deb"))
     if not found:
         raise StampsUnavailableError(f"apt-get download {PACKAGE} left no package behind")
@@ -112,22 +111,9 @@ def _unpack(package: pathlib.Path, room: pathlib.Path) -> pathlib.Path:
             f"dpkg-deb is not here to unpack {package.name} (unpack it elsewhere and give --stamps-dir)"
         )
     target = room / "unpacked"
-    _run([tool, "-x", str(package.resolve()), str(target)], room, f"dpkg-deb -x {package.name}")
+    command = [tool, "-x", str(package.resolve()), str(target)]
+    fetch.run(command, room, f"dpkg-deb -x {package.name}", StampsUnavailableError)
     return target
-
-
-def _run(command: list[str], room: pathlib.Path, what: str) -> None:
-    environment = {**os.environ, "LC_ALL": "C"}
-    try:
-        subprocess.run(
-            command, cwd=room, env=environment, check=True, capture_output=True, text=True,
-            stdin=subprocess.DEVNULL, timeout=DOWNLOAD_SECONDS,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise StampsUnavailableError(f"{what} took longer than {DOWNLOAD_SECONDS} s") from error
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        raise StampsUnavailableError(f"{what} failed: {said[-1] if said else 'it did not say why'}") from error
 
 
 def read_stamps(stamps: Stamps) -> list[Sprite]:

@@ -1,77 +1,25 @@
-"""Writes sampler data: images, one table per split, a manifest, the licences of what was used, and a preview."""
+"""Pictures: the composer of their rows, the sprites that settings ask for, and the whole build."""
 
-import hashlib
-import json
 import logging
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from . import language, preview, shapes, splits, stamps
+from . import language, preview, shapes, splits, stamps, tables
 from .errors import UserError
-from .scene import LONGER_SIDE, MOST, Scene, compose, render
+from .scene import LONGER_SIDE, Scene, compose, render
+from .settings import Settings
 from .sprites import Atlas, Sprite, choose
+from .tables import Source, Tables, swapped
 
-BUILDER = "build_sampler"
-VERSION = "1"  # of what the builder makes: a change of it makes older folders differ
-SPRITES = ("auto", "stamps", "shapes")
-PHRASINGS = ("canonical", "both")
-MANIFEST = "manifest.json"
+__all__ = ["Composer", "Settings", "Source", "build", "load_sprites", "swapped"]
+
 ABSENT = 8  # names per scene that a "no" may ask for
-_SMALLEST = 48  # pixels
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the data, byte for byte: `fewest` to `most` sprites in a scene, `size` in pixels, rows per split."""
-
-    sprites: str = "auto"
-    objects: int = 100
-    unseen_objects: int = 20
-    fewest: int = 2
-    most: int = 2
-    size: int = 96
-    train: int = 20000
-    valid: int = 400
-    test: int = 400
-    test_unseen: int = 200
-    phrasing: str = "canonical"
-    quality: int = 92
-    seed: int = 1
-
-    def check(self) -> None:
-        """Raises UserError, naming the argument, when a value cannot be used."""
-        for name, value, allowed in (("sprites", self.sprites, SPRITES), ("phrasing", self.phrasing, PHRASINGS)):
-            if value not in allowed:
-                raise UserError(f"--{name} {value}: must be one of {', '.join(allowed)}")
-        ranges = {"objects": (1, 10**6), "size": (_SMALLEST, 4096), "quality": (1, 100), "unseen_objects": (0, 10**6)}
-        ranges |= dict.fromkeys(splits.SPLITS, (0, 10**6)) | {"seed": (0, 2**63)}
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from {low} to {high}")
-        if not 1 <= self.fewest <= self.most <= MOST:
-            raise UserError(f"--per-scene {self.fewest}-{self.most}: must be one number or a range within 1-{MOST}")
-        if self.test_unseen and not self.unseen_objects:
-            raise UserError(f"--test-unseen {self.test_unseen}: needs --unseen-objects (or give --test-unseen 0)")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the sprites came from, for the manifest; `licence_text` is written beside the data."""
-
-    kind: str
-    origin: str
-    licence: str
-    homepage: str = ""
-    licence_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +29,8 @@ class Composer:
     settings: Settings
     plan: splits.Plan
     atlas: Atlas
+    folders = {"image": "images"}
+    material = "sprites"
 
     def scene(self, split: str, row: int) -> tuple[Scene, np.random.Generator]:
         """The scene of a row and the generator that made it, ready for what else is drawn at random about the row."""
@@ -95,9 +45,7 @@ class Composer:
         captions = language.captions(scene.things)
         if split == "train" and self.settings.phrasing == "canonical":
             captions = captions[:1]
-        present = {thing.name for thing in scene.things}
-        others = [name for name in self.plan.names_for(split) if name not in present]
-        absent = [others[index] for index in rng.permutation(len(others))[:ABSENT]]
+        absent = self.absent(split, scene, rng)
         record = {
             "id": f"{split}-{row:06d}",
             "image": f"images/{split}/{row:06d}.jpg",
@@ -107,6 +55,38 @@ class Composer:
             "background": {"kind": scene.background.kind, "hue": scene.background.sector},
         }
         return record, render(scene, self.atlas)
+
+    def absent(self, split: str, scene: Scene, rng: np.random.Generator) -> list[str]:
+        """A few objects of `split` that are not in the scene."""
+        present = {thing.name for thing in scene.things}
+        others = [name for name in self.plan.names_for(split) if name not in present]
+        return [others[index] for index in rng.permutation(len(others))[:ABSENT]]
+
+    def write(self, split: str, row: int, room: pathlib.Path) -> dict:
+        """Writes the picture of a row into `room`; returns the row."""
+        record, picture = self.record(split, row)
+        self.save_picture(picture, room / record["image"])
+        return record
+
+    def save_picture(self, picture: np.ndarray, path: pathlib.Path) -> None:
+        """Writes a picture (size x size x 3, uint8) as JPEG."""
+        Image.fromarray(picture).save(path, quality=self.settings.quality, subsampling=0)
+
+    def about(self, written: Tables) -> dict:
+        """What the manifest says about objects, held-out pairs, hues and sizes."""
+        plan, counts = self.plan, range(self.settings.fewest, self.settings.most + 1)
+        sources = {sprite.name: sprite.source for sprite in self.atlas.sprites}
+        return {
+            "objects": {name: sources[name] for name in plan.known},
+            "unseen_objects": {name: sources[name] for name in plan.unseen},
+            "held_out_pairs": plan.held_out if self.settings.most > 1 else {},
+            "hues": {split: splits.hues(split) for split in written if split in splits.SPLITS},
+            "sprite_sides": {str(count): LONGER_SIDE[count] for count in counts},
+        }
+
+    def preview(self, room: pathlib.Path, written: Tables) -> None:
+        """Writes the first pictures of every split into one."""
+        preview.save(room, written, room / "preview.png")
 
 
 def load_sprites(
@@ -120,23 +100,29 @@ def load_sprites(
     if settings.sprites == "shapes":
         if folder or package:
             raise UserError("--sprites shapes: takes no --stamps-dir and no --stamps-deb")
-        return _enough(shapes.all_shapes(), settings), _SHAPES
+        return enough(shapes.all_shapes(), settings), _SHAPES
     try:
         with stamps.find_stamps(folder, package) as found:
-            text = found.licence_file.read_text(encoding="utf-8") if found.licence_file else None
-            source = Source("stamps", f"{stamps.PACKAGE}, from {found.origin}", stamps.LICENCE, stamps.HOMEPAGE, text)
-            return _enough(stamps.read_stamps(found), settings), source
+            return enough(stamps.read_stamps(found), settings), stamps_source(found)
     except stamps.StampsUnavailableError as reason:
         if settings.sprites == "stamps" or folder or package:
             raise
         log.warning("sprites: drawn shapes instead of stamps, because %s", reason)
-        return _enough(shapes.all_shapes(), settings), _SHAPES
+        return enough(shapes.all_shapes(), settings), _SHAPES
 
 
 _SHAPES = Source("shapes", "drawn by the builder", "Apache-2.0, as the builder")
 
 
-def _enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
+def stamps_source(found: stamps.Stamps) -> Source:
+    """Where the stamps came from, with their licence."""
+    text = found.licence_file.read_text(encoding="utf-8") if found.licence_file else None
+    origin = f"{stamps.PACKAGE}, from {found.origin}"
+    return Source("stamps", origin, stamps.LICENCE, stamps.HOMEPAGE, text, stamps.PACKAGE)
+
+
+def enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
+    """As many of `candidates` as `settings` ask for that can be told apart; raises UserError when there are fewer."""
     wanted = settings.objects + settings.unseen_objects
     chosen = choose(candidates, wanted)
     if len(chosen) < wanted:
@@ -146,116 +132,15 @@ def _enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
 
 
 def build(out: pathlib.Path, settings: Settings, sprites: Sequence[Sprite], source: Source, workers: int = 1) -> dict:
-    """Writes the data into `out`, replacing what is there once the new data is complete. Returns the manifest."""
-    plan = splits.make_plan([sprite.name for sprite in sprites], settings.unseen_objects, settings.most, settings.seed)
-    composer = Composer(settings, plan, Atlas(sprites))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    room = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        tables = {}
-        for split in splits.SPLITS:
-            count = getattr(settings, split)
-            if count:
-                tables[split] = _write_split(composer, split, count, room, workers)
-                log.info("%s: %d rows", split, count)
-        if settings.test:
-            tables["test_swapped"] = swapped(tables["test"], settings.seed)
-        for split, records in tables.items():
-            _write_table(room / f"{split}.jsonl", records)
-        manifest = _manifest(composer, tables, source, room)
-        preview.save(room, tables, room / "preview.png")
-        (room / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        room.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        room.rename(out)
-    except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
-        raise
-    return manifest
+    """Writes pictures into `out`, replacing what is there once the new data is complete. Returns the manifest."""
+    return tables.build(out, make_composer(settings, sprites), source, workers)
 
 
-def _write_split(composer: Composer, split: str, count: int, room: pathlib.Path, workers: int) -> list[dict]:
-    (room / "images" / split).mkdir(parents=True)
-    bounds = np.linspace(0, count, min(workers, count) + 1).astype(int)
-    if workers == 1:
-        return _write_rows(composer, split, range(count), room)
-    with ProcessPoolExecutor(len(bounds) - 1) as pool:
-        spans = [range(start, end) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
-        parts = [pool.submit(_write_rows, composer, split, span, room) for span in spans]
-        return [record for part in parts for record in part.result()]
-
-
-def _write_rows(composer: Composer, split: str, rows: Iterable[int], room: pathlib.Path) -> list[dict]:
-    records = []
-    for row in rows:
-        record, picture = composer.record(split, int(row))
-        Image.fromarray(picture).save(room / record["image"], quality=composer.settings.quality, subsampling=0)
-        records.append(record)
-    return records
-
-
-def swapped(records: Sequence[dict], seed: int) -> list[dict]:
-    """The rows of test, each with the image of another row that shows none of its objects; every image is used once.
-
-    A model that looks at the image must do badly on these rows. `image_of` names the row that the image belongs to.
+def make_composer(settings: Settings, sprites: Sequence[Sprite]) -> Composer:
+    """The composer of pictures of `sprites`.
 
     Raises:
-        UserError: no such exchange was found (too few rows).
+        UserError: too few sprites for the splits.
     """
-    names = [{thing["name"] for thing in record["objects"]} for record in records]
-    rng = np.random.default_rng([seed, len(splits.SPLITS) + 1])
-    given = rng.permutation(len(records))
-    for _ in range(20):
-        clashes = [row for row in range(len(records)) if names[row] & names[given[row]]]
-        if not clashes:
-            break
-        for row in clashes:
-            other = int(rng.integers(len(records)))
-            if not names[row] & names[given[other]] and not names[other] & names[given[row]]:
-                given[[row, other]] = given[[other, row]]
-    else:
-        raise UserError(f"--test {len(records)}: too few rows to give each an image without its objects (or give 0)")
-    pairs = zip(records, (records[index] for index in given), strict=True)
-    return [
-        record | {"id": record["id"].replace("test", "test_swapped"), "image": other["image"], "image_of": other["id"]}
-        for record, other in pairs
-    ]
-
-
-def _write_table(path: pathlib.Path, records: Iterable[dict]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _manifest(composer: Composer, tables: dict[str, list[dict]], source: Source, room: pathlib.Path) -> dict:
-    plan, counts = composer.plan, range(composer.settings.fewest, composer.settings.most + 1)
-    sources = {sprite.name: sprite.source for sprite in composer.atlas.sprites}
-    return {
-        "builder": {"name": BUILDER, "version": VERSION, "arguments": asdict(composer.settings)},
-        "counts": {split: len(records) for split, records in tables.items()},
-        "sha256": {split: hashlib.sha256((room / f"{split}.jsonl").read_bytes()).hexdigest() for split in tables},
-        "sprites": {
-            "kind": source.kind,
-            "origin": source.origin,
-            "homepage": source.homepage,
-            "licence": source.licence,
-            "licence_file": _write_licence(source, room),
-        },
-        "objects": {name: sources[name] for name in plan.known},
-        "unseen_objects": {name: sources[name] for name in plan.unseen},
-        "held_out_pairs": plan.held_out if composer.settings.most > 1 else {},
-        "hues": {split: splits.hues(split) for split in tables if split in splits.SPLITS},
-        "sprite_sides": {str(count): LONGER_SIDE[count] for count in counts},
-    }
-
-
-def _write_licence(source: Source, room: pathlib.Path) -> str | None:
-    """Writes the licence beside the data; its path in the folder, or None when the package came without one."""
-    if source.licence_text is None:
-        return None
-    file = room / "licences" / f"{stamps.PACKAGE}.txt"
-    file.parent.mkdir()
-    file.write_text(source.licence_text, encoding="utf-8")
-    return file.relative_to(room).as_posix()
+    plan = splits.make_plan([sprite.name for sprite in sprites], settings.unseen_objects, settings.most, settings.seed)
+    return Composer(settings, plan, Atlas(sprites))

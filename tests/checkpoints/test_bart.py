@@ -62,6 +62,11 @@ def test_what_is_taken():
     assert counts["reshaped"] == 3 and sum(counts.values()) == len(state)
 
 
+def test_half_precision_becomes_the_models():
+    half = {key: value.half() for key, value in bart_state().items()}
+    assert {value.dtype for value in bart.from_bart(half, our_state(), [(1, 1)]).state.values()} == {torch.float32}
+
+
 def test_other_sizes_are_named():
     state = bart_state()
     with pytest.raises(UserError, match="has encoder.layers.1.* --arch must have its number of layers"):

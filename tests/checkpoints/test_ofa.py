@@ -1,5 +1,7 @@
 """OFA's checkpoints, in fairseq's and in Hugging Face's names."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from unival import convert
 from unival.checkpoints import hf_ofa, ofa, published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
+from unival.models.config import UnivalConfig
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_other_checkpoints_are_refused(tmp_path, state):
 
 
 def test_the_published_buffers_are_dropped(fairseq):
-    buffers = convert.published_buffers({"image_bucket_size": 42, "token_bucket_size": 256, "code_image_size": 128, "audio_window_size": 1024})
+    buffers = convert.published_buffers(asdict(UnivalConfig()))
     kept = {key: value for key, value in buffers.items() if "stft" not in key}
     report = ofa.from_ofa({**fairseq, **kept}).report
     assert set(kept) <= set(report.keys("dropped"))

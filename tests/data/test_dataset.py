@@ -165,8 +165,8 @@ def test_columns_and_batches_that_cannot_be(tmp_path, vocab):
     table = open_table(tiny.write_table(tmp_path, rows=1))
     with pytest.raises(UserError, match="picture.*image"):
         dataset(table, vocab, "[IMAGE:picture] -> [TEXT:caption]")
-    with pytest.raises(UserError, match="VIDEO.*TEXT, IMAGE"):
-        dataset(table, vocab, "[VIDEO:image] -> [TEXT:caption]")
+    with pytest.raises(UserError, match="BOX.*TEXT, IMAGE, VIDEO, AUDIO"):
+        dataset(table, vocab, "[BOX:image] -> [TEXT:caption]")
     with pytest.raises(UserError, match="--batch-size"):
         dataset(table, vocab).batch_by_size([0], max_tokens=100)
 

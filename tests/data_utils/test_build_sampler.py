@@ -43,6 +43,20 @@ def test_a_seed_gives_the_same_bytes_with_any_number_of_processes(built, tmp_pat
     assert rows(tmp_path / "other", "train") != rows(built, "train")
 
 
+def test_tables_of_pictures_are_what_they_always_were(built):
+    """Folders that people have stay "the same data": a change of these sums must come with a change of VERSION."""
+    sums = json.loads((built / "manifest.json").read_text())["sha256"]
+    assert sums["train"] == "8437e6240640cfdfb874669e12f36a23b49d28678195a4a0e4d7c2715438ae7c"
+    assert sums["test"] == "b41313b1bfc4398fd24b6a0d25029031d89a35e4c0dacff35bf1bd32f3ff206c"
+    assert sums["test_unseen"] == "1a4880456eebcc09fb6c083a6d50a8da3d4fe9a870c08b2394c22032647a5f3e"
+    assert sums["test_swapped"] == "314747875325f3f1d0fa80d3a1ce701400e2f4b66c7fb998bdc1af0124eaee05"
+    arguments = json.loads((built / "manifest.json").read_text())["builder"]["arguments"]
+    assert list(arguments) == [
+        *("sprites", "objects", "unseen_objects", "fewest", "most", "size", "train", "valid", "test", "test_unseen"),
+        *("phrasing", "quality", "seed"),
+    ]
+
+
 def test_a_row_does_not_depend_on_the_number_of_rows(built, tmp_path):
     build_small(tmp_path / "less", train=7)
     assert rows(tmp_path / "less", "train") == rows(built, "train")[:7]

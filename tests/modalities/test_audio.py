@@ -215,6 +215,15 @@ def test_sound_tracks_are_what_the_file_says(monkeypatch, rate, channels, gain):
         np.testing.assert_allclose(sound.read(100, 1000), gain * values.mean(1)[100:1100], atol=1e-5)
 
 
+def test_wild_samples_of_a_track_are_refused(monkeypatch):
+    decord = pytest.importorskip("decord")
+    data = clip("bigbuckbunny")
+    get = decord.AudioReader.get_batch
+    monkeypatch.setattr(decord.AudioReader, "get_batch", lambda track, indices: decord.nd.array(get(track, indices).asnumpy() * 1e9))
+    with pytest.raises(UserError, match="sound track is damaged"):
+        load(data)
+
+
 def test_track_rates():
     assert track_rate(44100, 16040) == 44100
     with pytest.raises(UserError, match="36000 Hz"):

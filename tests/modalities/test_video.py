@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import pathlib
 import struct
 import sys
@@ -250,7 +251,7 @@ def test_truncated_clips_are_refused_quietly(kept, index_first, capfd):
         assert torch.equal(load(data), load(clip("bikes")))
     with pytest.raises(UserError, match="cannot decode the video") as error:
         load(data[: int(kept * len(data))])
-    assert "\n" not in str(error.value) and "/" not in str(error.value)
+    assert str(error.value).isprintable() and "/" not in str(error.value)  # one line; no path of ours
     assert len(capfd.readouterr().err.splitlines()) <= 1
 
 
@@ -273,7 +274,7 @@ def test_a_broken_frame_is_refused_not_replaced():
     data = bytearray(made_up("AVI"))
     middle = len(data) // 2
     data[middle : middle + 600] = bytes(600)
-    with pytest.raises(UserError, match=r"cannot decode the video \(\d+ bytes\): \w"):
+    with pytest.raises(UserError, match=r"cannot decode the video \(\d+ bytes\): Thread worker: Error sending packet\."):
         load(bytes(data), num_frames=30)
 
 
@@ -310,6 +311,10 @@ def test_sizes_that_containers_declare():
     assert video.declared_size(head) is None and video.declared_size(head[:4]) is None
     assert video.declared_size(b"RIFF" + struct.pack("<I", 100) + b"AVI ") == 108
     assert video.declared_size(b"RIFF" + bytes(4) + b"AVI ") is None
+    boxes = struct.pack(">I4s8x", 16, b"ftyp") + struct.pack(">I4sQ8x", 1, b"mdat", 24)
+    assert video.declared_size(boxes) is video.declared_size(boxes + struct.pack(">I4s8x", 0, b"mdat")) is None
+    assert video.declared_size(boxes + struct.pack(">I4s8x", 17, b"moov")) == len(boxes) + 17
+    assert video.declared_size(boxes + b"junk at the very end") is None
     with pytest.raises(UserError, match=r"it is cut off after 18 of 216 bytes"):
         load(head + b"\x40\xc8\0\0")
 
@@ -320,6 +325,13 @@ def test_without_decord_the_extra_is_named(monkeypatch):
     with pytest.raises(UserError, match=r'pip install "unival\[video\]"'):
         load(data)
     assert load(made_up("WEBP")).shape == (3, 4, 32, 32)  # needs none
+
+
+def test_systems_without_files_in_memory_use_temporary_ones(monkeypatch):
+    data = made_up("AVI")
+    expected = load(data)
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    assert torch.equal(load(data), expected)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ whole UnIVAL or OFA checkpoints, of which the part asked for is used.  Whatever 
 
 import pathlib
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -75,7 +76,7 @@ def backbone_weights(
         inflate: the file holds a 2-D network for a 3-D backbone (kind ``video``): repeat its kernels over time.
 
     Returns:
-        The complete state dict, and lines for the log: what was left out and why.
+        The complete state dict, which loads strictly, and lines for the log: what was left out and why.
 
     Raises:
         UserError: the file cannot be read, holds no such backbone, or one of another shape.
@@ -94,7 +95,16 @@ def backbone_weights(
     if inflate:
         state = inflate_weights(state, dict(shapes))
         lines.append("2-D kernels repeated over time (inflation)")
-    return state, lines
+    return _State(state), lines
+
+
+class _State(OrderedDict[str, Tensor]):
+    """A state dict that says its batch norms are of today's version: torch adds counters to those of older ones, which ours lack."""
+
+    def __init__(self, state: Mapping[str, Tensor]):
+        super().__init__(state)
+        names = [key.removesuffix(".running_mean") for key in state if key.endswith(".running_mean")]
+        self._metadata = {name: {"version": 2} for name in names}
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

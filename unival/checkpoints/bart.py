@@ -84,7 +84,7 @@ def from_bart(
             report.add("reshaped", name, POSITIONS_DETAIL)
             taken.add(key)
         else:
-            result[key] = value
+            result[key] = value.to(fresh[key].dtype)
             report.add("kept" if name == key else "renamed", name, "" if name == key else key)
             taken.add(key)
     for key in fresh:

@@ -11,6 +11,7 @@ import os
 import pathlib
 import pickle
 import re
+import struct
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -99,7 +100,7 @@ def write(path: str | pathlib.Path, container: Mapping[str, Any]) -> None:
             _write_safetensors(path, temporary, container)
             temporary.chmod(mode)
         else:
-            torch.save(_compacted(container), temporary)
+            torch.save(_compacted(dict(container)), temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -136,7 +137,7 @@ def _read_torch(path: pathlib.Path, is_zip: bool) -> dict[str, Any]:
         raise UserError(f"{path}: refused, nothing in it was run: {_what_was_refused(str(error))}") from error
     except UserError as error:
         raise UserError(f"{path}: refused, nothing in it was run: {error}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error) as error:
         raise UserError(f"{path}: damaged or no checkpoint: {_first_line(error)}") from error
     if not isinstance(container, dict):
         raise UserError(f"{path}: holds a {type(container).__name__}, expected a dict of weights or a checkpoint")
@@ -165,8 +166,8 @@ def _tensors(found: Mapping[str, Any], name: str | None) -> dict[str, Tensor]:
 
 def _compacted(value: Any) -> Any:
     """A copy of nested dicts in which no tensor drags along a storage much larger than itself; tied tensors stay tied."""
-    if isinstance(value, Mapping):
-        return type(value)((key, _compacted(item)) for key, item in value.items())
+    if isinstance(value, dict):
+        return {key: _compacted(item) for key, item in value.items()}
     if isinstance(value, Tensor) and value.untyped_storage().nbytes() > 2 * max(value.nbytes, 512):
         return value.clone()
     return value
@@ -190,7 +191,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, Any]:
         rest = json.loads(metadata[METADATA], object_hook=_revive)
         tied = rest.pop("tied")
         state.update({name: state[kept] for name, kept in tied.items()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata {METADATA!r} is damaged: {_first_line(error)}") from error
     return {**rest, "model": state}
 

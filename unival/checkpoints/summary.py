@@ -53,7 +53,7 @@ def part_of(key: str) -> str:
     depth = 1
     if names[0] in ("encoder", "decoder"):
         depth = 4 if names[1:2] == ["media"] else 2
-    return wrapper + ".".join(names[: max(1, min(depth, len(names) - 1))])
+    return wrapper + ".".join(names[:depth])
 
 
 def group_of(part: str) -> str:

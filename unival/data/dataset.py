@@ -15,7 +15,7 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from unival.data.collate import collate
-from unival.data.table import Table, TsvTable, decode_media
+from unival.data.table import MAX_PATH_CHARACTERS, Table, TsvTable, decode_media
 from unival.errors import UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import modality
@@ -95,7 +95,9 @@ class InstructionDataset(FairseqDataset):
     ):
         super().__init__()
         self.table = table
-        self.instructions = [instruction.resolve(table.columns) for instruction in instructions]
+        self.instructions = [
+            instruction.resolve(table.columns) for instruction in (instructions if train else instructions[:1])
+        ]
         self.vocabulary = vocabulary
         self.limits = limits
         self.is_train = train
@@ -230,7 +232,8 @@ class InstructionDataset(FairseqDataset):
         try:
             return self.loaders[slot.modality](data, rng, self.is_train)
         except UserError as error:
-            raise UserError(f"{self.table.where(row, slot.column)}: {error}") from error
+            name = f" ({value})" if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
+            raise UserError(f"{self.table.where(row, slot.column)}{name}: {error}") from error
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""

@@ -28,6 +28,7 @@ INSTALL = 'pip install "unival[audio]"'
 # Sound tracks: decord resamples badly, but how many samples it makes tells the rate of the track
 TRACK_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000, 192000)  # Hz
 PROBE_RATE = 16000  # Hz
+TRACK_PEAK = 100.0  # full scale is 1, the mix of many channels a few times that; decord makes wild numbers of broken packets
 RATE_TOLERANCE = 0.03  # the rates are at least 8 % apart
 
 
@@ -223,12 +224,19 @@ def _sound_track(data: bytes) -> Iterator[Sound]:
             text = " ".join(str(error).split())
             if "find audio stream" in text:
                 reason = "it is a video without a sound track"
-            elif "ERROR opening" in text:  # decord's word for a file that it cannot open
+            elif "ERROR opening" in text or "Error reading" in text:  # decord's words for a file that it cannot open
                 reason = "it is in no known format, or cut off"
             else:
                 reason = re.sub(r"\[[\d:]+\] \S+: ", "", text)  # without times and source lines
             raise UserError(f"cannot decode the sound ({len(data)} bytes): {reason}") from error
-        yield Sound(rate, frames, lambda first, count: track.get_batch(range(first, first + count)).asnumpy()[0])
+
+        def read(first: int, count: int) -> np.ndarray:
+            values = track.get_batch(range(first, first + count)).asnumpy()[0]
+            if np.abs(values).max(initial=0) > TRACK_PEAK:
+                raise UserError(f"cannot decode the sound ({len(data)} bytes): its sound track is damaged")
+            return values
+
+        yield Sound(rate, frames, read)
 
 
 def track_rate(frames: int, probe_frames: int) -> int:

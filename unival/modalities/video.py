@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unival.errors import UserError
@@ -219,10 +219,13 @@ def open_frames(data: bytes) -> Iterator[Frames]:
             yield frames
 
 
-def declared_size(data: bytes) -> int | None:
-    """Bytes that a RIFF (AVI, WebP) or Matroska (MKV, WebM) file says it has; None if it does not say, or is something else.
+MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the first box of MP4 and QuickTime files
 
-    Decoders take such a file that is cut off for a shorter video.
+
+def declared_size(data: bytes) -> int | None:
+    """Bytes that a RIFF (AVI, WebP, WAV), MP4 or Matroska (WebM) file says it has; None if it does not say, or is something else.
+
+    Decoders take many files that are cut off for shorter ones.
     """
     if data[:4] == b"RIFF" and len(data) >= 12:
         size = int.from_bytes(data[4:8], "little")
@@ -231,6 +234,21 @@ def declared_size(data: bytes) -> int | None:
         header_end = _element_end(data, 4)
         if header_end is not None and data[header_end : header_end + 4] == b"\x18\x53\x80\x67":
             return _element_end(data, header_end + 4)
+    return _cut_box_end(data) if data[4:8] in MP4_STARTS else None
+
+
+def _cut_box_end(data: bytes) -> int | None:
+    """Where the box of an MP4 file ends that the data ends in, if it is one of those that matter."""
+    position = 0
+    while position + 16 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, position)
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, position + 8)
+        if size < 8:  # the rest of the file, or no box
+            return None
+        position += size
+        if position > len(data):
+            return position if kind in (b"moov", b"mdat", b"moof") else None
     return None
 
 
@@ -304,10 +322,11 @@ def _decoding(data: bytes, *errors: type[BaseException]) -> Iterator[None]:
         text = " ".join(str(error).split())
         if "cannot find video stream" in text:
             reason = "it has no video stream"
-        elif text.startswith("Error reading"):  # decord's word for a file that it cannot open
+        elif text.startswith("Error reading") or isinstance(error, UnidentifiedImageError):  # the first is decord's word
             reason = "it is in no known format, or cut off"
-        else:
-            reason = re.sub(r"\[[\d:]+\] \S+: ", "", text)  # without times and source lines
+        else:  # without times, source lines and paths, and without the code of a failed check if there are words for it
+            text = re.sub(r"\[[\d:]+\] \S+: |\[/\S*\] ?", "", text)
+            reason = re.sub(r"Check failed: .*?\(-?\d+ vs\. -?\d+\) (?=\w)", "", text)
         raise UserError(f"cannot decode the video ({len(data)} bytes): {reason}") from error
 
 

@@ -50,7 +50,7 @@ class UnivalConfig(FairseqDataclass):
     )
     video_backbone: str = field(
         default="resnext3d101",
-        metadata={"help": "video CNN: resnext3d14, resnext3d50, resnext3d101, resnext3d152"},
+        metadata={"help": "video CNN: resnext3d14, resnext3d50, resnext3d101, resnext3d152, resnet3d50, resnet3d101"},
     )
     audio_backbone: str = field(default="cnn14", metadata={"help": "audio CNN (PANN): cnn6, cnn10, cnn14"})
     audio_sample_rate: Optional[int] = field(
@@ -137,6 +137,18 @@ class UnivalConfig(FairseqDataclass):
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
     )
+
+
+# Options that change what a checkpoint's weights mean, but neither their names nor their shapes.
+SILENT_OPTIONS = (
+    "attn_scale_factor",
+    "entangle_position_embedding",
+    "entangle_target_positions",
+    "interpolate_position",
+    "orig_patch_image_size",
+    "code_image_size",
+    "audio_hop_size",
+)
 
 
 def cfg_modalities(cfg: UnivalConfig) -> tuple[str, ...]:

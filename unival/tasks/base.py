@@ -14,6 +14,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from unival.checkpoints.files import read
 from unival.checkpoints.published import model_options, task_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.dataset import InstructionDataset, TextLimits
@@ -24,10 +25,21 @@ from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
-from unival.models.config import UnivalConfig
+from unival.models.config import SILENT_OPTIONS, UnivalConfig
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, is_published_cfg, media_of
+from unival.tasks.inputs import (
+    TRAINING_ONLY,
+    data_folder,
+    find_table,
+    given_media_options,
+    is_published_cfg,
+    media_of,
+    refuse_other_criterions,
+    refuse_other_models,
+    restored_file,
+    saved_model_options,
+)
 from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -179,14 +191,37 @@ class UnivalTask(FairseqTask):
         if is_published_cfg(cfg):
             cfg = OmegaConf.structured(UnivalConfig(**model_options(cfg)))
             cfg._name = "unival"
-        elif not from_checkpoint:
+        refuse_other_models(cfg)
+        if not from_checkpoint:
             if cfg.modalities is None and self.instructions:
                 cfg.modalities = ",".join(sorted(media_of(self.instructions)))
             cfg.audio_sample_rate = self.media.audio_sample_rate
         model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:
             model.load_backbones()
+            self.check_restored(model)
         return model
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's hook; fairseq-validate builds the criterion that a checkpoint names."""
+        refuse_other_criterions(cfg)
+        return super().build_criterion(cfg, from_checkpoint)
+
+    def check_restored(self, model: Any) -> None:
+        """Compare the checkpoint that training will start from with what is here, as far as its weights do not tell.
+
+        Raises:
+            UserError: it has another vocabulary, or was refused.
+        """
+        path = restored_file(self.cfg)
+        if path is None:
+            return
+        container = read(path)
+        self.load_state_dict(container.get("task_state") or {})
+        for name, value in saved_model_options(container).items():
+            if name in SILENT_OPTIONS and model.cfg[name] != value:
+                option = name.replace("_", "-")
+                logger.warning("--%s %s, but %s was trained with %s", option, model.cfg[name], path, value)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------------------
 

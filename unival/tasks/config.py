@@ -116,3 +116,6 @@ class UnivalTaskConfig(FairseqDataclass):
     cpu: bool = II("common.cpu")
     bf16: bool = II("common.bf16")
     fp16: bool = II("common.fp16")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
