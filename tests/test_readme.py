@@ -74,6 +74,17 @@ def test_running_a_trained_model(place):
     assert "quickstart/data/images/test/000000.jpg\t" in shell(block, place)
 
 
+def test_inspecting_and_converting(place):
+    block = next(block for block in blocks("bash") if "unival inspect" in block)
+    shown = shell(block, place)
+    assert "image CNN" in shown or "image" in shown
+    converted = shell("unival run --path model.safetensors quickstart/data/images/test/000000.jpg", place)
+    original = shell(
+        "unival run --path quickstart/model/checkpoint_best.pt quickstart/data/images/test/000000.jpg", place
+    )
+    assert converted == original
+
+
 def test_the_python_api(place, monkeypatch):
     monkeypatch.chdir(place)
     (block,) = blocks("python")

@@ -94,7 +94,7 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
 
 
 def check_named_task(module: str, arguments: Sequence[str]) -> None:
-    """fairseq-validate builds the task that a checkpoint names: it must be one of ours, see ``unival.tasks.inputs``.
+    """fairseq-validate builds the task that a checkpoint names: it must be one of ours, see ``unival.tasks.restore``.
 
     Raises:
         UserError: it is another one, or the file was refused.

@@ -28,7 +28,8 @@ from unival.instructions import parse
 from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
 from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.inputs import is_published_cfg, media_of
+from unival.tasks.inputs import media_of
+from unival.tasks.restore import is_published_cfg
 from unival.vocab import Vocabulary
 
 

@@ -300,6 +300,21 @@ def _check_same_numbers(symbols: list[tuple[str, int]], encoder: dict[str, int],
         )
 
 
+class SymbolDecoder:
+    """Turns the symbols that fairseq prints ("464 3290") into text."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self.vocabulary = vocabulary
+
+    def decode(self, symbols: str) -> str:
+        """Symbols to text."""
+        return self.vocabulary.decode_symbols(symbols).strip()
+
+    def encode(self, text: str) -> str:
+        """Text to symbols."""
+        return " ".join(self.vocabulary.dictionary[i] for i in self.vocabulary.encode(text))
+
+
 def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.Path) -> None:
     """Train byte-level BPE on `texts`; write `encoder.json`, `vocab.bpe` and `dict.txt` (by frequency) to `directory`.
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from unival.errors import UserError
-from unival.modalities.audio import AUDIO, AudioLoader, Sound, missing_bytes, open_sound, track_rate
+from unival.modalities.audio import AUDIO, AudioLoader, Sound, open_sound, track_rate
 from unival.modalities.base import MediaOptions
+from unival.modalities.containers import missing_bytes
 from unival.models.config import UnivalConfig
 
 soundfile = pytest.importorskip("soundfile")

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from unival.errors import UserError
-from unival.modalities import video
+from unival.modalities import containers, video
 from unival.modalities.base import MediaOptions
 from unival.modalities.video import VIDEO, VideoLoader, draw_augmentation, draw_box, fit_frame, frame_indices
 from unival.models.config import UnivalConfig
@@ -304,17 +304,17 @@ def test_what_is_no_video_is_refused(data, reason):
 def test_sizes_that_containers_declare():
     """Matroska: an id, then a size whose leading zeros say how many bytes it has; all ones: unknown."""
     head = b"\x1a\x45\xdf\xa3" + b"\x85" + bytes(5) + b"\x18\x53\x80\x67"
-    assert video.declared_size(head + b"\x8a" + bytes(3)) == len(head) + 1 + 10
-    assert video.declared_size(head + b"\x40\xc8") == len(head) + 2 + 200
-    assert video.declared_size(head + b"\x01" + (5000).to_bytes(7, "big")) == len(head) + 8 + 5000
-    assert video.declared_size(head + b"\x01" + b"\xff" * 7) is None
-    assert video.declared_size(head) is None and video.declared_size(head[:4]) is None
-    assert video.declared_size(b"RIFF" + struct.pack("<I", 100) + b"AVI ") == 108
-    assert video.declared_size(b"RIFF" + bytes(4) + b"AVI ") is None
+    assert containers.declared_size(head + b"\x8a" + bytes(3)) == len(head) + 1 + 10
+    assert containers.declared_size(head + b"\x40\xc8") == len(head) + 2 + 200
+    assert containers.declared_size(head + b"\x01" + (5000).to_bytes(7, "big")) == len(head) + 8 + 5000
+    assert containers.declared_size(head + b"\x01" + b"\xff" * 7) is None
+    assert containers.declared_size(head) is None and containers.declared_size(head[:4]) is None
+    assert containers.declared_size(b"RIFF" + struct.pack("<I", 100) + b"AVI ") == 108
+    assert containers.declared_size(b"RIFF" + bytes(4) + b"AVI ") is None
     boxes = struct.pack(">I4s8x", 16, b"ftyp") + struct.pack(">I4sQ8x", 1, b"mdat", 24)
-    assert video.declared_size(boxes) is video.declared_size(boxes + struct.pack(">I4s8x", 0, b"mdat")) is None
-    assert video.declared_size(boxes + struct.pack(">I4s8x", 17, b"moov")) == len(boxes) + 17
-    assert video.declared_size(boxes + b"junk at the very end") is None
+    assert containers.declared_size(boxes) is containers.declared_size(boxes + struct.pack(">I4s8x", 0, b"mdat")) is None
+    assert containers.declared_size(boxes + struct.pack(">I4s8x", 17, b"moov")) == len(boxes) + 17
+    assert containers.declared_size(boxes + b"junk at the very end") is None
     with pytest.raises(UserError, match=r"it is cut off after 18 of 216 bytes"):
         load(head + b"\x40\xc8\0\0")
 

@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from tests import tiny
 from unival.data.rows import RowTable
 from unival.errors import UserError
-from unival.tasks.base import SymbolDecoder, UnivalTask
+from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CaptionTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import find_table
+from unival.vocab import SymbolDecoder
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout
-from unival.modalities.video import declared_size
+from unival.modalities.containers import missing_bytes
 
 FILLINGS = ("repeatpad", "repeat", "pad")
 MIN_SAMPLE_RATE = 1000  # Hz; smaller numbers are kHz, or a mistake
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
 UNKNOWN_FORMAT = 1  # libsndfile's number for a file that it does not recognise
 MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how long it is
-UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe put this much or more where the size belongs
 INSTALL = 'pip install "unival[audio]"'
 
 # Sound tracks: decord resamples badly, but how many samples it makes tells the rate of the track
@@ -246,64 +245,6 @@ def track_rate(frames: int, probe_frames: int) -> int:
     if abs(measured / rate - 1) > RATE_TOLERANCE:
         raise UserError(f"cannot decode the sound: its sample rate of about {measured:.0f} Hz is none of {TRACK_RATES}")
     return rate
-
-
-# Files that are cut off: decoders take many of them for shorter sounds ------------------------------------------------
-
-
-def missing_bytes(data: bytes) -> int:
-    """How many bytes are missing at the end of a file, by its own account; 0 if it does not say.
-
-    For WAV, AIFF, AU, Ogg, MP4, AVI, MKV and WebM.
-    """
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        end = _end_of_samples(data, b"data", "little")
-    elif data[:4] == b"FORM":
-        end = _end_of_samples(data, b"SSND", "big")
-    elif data[:4] == b".snd":  # AU: where the samples begin, their bytes
-        size = int.from_bytes(data[8:12], "big")
-        end = int.from_bytes(data[4:8], "big") + size if size < UNKNOWN_SIZE else 0
-    elif data[:4] == b"OggS":
-        end = _end_of_last_page(data)
-    elif data[4:8] == b"ftyp":
-        end = _end_of_boxes(data)
-    else:
-        end = declared_size(data) or 0
-    return max(end - len(data), 0)
-
-
-def _end_of_samples(data: bytes, name: bytes, order: Any) -> int:
-    """Where the chunk of samples of a WAV or AIFF file ends.  (The size of the whole in the first chunk is often wrong.)"""
-    position = 12
-    while position + 8 <= len(data):
-        size = int.from_bytes(data[position + 4 : position + 8], order)
-        if data[position : position + 4] == name:
-            return position + 8 + size if size < UNKNOWN_SIZE else 0
-        position += 8 + size + size % 2
-    return 0
-
-
-def _end_of_last_page(data: bytes) -> int:
-    """Where the last page of an Ogg file ends: its header lists the sizes of its segments, 255 at most each."""
-    start = data.rfind(b"OggS")
-    header = start + 27
-    if header > len(data):
-        return header
-    segments = data[header - 1]
-    return header + segments + sum(data[header : header + segments])
-
-
-def _end_of_boxes(data: bytes) -> int:
-    """Where the last of the top boxes of an MP4 file ends."""
-    position = 0
-    while position + 8 <= len(data):
-        size = int.from_bytes(data[position : position + 4], "big")
-        if size == 1:  # the size follows, in 64 bits
-            size = int.from_bytes(data[position + 8 : position + 16], "big")
-        if size < 8:  # 0: up to the end of the file
-            return 0
-        position += size
-    return position
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, video_layout
+from unival.modalities.containers import declared_size
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
 
 SAMPLE_TYPES = ("rand", "middle")
@@ -217,49 +218,6 @@ def open_frames(data: bytes) -> Iterator[Frames]:
     else:
         with _open_video(data) as frames:
             yield frames
-
-
-MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the first box of MP4 and QuickTime files
-
-
-def declared_size(data: bytes) -> int | None:
-    """Bytes that a RIFF (AVI, WebP, WAV), MP4 or Matroska (WebM) file says it has; None if it does not say, or is something else.
-
-    Decoders take many files that are cut off for shorter ones.
-    """
-    if data[:4] == b"RIFF" and len(data) >= 12:
-        size = int.from_bytes(data[4:8], "little")
-        return None if size in (0, 2**32 - 1) else 8 + size  # live recordings do not know
-    if data[:4] == b"\x1a\x45\xdf\xa3":
-        header_end = _element_end(data, 4)
-        if header_end is not None and data[header_end : header_end + 4] == b"\x18\x53\x80\x67":
-            return _element_end(data, header_end + 4)
-    return _cut_box_end(data) if data[4:8] in MP4_STARTS else None
-
-
-def _cut_box_end(data: bytes) -> int | None:
-    """Where the box of an MP4 file ends that the data ends in, if it is one of those that matter."""
-    position = 0
-    while position + 16 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, position)
-        if size == 1:
-            (size,) = struct.unpack_from(">Q", data, position + 8)
-        if size < 8:  # the rest of the file, or no box
-            return None
-        position += size
-        if position > len(data):
-            return position if kind in (b"moov", b"mdat", b"moof") else None
-    return None
-
-
-def _element_end(data: bytes, position: int) -> int | None:
-    """Where the Matroska element ends whose size stands at ``position``; None if it does not say."""
-    if position >= len(data) or not data[position]:
-        return None
-    length = 9 - data[position].bit_length()  # the leading zeros say how many bytes the size has
-    limit = 1 << 7 * length
-    size = int.from_bytes(data[position : position + length], "big") - limit
-    return None if size == limit - 1 else position + length + size
 
 
 def _open_animation(data: bytes) -> Frames:

@@ -28,19 +28,15 @@ from unival.modalities.base import MediaOptions
 from unival.models.config import SILENT_OPTIONS, UnivalConfig
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.inputs import (
-    TRAINING_ONLY,
-    data_folder,
-    find_table,
-    given_media_options,
+from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
+from unival.tasks.restore import (
     is_published_cfg,
-    media_of,
     refuse_other_criterions,
     refuse_other_models,
     restored_file,
     saved_model_options,
 )
-from unival.vocab import Vocabulary
+from unival.vocab import SymbolDecoder, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +172,7 @@ class UnivalTask(FairseqTask):
         """The one dictionary."""
         return self.vocabulary.dictionary
 
-    def build_bpe(self, args: Any) -> "SymbolDecoder":
+    def build_bpe(self, args: Any) -> SymbolDecoder:
         """fairseq-generate decodes what it prints with this."""
         return SymbolDecoder(self.vocabulary)
 
@@ -398,18 +394,3 @@ def _score(metric: Any, prefix: str, keys: list[str], score: str) -> Callable[[A
         return metric.compute({key[len(prefix) :]: float(meters[key].sum) for key in keys})[score]
 
     return compute
-
-
-class SymbolDecoder:
-    """Turns the symbols that fairseq prints ("464 3290") into text."""
-
-    def __init__(self, vocabulary: Vocabulary):
-        self.vocabulary = vocabulary
-
-    def decode(self, symbols: str) -> str:
-        """Symbols to text."""
-        return self.vocabulary.decode_symbols(symbols).strip()
-
-    def encode(self, text: str) -> str:
-        """Text to symbols."""
-        return " ".join(self.vocabulary.dictionary[i] for i in self.vocabulary.encode(text))
