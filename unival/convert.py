@@ -23,7 +23,7 @@ from unival.checkpoints.report import Conversion, Report
 from unival.checkpoints.shapes import options_from_weights
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
-from unival.models.config import UnivalConfig
+from unival.models.config import UnivalConfig, saved_config
 from unival.models.positions import code_positions, image_bucket_rows, token_buckets
 from unival.models.unival import SIZES, UnivalModel
 from unival.tasks.config import UnivalTaskConfig
@@ -234,7 +234,7 @@ def build(options: Mapping[str, Any], symbols: int, seed: int, device: str = "cp
     dictionary = Dictionary()
     for i in range(len(dictionary), symbols):
         dictionary.add_symbol(f"symbol {i}")
-    cfg = OmegaConf.structured(UnivalConfig(**{key: value for key, value in options.items() if key != "_name"}))
+    cfg = saved_config(options)
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model = UnivalModel.build_model(cfg, SimpleNamespace(source_dictionary=dictionary))

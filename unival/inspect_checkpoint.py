@@ -202,17 +202,15 @@ def expected(
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Shapes by key of the model that the options build, and of ``state`` under that model's names."""
     from fairseq.data import Dictionary
-    from omegaconf import OmegaConf
 
     from unival.checkpoints.published import model_options
-    from unival.models.config import UnivalConfig
+    from unival.models.config import saved_config
     from unival.models.unival import UnivalModel
 
-    chosen = model_options(given) if published else {k: v for k, v in given.items() if k in UnivalConfig.__dataclass_fields__}
     dictionary = Dictionary()
     for number in range(symbols - len(dictionary)):
         dictionary.add_symbol(f"symbol {number}")
-    cfg = OmegaConf.structured(UnivalConfig(**{key: value for key, value in chosen.items() if key != "_name"}))
+    cfg = saved_config(model_options(given) if published else given)
     with torch.device("meta"):  # shapes without values: nothing of the model's size is allocated
         model = UnivalModel.build_model(cfg, SimpleNamespace(source_dictionary=dictionary))
     model.upgrade_state_dict(state)
@@ -222,7 +220,7 @@ def expected(
 def kept_symbols(task_state: Any) -> int | None:
     """How many symbols the vocabulary has that a checkpoint keeps: four specials, those of dict.txt, the mask, codes, bins."""
     kept = task_state.get("vocabulary_files") if isinstance(task_state, Mapping) else None
-    if not isinstance(kept, Mapping) or not isinstance(kept.get("dict.txt"), str):
+    if not isinstance(kept, Mapping) or not isinstance(kept.get("dict.txt"), str) or "num_codes" not in task_state:
         return None
     return 5 + len(kept["dict.txt"].splitlines()) + int(task_state["num_codes"]) + int(task_state["num_bins"])
 

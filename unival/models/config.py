@@ -1,9 +1,11 @@
 """Configuration of the model: one dataclass for the command line, one per stack for the modules."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
+from omegaconf import OmegaConf
 
 
 @dataclass
@@ -149,6 +151,14 @@ SILENT_OPTIONS = (
     "code_image_size",
     "audio_hop_size",
 )
+
+
+def saved_config(options: Mapping[str, Any]) -> Any:
+    """The configuration that a checkpoint of ours kept; options that did not exist yet when it was made have their defaults."""
+    known = {name: options[name] for name in UnivalConfig.__dataclass_fields__ if name in options and name != "_name"}
+    cfg = OmegaConf.structured(UnivalConfig(**known))
+    cfg._name = "unival"
+    return cfg
 
 
 def cfg_modalities(cfg: UnivalConfig) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
-from unival.models.config import SILENT_OPTIONS, UnivalConfig
+from unival.models.config import SILENT_OPTIONS, saved_config
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
@@ -185,10 +185,11 @@ class UnivalTask(FairseqTask):
         its sounds.  It is written into ``cfg``, which goes into checkpoints.
         """
         if is_published_cfg(cfg):
-            cfg = OmegaConf.structured(UnivalConfig(**model_options(cfg)))
-            cfg._name = "unival"
+            cfg = saved_config(model_options(cfg))
         refuse_other_models(cfg)
-        if not from_checkpoint:
+        if from_checkpoint:
+            cfg = saved_config(cfg)
+        else:
             if cfg.modalities is None and self.instructions:
                 cfg.modalities = ",".join(sorted(media_of(self.instructions)))
             cfg.audio_sample_rate = self.media.audio_sample_rate
