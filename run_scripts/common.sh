@@ -245,6 +245,28 @@ train() {
     --save-dir "$OUT" --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
 }
 
+# train_captions BATCH EPOCHS ARGS...: the published fine-tuning on captions of any medium, from $CHECKPOINT.
+train_captions() {
+  local batch_size="$1" epochs="$2"
+  shift 2
+  train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
+    --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
+    --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
+    --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
+    --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
+    --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
+    --max-src-length 80 --max-tgt-length 20 --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"
+}
+
+# generate_captions SPLIT ARGS...: beam search as published, then the scores.
+generate_captions() {
+  local split="$1"
+  shift
+  generate "$split" --task unival_caption ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
+    --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
+  score_captions "$split"
+}
+
 # generate SPLIT ARGS...: fairseq-generate of one split into $OUT/generate-SPLIT.txt.
 generate() {
   local split="$1" device=()

@@ -16,8 +16,6 @@ if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
 SPLIT="${SPLIT:-test}"
 begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of audio captions" audio
-generate "$SPLIT" --task unival_caption \
+generate_captions "$SPLIT" \
   --instruction "[AUDIO:audio] what does the audio describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-  --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
-score_captions "$SPLIT"
+  "$@"

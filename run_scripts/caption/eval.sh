@@ -16,6 +16,4 @@ if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
 SPLIT="${SPLIT:-test}"
 begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of image captions" image
-generate "$SPLIT" --task unival_caption --patch-image-size 480 ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-  --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
-score_captions "$SPLIT"
+generate_captions "$SPLIT" --patch-image-size 480 "$@"

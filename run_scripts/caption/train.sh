@@ -19,12 +19,5 @@ if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 begin_training "folder with train.tsv or train.jsonl of image captions" image
 batch_size=16 epochs=10
 schedule 128 "$batch_size" "$epochs" 0.06
-train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
-  --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler \
-  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-  --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
-  --lr 1e-5 --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
-  --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
-  --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
-  --patch-image-size 480 --max-src-length 80 --max-tgt-length 20 \
-  --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"
+train_captions "$batch_size" "$epochs" \
+  --lr 1e-5 --patch-image-size 480 "$@"

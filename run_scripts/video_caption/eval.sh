@@ -16,8 +16,6 @@ if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
 SPLIT="${SPLIT:-test}"
 begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of video captions" video
-generate "$SPLIT" --task unival_caption --patch-frame-size 384 --num-frames 16 \
+generate_captions "$SPLIT" \
   --instruction "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-  --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
-score_captions "$SPLIT"
+  --patch-frame-size 384 --num-frames 16 "$@"

@@ -20,13 +20,6 @@ if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 begin_training "folder with train.tsv or train.jsonl of video captions" video
 batch_size=16 epochs=20
 schedule 256 "$batch_size" "$epochs" 0.06
-train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
-  --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler \
+train_captions "$batch_size" "$epochs" \
   --instruction "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-  --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
-  --lr 1e-5 --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
-  --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
-  --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
-  --patch-frame-size 384 --num-frames 16 --use-dataaug --max-src-length 80 --max-tgt-length 20 \
-  --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"
+  --lr 1e-5 --patch-frame-size 384 --num-frames 16 --use-dataaug "$@"

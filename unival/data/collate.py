@@ -1,17 +1,16 @@
 """Examples -> one batch: padding on the right, media grouped by slot."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-if TYPE_CHECKING:
-    from unival.data.dataset import Example
+from unival.data.example import Example
 
 
-def collate(examples: "Sequence[Example]", pad: int) -> dict[str, Any]:
+def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     """Batch examples.
 
     Returns:
@@ -49,7 +48,7 @@ def padded(rows: Sequence[Tensor], pad: int) -> Tensor:
     return pad_sequence(list(rows), batch_first=True, padding_value=pad)
 
 
-def group_media(examples: "Sequence[Example]") -> list[dict[str, Any]]:
+def group_media(examples: Sequence[Example]) -> list[dict[str, Any]]:
     """Group the k-th image (video, …) of all rows: ``{"modality", "values" n x …, "rows" n}`` per group, in order of appearance."""
     groups: dict[tuple[str, int], list[tuple[int, Tensor]]] = {}
     for row, example in enumerate(examples):

@@ -6,7 +6,7 @@ same row in the same epoch is the same example whatever the number of workers or
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from unival.data.collate import collate
+from unival.data.example import BadSample, Example
 from unival.data.table import MAX_PATH_CHARACTERS, Table, TsvTable, decode_media
 from unival.errors import UserError
 from unival.instructions import Instruction, Slot
@@ -28,32 +29,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
-
-
-@dataclass
-class Example:
-    """One row as the model takes it.
-
-    ``source`` and ``prev_output`` start with bos, ``source`` and ``target`` end with eos; ``target`` is padding where there is no loss;
-    ``prefix`` holds the leading target tokens without loss, which generation is given.  ``truncated`` counts texts cut to their limit.
-    """
-
-    row: int
-    source: Tensor
-    prev_output: Tensor
-    target: Tensor
-    prefix: Tensor
-    media: list[tuple[str, Tensor]] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
-    truncated: int = 0
-
-
-@dataclass
-class BadSample:
-    """A row that could not be read, in training with ``--on-bad-sample skip``."""
-
-    row: int
-    message: str
 
 
 @dataclass(frozen=True)
