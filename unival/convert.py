@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     container, state = _read(args)
     source = _from_bart(args, container, state) if "bart" in args.source else _from_unival(args, container, state)
     report = source.conversion.report
+    _note_what_stays(args, container, report)
     weights = _cast(_checked(args, source), FP16 if args.half else FP32 if args.float else None)
     source.task_state = _task_state(args, source, len(weights[published.TOKENS]))
     if args.to == "published":
@@ -99,6 +100,15 @@ def run(args: argparse.Namespace) -> int:
     files.write(output, _container(args, cfg, weights, {} if args.to == "published" else source.task_state))
     _tell(args, report)
     return 0
+
+
+def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], report: Report) -> None:
+    """Say what the input holds besides weights and options that the output will not."""
+    extra = container.get("extra_state")
+    if isinstance(extra, Mapping) and extra.get("ema") and not args.ema:
+        report.note("left out: the moving average of the weights (--ema takes it instead of the weights)")
+    if container.get("last_optimizer_state") is not None:
+        report.note("left out: the optimizer's state and the history of the training")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from tests import tiny
 from unival.data.rows import RowTable
 from unival.errors import UserError
+from unival.models.config import UnivalConfig
 from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CaptionTask
 from unival.tasks.config import UnivalTaskConfig
@@ -22,7 +23,18 @@ def vocab(tmp_path_factory):
 
 
 def config(**options):
-    return OmegaConf.structured(UnivalTaskConfig(**{"data": "nowhere", "seed": 1, **options}))
+    start = {"save_dir": "nowhere", "restore_file": "checkpoint_last.pt", "finetune_from_model": None}  # as fairseq fills in
+    return OmegaConf.structured(UnivalTaskConfig(**{"data": "nowhere", "seed": 1, **start, **options}))
+
+
+def model_config(**changes):
+    """Options of a small model as fairseq hands them to a task."""
+    sizes = {"encoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "decoder_ffn_embed_dim": 64, "encoder_layers": 1}
+    heads = {"decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    cnns = {"image_backbone": "resnet10", "video_backbone": "resnext3d14", "audio_backbone": "cnn6"}
+    cfg = OmegaConf.structured(UnivalConfig(**sizes, **heads, **cnns, **changes))
+    cfg._name = "unival"
+    return cfg
 
 
 def task(vocab, cls=CaptionTask, **options):
@@ -119,3 +131,23 @@ def test_given_beginnings_are_forced_and_not_part_of_the_answer(vocab):
         assert beams[0]["positional_scores"][0].item() == pytest.approx(
             forced[0, -1, beams[0]["tokens"][0]].item(), abs=1e-4
         )
+
+
+def test_a_checkpoint_from_before_an_option_existed_takes_its_default(vocab):
+    """Its options lack what came later; it is not taken for a published one, and takes images."""
+    built = task(vocab).build_model(model_config(), from_checkpoint=False)
+    options = {name: value for name, value in built.cfg.items() if not name.startswith(("audio", "video", "modal"))}
+    old = OmegaConf.create({**options, "_name": "unival_tiny"})
+    model = task(vocab, instruction="[TEXT:q] -> [TEXT:a]").build_model(old, from_checkpoint=True)
+    assert list(model.encoder.media) == ["image"]
+    model.load_state_dict(built.state_dict())
+
+
+def test_the_model_takes_the_media_of_the_instruction(vocab):
+    cfg = model_config()
+    sounds = task(vocab, instruction="[AUDIO:a] what? -> [TEXT:b]", audio_sample_rate=32000)
+    model = sounds.build_model(cfg, from_checkpoint=False)
+    assert list(model.encoder.media) == ["audio"] and model.encoder.media["audio"].backbone.sample_rate == 32000
+    assert (cfg.modalities, cfg.audio_sample_rate) == ("audio", 32000)  # goes into checkpoints
+    both = task(vocab).build_model(model_config(modalities="image,video"), from_checkpoint=False)
+    assert list(both.encoder.media) == ["image", "video"]
