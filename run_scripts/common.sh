@@ -238,7 +238,9 @@ schedule() {
 # and win.
 train() {
   local gpus="${GPUS:-$(gpu_count)}" device=(--cpu)
-  [ "$gpus" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$gpus" --ddp-backend pytorch_ddp)
+  # a batch of captions uses no parameters of image codes: DistributedDataParallel has to look which there are
+  [ "$gpus" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$gpus"
+    --ddp-backend pytorch_ddp --find-unused-parameters)
   fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
     --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
     --lr-scheduler polynomial_decay --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \

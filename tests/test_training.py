@@ -109,8 +109,8 @@ def test_learning_is_possible(data, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def two_processes(data, out):
-    """Two ranks on this machine; returns when both have ended well."""
+def two_processes(data, out, *flags):
+    """Two ranks on this machine, each with these flags of training; returns when both have ended well."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -121,7 +121,7 @@ def two_processes(data, out):
         "gloo",
         "--distributed-no-spawn",
         "--ddp-backend",
-        "legacy_ddp",
+        "legacy_ddp",  # fairseq's other backends need GPUs
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = []
@@ -132,7 +132,7 @@ def two_processes(data, out):
             "-m",
             "unival.cli",
             "train",
-            *runs.train_flags(data, out, *SAME, "--batch-size", "6", *distributed, *address),
+            *runs.train_flags(data, out, *flags, *distributed, *address),
         ]
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -164,7 +164,7 @@ def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
     alone, both = tmp_path / "one", tmp_path / "two"
     both.mkdir()
     assert runs.train(data, alone, *SAME, "--batch-size", "12") == 0
-    two_processes(data, both)
+    two_processes(data, both, *SAME, "--batch-size", "6")
     one, two = state(alone / "checkpoint_last.pt"), state(both / "checkpoint_last.pt")
     initial = tiny_initial(data, tmp_path)
     moved = 0.0
