@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests import runs, tiny
 from tests.test_training import assert_equal
@@ -164,3 +165,62 @@ def test_a_model_starts_from_a_backbones_file(data, trained, tmp_path, capsys):
     for key, value in saved.items():
         if key.startswith(prefix):
             assert torch.equal(both[key], value), key
+
+
+def test_fine_tuning_takes_over_the_checkpoints_media_settings(data, trained, tmp_path, capsys):
+    """What the command line leaves open comes from the checkpoint, and goes into the new one."""
+    start = ["--finetune-from-model", str(trained / "checkpoint_last.pt")]
+    flags = ["--instruction", FLAGS[1], *MODEL, "--batch-size", "3", "--num-frames", "3", "--disable-validation"]
+    assert runs.train(data, tmp_path / "new", *flags, *start, "--max-update", "1") == 0
+    assert "--num-frames 3, trained with 4" in capsys.readouterr().out
+    new = from_checkpoint(tmp_path / "new" / "checkpoint_last.pt")
+    media = new.task.media
+    assert (media.num_frames, media.patch_frame_size, media.max_audio_seconds) == (3, 64, 1.0)
+    assert media.audio_sample_rate == new.model.encoder.media["audio"].backbone.sample_rate == 16000
+    again = ["--finetune-from-model", str(tmp_path / "new" / "checkpoint_last.pt")]  # and from there into the next
+    flags = ["--instruction", FLAGS[1], *MODEL, "--batch-size", "3", "--disable-validation"]
+    assert runs.train(data, tmp_path / "next", *flags, *again, "--max-update", "1") == 0
+    assert from_checkpoint(tmp_path / "next" / "checkpoint_last.pt").task.media == media
+
+
+def test_flags_that_would_do_nothing_are_refused(data, tmp_path, capsys):
+    flags = ["--instruction", VIDEO, *SMALL, "--batch-size", "3", "--max-update", "1"]
+    for more, message in (
+        (["--freeze-audio-backbone"], "--freeze-audio-backbone: the model takes no audio"),
+        (["--inflate-video-backbone"], "--inflate-video-backbone: give --video-backbone-weights"),
+        (["--sample-video-patch-num", "-3"], "--sample-video-patch-num -3"),
+    ):
+        assert runs.train(data, tmp_path, *flags, *more) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_batch_too_small_for_batch_norms_says_what_to_do(data, tmp_path, capsys):
+    flags = ["--instruction", VIDEO, "--patch-frame-size", "32", "--num-frames", "4", "--batch-size", "1", "--max-update", "1"]
+    assert runs.train(data, tmp_path, *flags) == 1
+    assert "--freeze-batchnorm" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_picture_is_no_video(trained, tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "still.jpg")
+    with pytest.raises(UserError, match="it is a picture"):
+        from_checkpoint(trained / "checkpoint_last.pt").run(VIDEO, {"video": tmp_path / "still.jpg"})
+
+
+def test_checkpoints_that_fairseq_cannot_load_are_named(data, trained, tmp_path, capsys):
+    state = torch.load(trained / "checkpoint_last.pt", weights_only=True)
+    torch.save({"model": state["model"]}, tmp_path / "bare.pt")
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    for name, words in (("bare.pt", "it lacks optimizer_history"), ("x.safetensors", "x.safetensors")):
+        assert runs.train(data, tmp_path / "out", *FLAGS, "--restore-file", str(tmp_path / name)) == 1
+        assert words in capsys.readouterr().err.splitlines()[-1]
+        arguments = ["generate", str(data), *runs.TASK, *runs.CPU, "--path", str(tmp_path / name), "--batch-size", "1"]
+        assert main([*arguments, "--gen-subset", "valid"]) == 1
+        assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_media_that_a_published_file_names_but_lacks_are_left_out(trained):
+    """`--path` and the Python API use such a file with the media that its weights have."""
+    model = from_checkpoint(trained / "checkpoint_last.pt")
+    state = {key: value for key, value in model.model.state_dict().items() if "media.audio" not in key}
+    model.model.load_state_dict(state)
+    assert sorted(model.model.encoder.media) == ["image", "video"]

@@ -83,7 +83,7 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
         raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
     if "--user-dir" not in arguments:
         arguments = [*arguments, "--user-dir", str(pathlib.Path(__file__).resolve().parent)]
-    check_named_task(module, arguments)
+    check_named_checkpoints(module, arguments)
     before = sys.argv
     sys.argv = [module, *arguments]
     try:
@@ -93,18 +93,19 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def check_named_task(module: str, arguments: Sequence[str]) -> None:
-    """fairseq-validate builds the task that a checkpoint names: it must be one of ours, see ``unival.tasks.restore``.
+def check_named_checkpoints(module: str, arguments: Sequence[str]) -> None:
+    """Read what ``--path`` names safely before fairseq does: it builds the tasks and models that a checkpoint names.
 
     Raises:
-        UserError: it is another one, or the file was refused.
+        UserError: a file was refused, or is none of ours or of the published ones.
     """
-    if module != FAIRSEQ["validate"][0] or "--path" not in arguments[:-1]:
+    if module == FAIRSEQ["train"][0] or "--path" not in arguments[:-1]:
         return
     from unival.hub import from_container  # imports fairseq
+    from unival.tasks.restore import read_for_fairseq
 
-    path = arguments[list(arguments).index("--path") + 1]
-    from_container(path)
+    for path in arguments[list(arguments).index("--path") + 1].split(os.pathsep):
+        from_container(path, read_for_fairseq(path))
 
 
 def explain(error: BaseException | None) -> str | None:

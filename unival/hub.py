@@ -107,12 +107,18 @@ class Unival:
         return [output.text for output in outputs]
 
     def media_instruction(self) -> tuple[str, str]:
-        """The instruction to use for media alone, and the name of its column."""
-        for text in (self.task.instruction_text, CAPTION):
+        """The instruction to use for media alone, and the name of its column: of the model's own alternatives the first that fits.
+
+        Raises:
+            UserError: none of them needs nothing but one medium.
+        """
+        own = self.task.instruction_text
+        alternatives = [part.text for part in parse(own)] if own else []
+        for text in [*alternatives, *([CAPTION] if "image" in self.model.encoder.media else [])]:
             column = lone_medium(text)
             if column is not None:
                 return text, column
-        raise AssertionError("the captioning task's own instruction has one medium")
+        raise UserError(f"the model's instruction {own!r} needs more than one medium: use run() with rows")
 
 
 def from_checkpoint(
@@ -134,7 +140,8 @@ def from_checkpoint(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    container, saved, cfg, task_class = from_container(path)
+    container = read(path)
+    saved, cfg, task_class = from_container(path, container)
     task_state = container.get("task_state") or {}
     task = task_class(cfg, _vocabulary(path, task_state, cfg, vocab_dir))
     task.load_state_dict(task_state)
@@ -143,13 +150,12 @@ def from_checkpoint(
     return Unival(task, model, device)
 
 
-def from_container(path: str | pathlib.Path) -> tuple[dict[str, Any], Any, Any, type[UnivalTask]]:
-    """A checkpoint as a whole, its options, those of its task in our terms, and the class of its task.
+def from_container(path: str | pathlib.Path, container: Mapping[str, Any]) -> tuple[Any, Any, type[UnivalTask]]:
+    """The options in a checkpoint, those of its task in our terms, and the class of its task.
 
     Raises:
-        UserError: the file is not there, was refused, or is not of one of our tasks.
+        UserError: it holds no options, or is not of one of our tasks.
     """
-    container = read(path)
     saved = container.get("cfg") or {}
     if not saved.get("model") or not saved.get("task"):
         raise UserError(
@@ -162,7 +168,7 @@ def from_container(path: str | pathlib.Path) -> tuple[dict[str, Any], Any, Any, 
     if task_class is None or not issubclass(task_class, UnivalTask):
         known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
         raise UserError(f"{path}: is of task {cfg._name!r}; expected one of {known}")
-    return container, saved, cfg, task_class
+    return saved, cfg, task_class
 
 
 def _task_config(saved: Any) -> Any:

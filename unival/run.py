@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     if args.inputs:
         column = lone_medium(instruction)
         if column is None:
-            raise UserError("files can be given only to an instruction with one named media slot; use --row for others")
+            raise UserError(
+                f"files can be given only to an instruction with one named media slot, not to {instruction!r};"
+                " use --row, or another --instruction"
+            )
         rows += [{column: name} for name in args.inputs]
     outputs = model.run(instruction, rows, batch_size=args.batch_size, beam=args.beam, max_len_b=args.max_len_b)
     for row, output in zip(rows, outputs, strict=True):

@@ -33,6 +33,8 @@ DROPOUT = 0.2  # after each pooling (section III-A of the paper)
 STRIPES = 2  # of time, and of frequency, that SpecAugment masks in each sound
 TIME_STRIPE, MEL_STRIPE = 64, 8  # a stripe is narrower than this many frames, or mel bands
 MIN_POWER = 1e-10  # of a mel band: -100 dB
+MAX_WINDOW = 16384  # samples; the Fourier kernels take the square of it
+MIN_RATE = 1000  # Hz; smaller numbers are kHz, or a mistake
 COMMON_RATES = (8000, 16000, 22050, 32000, 44100, 48000)  # Hz
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -190,8 +192,10 @@ class Pann(nn.Module):
         """Settings that describe no spectrogram."""
         if hop < 1:
             raise UserError(f"--audio-hop-size {hop}: it must be at least 1 sample")
-        if window < 2 or window % 2:
-            raise UserError(f"--audio-window-size {window}: it must be an even number of samples")
+        if window < 2 or window % 2 or window > MAX_WINDOW:
+            raise UserError(f"--audio-window-size {window}: it must be an even number of samples, at most {MAX_WINDOW}")
+        if rate < MIN_RATE:
+            raise UserError(f"--audio-sample-rate {rate}: it is in Hz, at least {MIN_RATE} (published: 48000)")
         if bins < 2**plan.poolings:
             raise UserError(
                 f"--audio-mel-bins {bins}: this backbone halves them {plan.poolings} times and needs {2**plan.poolings}"

@@ -94,6 +94,8 @@ class AudioLoader:
         values = sound.read(first, count)
         if not np.isfinite(values).all():
             raise UserError("cannot use the sound: some of its samples are infinite or not a number")
+        if (peak := float(np.abs(values).max(initial=0))) > TRACK_PEAK:
+            raise UserError(f"cannot use the sound: its samples reach {peak:g} times full scale")
         x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
         x = resample(x) if resample else x
         return x[before * new :][: self.samples]

@@ -139,8 +139,16 @@ class MediaEmbedding(nn.Module):
 
     def forward(self, values: Tensor) -> MediaTokens:
         """Embed media; see :class:`MediaTokens`."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(values)
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                features = self.backbone(values)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"a batch with one item of {tuple(values.shape[1:])} has one feature only, too few for batch norms in training:"
+                " use larger media, a larger --batch-size or --freeze-batchnorm"
+            ) from error
         tokens = self.proj(features.flatten(2).transpose(1, 2))  # N x L x C
         if self.norm is not None:
             tokens = self.norm(tokens)

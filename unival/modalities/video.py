@@ -197,6 +197,7 @@ PILLOW_ERRORS = (
     *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
+PICTURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"P6")  # starts of JPEG, BMP, TIFF and PPM files
 # How many frames there are, and the one with a number; numbers must be asked for in ascending order.
 Frames = tuple[int, Callable[[int], Image.Image]]
 
@@ -212,6 +213,8 @@ def open_frames(data: bytes) -> Iterator[Frames]:
         raise UserError("cannot decode the video: the file is empty")
     if (size := declared_size(data)) is not None and size > len(data):
         raise UserError(f"cannot decode the video: it is cut off after {len(data)} of {size} bytes")
+    if data.startswith(PICTURES):
+        raise UserError("cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)")
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
         yield _open_animation(data)

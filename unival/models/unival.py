@@ -59,6 +59,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
     def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
         super().__init__(encoder, decoder)
         self.cfg = cfg
+        self.keeps_to_checkpoint = False  # built to use a checkpoint as it is: media that it lacks are left out
         backbones = [module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()]
         initialise(self, cfg.init_std, skip=backbones)
         if cfg.freeze_token_embeddings:
@@ -99,6 +100,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         Raises:
             UserError: a file does not fit its CNN, or the model has none such.
         """
+        self._check_flags()
         files = {
             "image": self.cfg.image_backbone_weights,
             "video": self.cfg.video_backbone_weights,
@@ -122,6 +124,19 @@ class UnivalModel(FairseqEncoderDecoderModel):
             backbone.load_state_dict(state)
             logger.info("%s CNN from %s%s", name, path, "".join(f"; {note}" for note in notes))
 
+    def _check_flags(self) -> None:
+        """Flags about media that the model does not take, or that go with another flag, would do nothing: say so."""
+        cfg = self.cfg
+        has = ", ".join(self.encoder.media) or "only text"
+        for name in ("image", "video", "audio"):
+            if cfg[f"freeze_{name}_backbone"] and name not in self.encoder.media:
+                raise UserError(f"--freeze-{name}-backbone: the model takes no {name}, it has {has}")
+        if cfg.inflate_video_backbone and cfg.video_backbone_weights is None:
+            raise UserError("--inflate-video-backbone: give --video-backbone-weights FILE, a 2-D network to inflate")
+        for option in ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num"):
+            if cfg[option] < 0:
+                raise UserError(f"--{option.replace('_', '-')} {cfg[option]}: give a number of patches, or 0 for all")
+
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Accept the published key names (see ``unival.checkpoints.published``)."""
         if is_published(state_dict):
@@ -136,8 +151,8 @@ class UnivalModel(FairseqEncoderDecoderModel):
             UserError: keys are missing or unexpected, or shapes differ.
         """
         self.upgrade_state_dict(state_dict)
+        state_dict = self._own_modalities(state_dict)
         own = self.state_dict()
-        state_dict = self._own_modalities(state_dict, own)
         problems = [f"missing {key}" for key in own if key not in state_dict]
         problems += [f"unexpected {key}" for key in state_dict if key not in own]
         problems += [
@@ -153,9 +168,10 @@ class UnivalModel(FairseqEncoderDecoderModel):
         explain_mel_filters(state_dict, own, self.cfg)
         return nn.Module.load_state_dict(self, state_dict, strict=False)  # checked above, with better words
 
-    def _own_modalities(self, state_dict: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _own_modalities(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Leave out media that this model does not take, and fill in those that may be new; both are logged."""
-        new = split_names(self.cfg.new_modalities)
+        own = self.state_dict()
+        new = () if self.keeps_to_checkpoint else split_names(self.cfg.new_modalities)
         for name in [name for name in new if name not in self.encoder.media]:
             raise UserError(f"--new-modalities {name}: the model takes {', '.join(self.encoder.media) or 'only text'}")
         found = {key.split(".")[2] for key in state_dict if key.startswith(MEDIA_PREFIX)}
@@ -165,7 +181,10 @@ class UnivalModel(FairseqEncoderDecoderModel):
             for key in keys:
                 del kept[key]
             logger.info("left out of the checkpoint: %s (%d keys), which this model does not take", name, len(keys))
-        for name in [name for name in new if name not in found]:
+        for name in sorted(set(self.encoder.media) - found) if self.keeps_to_checkpoint else ():
+            del self.encoder.media[name]  # published options name media that some files lack
+            logger.warning("the checkpoint has no %s, though its options name it: the model takes none", name)
+        for name in [name for name in new if name not in found and name in self.encoder.media]:
             keys = [key for key in own if key.startswith(f"{MEDIA_PREFIX}{name}.")]
             kept.update({key: own[key] for key in keys})
             logger.info("new in this model: %s (%d keys), not in the checkpoint", name, len(keys))

@@ -14,7 +14,6 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from unival.checkpoints.files import read
 from unival.checkpoints.published import model_options, task_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.dataset import InstructionDataset, TextLimits
@@ -31,6 +30,7 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
 from unival.tasks.restore import (
     is_published_cfg,
+    read_for_fairseq,
     refuse_other_criterions,
     refuse_other_models,
     restored_file,
@@ -70,6 +70,7 @@ class UnivalTask(FairseqTask):
         if text:  # else a checkpoint's own, see adopt
             self.set_instruction(text)
         self.media = given_media_options(cfg, MediaOptions())
+        self.trained_media: MediaOptions | None = None  # of the checkpoint that was loaded
         names = (
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         )
@@ -141,22 +142,26 @@ class UnivalTask(FairseqTask):
             for metric in self.evaluators.values():
                 metric.fit(references)
 
-    def adopt(self, saved: Any) -> None:
-        """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged."""
+    def adopt(self, saved: Any, training: bool = False) -> None:
+        """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged.
+
+        ``saved``: the checkpoint's task options.  What its training had taken over itself is in its task state, and goes before.
+        """
         if is_published_cfg(saved):
             options = task_options(saved)
             options.pop("_name")
             saved = OmegaConf.structured(UnivalTaskConfig(**options))
-        trained = given_media_options(saved, MediaOptions())
+        trained = self.trained_media or given_media_options(saved, MediaOptions())
         self.media = given_media_options(self.cfg, trained)
         for option, value in vars(trained).items():
             if option not in TRAINING_ONLY and value != getattr(self.media, option):
                 logger.warning("--%s %s, trained with %s", option.replace("_", "-"), getattr(self.media, option), value)
-        if self.cfg.instruction is None and saved.instruction and saved.instruction != self.instruction_text:
-            self.set_instruction(saved.instruction)
-        if saved.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
-            manner = "with" if saved.imagenet_mean_and_std else "without"
-            raise UserError(f"the checkpoint was trained {manner} --imagenet-mean-and-std; evaluate it the same way")
+        text = saved.get("instruction")
+        if self.cfg.instruction is None and text and text != self.instruction_text and not (training and self.instruction_text):
+            self.set_instruction(text)
+        if trained.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
+            manner = "with" if trained.imagenet_mean_and_std else "without"
+            raise UserError(f"the checkpoint was trained {manner} --imagenet-mean-and-std; use it the same way")
 
     def max_positions(self) -> None:
         """Rows are never filtered by length: texts are cut to their limits instead, and counted."""
@@ -189,14 +194,19 @@ class UnivalTask(FairseqTask):
         refuse_other_models(cfg)
         if from_checkpoint:
             cfg = saved_config(cfg)
-        else:
+        start = None if from_checkpoint else self.adopt_restored()
+        if not from_checkpoint:
             if cfg.modalities is None and self.instructions:
                 cfg.modalities = ",".join(sorted(media_of(self.instructions)))
             cfg.audio_sample_rate = self.media.audio_sample_rate
         model = super().build_model(cfg, from_checkpoint)
+        model.keeps_to_checkpoint = from_checkpoint
         if not from_checkpoint:
             model.load_backbones()
-            self.check_restored(model)
+        for name, value in (saved_model_options(start) if start else {}).items():
+            absent = name.startswith("audio") and "audio" not in model.encoder.media
+            if name in SILENT_OPTIONS and model.cfg[name] != value and not absent:
+                logger.warning("--%s %s, but the checkpoint was trained with %s", name.replace("_", "-"), model.cfg[name], value)
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -204,21 +214,21 @@ class UnivalTask(FairseqTask):
         refuse_other_criterions(cfg)
         return super().build_criterion(cfg, from_checkpoint)
 
-    def check_restored(self, model: Any) -> None:
-        """Compare the checkpoint that training will start from with what is here, as far as its weights do not tell.
+    def adopt_restored(self) -> dict[str, Any] | None:
+        """Read the checkpoint that training will start from, and take over how its inputs were made; None for a fresh start.
 
         Raises:
-            UserError: it has another vocabulary, or was refused.
+            UserError: it has another vocabulary, other normalisation, was refused, or is none that fairseq can read.
         """
         path = restored_file(self.cfg)
         if path is None:
-            return
-        container = read(path)
+            return None
+        container = read_for_fairseq(path)
         self.load_state_dict(container.get("task_state") or {})
-        for name, value in saved_model_options(container).items():
-            if name in SILENT_OPTIONS and model.cfg[name] != value:
-                option = name.replace("_", "-")
-                logger.warning("--%s %s, but %s was trained with %s", option, model.cfg[name], path, value)
+        saved = (container.get("cfg") or {}).get("task")
+        if saved:
+            self.adopt(OmegaConf.create(saved), training=True)
+        return container
 
     # --- checkpoints ------------------------------------------------------------------------------------------------------------
 
@@ -229,6 +239,7 @@ class UnivalTask(FairseqTask):
             **sizes,
             "vocabulary": self.vocabulary.fingerprint,
             "vocabulary_files": self.vocabulary.files(),
+            "media": dict(vars(self.media)),  # as taken over from the checkpoint that training started from
         }
         return {**state, "closed_set": self.answers} if self.answers else state
 
@@ -239,6 +250,9 @@ class UnivalTask(FairseqTask):
             UserError: the fingerprints differ.
         """
         self.answers = self.answers or list(state_dict.get("closed_set", []))
+        if "media" in state_dict:
+            self.trained_media = given_media_options(state_dict["media"], MediaOptions())
+            self.media = given_media_options(self.cfg, self.trained_media)
         saved = state_dict.get("vocabulary")
         if saved is not None and saved != self.vocabulary.fingerprint:
             raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 
+from unival.checkpoints.files import read
 from unival.checkpoints.published import model_options
 from unival.errors import UserError
 
@@ -36,6 +37,22 @@ def restored_file(cfg: Any) -> pathlib.Path | None:
     if not given.is_file():
         raise UserError(f"{option} {given}: no such checkpoint")
     return given
+
+
+def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:
+    """Read a checkpoint safely and make sure that fairseq can load it, too.
+
+    Raises:
+        UserError: it was refused, or has not the form of fairseq's checkpoints.
+    """
+    container = read(path)
+    advice = "`unival convert` makes a checkpoint of it that fairseq can load"
+    if pathlib.Path(path).suffix == ".safetensors":
+        raise UserError(f"{path}: fairseq reads no safetensors; {advice} (give it a name that ends in .pt)")
+    lacking = [name for name in ("model", "optimizer_history", "extra_state") if name not in container]
+    if lacking or not (container.get("cfg") or container.get("args")):
+        raise UserError(f"{path}: is no checkpoint of fairseq (it lacks {', '.join(lacking) or 'cfg'}); {advice}")
+    return container
 
 
 def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
