@@ -19,8 +19,11 @@ from torch import Tensor
 
 from unival.backbones.pann import fourier_kernels
 from unival.checkpoints import bart, files, hf_bart, hf_ofa, ofa, published, published_options
+from unival.checkpoints.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options
+from unival.checkpoints.precision import cast
 from unival.checkpoints.report import Conversion, Report
 from unival.checkpoints.shapes import options_from_weights
+from unival.checkpoints.summary import non_finite
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
 from unival.models.config import UnivalConfig, saved_config
@@ -30,10 +33,8 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.vocab import Vocabulary
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
-MEDIA = ("image", "video", "audio")
 PUBLISHED_VERSION = 3.0  # of fairseq's transformers
 PUBLISHED_TAIL = 769  # entries of image_position_idx after the grid
-OWN_BACKBONE_FILES = tuple(f"{name}_backbone_weights" for name in MEDIA)
 FP16, FP32 = torch.float16, torch.float32
 
 
@@ -54,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-codes", type=int, help="image codes in the vocabulary (default: those of IN, for BART 8192)")
     add("--num-bins", type=int, help="location bins in the vocabulary (default: those of IN, for BART 1000)")
     add("--arch", choices=sorted(SIZES), help="BART only: the model that OUT is (default: by BART's width)")
-    add("--modalities", default="image", metavar="MEDIA", help="BART only: media that OUT takes (default: %(default)s)")
+    add("--modalities", metavar="MEDIA", help=f"BART only: media that OUT takes (default: {BART_DEFAULTS['modalities']})")
     add("--source-vocab", metavar="DIR", help="BART only: its vocabulary, if --vocab-dir is another than the published one")
-    add("--seed", type=int, default=1, help="BART only: of what is initialised (default: %(default)s)")
+    add("--seed", type=int, help=f"BART only: of what is initialised (default: {BART_DEFAULTS['seed']})")
     for name in MEDIA:
         add(f"--{name}-backbone-weights", metavar="FILE", help=f"BART only: file with weights of the {name} CNN to start from")
     add("--report", metavar="FILE", help="write what became of every key as JSON")
@@ -82,15 +83,24 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{output} exists; --force overwrites it")
     if any(output.resolve() == pathlib.Path(name).resolve() for name in args.inputs):
         raise UserError(f"{output} is the input itself; give another file")
+    check_options(args)
     container, state = _read(args)
+    check_kind(args, container, state)
     source = _from_bart(args, container, state) if "bart" in args.source else _from_unival(args, container, state)
+    source.task.update(source.task_state.get("media", {}))  # as training took them over from the checkpoint it started from
     report = source.conversion.report
     _note_what_stays(args, container, report)
-    weights = _cast(_checked(args, source), FP16 if args.half else FP32 if args.float else None)
+    checked = _checked(args, source)
+    if broken := non_finite(checked):
+        report.note(f"{len(broken)} keys hold values that are infinite or not a number in IN already, the first is {next(iter(broken))}")
+    try:
+        weights = cast(checked, FP16 if args.half else FP32 if args.float else None)
+    except UserError as error:
+        raise UserError(f"{args.inputs[0]}: {error}") from error
     source.task_state = _task_state(args, source, len(weights[published.TOKENS]))
     if args.to == "published":
         back = published.to_published(weights, published_buffers(source.model))
-        weights = _cast(back.state, FP16 if args.half else None)
+        weights = cast(back.state, FP16 if args.half else None)
         report.then(back.report)
         cfg = _published_cfg(source)
         if source.task_state:
@@ -117,12 +127,11 @@ def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], rep
 def _read(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The first input's container, and the weights of all."""
     containers = [files.read(name) for name in args.inputs]
+    for name in args.inputs:
+        files.check_sums(name)
     state: dict[str, Tensor] = {}
     for name, container in zip(args.inputs, containers, strict=True):
-        try:
-            part = files.ema_weights(container) if args.ema else files.weights(container)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
+        part = files.ema_weights(container, name) if args.ema else files.weights(container, name)
         twice = next((key for key in part if key in state), None)
         if twice is not None:
             raise UserError(f"{name}: {twice} is in an earlier input, too; several inputs are the shards of one checkpoint")
@@ -267,7 +276,8 @@ def _checked(args: argparse.Namespace, source: Source) -> dict[str, Tensor]:
     problems += [f"{k} is {tuple(v.shape)}, not {shapes[k]}" for k, v in state.items() if shapes.get(k, v.shape) != tuple(v.shape)]
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        hint = " (--drop-unexpected leaves unknown keys out)" if unknown and not args.drop_unexpected else ""
+        only_unknown = len(problems) == len(unknown) and not args.drop_unexpected
+        hint = " (--drop-unexpected leaves unknown keys out)" if only_unknown else ""
         raise UserError(
             f"{args.inputs[0]}: does not fit the model of its options ({len(problems)} keys): {'; '.join(problems[:8])}{more}{hint}"
         )
@@ -295,18 +305,6 @@ def published_buffers(options: Mapping[str, Any]) -> dict[str, Tensor]:
         found[f"{side}.token_rp_bucket"] = tokens
         found[f"{side}.image_rp_bucket"] = images
     return {**found, **published_kernels(options["audio_window_size"])}
-
-
-def _cast(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Floating tensors in another type; tied ones stay tied."""
-    done: dict[tuple[Any, ...], Tensor] = {}
-    result = {}
-    for key, value in state.items():
-        if dtype is not None and value.is_floating_point() and value.dtype != dtype:
-            place = (value.data_ptr(), value.shape, value.stride())
-            value = done.setdefault(place, value.to(dtype)) if place not in done else done[place]
-        result[key] = value
-    return result
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------------------
@@ -342,7 +340,13 @@ def _published_cfg(source: Source) -> dict[str, Any]:
 
 def _task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[str, Any]:
     """What the task keeps: the vocabulary of --vocab-dir, else that of IN."""
-    source.task.update({key: value for key in ("num_codes", "num_bins") if (value := getattr(args, key)) is not None})
+    for key in ("num_codes", "num_bins"):
+        given, known = getattr(args, key), source.task_state.get(key, source.task[key])
+        if given is None:
+            continue
+        if source.task_state.get("vocabulary_files") and given != known:
+            raise UserError(f"--{key.replace('_', '-')} {given}: the vocabulary kept in {args.inputs[0]} has {known}; leave it out")
+        source.task[key] = given
     codes, bins = source.task["num_codes"], source.task["num_bins"]
     if args.vocab_dir is None:
         return source.task_state
@@ -377,7 +381,6 @@ def _container(args: argparse.Namespace, cfg: Mapping[str, Any], state: Mapping[
 
 def _tell(args: argparse.Namespace, report: Report) -> None:
     if args.report:
-        path = pathlib.Path(args.report)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"inputs": args.inputs, "output": args.output, **report.as_dict()}, indent=1), encoding="utf-8")
+        text = json.dumps({"inputs": args.inputs, "output": args.output, **report.as_dict()}, indent=1)
+        pathlib.Path(args.report).write_text(text, encoding="utf-8")
     sys.stdout.write(f"{args.output}: {args.to}, from {args.source} {', '.join(args.inputs)}\n{report.text(args.verbose)}\n")

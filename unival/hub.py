@@ -146,7 +146,7 @@ def from_checkpoint(
     task = task_class(cfg, _vocabulary(path, task_state, cfg, vocab_dir))
     task.load_state_dict(task_state)
     model = task.build_model(saved.model, from_checkpoint=True)
-    model.load_state_dict(weights(container))
+    model.load_state_dict(weights(container, path))
     return Unival(task, model, device)
 
 

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.diff is not None:
         return run_diff(args)
     container = files.read(args.file)
-    state = files.weights(container)
+    files.check_sums(args.file)
+    state = files.weights(container, args.file)
     found = summarise(args.file, container, state)
     if args.keys is not None:
         found["keys"] = list_keys(state, args.keys)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from unival.backbones.pann import PANNS, Pann
 from unival.backbones.resnet import RESNETS, ResNet
 from unival.backbones.resnext3d import RESNETS3D, ResNeXt3D
-from unival.checkpoints.backbones import backbone_weights, looks_like, recognise, shapes_of
+from unival.checkpoints.backbones import CHOICES, backbone_weights, looks_like, recognise, shapes_of
 from unival.errors import UserError
 
 
@@ -190,3 +190,28 @@ def test_our_networks_are_recognised(name):
     state = {f"module.{key}": value for key, value in module.state_dict().items()}
     assert recognise(state) == name
     assert looks_like({}) is None and recognise({"module.conv1.weight": torch.zeros(1)}) is None
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (lambda x: x.to(torch.int8), r"1 keys are no floating numbers: conv1.weight \(int8\)"),
+        (lambda x: x.to(torch.complex64), r"1 keys are no floating numbers: conv1.weight \(complex64\)"),
+        (lambda x: x * float("nan"), "1 keys hold values that are infinite or not a number: conv1.weight"),
+    ],
+)
+def test_values_that_are_no_weights_are_refused(torchvision_net, tmp_path, value, message):
+    state = torchvision_net.state_dict()
+    path = saved(tmp_path / "net.pth", {**state, "conv1.weight": value(state["conv1.weight"])})
+    with pytest.raises(UserError, match=message):
+        load(path, "image", ResNet("resnet10"))
+
+
+def test_only_choices_are_proposed(tmp_path):
+    """A wide ResNet is recognised, but no choice of the option."""
+    assert {kind: set(names) for kind, names in CHOICES.items()} == {"image": set(RESNETS), "video": set(RESNETS3D), "audio": set(PANNS)}
+    with torch.device("meta"):
+        wide = TorchvisionResNet(Bottleneck, [3, 4, 6, 3], width_per_group=128).state_dict()
+    path = saved(tmp_path / "wide.pth", {key: torch.zeros(()).expand(value.shape) for key, value in wide.items()})
+    with pytest.raises(UserError, match="looks like a wide_resnet50_2: there is no such image backbone here; choices are resnet10, "):
+        load(path, "image", ResNet("resnet10"))

@@ -108,3 +108,15 @@ def test_hugging_face_names(prefix):
     assert sorted(seen) == sorted(theirs)
     with pytest.raises(UserError, match="final_logits_bias is not zero"):
         hf_bart.to_fairseq({**theirs, "final_logits_bias": torch.ones(1, 10)}, Report())
+
+
+def test_copies_of_the_embeddings_must_be_the_same():
+    state = bart_state()
+    for key in bart.TOKEN_COPIES:
+        with pytest.raises(UserError, match=f"{key} and encoder.embed_tokens.weight differ"):
+            bart.from_bart({**state, key: state[bart.TOKENS] + 1}, our_state(), [])
+    equal = {**state, bart.TOKEN_COPIES[0]: state[bart.TOKENS].clone()}
+    assert bart.TOKEN_COPIES[0] in bart.from_bart(equal, our_state(), []).report.keys("dropped")
+    theirs = {"model.shared.weight": state[bart.TOKENS], "lm_head.weight": state[bart.TOKENS][:-1]}
+    with pytest.raises(UserError, match="lm_head.weight and model.shared.weight differ"):
+        hf_bart.to_fairseq(theirs, Report())

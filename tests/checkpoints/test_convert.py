@@ -245,9 +245,43 @@ def test_bart_as_a_start(data, tmp_path, source):
 
 
 def test_wrong_sources_are_named(own, tmp_path):
-    for source, words in {"bart": "fairseq's BART", "hf-bart": "Hugging Face's BART", "ofa": "OFA", "hf-ofa": "Hugging Face's OFA"}.items():
-        assert f"has not the key names of {words}" in refused(own, tmp_path / "c.pt", "--from", source).replace("the checkpoint ", "")
+    for source in ("bart", "hf-bart", "ofa", "hf-ofa"):
+        message = refused(own, tmp_path / "c.pt", "--from", source)
+        assert "looks like unival, not " in message and message.endswith(": give --from unival")
+    for source, name in (("bart", "BART (fairseq)"), ("hf-bart", "BART (Hugging Face)")):
+        files.write(tmp_path / "bart.pt", bart_container(8, 8, 9, source == "hf-bart"))
+        message = refused(tmp_path / "bart.pt", tmp_path / "c.pt")
+        assert f"bart.pt: looks like {name}, not unival: give --from {source}" in message and "--drop-unexpected" not in message
+    shapes = {"conv1.weight": (64, 3, 7, 7), "bn1.weight": (64,), "layer1.0.conv1.weight": (64, 64, 3, 3)}
+    shapes["layer1.0.conv2.weight"] = (64, 64, 3, 3)
+    files.write(tmp_path / "resnet.pt", {key: torch.zeros(shape) for key, shape in shapes.items()})
+    assert "give it to training as --image-backbone-weights" in refused(tmp_path / "resnet.pt", tmp_path / "c.pt")
     assert not (tmp_path / "c.pt").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(own, data, tmp_path):
+    given = {"--arch": "unival_base", "--modalities": "image", "--source-vocab": data, "--seed": 1, "--audio-backbone-weights": own}
+    for name, value in given.items():
+        assert f"{name} is for --from bart and --from hf-bart only" in refused(own, tmp_path / "c.pt", name, value)
+    for name in ("--num-codes", "--num-bins"):
+        assert f"{name} 7: the vocabulary kept in {own} has 0" in refused(own, tmp_path / "c.pt", name, 7, "--force")
+        run(own, tmp_path / "c.pt", name, 0, "--force")
+    (tmp_path / "file").touch()
+    for report in (tmp_path, tmp_path / "file" / "r.json", own, tmp_path / "d.pt"):
+        assert f"--report {report} " in refused(own, tmp_path / "d.pt", "--report", report)
+    assert not (tmp_path / "d.pt").exists() and own.stat().st_size > 1000
+
+
+def test_values_that_half_precision_cannot_hold(own, tmp_path):
+    container = files.read(own)
+    state = {key: value.clone() for key, value in container["model"].items()}
+    state["encoder.pos_ln.bias"][0] = float("nan")
+    state["encoder.pos_ln.bias"][1] = 7e4
+    files.write(tmp_path / "big.pt", {**container, "model": state})
+    message = refused(tmp_path / "big.pt", tmp_path / "c.pt", "--half")
+    assert "big.pt: 1 keys have values beyond float16's largest" in message and "encoder.pos_ln.bias (up to 70000)" in message
+    report = run(tmp_path / "big.pt", tmp_path / "c.pt", "--report", tmp_path / "r.json")
+    assert any("1 keys hold values that are infinite or not a number" in note for note in report["notes"])
 
 
 def test_shards_are_joined(own, tmp_path):
@@ -286,3 +320,13 @@ def test_options_of_ours_survive_the_published_format(tmp_path, data):
     assert after["task"]["patch_image_size"] == 64
     loaded = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "b.pt"))
     assert loaded["cfg"].model.scale_resids
+
+
+def test_a_flipped_byte_is_noticed(own, tmp_path, capsys):
+    data = bytearray(own.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(data)
+    assert "flipped.pt: damaged: " in refused(tmp_path / "flipped.pt", tmp_path / "c.pt")
+    for words in (["flipped.pt"], ["--diff", "flipped.pt", str(own)]):
+        assert main(["inspect", *(word.replace("flipped.pt", str(tmp_path / "flipped.pt")) for word in words)]) in (1, 2)
+        assert "flipped.pt: damaged: " in capsys.readouterr().err

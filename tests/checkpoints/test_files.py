@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -157,3 +158,30 @@ def test_missing_files(tmp_path):
         files.read(tmp_path / "none.pt")
     with pytest.raises(UserError, match="is a folder without"):
         files.read(tmp_path)
+
+
+def test_check_sums(tmp_path):
+    path = tmp_path / "c.pt"
+    torch.save({"a": torch.arange(64.0)}, path)
+    files.check_sums(path)
+    data = path.read_bytes()
+    place = data.index(torch.arange(64.0).numpy().tobytes())
+    path.write_bytes(data[:place] + b"!" + data[place + 1 :])
+    assert files.read(path)["a"][0] != 0  # mapped reading does not notice
+    with pytest.raises(UserError, match=f"{path}: damaged: .*c/data/0"):
+        files.check_sums(path)
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "c.pt"}}))
+    with pytest.raises(UserError, match="damaged"):
+        files.check_sums(tmp_path)
+    torch.serialization.set_crc32_options(False)  # leaves the sums out
+    try:
+        torch.save({"a": torch.arange(64.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    files.check_sums(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c/data/1", b"x" * 99)
+    with pytest.raises(UserError, match="c/data/1 is compressed"):
+        files.check_sums(path)
+    torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
+    files.check_sums(path)  # has none

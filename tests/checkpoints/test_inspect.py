@@ -112,7 +112,7 @@ def test_options_that_build_no_model(capsys, mine, tmp_path):
 
 def test_odd_containers_are_still_described(capsys, mine, tmp_path):
     """A file may hold anything where training keeps its state."""
-    mine.update(optimizer_history=7, extra_state=[1], task_state="no", cfg={"model": 3})
+    mine.update(optimizer_history=7, extra_state=[1], task_state={"closed_set": 2}, cfg={"model": {}, "checkpoint": 3})
     code, found = inspect_json(capsys, saved(tmp_path / "a.pt", mine))
     assert code == 0 and found["training"] == {} and found["fit"] is None
 

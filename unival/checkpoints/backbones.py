@@ -9,12 +9,15 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from unival.checkpoints import files
 from unival.checkpoints.inflate import inflate as inflate_weights
+from unival.checkpoints.summary import non_finite, type_name
 from unival.errors import UserError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SHOWN = 8  # keys that an error names
 
 # kind -> where whole checkpoints keep that backbone: ours, published (UnIVAL and OFA), OFA in Hugging Face's layout
@@ -61,6 +64,11 @@ FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, wid
     (3, 32, 128): "resnext3d{}",
 }
 PANNS: dict[tuple[int, int], str] = {(4, 5): "cnn6", (4, 3): "cnn10", (6, 3): "cnn14"}  # (blocks, kernel size) -> name
+CHOICES: dict[str, tuple[str, ...]] = {  # kind -> what --{kind}-backbone takes
+    "image": ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "video": ("resnext3d14", "resnext3d50", "resnext3d101", "resnext3d152", "resnet3d50", "resnet3d101"),
+    "audio": ("cnn6", "cnn10", "cnn14"),
+}
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -79,11 +87,11 @@ def backbone_weights(
         The complete state dict, which loads strictly, and lines for the log: what was left out and why.
 
     Raises:
-        UserError: the file cannot be read, holds no such backbone, or one of another shape.
+        UserError: the file cannot be read, holds no such backbone, or one of another shape, of other types or with broken values.
     """
     if inflate and kind != "video":
         raise UserError(f"{path}: only a video backbone is inflated from a 2-D network, not one for {kind}")
-    state, lines = _find(files.weights(files.read(path)), "image" if inflate else kind, str(path))
+    state, lines = _find(files.weights(files.read(path), path), "image" if inflate else kind, str(path))
     state, left_out = _leave_out(state, LEFT_OUT[kind], shapes)
     lines += left_out
     expected = {key: _planar(shape) for key, shape in shapes.items()} if inflate else shapes
@@ -92,6 +100,7 @@ def backbone_weights(
         shown = "; ".join(problems[:SHOWN]) + (f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
         hint = _hint(shapes_of(state), kind, expected)
         raise UserError(f"{path}: does not fit the {kind} backbone ({len(problems)} keys): {shown}{hint}")
+    _check_values(state, str(path))
     if inflate:
         state = inflate_weights(state, dict(shapes))
         lines.append("2-D kernels repeated over time (inflation)")
@@ -222,7 +231,19 @@ def _hint(found: Shapes, kind: str, expected: Shapes) -> str:
         return f" (the file is for --audio-window-size {2 * (filters[0] - 1)} --audio-mel-bins {filters[1]})"
     if name is None or name == own:
         return ""
+    if name not in CHOICES[kind]:
+        return f" (looks like a {name}: there is no such {kind} backbone here; choices are {', '.join(CHOICES[kind])})"
     return f" (looks like a {name}; the backbone is a {own}: choose with --{kind}-backbone)"
+
+
+def _check_values(state: Mapping[str, Tensor], path: str) -> None:
+    """Refuse weights of other types than floating ones, and values that are not finite."""
+    odd = [f"{key} ({type_name(value)})" for key, value in state.items() if value.dtype not in FLOATS and not key.endswith(COUNTER)]
+    if odd:
+        raise UserError(f"{path}: {len(odd)} keys are no floating numbers: {_shorten(odd)}")
+    broken = non_finite(state)
+    if broken:
+        raise UserError(f"{path}: {len(broken)} keys hold values that are infinite or not a number: {_shorten(list(broken))}")
 
 
 def _shorten(keys: list[str]) -> str:

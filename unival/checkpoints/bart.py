@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints.report import Conversion, Report
+from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
 OFFSET = 2  # BART keeps position p in row p + 2 (row 1 is padding's); we keep it in row p
@@ -55,7 +56,7 @@ def from_bart(
         drop_unexpected: leave out keys that are not BART's instead of refusing them.
 
     Raises:
-        UserError: sizes differ, or keys are unknown.
+        UserError: sizes differ, keys are unknown, or copies of the token embeddings differ.
     """
     report = Report()
     result = dict(fresh)
@@ -68,6 +69,9 @@ def from_bart(
             f"{' …' if len(unknown) > 8 else ''} (--drop-unexpected leaves them out)"
         )
     _check_sizes(state, fresh)
+    other = next((key for key in TOKEN_COPIES if key in state and not same_values(state[key], state[TOKENS])), None)
+    if other is not None:
+        raise UserError(f"{shown.get(other, other)} and {shown.get(TOKENS, TOKENS)} differ; in this model they are one")
     for key, value in state.items():
         name = shown.get(key, key)
         reason = next((text for pattern, text in DROPPED if re.fullmatch(pattern, key)), None)

@@ -32,7 +32,10 @@ def compare(first: str, second: str, weights_only: bool = False) -> dict[str, An
         UserError: a file cannot be read.
     """
     containers = [files.read(first), files.read(second)]
-    states, translated = _same_names([files.weights(container) for container in containers], containers)
+    for path in (first, second):
+        files.check_sums(path)
+    weights = [files.weights(container, path) for container, path in zip(containers, (first, second), strict=True)]
+    states, translated = _same_names(weights, containers)
     a, b = states
     both = [key for key in a if key in b]
     reshaped = {key: (list(a[key].shape), list(b[key].shape)) for key in both if a[key].shape != b[key].shape}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from unival.checkpoints.report import Report
+from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
 TOKENS = "encoder.embed_tokens.weight"
@@ -24,7 +25,7 @@ def to_fairseq(state: Mapping[str, Tensor], report: Report) -> tuple[dict[str, T
     What fairseq's has not is written down in ``report``.
 
     Raises:
-        UserError: there are no token embeddings, or there is a bias on the output, which our models have not.
+        UserError: there are no token embeddings, their copies differ, or there is a bias on the output, which our models have not.
     """
     result: dict[str, Tensor] = {}
     shown: dict[str, str] = {}
@@ -35,6 +36,8 @@ def to_fairseq(state: Mapping[str, Tensor], report: Report) -> tuple[dict[str, T
                 raise UserError(f"{key} is not zero: our models have no bias on the output")
             report.add("dropped", key, "a bias on the output, all zeros")
         elif bare in COPIES and TOKENS in result:
+            if not same_values(value, result[TOKENS]):
+                raise UserError(f"{key} and {shown[TOKENS]} differ; in this model they are one")
             report.add("dropped", key, f"the same as {shown[TOKENS]}")
         else:
             name = TOKENS if bare in COPIES else bare

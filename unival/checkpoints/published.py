@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unival.checkpoints.published_options import model_options, task_options
 from unival.checkpoints.report import Conversion, Report
+from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
 __all__ = ["from_published", "is_published", "model_options", "rename_published", "task_options", "to_published"]
@@ -169,7 +170,7 @@ def _fill_tokens(state: dict[str, Tensor]) -> list[str]:
     """
     copies = [state[name] for name in (TOKENS, *TIED) if name in state]
     for copy in copies[1:]:
-        same = copy.data_ptr() == copies[0].data_ptr() or copy.is_meta or torch.equal(copy, copies[0])
+        same = copy.data_ptr() == copies[0].data_ptr() or copy.is_meta or same_values(copy, copies[0])
         if not same:
             raise UserError(f"{TOKENS}, {TIED[0]} and {TIED[1]} differ; in this model they are one")
     added = [name for name in (TOKENS, TIED[0]) if name not in state and copies]

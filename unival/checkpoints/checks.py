@@ -1,0 +1,78 @@
+"""What a container must be like before anybody looks into it: parts of the right type, and options that are plain text."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unival.errors import UserError
+
+INTERPOLATION = "${"  # OmegaConf replaces what follows, by an environment variable for one, when somebody looks at the option
+
+
+def check_container(container: Mapping[str, Any]) -> None:
+    """Refuse parts of another type than readers expect, and options that would be interpolated.
+
+    Raises:
+        UserError: names the part (``cfg.task.instruction``) and what it is.
+    """
+    cfg, task_state = container.get("cfg"), container.get("task_state")
+    _expect("cfg", cfg, dict)
+    for section in ("model", "task"):
+        _expect(f"cfg.{section}", (cfg or {}).get(section), dict, argparse.Namespace)
+    _expect("task_state", task_state, dict)
+    kept = (task_state or {}).get("vocabulary_files")
+    _expect("task_state.vocabulary_files", kept, dict)
+    for name, text in (kept or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UserError(f"task_state.vocabulary_files maps {name!r} to a {type(text).__name__}, expected text")
+    for part in ("cfg", "args"):
+        place = interpolated(container.get(part), part)
+        if place is not None:
+            raise UserError(f"the option {place} holds {INTERPOLATION!r}, which would be replaced when it is read")
+
+
+def interpolated(options: Any, name: str) -> str | None:
+    """Where in nested options a string holds ``${``, as ``name.key.0``; None when there is no such string."""
+    todo: list[tuple[str, Any]] = [(name, options)]
+    seen: set[int] = set()
+    while todo:
+        place, value = todo.pop()
+        if isinstance(value, str) and INTERPOLATION in value:
+            return place
+        if isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if not isinstance(value, dict | list | tuple | set | frozenset) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(key, str) and INTERPOLATION in key:
+                return f"{place}.{key}"
+            todo.append((f"{place}.{key}", item))
+    return None
+
+
+def check_tensor(key: str, value: Tensor) -> None:
+    """Refuse tensors that are no plain table of values.
+
+    Raises:
+        UserError: sparse, quantised or without values; the key is named.
+    """
+    what = None
+    if value.layout != torch.strided:
+        what = str(value.layout).removeprefix("torch.").replace("_", " ")
+        what = what if "sparse" in what else f"of layout {what}"
+    elif value.is_quantized:
+        what = f"quantised ({str(value.dtype).removeprefix('torch.')})"
+    elif value.is_meta:
+        what = "a shape without values (on torch's meta device)"
+    if what is not None:
+        raise UserError(f"{key} is {what}; only plain tensors are read: save it as one (to_dense, dequantize)")
+
+
+def _expect(name: str, value: Any, *types: type) -> None:
+    if value is not None and not isinstance(value, types):
+        raise UserError(f"{name} is of type {type(value).__name__}, expected {' or '.join(kind.__name__ for kind in types)}")
