@@ -292,7 +292,7 @@ def sound():
         (b"", "the file is empty"),
         (b"no video at all" * 100, "it is in no known format"),
         (sound(), "it has no video stream"),
-        (encoded(grey_frames()[:1], "JPEG"), "frame-count"),
+        (encoded(grey_frames()[:1], "JPEG"), "it is a picture"),
     ],
 )
 def test_what_is_no_video_is_refused(data, reason):
