@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout
 from unival.modalities.containers import missing_bytes
 
 FILLINGS = ("repeatpad", "repeat", "pad")
-MIN_SAMPLE_RATE = 1000  # Hz; smaller numbers are kHz, or a mistake
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
 UNKNOWN_FORMAT = 1  # libsndfile's number for a file that it does not recognise
 MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how long it is
@@ -51,9 +51,9 @@ class AudioLoader:
     def __init__(self, options: MediaOptions):
         if options.audio_filling not in FILLINGS:
             raise UserError(f"unknown --audio-filling {options.audio_filling!r}; choose from {', '.join(FILLINGS)}")
-        if options.audio_sample_rate < MIN_SAMPLE_RATE:
+        if options.audio_sample_rate < MIN_RATE:
             raise UserError(
-                f"--audio-sample-rate is {options.audio_sample_rate}; it is in Hz, at least {MIN_SAMPLE_RATE} (published: 48000)"
+                f"--audio-sample-rate is {options.audio_sample_rate}; it is in Hz, at least {MIN_RATE} (published: 48000)"
             )
         seconds = options.max_audio_seconds
         if not math.isfinite(seconds) or round(seconds * options.audio_sample_rate) < 1:

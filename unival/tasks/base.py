@@ -24,7 +24,7 @@ from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
-from unival.models.config import SILENT_OPTIONS, saved_config
+from unival.models.config import saved_config
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
@@ -34,7 +34,7 @@ from unival.tasks.restore import (
     refuse_other_criterions,
     refuse_other_models,
     restored_file,
-    saved_model_options,
+    warn_of_silent_options,
 )
 from unival.vocab import SymbolDecoder, Vocabulary
 
@@ -193,20 +193,17 @@ class UnivalTask(FairseqTask):
             cfg = saved_config(model_options(cfg))
         refuse_other_models(cfg)
         if from_checkpoint:
-            cfg = saved_config(cfg)
-        start = None if from_checkpoint else self.adopt_restored()
-        if not from_checkpoint:
-            if cfg.modalities is None and self.instructions:
-                cfg.modalities = ",".join(sorted(media_of(self.instructions)))
-            cfg.audio_sample_rate = self.media.audio_sample_rate
+            model = super().build_model(saved_config(cfg), from_checkpoint)
+            model.keeps_to_checkpoint = True
+            return model
+        start = self.adopt_restored()
+        if cfg.modalities is None and self.instructions:
+            cfg.modalities = ",".join(sorted(media_of(self.instructions)))
+        cfg.audio_sample_rate = self.media.audio_sample_rate
         model = super().build_model(cfg, from_checkpoint)
-        model.keeps_to_checkpoint = from_checkpoint
-        if not from_checkpoint:
-            model.load_backbones()
-        for name, value in (saved_model_options(start) if start else {}).items():
-            absent = name.startswith("audio") and "audio" not in model.encoder.media
-            if name in SILENT_OPTIONS and model.cfg[name] != value and not absent:
-                logger.warning("--%s %s, but the checkpoint was trained with %s", name.replace("_", "-"), model.cfg[name], value)
+        model.load_backbones()
+        if start is not None:
+            warn_of_silent_options(start, model)
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:

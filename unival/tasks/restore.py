@@ -1,5 +1,6 @@
 """What a task looks at in a checkpoint before fairseq loads it."""
 
+import logging
 import pathlib
 from argparse import Namespace
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from unival.checkpoints.files import read
 from unival.checkpoints.published import model_options
 from unival.errors import UserError
+from unival.models.config import SILENT_OPTIONS
+
+logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default of --restore-file: resume where a run stopped
 PLAIN_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")
@@ -62,6 +66,14 @@ def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
     if is_published_cfg(saved):
         return model_options(saved)
     return dict(vars(saved) if isinstance(saved, Namespace) else saved)
+
+
+def warn_of_silent_options(container: Mapping[str, Any], model: Any) -> None:
+    """Log where a model that starts from a checkpoint differs from its options, as far as its weights do not tell."""
+    for name, value in saved_model_options(container).items():
+        absent = name.startswith("audio") and "audio" not in model.encoder.media
+        if name in SILENT_OPTIONS and model.cfg[name] != value and not absent:
+            logger.warning("--%s %s, but the checkpoint was trained with %s", name.replace("_", "-"), model.cfg[name], value)
 
 
 def refuse_other_models(cfg: Any) -> None:
