@@ -21,15 +21,13 @@ from PIL import Image
 
 import unival.tasks  # noqa: F401  registers the tasks that checkpoints name
 from unival.checkpoints.files import read, weights
-from unival.checkpoints.published import task_options
 from unival.data.rows import RowTable
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
-from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import media_of
-from unival.tasks.restore import is_published_cfg
+from unival.tasks.restore import our_task_options
 from unival.vocab import Vocabulary
 
 
@@ -163,23 +161,12 @@ def from_container(path: str | pathlib.Path, container: Mapping[str, Any]) -> tu
             " of UnIVAL, or one that `unival convert` wrote"
         )
     saved = OmegaConf.create(saved, flags={"allow_objects": True})  # published model options are a Namespace
-    cfg = _task_config(saved.task)
+    cfg = our_task_options(saved.task)
     task_class = TASK_REGISTRY.get(cfg._name)
     if task_class is None or not issubclass(task_class, UnivalTask):
         known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
         raise UserError(f"{path}: is of task {cfg._name!r}; expected one of {known}")
     return saved, cfg, task_class
-
-
-def _task_config(saved: Any) -> Any:
-    """A checkpoint's task options; those of a published one in our terms."""
-    if not is_published_cfg(saved):
-        return saved
-    options = task_options(saved)
-    name = options.pop("_name")
-    cfg = OmegaConf.structured(UnivalTaskConfig(data=".", seed=1, cpu=True, bf16=False, fp16=False, **options))
-    cfg._name = name
-    return cfg
 
 
 def lone_medium(instruction: str) -> str | None:

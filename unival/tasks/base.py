@@ -14,7 +14,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from unival.checkpoints.published import model_options, task_options
+from unival.checkpoints.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.dataset import InstructionDataset, TextLimits
 from unival.data.table import Table, open_table
@@ -30,6 +30,7 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
 from unival.tasks.restore import (
     is_published_cfg,
+    our_task_options,
     read_for_fairseq,
     refuse_other_criterions,
     refuse_other_models,
@@ -147,10 +148,7 @@ class UnivalTask(FairseqTask):
 
         ``saved``: the checkpoint's task options.  What its training had taken over itself is in its task state, and goes before.
         """
-        if is_published_cfg(saved):
-            options = task_options(saved)
-            options.pop("_name")
-            saved = OmegaConf.structured(UnivalTaskConfig(**options))
+        saved = our_task_options(saved)
         trained = self.trained_media or given_media_options(saved, MediaOptions())
         self.media = given_media_options(self.cfg, trained)
         for option, value in vars(trained).items():

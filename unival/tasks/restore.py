@@ -8,11 +8,13 @@ from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+from omegaconf import OmegaConf
 
 from unival.checkpoints.files import read
-from unival.checkpoints.published import model_options
+from unival.checkpoints.published import model_options, task_options
 from unival.errors import UserError
 from unival.models.config import SILENT_OPTIONS
+from unival.tasks.config import UnivalTaskConfig
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,17 @@ PLAIN_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")
 def is_published_cfg(cfg: Any) -> bool:
     """Whether a checkpoint's model or task options are those of the published UnIVAL or OFA."""
     return any(name in cfg for name in ("code_dict_size", "resnet_type", "image_encoder_name"))
+
+
+def our_task_options(saved: Any) -> Any:
+    """A checkpoint's task options; those of a published one in our terms."""
+    if not is_published_cfg(saved):
+        return saved
+    options = task_options(saved)
+    name = options.pop("_name")
+    cfg = OmegaConf.structured(UnivalTaskConfig(data=".", seed=1, cpu=True, bf16=False, fp16=False, **options))
+    cfg._name = name
+    return cfg
 
 
 def restored_file(cfg: Any) -> pathlib.Path | None:
