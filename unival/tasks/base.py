@@ -25,18 +25,10 @@ from unival.instructions import Instruction, parse
 from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
 from unival.models.config import saved_config
+from unival.tasks import restore
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
-from unival.tasks.restore import (
-    is_published_cfg,
-    our_task_options,
-    read_for_fairseq,
-    refuse_other_criterions,
-    refuse_other_models,
-    restored_file,
-    warn_of_silent_options,
-)
 from unival.vocab import SymbolDecoder, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -148,7 +140,7 @@ class UnivalTask(FairseqTask):
 
         ``saved``: the checkpoint's task options.  What its training had taken over itself is in its task state, and goes before.
         """
-        saved = our_task_options(saved)
+        saved = restore.our_task_options(saved)
         trained = self.trained_media or given_media_options(saved, MediaOptions())
         self.media = given_media_options(self.cfg, trained)
         for option, value in vars(trained).items():
@@ -187,9 +179,9 @@ class UnivalTask(FairseqTask):
         In training, what the command line leaves open follows from the task: the media of its instruction, the sample rate of
         its sounds.  It is written into ``cfg``, which goes into checkpoints.
         """
-        if is_published_cfg(cfg):
+        if restore.is_published_cfg(cfg):
             cfg = saved_config(model_options(cfg))
-        refuse_other_models(cfg)
+        restore.refuse_other_models(cfg)
         if from_checkpoint:
             model = super().build_model(saved_config(cfg), from_checkpoint)
             model.keeps_to_checkpoint = True
@@ -201,12 +193,12 @@ class UnivalTask(FairseqTask):
         model = super().build_model(cfg, from_checkpoint)
         model.load_backbones()
         if start is not None:
-            warn_of_silent_options(start, model)
+            restore.warn_of_silent_options(start, model)
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's hook; fairseq-validate builds the criterion that a checkpoint names."""
-        refuse_other_criterions(cfg)
+        restore.refuse_other_criterions(cfg)
         return super().build_criterion(cfg, from_checkpoint)
 
     def adopt_restored(self) -> dict[str, Any] | None:
@@ -215,10 +207,10 @@ class UnivalTask(FairseqTask):
         Raises:
             UserError: it has another vocabulary, other normalisation, was refused, or is none that fairseq can read.
         """
-        path = restored_file(self.cfg)
+        path = restore.restored_file(self.cfg)
         if path is None:
             return None
-        container = read_for_fairseq(path)
+        container = restore.read_for_fairseq(path)
         self.load_state_dict(container.get("task_state") or {})
         saved = (container.get("cfg") or {}).get("task")
         if saved:
