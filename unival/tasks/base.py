@@ -1,6 +1,5 @@
 """The task that all others derive from: tables in, batches out, validation by generation."""
 
-import json
 import logging
 import pathlib
 from argparse import Namespace
@@ -22,12 +21,12 @@ from unival.errors import UserError
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
-from unival.metrics import make_metrics
 from unival.modalities.base import MediaOptions
 from unival.models.config import saved_config
 from unival.tasks import restore
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
 from unival.vocab import SymbolDecoder, Vocabulary
 
@@ -67,9 +66,7 @@ class UnivalTask(FairseqTask):
         names = (
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         )
-        self.evaluators = make_metrics(names)
-        self._generator: UnivalGenerator | None = None
-        self._printed = 0
+        self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
         self._skipped = (0, 0)  # epoch, rows skipped in it so far
 
     @classmethod
@@ -130,10 +127,8 @@ class UnivalTask(FairseqTask):
         dataset = self.build_dataset(self.open_table(path), train=split == "train")
         logger.info("%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
-        if split != "train" and self.evaluators:
-            references = dataset.references()
-            for metric in self.evaluators.values():
-                metric.fit(references)
+        if split != "train" and self.evaluation.metrics:
+            self.evaluation.fit(dataset.references())
 
     def adopt(self, saved: Any, training: bool = False) -> None:
         """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged.
@@ -284,17 +279,7 @@ class UnivalTask(FairseqTask):
         sample = self.with_closed_set(sample)
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         logging_output["num_truncated"] = sample["num_truncated"]
-        if self.evaluators:
-            if self._generator is None:
-                self._generator = self.build_generator([model], self.generation_options())
-            for text, references in zip(
-                self.generate_texts(self._generator, [model], sample), sample["references"], strict=True
-            ):
-                self._print_sample(text, references)
-                for name, metric in self.evaluators.items():
-                    for key, value in metric.update(text, references).items():
-                        name_and_key = f"_{name}:{key}"
-                        logging_output[name_and_key] = logging_output.get(name_and_key, 0.0) + value
+        logging_output.update(self.evaluation.step(self, model, sample))
         return loss, sample_size, logging_output
 
     def with_closed_set(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -306,24 +291,12 @@ class UnivalTask(FairseqTask):
         return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, len(self.vocabulary))}
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
-        """A fresh generator per validation: it holds on to the model."""
-        self._generator = None
-        self._printed = 0
-
-    def _print_sample(self, text: str, references: list[str]) -> None:
-        if self._printed < self.cfg.eval_print_samples:
-            self._printed += 1
-            logger.info("generated %r, references %s", text, references)
+        """fairseq's hook before each validation."""
+        self.evaluation.begin()
 
     def generation_options(self) -> Namespace:
         """How validation generates: the task's defaults, changed by ``--eval-args``."""
-        try:
-            changes = json.loads(self.cfg.eval_args)
-        except json.JSONDecodeError as error:
-            raise UserError(f"--eval-args {self.cfg.eval_args!r} is not JSON: {error}") from error
-        if not isinstance(changes, dict):
-            raise UserError(f'--eval-args {self.cfg.eval_args!r}: expected an object such as {{"beam": 5}}')
-        return Namespace(**{**self.generation, **changes})
+        return self.evaluation.options()
 
     def build_generator(
         self,
@@ -374,25 +347,10 @@ class UnivalTask(FairseqTask):
     # --- logging --------------------------------------------------------------------------------------------------------------------
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """Sum the metrics' statistics over batches and workers; scores are computed from the sums."""
+        """The criterion's values, the counts of a training step, and the metrics' scores."""
         super().reduce_metrics(logging_outputs, criterion)
         for key in ("num_skipped", "num_truncated"):
             count = sum(float(output.get(key, 0)) for output in logging_outputs)
             if count:
                 log.log_scalar_sum(key, count)
-        for name, metric in self.evaluators.items():
-            prefix = f"_{name}:"
-            keys = sorted({key for output in logging_outputs for key in output if key.startswith(prefix)})
-            if not keys:
-                continue
-            for key in keys:
-                log.log_scalar(key, float(sum(output.get(key, 0.0) for output in logging_outputs)))
-            for score in metric.keys:
-                log.log_derived(score, _score(metric, prefix, keys, score))
-
-
-def _score(metric: Any, prefix: str, keys: list[str], score: str) -> Callable[[Any], float]:
-    def compute(meters: Any) -> float:
-        return metric.compute({key[len(prefix) :]: float(meters[key].sum) for key in keys})[score]
-
-    return compute
+        self.evaluation.log(logging_outputs)

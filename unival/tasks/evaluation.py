@@ -1,0 +1,100 @@
+"""Validation by generation: what the model says at validation, and the metrics' statistics of it."""
+
+import json
+import logging
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fairseq.logging import metrics as log
+
+from unival.errors import UserError
+from unival.metrics import Metric, make_metrics
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation:
+    """A task's validation by generation.
+
+    Args:
+        metrics: names of metrics; none: nothing is generated.
+        generation: how the task generates by default.
+        eval_args: ``--eval-args``, an object in JSON with generation options that come before those.
+        print_samples: how many texts are logged per validation.
+
+    Raises:
+        UserError: an unknown metric, or one whose programs are not installed.
+    """
+
+    def __init__(self, metrics: Sequence[str], generation: Mapping[str, Any], eval_args: str, print_samples: int):
+        self.metrics: dict[str, Metric] = make_metrics(metrics)
+        self.generation = generation
+        self.eval_args = eval_args
+        self.print_samples = print_samples
+        self._generator: Any = None
+        self._printed = 0
+
+    def options(self) -> Namespace:
+        """How validation generates: the task's defaults, changed by ``--eval-args``.
+
+        Raises:
+            UserError: they are no JSON object.
+        """
+        try:
+            changes = json.loads(self.eval_args)
+        except json.JSONDecodeError as error:
+            raise UserError(f"--eval-args {self.eval_args!r} is not JSON: {error}") from error
+        if not isinstance(changes, dict):
+            raise UserError(f'--eval-args {self.eval_args!r}: expected an object such as {{"beam": 5}}')
+        return Namespace(**{**self.generation, **changes})
+
+    def fit(self, references: Sequence[Sequence[str]]) -> None:
+        """Learn what the metrics need to know of a whole table: its references, row by row."""
+        for metric in self.metrics.values():
+            metric.fit(references)
+
+    def begin(self) -> None:
+        """A fresh generator per validation: it holds on to the model."""
+        self._generator = None
+        self._printed = 0
+
+    def step(self, task: Any, model: Any, sample: dict[str, Any]) -> dict[str, float]:
+        """Generate for a batch; returns the metrics' statistics of its rows, summed, under ``_<metric>:<statistic>``."""
+        if not self.metrics:
+            return {}
+        if self._generator is None:
+            self._generator = task.build_generator([model], self.options())
+        sums: dict[str, float] = {}
+        texts = task.generate_texts(self._generator, [model], sample)
+        for text, references in zip(texts, sample["references"], strict=True):
+            self._print(text, references)
+            for name, metric in self.metrics.items():
+                for key, value in metric.update(text, references).items():
+                    name_and_key = f"_{name}:{key}"
+                    sums[name_and_key] = sums.get(name_and_key, 0.0) + value
+        return sums
+
+    def _print(self, text: str, references: list[str]) -> None:
+        if self._printed < self.print_samples:
+            self._printed += 1
+            logger.info("generated %r, references %s", text, references)
+
+    def log(self, logging_outputs: list[dict[str, Any]]) -> None:
+        """Sum the statistics over batches and workers; scores are computed from the sums."""
+        for name, metric in self.metrics.items():
+            prefix = f"_{name}:"
+            keys = sorted({key for output in logging_outputs for key in output if key.startswith(prefix)})
+            if not keys:
+                continue
+            for key in keys:
+                log.log_scalar(key, float(sum(output.get(key, 0.0) for output in logging_outputs)))
+            for score in metric.keys:
+                log.log_derived(score, _score(metric, prefix, keys, score))
+
+
+def _score(metric: Metric, prefix: str, keys: list[str], score: str) -> Callable[[Any], float]:
+    def compute(meters: Any) -> float:
+        return metric.compute({key[len(prefix) :]: float(meters[key].sum) for key in keys})[score]
+
+    return compute
