@@ -23,7 +23,8 @@ def vocab(tmp_path_factory):
 
 
 def config(**options):
-    start = {"save_dir": "nowhere", "restore_file": "checkpoint_last.pt", "finetune_from_model": None}  # as fairseq fills in
+    start = {"save_dir": "nowhere", "restore_file": "checkpoint_last.pt", "checkpoint_suffix": ""}  # as fairseq fills in
+    start.update(finetune_from_model=None, continue_once=None)
     return OmegaConf.structured(UnivalTaskConfig(**{"data": "nowhere", "seed": 1, **start, **options}))
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from omegaconf import OmegaConf
+from torch import distributed
 
 from unival.checkpoints.files import read
 from unival.checkpoints.published import model_options, task_options
+from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError
 from unival.models.config import SILENT_OPTIONS
 from unival.tasks.config import UnivalTaskConfig
@@ -41,19 +43,53 @@ def our_task_options(saved: Any) -> Any:
 def restored_file(cfg: Any) -> pathlib.Path | None:
     """The checkpoint that fairseq will start training from; None for a fresh start.
 
+    A run that was stopped while saving is mended first, see :mod:`unival.checkpoints.recovery`.
+
     Raises:
-        UserError: the file named is not there (fairseq would start afresh without a word).
+        UserError: the file named is not there (fairseq would start afresh without a word) or cut short; the run has no whole checkpoint.
     """
-    if cfg.restore_file != LAST_CHECKPOINT:
-        option, given = "--restore-file", pathlib.Path(cfg.restore_file)
-    else:
-        last = pathlib.Path(cfg.save_dir) / LAST_CHECKPOINT
-        if last.is_file() or not cfg.finetune_from_model:
-            return last if last.is_file() else None
-        option, given = "--finetune-from-model", pathlib.Path(cfg.finetune_from_model)
-    if not given.is_file():
-        raise UserError(f"{option} {given}: no such checkpoint")
-    return given
+    last = pathlib.Path(cfg.save_dir) / f"checkpoint_last{cfg.checkpoint_suffix}.pt"
+    named = None if cfg.restore_file == LAST_CHECKPOINT else cfg.restore_file.replace(".pt", f"{cfg.checkpoint_suffix}.pt")
+    if named and cfg.finetune_from_model:
+        raise UserError("give --restore-file or --finetune-from-model, not both")
+    starts = {"--finetune-from-model": cfg.finetune_from_model, "--continue-once": cfg.continue_once}
+    if named is None or pathlib.Path(named).resolve() == last.resolve():
+        _mend_together(last.parent, cfg.checkpoint_suffix, {pathlib.Path(path).resolve() for path in starts.values() if path})
+        if last.is_file():
+            return last
+    elif last.is_file():
+        logger.warning("training starts again from --restore-file %s; without that option it resumes from %s", named, last)
+    given = {"--restore-file": named, **starts} if named else starts
+    option = next((option for option in ("--restore-file", "--continue-once", "--finetune-from-model") if given.get(option)), None)
+    if option is None:
+        return None
+    path = pathlib.Path(given[option])
+    if not path.is_file():
+        raise UserError(f"{option} {path}: no such checkpoint")
+    if is_cut_short(path):
+        raise UserError(f"{option} {path}: the file is cut short; {whole_beside(path)}")
+    return path
+
+
+def _mend_together(folder: pathlib.Path, suffix: str, besides: set[pathlib.Path]) -> None:
+    """Mend a run's folder in the first process while the others wait; all fail if that one does.
+
+    Raises:
+        UserError: see :func:`unival.checkpoints.recovery.mend`.
+    """
+    together = distributed.is_available() and distributed.is_initialized()
+    failure: list[str | None] = [None]
+    if not together or distributed.get_rank() == 0:
+        try:
+            said = mend(folder, suffix, besides)
+            if said:
+                logger.warning(said)
+        except (UserError, OSError) as error:
+            failure = [str(error)]
+    if together:
+        distributed.broadcast_object_list(failure, src=0)
+    if failure[0] is not None:
+        raise UserError(failure[0])
 
 
 def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""Which checkpoints of a run are whole, and how a run that was stopped while saving goes on from the newest of them.
+
+fairseq writes one file under a temporary name, renames it when it is complete, and copies it to the other names, ``checkpoint_last.pt``
+last of all.  A kill or a full disk in between leaves a copy that is cut short, or none, beside a file that is whole and newer.  All
+that is read here are the directories at the ends of files and, where they have to be compared, options and counts; never the weights.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import zipfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unival.checkpoints.files import ZIP, read
+from unival.errors import UserError
+
+UNFINISHED = ".tmp"  # ends the names of files that fairseq, and this module, have not finished
+HEAD = 16  # bytes that tell what a file is
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A whole checkpoint: after how many updates it was saved, and its score as well as the best one until then."""
+
+    path: pathlib.Path
+    updates: int
+    score: float | None
+    best: float | None
+
+    @property
+    def was_best(self) -> bool:
+        """Whether it was the best one when it was saved, so that ``checkpoint_best.pt`` was to be a copy of it."""
+        return self.score is not None and self.score == self.best
+
+    def __str__(self) -> str:
+        return f"{self.path.name} ({self.updates} updates)"
+
+
+def is_cut_short(path: pathlib.Path) -> bool:
+    """Whether a file is the beginning of a checkpoint: empty, zeros, or a zip file without all its records.
+
+    Other kinds of files are for the reader to judge.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD).rstrip(b"\0")
+    if not ZIP.startswith(head[: len(ZIP)]):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            end = archive.start_dir  # records lie before the directory, which is written last
+            return not all(record.header_offset + record.compress_size <= end for record in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
+        return True
+
+
+def look_at(path: pathlib.Path) -> Saved | None:
+    """What a checkpoint says of itself; None where it cannot be read safely or was not written by a run of ours."""
+    try:
+        container: dict[str, Any] = {} if is_cut_short(path) else read(path)
+        updates = int(container["optimizer_history"][-1]["num_updates"])
+        extra = container["extra_state"]
+        return Saved(path, updates, extra.get("val_loss"), extra.get("best")) if container["task_state"] else None
+    except (UserError, OSError, LookupError, TypeError, AttributeError, ValueError):
+        return None
+
+
+def newest(paths: Sequence[pathlib.Path]) -> Saved | None:
+    """The whole checkpoint with the most updates, of equals the one written last; None if there is none."""
+    found = [saved for saved in map(look_at, paths) if saved is not None]
+    return max(found, key=lambda saved: (saved.updates, saved.path.stat().st_mtime_ns), default=None)
+
+
+def saved_files(folder: pathlib.Path, suffix: str = "") -> list[pathlib.Path]:
+    """The checkpoints in a run's folder by the names that fairseq gives them (``suffix`` as in ``--checkpoint-suffix``)."""
+    return _named(folder, suffix, "")
+
+
+def mend(folder: pathlib.Path, suffix: str = "", besides: Collection[pathlib.Path] = ()) -> str | None:
+    """Finish what was being saved when a run stopped: afterwards ``checkpoint_last.pt`` is its newest whole checkpoint.
+
+    A whole ``checkpoint_last.pt`` is replaced only by one with more updates that was written later; ``checkpoint_best.pt`` follows where
+    the newest checkpoint is the best.  Every file is replaced at once or not at all, so that this may be stopped, too.
+
+    Args:
+        folder: where the run saves.
+        suffix: of the names of its checkpoints, before ``.pt``.
+        besides: resolved paths of checkpoints in the folder that are not the run's own, such as the one it started from.
+
+    Returns:
+        One line on what the run goes on from; None if there was nothing to mend.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole; or a copy cannot be written.
+    """
+    unfinished = _named(folder, suffix, UNFINISHED)
+    for path in unfinished:
+        path.unlink()
+    files = [path for path in saved_files(folder, suffix) if path.resolve() not in besides]
+    cut_short = [path for path in files if is_cut_short(path)]
+    last = folder / f"checkpoint_last{suffix}.pt"
+    if last in files and last not in cut_short:
+        written = last.stat().st_mtime_ns
+        later = [path for path in files if path not in cut_short and path != last and path.stat().st_mtime_ns >= written]
+        present = look_at(last) if later or cut_short else None
+        if present is None:
+            return None  # all is well, or the reader will say what is wrong with it
+        source, reason = present, ""
+        rival = newest(later)
+        if rival is not None and rival.updates > present.updates:
+            source, reason = rival, f"{last.name} is of {present.updates} updates"
+    else:
+        found = newest([path for path in files if path not in cut_short])
+        if found is None:
+            return _nothing_whole(folder, files, bool(unfinished))
+        source, reason = found, f"{last.name} is {'cut short' if last in cut_short else 'not there'}"
+    copies = _copies(folder, suffix, source, cut_short)
+    for copy in copies:
+        replace_by_copy(source.path, copy)
+    said = [f"{reason}, as after a stop while saving: resuming from {source}"] if reason else []
+    said += [f"{path.name} was cut short and is a copy of {source.path.name} now" for path in cut_short if path in copies and path != last]
+    said += [f"{path.name} is cut short and of no use" for path in cut_short if path not in copies]
+    return f"{folder}: {'; '.join(said)}" if said else None
+
+
+def whole_beside(path: pathlib.Path) -> str:
+    """Where a checkpoint that is cut short was to be read: the end of a message that names the newest whole one in its folder."""
+    found = newest([file for file in path.parent.glob("checkpoint*.pt") if file != path])
+    return f"the newest whole one there is {found}" if found else "copy or fetch it again"
+
+
+def replace_by_copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Make ``target`` a copy of ``source``; whoever looks finds the old file, none, or the new one whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    unfinished = target.with_name(target.name + UNFINISHED)
+    try:
+        if target.is_file() and is_cut_short(target):
+            target.unlink()  # makes room for its successor
+        with source.open("rb") as reading, unfinished.open("wb") as writing:
+            shutil.copyfileobj(reading, writing, length=1 << 24)
+            writing.flush()
+            os.fsync(writing.fileno())
+        os.replace(unfinished, target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise UserError(f"{target}: cannot be made a copy of {source.name}: {error.strerror or error}") from error
+
+
+def _nothing_whole(folder: pathlib.Path, files: Sequence[pathlib.Path], unfinished: bool) -> str | None:
+    """A start without anything to go on from: what to say of it.
+
+    Raises:
+        UserError: there are damaged checkpoints; what was learned would be lost without a word.
+    """
+    damaged = [path for path in files if is_cut_short(path) or not _is_readable(path)]
+    if damaged:
+        names, them = ", ".join(path.name for path in damaged), "it" if len(damaged) == 1 else "them"
+        raise UserError(
+            f"{folder}: no whole checkpoint to resume from: {names} cut short or not readable; to start over, remove {them} or give"
+            " another --save-dir"
+        )
+    return f"{folder}: the run was stopped before its first checkpoint was complete: it starts over" if unfinished else None
+
+
+def _is_readable(path: pathlib.Path) -> bool:
+    try:
+        return bool(read(path))
+    except UserError:
+        return False
+
+
+def _copies(folder: pathlib.Path, suffix: str, source: Saved, cut_short: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The files that were to be copies of the newest checkpoint and are not, in fairseq's order: ``checkpoint_last.pt`` last."""
+    last, best = folder / f"checkpoint_last{suffix}.pt", folder / f"checkpoint_best{suffix}.pt"
+    found = []
+    if source.was_best:
+        # among the best that are kept, a file's name tells its score, and a digit that tells equal scores apart
+        name = re.compile(rf"checkpoint\.best_.+_{re.escape(f'{source.score:.3f}')}\d+{re.escape(suffix)}\.pt")
+        found = [path for path in cut_short if path == best or name.fullmatch(path.name)]
+        if best not in found and source.path not in (best, last):
+            present = look_at(best) if best.is_file() else None
+            found += [best] if present is None or present.updates < source.updates else []
+    return [*found, *([last] if source.path != last else [])]
+
+
+def _named(folder: pathlib.Path, suffix: str, ending: str) -> list[pathlib.Path]:
+    kinds = r"_last|_best|\d+|_\d+_\d+|\.best_.+_-?\d+\.\d+"
+    name = re.compile(rf"checkpoint({kinds}){re.escape(suffix)}\.pt{re.escape(ending)}")
+    return sorted(path for path in folder.glob("checkpoint*") if name.fullmatch(path.name) and path.is_file())
