@@ -18,7 +18,6 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
-import unival  # noqa: F401
 from unival.generation.search import build_generator
 from unival.models.config import UnivalConfig
 from unival.models.unival import SIZES, UnivalModel

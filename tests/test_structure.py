@@ -13,7 +13,7 @@ PACKAGE = ROOT / "unival"
 
 # Part of the package -> what it may import besides itself and LEAVES, which everybody may import.
 # In short: tasks stand on generation and criterions, these on data and models, these on modalities, these on backbones.
-LEAVES = {"errors", "text", "instructions", "vocab", "metrics", "checkpoints"}
+LEAVES = {"errors", "quiet_import", "text", "instructions", "vocab", "metrics", "checkpoints"}
 ALLOWED: dict[str, set[str]] = {
     "backbones": set(),
     "modalities": {"backbones"},
@@ -139,21 +139,61 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_import_brings_no_heavy_or_optional_module():
-    listed = run_python(f"import sys, unival; print([name for name in {HEAVY!r} if name in sys.modules])")
-    already = run_python(f"import sys, fairseq; print([name for name in {HEAVY!r} if name in sys.modules])")
-    assert set(ast.literal_eval(listed)) <= set(ast.literal_eval(already))
-    ours = {"timm", "matplotlib", "librosa", "decord", "pycocoevalcap"}
-    assert not ours & set(ast.literal_eval(listed))
+# What a process has that an import should leave alone: printed as one line of Python.
+STATE = """
+import argparse, logging, multiprocessing, sys
+def state():
+    found = sys.modules["torch"].serialization.get_safe_globals() if "torch" in sys.modules else []
+    allowed = [item for item in found if item is argparse.Namespace or isinstance(item, tuple)]  # others are torch's own
+    method = multiprocessing.get_start_method(allow_none=True)
+    return logging.root.level, list(logging.root.handlers), logging.root.manager.disable, method, allowed
+before = state()
+"""
 
 
-def test_import_costs_little_more_than_fairseq():
-    code = "import time; start = time.perf_counter(); import fairseq; fairseq_s = time.perf_counter() - start; "
-    code += "import unival; print(fairseq_s, time.perf_counter() - start)"
-    run_python("import unival")  # compiles and warms the file cache
-    measured = [tuple(map(float, run_python(code).split())) for _ in range(2)]
-    fairseq_s, both_s = min(measured, key=lambda pair: pair[1])
-    assert both_s < 1.5 * fairseq_s + 0.5, f"import fairseq takes {fairseq_s:.2f} s, with unival {both_s:.2f} s"
+def test_importing_the_package_imports_nothing_heavy():
+    """Nor do the commands that need no model."""
+    light = "import unival, unival.cli, unival.score, unival.train_vocab, unival.report"
+    heavy = ("torch", "fairseq", "torchvision", *HEAVY)
+    assert run_python(f"{STATE}{light}; print([name for name in {heavy!r} if name in sys.modules], state() == before)") == (
+        "[] True\n"
+    )
+
+
+def test_importing_the_python_api_leaves_the_process_as_it_was():
+    """Logging, what ``torch.load`` takes, the start method of multiprocessing, standard error; it costs little more than fairseq."""
+    code = f"{STATE}import time; start = time.perf_counter(); import unival.hub; ours = time.perf_counter() - start; "
+    code += "assert state() == before, (before, state()); from unival import from_checkpoint; "
+    code += f"print(ours, [name for name in {HEAVY!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours, loaded = result.stdout.split(maxsplit=1)
+    assert result.stderr == ""
+    assert set(ast.literal_eval(loaded)) <= {"torchaudio", "soundfile"}  # where fairseq finds them, it imports them
+    fairseq_s = float(run_python("import time; start = time.perf_counter(); import fairseq; print(time.perf_counter() - start)"))
+    assert float(ours) < 1.5 * fairseq_s + 2
+
+
+REGISTERED = """
+from fairseq.tasks import TASK_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.criterions import CRITERION_REGISTRY
+assert "unival_caption" in TASK_REGISTRY and "unival_tiny" in ARCH_MODEL_REGISTRY and "unival_label_smoothed" in CRITERION_REGISTRY
+"""
+AS_PLUGIN = f"""
+from argparse import Namespace
+from fairseq.utils import import_user_module
+import_user_module(Namespace(user_dir={str(PACKAGE)!r}))
+"""
+ALLOWED_CLASSES = """
+import argparse, torch
+print(argparse.Namespace in torch.serialization.get_safe_globals())
+"""
+
+
+def test_fairseq_registers_the_plugin_in_any_order():
+    """Loaded by fairseq alone, and after our own import, where fairseq imports nothing of a plugin itself."""
+    assert run_python(AS_PLUGIN + REGISTERED + ALLOWED_CLASSES) == "True\n"
+    assert run_python("import unival.tasks" + AS_PLUGIN + REGISTERED + ALLOWED_CLASSES) == "False\n"
 
 
 # Sizes ----------------------------------------------------------------------------------------------------------

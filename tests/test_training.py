@@ -1,13 +1,10 @@
 """From a table to a trained, resumed, evaluated model, through fairseq's own commands."""
 
-import os
-import socket
-import subprocess
-
 import pytest
 import torch
 
 from tests import runs, tiny
+from tests.ranks import run_on_two_ranks
 from unival.data.table import open_table
 from unival.hub import from_checkpoint
 from unival.metrics.score import evaluate, read_generated
@@ -109,39 +106,6 @@ def test_learning_is_possible(data, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def two_processes(data, out, *flags):
-    """Two ranks on this machine, each with these flags of training; returns when both have ended well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    distributed = [
-        "--distributed-world-size",
-        "2",
-        "--distributed-backend",
-        "gloo",
-        "--distributed-no-spawn",
-        "--ddp-backend",
-        "legacy_ddp",  # fairseq's other backends need GPUs
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = []
-    for rank in range(2):
-        address = ["--distributed-init-method", f"tcp://127.0.0.1:{port}", "--distributed-rank", str(rank)]
-        command = [
-            runs.python(),
-            "-m",
-            "unival.cli",
-            "train",
-            *runs.train_flags(data, out, *flags, *distributed, *address),
-        ]
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    for process in processes:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output[-3000:]
-
-
 # Full batches, no randomness within the model, plain gradient descent: differences would show undamped.
 SAME = [
     *(
@@ -164,7 +128,7 @@ def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
     alone, both = tmp_path / "one", tmp_path / "two"
     both.mkdir()
     assert runs.train(data, alone, *SAME, "--batch-size", "12") == 0
-    two_processes(data, both, *SAME, "--batch-size", "6")
+    run_on_two_ranks(tmp_path, runs.train_flags(data, both, *SAME, "--batch-size", "6"))
     one, two = state(alone / "checkpoint_last.pt"), state(both / "checkpoint_last.pt")
     initial = tiny_initial(data, tmp_path)
     moved = 0.0

@@ -1,28 +1,25 @@
 """unival: one sequence-to-sequence model for image, video, audio and text, as a fairseq plugin.
 
-Importing this package (or ``--user-dir unival``) registers tasks, models and criterions and allows what fairseq's checkpoints pickle
-besides tensors (``argparse.Namespace``, and stand-ins for numbers as numpy keeps them), so that they load with ``weights_only=True``.
+Importing this package costs nothing and changes nothing.  ``import unival.tasks`` registers tasks, models and criterions with fairseq;
+``fairseq-train --user-dir unival`` does that, and allows what fairseq's checkpoints hold besides tensors (``unival.tasks.user_dir``).
 """
 
-import logging
-import os
-
-import torch
-
-from unival.checkpoints.files import SAFE_GLOBALS
-
-torch.serialization.add_safe_globals(SAFE_GLOBALS)
-if os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None):  # would let the checkpoints that fairseq reads run code
-    logging.getLogger(__name__).warning("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is ignored: checkpoints are only read safely")
-
-_level, _handlers = logging.root.level, list(logging.root.handlers)
-
-from unival import criterions as _criterions  # noqa: E402,F401
-from unival import tasks as _tasks  # noqa: E402,F401
-from unival.models import unival as _models  # noqa: E402,F401
-
-# Importing fairseq sets the root logger to DEBUG with a handler of its own: the application decides that, not an import.
-logging.root.setLevel(_level)
-logging.root.handlers[:] = _handlers
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+# Names of the Python API that this package offers itself -> the module that defines them, which is imported when they are asked for.
+_LAZY = {"from_checkpoint": "unival.hub", "UserError": "unival.errors"}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -11,9 +11,10 @@ import pathlib
 import pickle
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from unival.errors import UserError
+from unival.quiet_import import quiet_import
 
 # name -> (module with add_arguments and run, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -40,7 +41,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text)
         if name == command:
-            importlib.import_module(module).add_arguments(sub)
+            load(module).add_arguments(sub)
     for name, (_, text) in FAIRSEQ.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
@@ -57,13 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             rest = [argument for argument in arguments if argument != "--traceback"]
             return run_fairseq(FAIRSEQ[command][0], rest[rest.index(command) + 1 :])
         args = build_parser(command).parse_args(arguments)
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+        return int(load(COMMANDS[args.command][0]).run(args))
     except Exception as error:  # noqa: BLE001  fairseq wraps some of ours; whatever is not ours goes on
         message = explain(error)
         if message is None or show:
             raise
         sys.stderr.write(f"unival: error: {message}\n")
         return 1
+
+
+def load(module: str) -> Any:
+    """Import a command's module, and with some of them fairseq."""
+    with quiet_import():
+        return importlib.import_module(module)
 
 
 def set_up_logging(stream: TextIO) -> None:
@@ -84,6 +91,8 @@ def run_fairseq(module: str, arguments: Sequence[str]) -> int:
     if "--user-dir" not in arguments:
         arguments = [*arguments, "--user-dir", str(pathlib.Path(__file__).resolve().parent)]
     check_named_checkpoints(module, arguments)
+    import unival.tasks  # noqa: F401  fairseq imports no part of a plugin that is imported already
+
     before = sys.argv
     sys.argv = [module, *arguments]
     try:

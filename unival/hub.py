@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; registers the tasks that checkpoints name
+
+# isort: split
 import torch
 from fairseq import utils
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from PIL import Image
 
-import unival.tasks  # noqa: F401  registers the tasks that checkpoints name
 from unival.checkpoints.files import read, weights
 from unival.data.rows import RowTable
 from unival.errors import UserError

@@ -30,6 +30,7 @@ from unival.checkpoints.summary import (
 )
 from unival.checkpoints.tables import difference_text, keys_text, summary_text
 from unival.errors import UserError
+from unival.quiet_import import quiet_import
 
 SAME, DIFFERENT, FAILED = 0, 1, 2  # exit codes of --diff, those of the program diff
 
@@ -202,7 +203,8 @@ def expected(
     given: Mapping[str, Any], state: dict[str, Tensor], symbols: int, published: bool
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Shapes by key of the model that the options build, and of ``state`` under that model's names."""
-    from fairseq.data import Dictionary
+    with quiet_import():
+        from fairseq.data import Dictionary
 
     from unival.checkpoints.published import model_options
     from unival.models.config import saved_config

@@ -158,8 +158,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     Raises:
         UserError: a file or column is missing, or the files do not belong together.
     """
-    from unival.data.dataset import cell_texts
-    from unival.data.table import decode_media, open_table
+    from unival.data.table import cell_texts, decode_media, open_table
     from unival.metrics.score import read_generated
 
     columns = (args.image_column, args.reference_column)

@@ -6,8 +6,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from unival.data.dataset import cell_texts
-from unival.data.table import open_table
+from unival.data.table import cell_texts, open_table
 from unival.errors import UserError
 from unival.metrics import METRICS
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated

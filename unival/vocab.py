@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from unival.errors import UserError
+from unival.quiet_import import quiet_import
 
 if TYPE_CHECKING:
     from fairseq.data import Dictionary
@@ -58,7 +59,8 @@ class Vocabulary:
         num_codes: int,
         num_bins: int,
     ) -> None:
-        from fairseq.data import Dictionary  # costs a second: only when a vocabulary is really made
+        with quiet_import():  # and it costs seconds: only when a vocabulary is really made
+            from fairseq.data import Dictionary
 
         dictionary = Dictionary()
         for symbol, count in symbols:

@@ -116,7 +116,10 @@ def run_command(module, *arguments):
 
 
 def load_with_fairseq(path):
+    """As fairseq's commands do with ``--user-dir unival``."""
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+    import unival.tasks.user_dir  # noqa: F401
 
     load_checkpoint_to_cpu(str(path))
 

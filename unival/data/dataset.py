@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example
-from unival.data.table import MAX_PATH_CHARACTERS, Table, TsvTable, decode_media
+from unival.data.table import MAX_PATH_CHARACTERS, Table, cell_texts, decode_media
 from unival.errors import UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import modality
@@ -27,9 +27,6 @@ from unival.vocab import Vocabulary
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
-
 
 @dataclass(frozen=True)
 class TextLimits:
@@ -287,18 +284,3 @@ def encode_text(slot: Slot, text: str, vocabulary: Vocabulary, limit: int) -> tu
     words = text.split()
     limit = int(slot.attributes.get("max_length", limit))
     return vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
-
-
-def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
-    """The texts of one cell.
-
-    Raises:
-        UserError: the cell holds no text.
-    """
-    texts = value if isinstance(value, list) else [value]
-    if isinstance(table, TsvTable):
-        texts = value.split(REFERENCE_SEPARATOR)
-    if not texts or not all(isinstance(text, str) for text in texts):
-        kind = type(value).__name__ if texts else "an empty list"
-        raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
-    return texts

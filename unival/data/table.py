@@ -37,6 +37,7 @@ INDEX_SAMPLES = 16  # offsets of a cached index that are checked against the fil
 BOM = b"\xef\xbb\xbf"
 MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
 MAX_PATH_CHARACTERS = 1024
+REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
 PathLike = str | os.PathLike[str]
 
@@ -297,6 +298,24 @@ def _write_index(place: pathlib.Path, offsets: np.ndarray, stamp: tuple[int, int
             temporary.unlink(missing_ok=True)
         return False
     return True
+
+
+# --- texts in columns -------------------------------------------------------------------------------------------------
+
+
+def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
+    """The texts of one cell.
+
+    Raises:
+        UserError: the cell holds no text.
+    """
+    texts = value if isinstance(value, list) else [value]
+    if isinstance(table, TsvTable):
+        texts = value.split(REFERENCE_SEPARATOR)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        kind = type(value).__name__ if texts else "an empty list"
+        raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
+    return texts
 
 
 # --- media in columns -------------------------------------------------------------------------------------------------

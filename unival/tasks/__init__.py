@@ -1,6 +1,13 @@
-"""Tasks: an instruction, a metric and the options of generation; importing this package registers them."""
+"""Tasks: an instruction, a metric and the options of generation; importing this package registers them, the models and the criterions."""
 
-from unival.tasks.base import UnivalTask
-from unival.tasks.caption import CaptionTask
+from unival.quiet_import import quiet_import
+
+with quiet_import():
+    import fairseq  # noqa: F401
+
+import unival.criterions  # noqa: E402
+import unival.models.unival  # noqa: E402,F401
+from unival.tasks.base import UnivalTask  # noqa: E402
+from unival.tasks.caption import CaptionTask  # noqa: E402
 
 __all__ = ["CaptionTask", "UnivalTask"]

@@ -72,6 +72,8 @@ class UnivalTask(FairseqTask):
     @classmethod
     def setup_task(cls, cfg: UnivalTaskConfig, **kwargs: Any) -> "UnivalTask":
         """Load the vocabulary and build the task."""
+        from unival.tasks import user_dir  # noqa: F401  checkpoints that this process reads
+
         if cfg.cpu and (cfg.bf16 or cfg.fp16):
             raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
         folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
