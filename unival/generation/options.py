@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import numbers
+import typing
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
 
 from fairseq.data import Dictionary
@@ -14,21 +18,74 @@ from unival.generation.trie import Trie
 
 FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it
 
+_TWO_PASSES = "is for models that decode in two passes"
+_REFINEMENT = "is for models that refine their output iteratively"
+_NO_EFFECT = "has no effect in this version of fairseq"
+_ATTENTION = "the decoder keeps no attention weights"
+_NO_LM = "there is no language model with these symbols to fuse with"
+_DROPOUT = "dropout is always off in generation"
+MIN_TEMPERATURE = 1e-4  # log-probabilities divided by it still fit float32
+
+# Options of fairseq's GenerationConfig that mean nothing to these models: refused, never ignored.
+REFUSED: dict[str, str] = {
+    "score_reference": "scores given targets: it does not generate",
+    "print_alignment": _ATTENTION,
+    "replace_unk": _ATTENTION,
+    "print_step": _REFINEMENT,
+    "prefix_size": "give the prefix as a part of the target instead: '… -> [TEXT:prefix,no_loss] [TEXT:answer]'",
+    "constraints": "the batches carry no texts that an answer must contain; a closed set of answers (--closed-set) limits it",
+    "lm_path": _NO_LM,
+    "lm_weight": _NO_LM,
+    "retain_dropout": _DROPOUT,
+    "retain_dropout_modules": _DROPOUT,
+    "no_early_stop": _NO_EFFECT,
+    "no_beamable_mm": _NO_EFFECT,
+    "sacrebleu": "`unival score` scores what was generated",
+    "eos_token": "sentences end with the dictionary's </s>",
+    "decoding_format": _REFINEMENT,
+    **dict.fromkeys(("beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt"), _TWO_PASSES),
+    **dict.fromkeys(("iter_decode_eos_penalty", "iter_decode_max_iter", "iter_decode_force_max_iter"), _REFINEMENT),
+    **dict.fromkeys(("iter_decode_with_beam", "iter_decode_with_external_reranker", "retain_iter_history"), _REFINEMENT),
+}
+# Of a task's defaults, those that could keep an answer of a closed set from being said: they give way to it.
+AGAINST_CLOSED_SETS = ("no_repeat_ngram_size", "min_len", "max_len_a", "max_len_b", "match_source_len")
+
 
 def generation_options(args: Any) -> argparse.Namespace:
     """All options of fairseq's GenerationConfig, those in `args` with their value there.
 
     Raises:
-        UserError: `args` has an option that GenerationConfig has not.
+        UserError: `args` has an option that GenerationConfig has not, or a value of another type.
     """
     defaults = vars(GenerationConfig())
     given = dict(args) if isinstance(args, Mapping) else dict(vars(args))
-    for name in given:
+    types = typing.get_type_hints(GenerationConfig)
+    for name, value in given.items():
         if name not in defaults and not name.startswith("_"):
             raise UserError(
-                f"unknown generation option {name!r}: choose from {', '.join(sorted(set(defaults) - {'_name'}))}"
+                f"unknown generation option {name!r}: choose from {', '.join(sorted(set(defaults) - {'_name', *REFUSED}))}"
             )
+        if name in types and not name.startswith("_"):
+            given[name] = _typed(name, value, types[name])
     return argparse.Namespace(**{**defaults, **given})
+
+
+def _typed(name: str, value: Any, declared: Any) -> Any:
+    """A value as its option's type; numpy's numbers and whole numbers for fractions are fine."""
+    is_bool = isinstance(value, bool)
+    if declared is int and not is_bool and isinstance(value, numbers.Integral):
+        return int(value)
+    if declared is float and not is_bool and isinstance(value, numbers.Real) and math.isfinite(value):
+        return float(value)
+    if declared in (int, float) or (declared is bool and not is_bool):
+        wanted = {int: "a whole number", float: "a number", bool: "True or False"}[declared]
+        raise UserError(f"generation option {name} is {value!r}: expected {wanted}")
+    return value.value if isinstance(value, Enum) else value
+
+
+def fitting_defaults(defaults: Mapping[str, Any], closed_set: bool) -> dict[str, Any]:
+    """How a task generates by default; without what contradicts a closed set of answers, if there is one."""
+    return {name: value for name, value in defaults.items() if not (closed_set and name in AGAINST_CLOSED_SETS)}
 
 
 def check_options(
@@ -43,7 +100,7 @@ def check_options(
     Raises:
         UserError: the first of them.
     """
-    checks = [*_limits(options, len(dictionary)), *_contradictions(options)]
+    checks = [*_refused(options), *_limits(options, len(dictionary)), *_contradictions(options)]
     if trie is not None:
         checks += _closed_set_contradictions(options, constraint_range)
     checks.append((zero_shot and trie is None, "zero-shot masking needs a closed set of answers"))
@@ -56,11 +113,20 @@ def check_options(
             raise UserError(message)
 
 
+def _refused(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
+    """Options for other models."""
+    defaults = vars(GenerationConfig())
+    for name, reason in REFUSED.items():
+        yield getattr(o, name) != defaults[name], f"--{name.replace('_', '-')} cannot be used: {reason}"
+
+
 def _limits(o: argparse.Namespace, symbols: int) -> Iterator[tuple[bool, str]]:
     """Values out of range."""
     yield o.beam < 1 or o.beam >= symbols, f"--beam {o.beam}: needs 1 to {symbols - 1}"
+    yield o.nbest < 1, f"--nbest {o.nbest}: must be at least 1"
     yield o.nbest > o.beam, f"--nbest {o.nbest} is more than --beam {o.beam}"
     yield o.temperature <= 0, f"--temperature {o.temperature}: must be above 0"
+    yield o.temperature < MIN_TEMPERATURE, f"--temperature {o.temperature}: at least {MIN_TEMPERATURE}; --beam 1 takes the likeliest"
     yield (
         o.max_len_a < 0 or o.max_len_b < 0,
         f"--max-len-a {o.max_len_a} and --max-len-b {o.max_len_b} must not be negative",
@@ -69,10 +135,18 @@ def _limits(o: argparse.Namespace, symbols: int) -> Iterator[tuple[bool, str]]:
         o.max_len_a == 0 and not o.match_source_len and o.min_len > o.max_len_b,
         f"--min-len {o.min_len} is longer than --max-len-b {o.max_len_b}",
     )
+    yield o.min_len < 0, f"--min-len {o.min_len} must not be negative"
+    yield o.no_repeat_ngram_size < 0, f"--no-repeat-ngram-size {o.no_repeat_ngram_size} must not be negative"
+    yield o.sampling_topp > 1, f"--sampling-topp {o.sampling_topp}: is a probability, at most 1"
     yield o.sampling_topk > symbols, f"--sampling-topk {o.sampling_topk}: there are {symbols} symbols"
     yield (
         o.diverse_beam_groups > 0 and o.beam % max(o.diverse_beam_groups, 1) != 0,
         f"--diverse-beam-groups {o.diverse_beam_groups} does not divide --beam {o.beam}",
+    )
+    yield -1 < o.diversity_rate < 0, f"--diversity-rate {o.diversity_rate} must not be negative (-1: off)"
+    yield (
+        o.diversity_rate >= 0 and 2 * o.beam > symbols,
+        f"--diversity-rate ranks {2 * o.beam} symbols for --beam {o.beam}: there are {symbols}",
     )
 
 
@@ -81,9 +155,8 @@ def _strategies(o: argparse.Namespace) -> list[str]:
     switches = {
         "--sampling": o.sampling,
         "--diverse-beam-groups": o.diverse_beam_groups > 0,
-        "--diversity-rate": o.diversity_rate > 0,
+        "--diversity-rate": o.diversity_rate >= 0,
         "--match-source-len": o.match_source_len,
-        "--constraints": o.constraints is not None,
     }
     return [name for name, is_on in switches.items() if is_on]
 
@@ -96,8 +169,11 @@ def _contradictions(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     yield o.sampling_topp > 0 and not o.sampling, f"--sampling-topp {o.sampling_topp} needs --sampling"
     yield o.sampling_topk > 0 and o.sampling_topp > 0, "--sampling-topk and --sampling-topp exclude each other"
     yield o.unnormalized and o.lenpen != 1, f"--lenpen {o.lenpen} has no effect with --unnormalized"
-    yield o.score_reference, "--score-reference scores given targets: it does not generate"
-    yield o.print_alignment is not None, "--print-alignment: the decoder keeps no attention weights"
+    default_strength = GenerationConfig().diverse_beam_strength
+    yield (
+        o.diverse_beam_strength != default_strength and o.diverse_beam_groups <= 0,
+        f"--diverse-beam-strength {o.diverse_beam_strength} needs --diverse-beam-groups",
+    )
 
 
 def _closed_set_contradictions(
@@ -110,7 +186,4 @@ def _closed_set_contradictions(
         f"--no-repeat-ngram-size {o.no_repeat_ngram_size} could forbid answers of the closed set",
     )
     yield o.min_len > 1, f"--min-len {o.min_len} could forbid answers of the closed set"
-    yield (
-        o.match_source_len or o.constraints is not None,
-        f"{' and '.join(_strategies(o))} could forbid answers of the closed set",
-    )
+    yield o.match_source_len, "--match-source-len could forbid answers of the closed set"

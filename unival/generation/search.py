@@ -5,8 +5,7 @@ normalised, and the generator fills in bos, takes the prompts from the batch and
 exhausted.
 
 Order within a step: / temperature, range and Trie masks, log-softmax, pad = -inf, length limits, prompt, repeated
-n-grams. Without --max-len-a the result of a row does not depend on the rows beside it (that option measures the padded
-source).
+n-grams. The result of a row does not depend on the rows beside it, whatever the options (sampling draws apart).
 """
 
 from __future__ import annotations
@@ -25,13 +24,15 @@ from torch import Tensor, nn
 
 from unival.errors import UserError
 from unival.generation.options import FIRST_SYMBOL, check_options, generation_options
+from unival.generation.sampling import Sampling
 from unival.generation.trie import ROOT, Trie
 
 
 class ConstrainedEnsemble(EnsembleModel):
     """fairseq's ensemble; what a row may say next is limited before its scores are normalised.
 
-    Rows (beams) are followed by their prompt's length and their state in the Trie; both are reordered with the beams.
+    Rows (beams) are followed by their prompt's length, their longest answer and their state in the Trie; all are reordered with
+    the beams.
 
     Args:
         models: encoder-decoder models with an incremental decoder.
@@ -59,12 +60,20 @@ class ConstrainedEnsemble(EnsembleModel):
             self.outside = torch.ones(len(dictionary), dtype=torch.bool)
             self.outside[:FIRST_SYMBOL] = False
             self.outside[slice(*constraint_range)] = False
+        self.eos = dictionary.eos()
         self.prompt_lengths = torch.zeros(0, dtype=torch.long)  # per row
+        self.limits: Tensor | None = None  # per row: tokens at most, without eos; None: the same for all, fairseq sees to it
         self.states = torch.zeros(0, dtype=torch.long)  # per row: node of the Trie
 
-    def begin(self, prompt_lengths: Tensor) -> None:
-        """Start a batch; prompt_lengths: B, tokens that each row is forced to begin with (without bos)."""
+    def begin(self, prompt_lengths: Tensor, limits: Tensor | None = None) -> None:
+        """Start a batch.
+
+        Args:
+            prompt_lengths: B, tokens that each row is forced to begin with (without bos).
+            limits: B, tokens that each row has at most (without eos), prompt included.
+        """
         self.prompt_lengths = prompt_lengths
+        self.limits = limits
         self.states = torch.full_like(prompt_lengths, ROOT)
         if self.trie is not None:
             self.trie.to(prompt_lengths.device)
@@ -75,6 +84,7 @@ class ConstrainedEnsemble(EnsembleModel):
         """Keep the rows `new_order`; fairseq calls this once per step, and first to make beams of sentences."""
         self.prompt_lengths = self.prompt_lengths.index_select(0, new_order)
         self.states = self.states.index_select(0, new_order)
+        self.limits = None if self.limits is None else self.limits.index_select(0, new_order)
         return super().reorder_encoder_out(encoder_outs, new_order)
 
     def forward_decoder(
@@ -89,10 +99,16 @@ class ConstrainedEnsemble(EnsembleModel):
         log_probs = []
         for model, encoder_out, state in zip(self.models, encoder_outs, incremental_states, strict=True):
             logits = model.decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
-            log_probs.append(self.normalize(logits if temperature == 1 else logits / temperature, free))
-        if self.models_size == 1:
-            return log_probs[0], None
-        return torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(self.models_size), None
+            if temperature != 1:  # half precision overflows when it is divided by a low temperature
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+            log_probs.append(self.normalize(logits, free))
+        mean = log_probs[0]
+        if self.models_size > 1:
+            mean = torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(self.models_size)
+        if self.limits is not None:
+            ends = (self.limits <= step).unsqueeze(1) & (torch.arange(mean.size(1), device=mean.device) != self.eos)
+            mean = mean.masked_fill(ends, -math.inf)
+        return mean, None
 
     def normalize(self, logits: Tensor, free: Tensor) -> Tensor:
         """Masks and log-softmax of N x V logits; rows that are still in their prompt (not free) are not masked."""
@@ -168,6 +184,9 @@ class UnivalGenerator(SequenceGenerator):
         **options: Any,
     ) -> None:
         ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot)
+        strategy: Any = options.get("search_strategy")
+        if type(strategy) is search.Sampling:
+            options["search_strategy"] = Sampling(tgt_dict, strategy.sampling_topk, strategy.sampling_topp)
         super().__init__(ensemble, tgt_dict, **options)
         if no_repeat_ngram_size > 0:
             self.repeat_ngram_blocker = NoRepeat(no_repeat_ngram_size, ensemble)
@@ -192,29 +211,46 @@ class UnivalGenerator(SequenceGenerator):
         else:
             lengths = prefix_tokens.ne(self.pad).sum(1)
             self._check_prompts(prefix_tokens, lengths)
-        self._check_room(int(lengths.max()), src_tokens.size(1))
+        limits = self._limits(sample["net_input"]["src_lengths"].to(lengths.device))
+        self._check_room(lengths, limits)
         assert isinstance(self.model, ConstrainedEnsemble)
-        self.model.begin(lengths)
+        self.model.begin(lengths, limits if self.max_len_a or self.match_source_len else None)
+        # fairseq takes the ids for the rows' numbers within the batch (diverse beams)
+        sample = {**sample, "id": torch.arange(len(lengths), device=lengths.device)}
         return super()._generate(sample, prefix_tokens, constraints, self.bos if bos_token is None else bos_token)
+
+    def _limits(self, src_lengths: Tensor) -> Tensor:
+        """B: how many tokens each row may have, without eos; by its own source, not by the longest one of the batch."""
+        room = self.max_len - 1
+        if self.match_source_len:
+            if int(src_lengths.max()) > room:
+                raise UserError(f"--match-source-len: a source has {int(src_lengths.max())} tokens, an answer at most {room}")
+            return src_lengths
+        return (self.max_len_a * src_lengths.double() + self.max_len_b).long().clamp(max=room)
 
     def _check_prompts(self, prefix_tokens: Tensor, lengths: Tensor) -> None:
         real = torch.arange(prefix_tokens.size(1), device=lengths.device) < lengths.unsqueeze(1)
         assert bool((prefix_tokens.ne(self.pad) == real).all()), "prefix_tokens must be padded on the right"
 
-    def _check_room(self, prompt: int, src_len: int) -> None:
-        """The longest prompt, and the longest answer behind it, must fit."""
-        if self.match_source_len:
-            return
-        limit = min(int(self.max_len_a * src_len + self.max_len_b), self.max_len - 1)
-        needed = prompt + (1 if self.trie is None else self.trie.max_length - 1)
-        if needed > limit:
+    def _check_room(self, prompts: Tensor, limits: Tensor) -> None:
+        """Every row's prompt (B: lengths), and the longest answer behind it, must fit into its limit (B)."""
+        needed = prompts + (1 if self.trie is None else self.trie.max_length - 1)
+        row = int((needed - limits).argmax())
+        if needed[row] > limits[row]:
             closed = (
                 "" if self.trie is None else f" and the longest answer of the closed set has {self.trie.max_length - 1}"
             )
-            raise UserError(
-                f"--max-len-b {self.max_len_b} (--max-len-a {self.max_len_a}, {self.max_len} positions in the model)"
-                f" allows {limit} tokens, but the longest prompt has {prompt}{closed}: needs at least {needed}"
+            option = (
+                "--match-source-len"
+                if self.match_source_len
+                else f"--max-len-b {self.max_len_b} (--max-len-a {self.max_len_a}, {self.max_len} positions in the model)"
             )
+            raise UserError(
+                f"{option} allows {int(limits[row])} tokens, but the longest prompt has {int(prompts[row])}{closed}: needs at least"
+                f" {int(needed[row])}"
+            )
+        if self.min_len > int(limits.min()):
+            raise UserError(f"--min-len {self.min_len} is longer than the {int(limits.min())} tokens that a row may have")
 
     def _prefix_tokens(
         self, step: int, lprobs: Tensor, scores: Tensor, tokens: Tensor, prefix_tokens: Tensor, beam_size: int
