@@ -25,6 +25,7 @@ def vocab(tmp_path_factory):
 def config(**options):
     start = {"save_dir": "nowhere", "restore_file": "checkpoint_last.pt", "checkpoint_suffix": ""}  # as fairseq fills in
     start.update(finetune_from_model=None, continue_once=None)
+    start.update(train_subset="train", valid_subset="valid")
     return OmegaConf.structured(UnivalTaskConfig(**{"data": "nowhere", "seed": 1, **start, **options}))
 
 
@@ -45,20 +46,16 @@ def task(vocab, cls=CaptionTask, **options):
 def test_tables_of_a_folder_and_by_name(tmp_path):
     for name in ("train.jsonl", "valid.tsv", "test.jsonl", "test.tsv"):
         (tmp_path / name).write_text("x\n")
-    assert find_table(str(tmp_path), "train").name == "train.jsonl"
-    assert find_table(str(tmp_path), "valid").name == "valid.tsv"
+    assert find_table(str(tmp_path), "train", True).name == "train.jsonl"
+    assert find_table(str(tmp_path), "valid", False).name == "valid.tsv"
     with pytest.raises(UserError, match="both test.jsonl and test.tsv"):
-        find_table(str(tmp_path), "test")
+        find_table(str(tmp_path), "test", False)
     with pytest.raises(UserError, match=r"'dev'.*test.jsonl, test.tsv, train.jsonl, valid.tsv"):
-        find_table(str(tmp_path), "dev")
+        find_table(str(tmp_path), "dev", False)
     pair = f"{tmp_path / 'train.jsonl'},{tmp_path / 'valid.tsv'}"
-    assert [find_table(pair, split).name for split in ("train", "valid", "test")] == [
-        "train.jsonl",
-        "valid.tsv",
-        "valid.tsv",
-    ]
+    assert [find_table(pair, "any", train).name for train in (True, False)] == ["train.jsonl", "valid.tsv"]
     with pytest.raises(UserError, match="TRAIN,VALID"):
-        find_table(pair + ",third", "train")
+        find_table(pair + ",third", "train", True)
 
 
 def test_published_tsv_layout(tmp_path, vocab):

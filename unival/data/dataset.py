@@ -70,6 +70,7 @@ class InstructionDataset(FairseqDataset):
         self.instructions = [
             instruction.resolve(table.columns) for instruction in (instructions if train else instructions[:1])
         ]
+        self.split = ""  # the table's name among those of a run; batches carry it
         self.vocabulary = vocabulary
         self.limits = limits
         self.is_train = train
@@ -222,7 +223,8 @@ class InstructionDataset(FairseqDataset):
         bad = [sample for sample in samples if isinstance(sample, BadSample)]
         if bad and not examples and not self.any_read:
             raise UserError(f"the first batch holds no row that can be used: {bad[0].message}")
-        return collate(examples, self.vocabulary.pad)
+        batch = collate(examples, self.vocabulary.pad)
+        return {**batch, "split": self.split} if batch else batch
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:

@@ -67,6 +67,7 @@ class UnivalTask(FairseqTask):
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         )
         self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
+        self.is_training = False  # else models that are trained already are used
         self._skipped = (0, 0)  # epoch, rows skipped in it so far
 
     @classmethod
@@ -122,15 +123,20 @@ class UnivalTask(FairseqTask):
         )
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
-        """Load a split; ``task_cfg`` (the checkpoint's task options, given by fairseq-generate) fills in what was left open."""
+        """Load a split for what it is used for: training on ``--train-subset`` draws, shuffles and augments; all else evaluates.
+
+        ``task_cfg`` (the checkpoint's task options, given by fairseq-generate and -validate) fills in what was left open.
+        """
         if task_cfg is not None:
             self.adopt(task_cfg)
-        path = find_table(self.cfg.data, split)
-        dataset = self.build_dataset(self.open_table(path), train=split == "train")
+        is_train_subset = split == self.cfg.train_subset
+        path = find_table(self.cfg.data, split, is_train_subset)
+        dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
+        dataset.split = split
         logger.info("%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
-        if split != "train" and self.evaluation.metrics:
-            self.evaluation.fit(dataset.references())
+        if not dataset.is_train and self.evaluation.metrics:
+            self.evaluation.fit(split, dataset.references())
 
     def adopt(self, saved: Any, training: bool = False) -> None:
         """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged.
@@ -183,6 +189,7 @@ class UnivalTask(FairseqTask):
             model = super().build_model(saved_config(cfg), from_checkpoint)
             model.keeps_to_checkpoint = True
             return model
+        self.is_training = True
         start = self.adopt_restored()
         if cfg.modalities is None and self.instructions:
             cfg.modalities = ",".join(sorted(media_of(self.instructions)))
@@ -269,7 +276,7 @@ class UnivalTask(FairseqTask):
 
     def newly_skipped(self) -> int:
         """Training rows skipped since the last step; every row counts once per epoch."""
-        dataset = self.datasets["train"]
+        dataset = self.datasets[self.cfg.train_subset]
         assert isinstance(dataset, InstructionDataset)
         epoch, before = self._skipped
         total = int(dataset.skipped.sum())

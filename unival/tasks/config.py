@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Optional  # fairseq's argument parser does not know `str | None`
 
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from omegaconf import II, MISSING
+from fairseq.dataclass import ChoiceEnum
+from omegaconf import MISSING
+
+from unival.tasks.run_options import RunOptions
 
 ON_BAD_SAMPLE = ChoiceEnum(["raise", "skip"])
 
 
 @dataclass
-class UnivalTaskConfig(FairseqDataclass):
+class UnivalTaskConfig(RunOptions):
     """Options of ``--task unival`` and of the tasks derived from it."""
 
     data: str = field(
@@ -112,12 +114,3 @@ class UnivalTaskConfig(FairseqDataclass):
     closed_set: Optional[str] = field(
         default=None, metadata={"help": "file with the answers that a slot with closed_set may have, one a line"}
     )
-    seed: int = II("common.seed")
-    cpu: bool = II("common.cpu")
-    bf16: bool = II("common.bf16")
-    fp16: bool = II("common.fp16")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
-    continue_once: Optional[str] = II("checkpoint.continue_once")
-    checkpoint_suffix: str = II("checkpoint.checkpoint_suffix")

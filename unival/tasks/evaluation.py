@@ -1,5 +1,6 @@
 """Validation by generation: what the model says at validation, and the metrics' statistics of it."""
 
+import copy
 import json
 import logging
 from argparse import Namespace
@@ -29,6 +30,7 @@ class Evaluation:
 
     def __init__(self, metrics: Sequence[str], generation: Mapping[str, Any], eval_args: str, print_samples: int):
         self.metrics: dict[str, Metric] = make_metrics(metrics)
+        self.fitted: dict[str, dict[str, Metric]] = {}  # by split
         self.generation = generation
         self.eval_args = eval_args
         self.print_samples = print_samples
@@ -49,10 +51,13 @@ class Evaluation:
             raise UserError(f'--eval-args {self.eval_args!r}: expected an object such as {{"beam": 5}}')
         return Namespace(**{**self.generation, **changes})
 
-    def fit(self, references: Sequence[Sequence[str]]) -> None:
-        """Learn what the metrics need to know of a whole table: its references, row by row."""
-        for metric in self.metrics.values():
-            metric.fit(references)
+    def fit(self, split: str, references: Sequence[Sequence[str]]) -> None:
+        """Learn what the metrics need to know of a split's whole table: its references, row by row."""
+        fitted = self.fitted[split] = dict(self.metrics)
+        for name, metric in fitted.items():
+            if type(metric).fit is not Metric.fit:  # those that learn nothing are shared: METEOR holds a process
+                fitted[name] = copy.copy(metric)
+                fitted[name].fit(references)
 
     def begin(self) -> None:
         """A fresh generator per validation: it holds on to the model."""
@@ -69,7 +74,7 @@ class Evaluation:
         texts = task.generate_texts(self._generator, [model], sample)
         for text, references in zip(texts, sample["references"], strict=True):
             self._print(text, references)
-            for name, metric in self.metrics.items():
+            for name, metric in self.fitted[sample["split"]].items():
                 for key, value in metric.update(text, references).items():
                     name_and_key = f"_{name}:{key}"
                     sums[name_and_key] = sums.get(name_and_key, 0.0) + value

@@ -33,8 +33,11 @@ def data_folder(data: str) -> pathlib.Path:
     return path if path.is_dir() else path.parent
 
 
-def find_table(data: str, split: str) -> pathlib.Path:
+def find_table(data: str, split: str, train: bool) -> pathlib.Path:
     """The table of a split.
+
+    Args:
+        train: it is the one to train on, the first of ``TRAIN,VALID``.
 
     Raises:
         UserError: there is none, or more than one.
@@ -57,7 +60,7 @@ def find_table(data: str, split: str) -> pathlib.Path:
         )
     if len(parts) > 2:
         raise UserError(f"data {data!r}: give a folder, one table, or TRAIN,VALID")
-    path = pathlib.Path(parts[0] if split == "train" else parts[-1])
+    path = pathlib.Path(parts[0] if train else parts[-1])
     if not path.is_file():
         raise UserError(f"{path}: no such table or folder (split {split!r})")
     return path
