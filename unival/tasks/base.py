@@ -28,6 +28,7 @@ from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
+from unival.tasks.progress import Progress
 from unival.vocab import SymbolDecoder, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class UnivalTask(FairseqTask):
         self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
         self.is_training = False  # else models that are trained already are used
         self._skipped = (0, 0)  # epoch, rows skipped in it so far
+        self.progress = Progress()
 
     @classmethod
     def setup_task(cls, cfg: UnivalTaskConfig, **kwargs: Any) -> "UnivalTask":
@@ -272,6 +274,7 @@ class UnivalTask(FairseqTask):
         )
         logging_output["num_truncated"] = sample["num_truncated"]
         logging_output["num_skipped"] = self.newly_skipped()
+        self.progress.trained(update_num, logging_output)
         return loss, sample_size, logging_output
 
     def newly_skipped(self) -> int:
@@ -289,6 +292,7 @@ class UnivalTask(FairseqTask):
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         logging_output["num_truncated"] = sample["num_truncated"]
         logging_output.update(self.evaluation.step(self, model, sample))
+        self.progress.validated(sample, self.datasets)
         return loss, sample_size, logging_output
 
     def with_closed_set(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -302,6 +306,7 @@ class UnivalTask(FairseqTask):
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """fairseq's hook before each validation."""
         self.evaluation.begin()
+        self.progress.begin_validation()
 
     def generation_options(self) -> Namespace:
         """How validation generates: the task's defaults, changed by ``--eval-args``."""

@@ -18,99 +18,135 @@ class UnivalTaskConfig(RunOptions):
     data: str = field(
         default=MISSING,
         metadata={
-            "help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID (or one table for any split)"
+            "group": "data",
+            "help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID (or one table for any split)",
         },
     )
     instruction: Optional[str] = field(
         default=None,
         metadata={
-            "help": "the task, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]' (default: the task's own)"
+            "group": "task",
+            "help": "the task, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]' (default: the task's own)",
         },
     )
     selected_cols: Optional[str] = field(
         default=None,
         metadata={
-            "help": "TSV tables: numbers of the columns to read, e.g. 0,4,2 (default: the task's published layout)"
+            "group": "data",
+            "help": "TSV tables: numbers of the columns to read, e.g. 0,4,2 (default: the task's published layout)",
         },
     )
     columns: Optional[str] = field(
-        default=None, metadata={"help": "TSV tables: names of the selected columns, e.g. id,image,caption"}
+        default=None,
+        metadata={"group": "data", "help": "TSV tables: names of the selected columns, e.g. id,image,caption"},
     )
     media_root: Optional[str] = field(
-        default=None, metadata={"help": "folder that media paths are relative to (default: the table's folder)"}
+        default=None,
+        metadata={"group": "data", "help": "folder that media paths are relative to (default: the table's folder)"},
     )
     vocab_dir: Optional[str] = field(
         default=None,
-        metadata={"help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder)"},
+        metadata={
+            "group": "text",
+            "help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder)",
+        },
     )
-    num_codes: int = field(default=8192, metadata={"help": "number of image codes in the vocabulary"})
-    num_bins: int = field(default=1000, metadata={"help": "number of location bins in the vocabulary"})
+    num_codes: int = field(default=8192, metadata={"group": "text", "help": "number of image codes in the vocabulary"})
+    num_bins: int = field(default=1000, metadata={"group": "text", "help": "number of location bins in the vocabulary"})
     patch_image_size: Optional[int] = field(
         default=None,
-        metadata={"help": "pixels per side that images are resized to (default: the checkpoint's, else 384)"},
+        metadata={
+            "group": "media",
+            "help": "pixels per side that images are resized to (default: the checkpoint's, else 384)",
+        },
     )
     imagenet_mean_and_std: bool = field(
-        default=False, metadata={"help": "normalise pixels by ImageNet's mean and deviation instead of to [-1, 1]"}
+        default=False,
+        metadata={"group": "media", "help": "normalise pixels by ImageNet's mean and deviation instead of to [-1, 1]"},
     )
     patch_frame_size: Optional[int] = field(
-        default=None, metadata={"help": "pixels per side of video frames (default: the checkpoint's, else 224)"}
+        default=None,
+        metadata={"group": "media", "help": "pixels per side of video frames (default: the checkpoint's, else 224)"},
     )
     num_frames: Optional[int] = field(
-        default=None, metadata={"help": "frames taken from a video (default: the checkpoint's, else 8)"}
+        default=None,
+        metadata={"group": "media", "help": "frames taken from a video (default: the checkpoint's, else 8)"},
     )
     sample_type: Optional[str] = field(
         default=None,
         metadata={
+            "group": "media",
             "help": "frames in training: one of each interval at random (rand) or its middle one, as in evaluation (middle)"
-            " (default: the checkpoint's, else rand)"
+            " (default: the checkpoint's, else rand)",
         },
     )
     frame_fit: Optional[str] = field(
         default=None,
         metadata={
+            "group": "media",
             "help": "how frames become squares: resize the shorter side and crop the centre (crop), resize both sides (squash),"
             " or crop the centre without resizing, as the published evaluation does (published)"
-            " (default: the checkpoint's, else crop)"
+            " (default: the checkpoint's, else crop)",
         },
     )
     use_dataaug: bool = field(
         default=False,
-        metadata={"help": "in training, augment video frames: random crops, mirror images, two random operations"},
+        metadata={
+            "group": "media",
+            "help": "in training, augment video frames: random crops, mirror images, two random operations",
+        },
     )
     audio_sample_rate: Optional[int] = field(
-        default=None, metadata={"help": "sounds are resampled to this many Hz (default: the checkpoint's, else 48000)"}
+        default=None,
+        metadata={
+            "group": "media",
+            "help": "sounds are resampled to this many Hz (default: the checkpoint's, else 48000)",
+        },
     )
     max_audio_seconds: Optional[float] = field(
         default=None,
-        metadata={"help": "length of sounds: longer ones are cut, shorter filled up (default: the checkpoint's, else 10)"},
+        metadata={
+            "group": "media",
+            "help": "length of sounds: longer ones are cut, shorter filled up (default: the checkpoint's, else 10)",
+        },
     )
     audio_filling: Optional[str] = field(
         default=None,
         metadata={
+            "group": "media",
             "help": "how short sounds are filled up: repeated whole, then silence (repeatpad), repeated (repeat), silence (pad)"
-            " (default: the checkpoint's, else repeatpad)"
+            " (default: the checkpoint's, else repeatpad)",
         },
     )
     max_src_length: int = field(
-        default=80, metadata={"help": "longest source text of a slot in words; longer ones are cut and counted"}
+        default=80,
+        metadata={"group": "text", "help": "longest source text of a slot in words; longer ones are cut and counted"},
     )
     max_tgt_length: int = field(
-        default=30, metadata={"help": "longest target text in words; longer ones are cut and counted"}
+        default=30, metadata={"group": "text", "help": "longest target text in words; longer ones are cut and counted"}
     )
     on_bad_sample: ON_BAD_SAMPLE = field(  # type: ignore[valid-type]
-        default="raise", metadata={"help": "rows that cannot be read, in training: stop, or skip and count them"}
+        default="raise",
+        metadata={"group": "data", "help": "rows that cannot be read, in training: stop, or skip and count them"},
     )
     eval_metrics: Optional[str] = field(
         default=None,
         metadata={
-            "help": "metrics by generation at validation, e.g. cider,bleu,rouge_l ('' for none; default: the task's own)"
+            "group": "evaluation",
+            "help": "metrics by generation at validation, e.g. cider,bleu,rouge_l ('' for none; default: the task's own)",
         },
     )
     eval_args: str = field(
         default="{}",
-        metadata={"help": 'options of generation at validation as JSON, e.g. \'{"beam": 5, "max_len_b": 22}\''},
+        metadata={
+            "group": "evaluation",
+            "help": 'options of generation at validation as JSON, e.g. \'{"beam": 5, "max_len_b": 22}\'',
+        },
     )
-    eval_print_samples: int = field(default=0, metadata={"help": "log this many generated samples per validation"})
+    eval_print_samples: int = field(
+        default=0, metadata={"group": "evaluation", "help": "log this many generated samples per validation"}
+    )
     closed_set: Optional[str] = field(
-        default=None, metadata={"help": "file with the answers that a slot with closed_set may have, one a line"}
+        default=None,
+        metadata={"group": "task", "help": "file with the answers that a slot with closed_set may have, one a line"},
     )

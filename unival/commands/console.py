@@ -1,0 +1,291 @@
+"""What a person sees of a run: the essence on the console, everything in a log file.  Imports nothing heavy.
+
+fairseq reports by logging alone, so the console is a logging handler: it passes this package's own messages on, puts some of
+fairseq's into words, draws progress from the records of ``unival.progress`` and leaves out the rest, which the file has.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+PROGRESS = "unival.progress"  # logger of the records that ``unival.tasks.progress`` makes
+FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+SHOWN_LOGGERS = ("unival", "fairseq", "fairseq_cli")
+SECONDS_PER_LINE = 15.0  # of progress in a log
+SECONDS_PER_FRAME = 0.2  # of the bar on a terminal
+BAR_WIDTH = 24
+REPEATS = 3  # so many warnings of a kind are shown, then one per SECONDS_PER_REPEAT
+SECONDS_PER_REPEAT = 60.0
+# What fairseq computes besides losses and scores.
+BOOKKEEPING = frozenset(
+    ["epoch", "nll_loss", "ppl", "wps", "ups", "wpb", "bsz", "num_updates", "wall", "train_wall", "lr", "gnorm", "clip"]
+    + ["loss_scale", "gb_free", "gb_total", "ema_decay", "n_correct", "total"]
+)
+# fairseq's messages in our words: logger, pattern, what to show.
+REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
+    (logger, re.compile(pattern), shown)
+    for logger, pattern, shown in (
+        (
+            "fairseq_cli.train",
+            r"num\. shared model params: (?P<all>[\d,]+) \(num\. trained: (?P<trained>[\d,]+)\)",
+            "model: {all} parameters, {trained} of them trained",
+        ),
+        (
+            "fairseq.trainer",
+            r"Loaded checkpoint (?P<path>.+) \(epoch (?P<epoch>\d+) @ (?P<updates>\d+) updates\)",
+            "starting from {path} (epoch {epoch}, {updates} updates)",
+        ),
+        ("fairseq_cli.train", r"(?P<all>early stop since .*)", "{all}"),
+        ("fairseq_cli.train", r"Stopping training due to cumulative_training_time: .* > (?P<all>.*)", "stopping: {all}"),
+        ("fairseq_cli.train", r"(?P<all>stopping training because current learning rate .*)", "{all}"),
+        ("fairseq_cli.validate", r"loading model\(s\) from (?P<path>.+)", "model: {path}"),
+        ("fairseq_cli.generate", r"loading model\(s\) from (?P<path>.+)", "model: {path}"),
+        (
+            "fairseq_cli.generate",
+            r"Translated (?P<rows>[\d,]+) sentences \(.*\) in (?P<seconds>[\d.]+)s .*",
+            "generated {rows} rows in {seconds} s",
+        ),
+    )
+)
+SAVED = re.compile(r"Saved checkpoint (?P<path>.+) \(epoch (?P<epoch>\d+) @ (?P<updates>\d+) updates, .*")
+
+
+# What fairseq says when an epoch begins: its number, its updates.
+EPOCH = re.compile(r"begin training epoch (\d+)")
+UPDATES = re.compile(r"(?:skip final residual batch, )?grouped total_num_itrs = (\d+)")
+
+
+@dataclass
+class Plan:
+    """What a training run will do, as far as it is known: it ends after the first of these limits (0: none)."""
+
+    max_update: int = 0
+    max_epoch: int = 0
+    metric: str = "loss"  # that decides which checkpoint is the best
+    maximize: bool = False
+
+    def updates(self, per_epoch: int | None) -> int | None:
+        """Updates of the whole run, given those of an epoch; None when no end is known."""
+        limits = [self.max_update, self.max_epoch * (per_epoch or 0)]
+        return min((limit for limit in limits if limit > 0), default=None)
+
+
+@dataclass
+class Seen:
+    """What the console has learned from a run."""
+
+    updates: int = 0
+    epoch: int = 0
+    per_epoch: int | None = None  # updates
+    best: float | None = None
+    counts: dict[Any, int] = field(default_factory=dict)  # of warnings by kind
+    shown_at: dict[Any, float] = field(default_factory=dict)
+
+
+class Console(logging.Handler):
+    """The console's handler; ``stream`` is what it writes to, a bar is drawn only on a terminal.
+
+    ``show_stats``: fairseq's own progress lines are shown as they are (``--log-format`` asked for them) in place of ours.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        show_stats: bool = False,
+        bar: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(logging.INFO)
+        self.stream = stream
+        self.show_stats = show_stats
+        self.is_terminal = bar and stream.isatty()
+        self.clock = clock
+        self.plan = Plan()
+        self.seen = Seen()
+        self._bar = ""
+        self._pending = ""  # the scores of a validation, until it is known where the model was saved
+        self._next_progress = clock() + (0 if self.is_terminal else SECONDS_PER_LINE)
+        self._last_tick: tuple[int, float] | None = None  # update, time
+        self._seconds_per_update: float | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show what there is to show of a record."""
+        try:
+            if record.name == PROGRESS:
+                self._progress(record)
+            elif record.module == "progress_bar":
+                self._stats(record)
+            elif record.name.split(".")[0] == "unival":
+                self._own(record)
+            else:
+                self._foreign(record)
+        except Exception:  # noqa: BLE001  logging's own way: a message must not end a run
+            self.handleError(record)
+
+    def line(self, text: str) -> None:
+        """Write a line of its own."""
+        self._flush_pending()
+        self._write(text)
+
+    def close(self) -> None:
+        """Write what is held back, clear the bar."""
+        self._flush_pending()
+        self._erase()
+        super().close()
+
+    # --- records ----------------------------------------------------------------------------------------------------------------
+
+    def _own(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self._warning(record, (record.name, record.msg), record.getMessage())
+        else:
+            self.line(record.getMessage())
+
+    def _foreign(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            first = (message.splitlines() or [""])[0]
+            self._warning(record, (record.name, first), f"fairseq: {first}")
+            return
+        epoch, updates, saved = EPOCH.fullmatch(message), UPDATES.fullmatch(message), SAVED.fullmatch(message)
+        if epoch:
+            self.seen.epoch = int(epoch[1])
+        if updates:
+            self.seen.per_epoch = int(updates[1])
+        if saved:
+            self._last_tick = None
+            self._pending = f"{self._pending}; saved {saved['path']}" if self._pending else f"saved {saved['path']}"
+            self._flush_pending()
+            return
+        for logger, pattern, shown in REPHRASED:
+            match = pattern.fullmatch(message) if record.name == logger else None
+            if match:
+                self.line(shown.format(**match.groupdict()))
+
+    def _warning(self, record: logging.LogRecord, kind: Any, message: str) -> None:
+        """Warnings of one kind are shown a few times, then now and then with their number."""
+        count = self.seen.counts[kind] = self.seen.counts.get(kind, 0) + 1
+        now = self.clock()
+        if record.levelno < logging.ERROR and count > REPEATS and now < self.seen.shown_at[kind] + SECONDS_PER_REPEAT:
+            return
+        self.seen.shown_at[kind] = now
+        more = f" (number {count} of this kind; the log has all)" if count > REPEATS else ""
+        self.line(f"{record.levelname.lower()}: {message}{more}")
+
+    def _stats(self, record: logging.LogRecord) -> None:
+        """fairseq's numbers, one JSON object: of an interval, of an epoch, or of a validation."""
+        message = record.getMessage()
+        if self.show_stats:
+            self.line(f"{record.name} | {message}")
+            return
+        try:
+            stats = json.loads(message)
+        except json.JSONDecodeError:  # a message of that module about something else
+            self._foreign(record)
+            return
+        if record.name in ("train", "train_inner", "fairseq.logging.progress_bar") or not isinstance(stats, dict):
+            return
+        subset = record.name
+        scores = {key.removeprefix(f"{subset}_"): value for key, value in stats.items()}
+        self._keep_best(scores)
+        shown = ", ".join(f"{key} {_number(value)}" for key, value in scores.items() if key not in BOOKKEEPING)
+        self._flush_pending()
+        self._last_tick = None
+        when = f"epoch {stats['epoch']}, {scores['num_updates']} updates: " if "epoch" in stats and "num_updates" in scores else ""
+        self._pending = f"{when}{subset} {shown}"
+        if not when:
+            self._flush_pending()
+
+    def _keep_best(self, scores: dict[str, Any]) -> None:
+        best = max if self.plan.maximize else min
+        names = (self.plan.metric, f"best_{self.plan.metric}")
+        values = [float(scores[name]) for name in names if name in scores]
+        if values:
+            self.seen.best = best([*values, *([self.seen.best] if self.seen.best is not None else [])])
+
+    # --- progress ---------------------------------------------------------------------------------------------------------------
+
+    def _progress(self, record: logging.LogRecord) -> None:
+        """A step of training, validation or generation (``unival.tasks.progress`` says what its attributes are)."""
+        step = record.__dict__["step"]
+        now = self.clock()
+        if step.kind == "training":
+            if self._last_tick is not None and step.done > self._last_tick[0]:
+                seconds = (now - self._last_tick[1]) / (step.done - self._last_tick[0])
+                before = self._seconds_per_update
+                self._seconds_per_update = seconds if before is None else 0.9 * before + 0.1 * seconds
+            if self._last_tick is None or step.done > self._last_tick[0]:
+                self._last_tick = (step.done, now)
+            self.seen.updates = step.done
+        if now < self._next_progress or self.show_stats:
+            return
+        self._next_progress = now + (SECONDS_PER_FRAME if self.is_terminal else SECONDS_PER_LINE)
+        text, done, total = self._training(step) if step.kind == "training" else (step.kind, step.done, step.total)
+        if self.is_terminal:
+            self._draw(text, done, total)
+        else:
+            unit = "updates" if step.kind == "training" else "rows"
+            self.line(f"{text}; {_share(done, total)} {unit}")
+
+    def _training(self, step: Any) -> tuple[str, int, int | None]:
+        total = self.plan.updates(self.seen.per_epoch)
+        parts = [f"epoch {self.seen.epoch}: loss {step.loss():.3f}"]
+        if self._seconds_per_update:
+            parts.append(_speed(self._seconds_per_update))
+            if total:
+                parts.append(f"{duration(max(total - step.done, 0) * self._seconds_per_update)} left")
+        return ", ".join(parts), step.done, total
+
+    def _draw(self, text: str, done: int, total: int | None) -> None:
+        self._flush_pending()
+        filled = min(BAR_WIDTH * done // total, BAR_WIDTH) if total else 0
+        bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] " if total else ""
+        self._bar = f"{bar}{_share(done, total)}  {text}"
+        self.stream.write(f"\r\x1b[K{self._bar}")
+        self.stream.flush()
+
+    def _erase(self) -> None:
+        if self._bar:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+            self._bar = ""
+
+    def _flush_pending(self) -> None:
+        text, self._pending = self._pending, ""
+        if text:
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        self._erase()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def _share(done: int, total: int | None) -> str:
+    return f"{done} of {total}" if total else str(done)
+
+
+def _speed(seconds: float) -> str:
+    return f"{1 / seconds:.1f} updates/s" if seconds < 1 else f"{seconds:.1f} s per update"
+
+
+def _number(value: Any) -> str:
+    try:
+        return f"{round(float(value), 4):g}"
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``45 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,50 @@
+"""What to tell a person about an exception: one line when it is about their input, else where its traceback is.  Imports nothing heavy."""
+
+import os
+import pickle
+import sys
+import tempfile
+import traceback
+
+from unival.errors import UserError
+
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
+OURS = "UserError: "
+
+
+def explain(error: BaseException | None) -> str | None:
+    """What to tell the user about an exception, or about one that it wraps; None when it is not about their input."""
+    while error is not None:
+        text = str(error)
+        # data workers and spawned processes wrap theirs into a traceback
+        if isinstance(error, UserError) or f"unival.errors.{OURS}" in text:
+            return text.rsplit(OURS, 1)[-1].strip()
+        if isinstance(error, pickle.UnpicklingError):
+            return f"the checkpoint was refused, nothing in it was run: it holds more than tensors and plain values ({first_line(error)})"
+        if isinstance(error, OSError):
+            return first_line(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message; of a process that ended by an exception, the last line of its traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if lines[0].startswith("-- Process ") else lines[0]
+
+
+def describe(error: Exception, log: str | os.PathLike[str] | None = None) -> str:
+    """The one line for an exception; a fault of the program points to its traceback, in ``log`` or in a file made for it."""
+    message = explain(error)
+    if message is not None:
+        return message
+    if log is None:
+        with tempfile.NamedTemporaryFile("w", prefix="unival-", suffix=".log", delete=False, encoding="utf-8") as file:
+            file.writelines(traceback.format_exception(error))
+        log = file.name
+    return f"{type(error).__name__}: {first_line(error)} (not foreseen: the traceback is in {log}, and --traceback shows it here)"
+
+
+def complain(message: str) -> None:
+    """Print the one line."""
+    sys.stderr.write(f"unival: error: {message}\n")

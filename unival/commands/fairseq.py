@@ -1,0 +1,394 @@
+"""`unival train`, `validate` and `generate`: fairseq's commands with this package as their plugin.
+
+What they add: one line for a mistake, this package's options in the help, the essence on the console and the rest in a log file.
+fairseq's own entry points do the work; nothing of fairseq is changed.
+"""
+
+import argparse
+import contextlib
+import difflib
+import os
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unival.commands.console import Plan, duration
+from unival.commands.explain import INTERRUPTED, complain, describe, first_line
+from unival.commands.session import Session, temporary_log
+from unival.errors import UserError
+
+HELP = {"-h", "--help", "--help-all"}
+OWN_FLAGS = {"--verbose", "--traceback"}
+LOG_NAME = "train.log"
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+
+_sessions: dict[int, Session] = {}  # of the command that runs, by process
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line: fairseq's arguments, and what only this command knows."""
+
+    command: str
+    arguments: tuple[str, ...]
+    verbose: bool
+    traceback: bool
+
+    def gives(self, option: str) -> bool:
+        """Whether an option stands on the command line."""
+        return any(argument.split("=")[0] == option for argument in self.arguments)
+
+    def value(self, option: str) -> str | None:
+        """The value of an option as it stands on the command line; the last one counts."""
+        found = None
+        for argument, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
+            name, equals, value = argument.partition("=")
+            if name == option:
+                found = value if equals else following
+        return found
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run one of fairseq's commands; returns the exit code."""
+    if not arguments or HELP & set(arguments):
+        return _print_help(command, arguments)
+    request = Request(
+        command,
+        tuple(argument for argument in arguments if argument not in OWN_FLAGS),
+        "--verbose" in arguments,
+        "--traceback" in arguments,
+    )
+    session = _new_session(request)
+    _sessions[os.getpid()] = session
+    try:
+        with session:
+            COMMANDS[command](request, session)
+    except KeyboardInterrupt:
+        complain(_interrupted(request, session))
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  one line for all; the traceback is in the log
+        if request.traceback:
+            raise
+        complain(describe(error, session.path))
+        return 1
+    finally:
+        _sessions.clear()
+    return 0
+
+
+def _new_session(request: Request) -> Session:
+    # what fairseq-generate prints may be read by another program
+    stream = sys.stderr if request.command == "generate" else sys.stdout
+    return Session(stream, request.verbose, request.gives("--log-format"), not request.gives("--no-progress-bar"))
+
+
+def _print_help(command: str, arguments: Sequence[str]) -> int:
+    with Session(sys.stderr):  # importing fairseq logs and warns
+        from unival.commands.option_help import help_text
+
+        text = help_text(command, arguments)
+    sys.stdout.write(text)
+    return 0
+
+
+def _interrupted(request: Request, session: Session) -> str:
+    """What to say after Ctrl-C."""
+    if request.command != "train":
+        return "stopped by Ctrl-C"
+    updates = session.console.seen.updates
+    after = f"stopped by Ctrl-C after {updates} updates"
+    last = pathlib.Path(request.value("--save-dir") or "checkpoints") / "checkpoint_last.pt"
+    if last.is_file():
+        return f"{after}; the same command goes on from {last}"
+    return f"{after}; nothing was saved"
+
+
+# Configuration ------------------------------------------------------------------------------------------------------------------
+
+
+def _load_plugins(request: Request) -> None:
+    """Register this package's tasks and models, and the user's own plugin."""
+    import unival.tasks.user_dir  # noqa: F401
+
+    given = request.value("--user-dir")
+    if given is None or pathlib.Path(given).resolve() == PACKAGE:
+        return
+    if not pathlib.Path(given).is_dir():
+        raise UserError(f"--user-dir {given}: no such folder")
+    name = pathlib.Path(os.path.abspath(given)).name
+    known = sys.modules.get(name)
+    if known is not None and os.path.abspath(given) not in getattr(known, "__path__", []):
+        where = os.path.dirname(known.__file__ or "") or name
+        raise UserError(
+            f"--user-dir {given}: a module {name!r} is loaded already, from {where}; "
+            + ("`unival` brings its own plugin: leave the option out" if name == "unival" else "give the folder another name")
+        )
+
+
+def _arguments(request: Request) -> list[str]:
+    """fairseq's arguments, the plugin among them."""
+    return [*request.arguments, *([] if request.gives("--user-dir") else ["--user-dir", str(PACKAGE)])]
+
+
+def _prepare(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with usage errors as one line."""
+
+    def error(message: str) -> Any:
+        raise UserError(usage_error(message, known_options(parser)))
+
+    parser.error = error  # type: ignore[method-assign,assignment]
+    return parser
+
+
+def known_options(parser: argparse.ArgumentParser) -> list[str]:
+    """The names of a parser's options."""
+    return sorted(set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", parser.format_usage())))
+
+
+def usage_error(message: str, options: Sequence[str]) -> str:
+    """argparse's message with the nearest of what exists; its lists of choices can be pages long."""
+    unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.S)
+    if unknown:
+        words = unknown[1].split()
+        name = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
+        near = difflib.get_close_matches(name, options, 3, 0.5)
+        if not name.startswith("-"):
+            return f"unexpected argument {name!r}: the data folder is the only one without an option's name"
+        return f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else " (--help lists the options)")
+    choice = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message, flags=re.S)
+    if choice:
+        option, given, names = choice[1].split("/")[0], choice[2], re.findall(r"[\w.@-]+", choice[3])
+        ours = [name for name in names if name.startswith("unival")]
+        near = difflib.get_close_matches(given, names, 3, 0.5)
+        shown = list(dict.fromkeys([*ours, *near])) or names
+        rest = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
+        return f"{option} {given}: choose from {', '.join(shown)}{rest}"
+    return message.replace("<lambda> ", "")
+
+
+def _check_task(request: Request) -> None:
+    from unival.commands.options import our_models, our_tasks
+
+    if not request.gives("--task"):
+        raise UserError(f"give --task: {', '.join(our_tasks())}")
+    if request.command == "train" and not (request.gives("--arch") or request.gives("-a")):
+        raise UserError(f"give --arch: {', '.join(our_models())}")
+    if request.command != "train" and not request.gives("--path"):
+        raise UserError("give --path: the checkpoint to use")
+
+
+def _parse(request: Request, parser: argparse.ArgumentParser, **kwargs: Any) -> argparse.Namespace:
+    from fairseq import options
+
+    return options.parse_args_and_arch(_prepare(parser), _arguments(request), **kwargs)
+
+
+def _configure(request: Request, args: argparse.Namespace) -> Any:
+    """fairseq's configuration of the parsed arguments, after checks that need no files.
+
+    Raises:
+        UserError: there is something that fairseq would fail on later, or not notice.
+    """
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    if args.batch_size is None:
+        raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
+    if request.command == "train" and args.optimizer is None:
+        raise UserError("give --optimizer, e.g. --optimizer adam --lr 1e-4")
+    if not request.gives("--tpu"):
+        args.tpu = False  # fairseq looks for a TPU whenever --bf16 is given
+    if args.tensorboard_logdir:
+        check_tensorboard()
+    if not request.gives("--log-format") and not request.verbose:
+        args.log_format = "json"  # what the console reads
+    return convert_namespace_to_omegaconf(args)
+
+
+def check_tensorboard() -> None:
+    """Raises UserError when what writes TensorBoard's logs is not installed: fairseq would only log it."""
+    from fairseq.logging import progress_bar
+
+    if progress_bar.SummaryWriter is None:
+        raise UserError(
+            "--tensorboard-logdir needs TensorBoard: pip install tensorboard (it is in the extra: pip install -e '.[log]')"
+        )
+
+
+# Commands -----------------------------------------------------------------------------------------------------------------------
+
+
+def _train(request: Request, session: Session) -> None:
+    start = time.monotonic()
+    _load_plugins(request)
+    from fairseq import options
+    from fairseq.distributed import utils as distributed
+
+    _check_task(request)
+    cfg = _configure(request, _parse(request, options.get_training_parser()))
+    _check_validation_tables(cfg)
+    has_place = not cfg.checkpoint.no_save or request.gives("--save-dir")
+    session.open(pathlib.Path(cfg.checkpoint.save_dir) / LOG_NAME if has_place else temporary_log("train"))
+    distributed.call_main(cfg, training_process, request=request, log=session.path, start=start)
+
+
+def _check_validation_tables(cfg: Any) -> None:
+    """Refuse what fairseq refuses after the model is built: tables beside ``valid`` that nobody asked for."""
+    data = cfg.dataset
+    folder = pathlib.Path(cfg.task.data)
+    if data.ignore_unused_valid_subsets or data.combine_valid_subsets or data.disable_validation or not folder.is_dir():
+        return
+    named = data.valid_subset.split(",")
+    others = sorted(
+        path.name for path in folder.iterdir() if re.match(r"valid*[0-9].*", path.name) and path.stem not in named
+    )
+    if others:
+        stems = ",".join(dict.fromkeys(pathlib.Path(name).stem for name in others))
+        raise UserError(
+            f"{folder} also holds {', '.join(others)}: give --valid-subset {data.valid_subset},{stems} to validate on"
+            " it, too, or --ignore-unused-valid-subsets"
+        )
+
+
+def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float) -> None:
+    """What every process of a training runs; with several GPUs these are not the process of the command, and the first one talks."""
+    from fairseq_cli.train import main
+
+    import unival.tasks.user_dir  # noqa: F401
+
+    with _session_of_process(cfg, request, log) as session:
+        session.console.plan = Plan(
+            max_update=cfg.optimization.max_update,
+            max_epoch=cfg.optimization.max_epoch,
+            metric=cfg.checkpoint.best_checkpoint_metric,
+            maximize=cfg.checkpoint.maximize_best_checkpoint_metric,
+        )
+        session.tell(f"the whole log is {log}")
+        with session.prints_to_file():
+            try:
+                main(cfg)
+            except Exception as error:
+                line = foreseen(error)
+                if line is None:
+                    raise
+                raise UserError(line) from error
+        _sum_up(cfg, session, time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def _session_of_process(cfg: Any, request: Request, log: pathlib.Path) -> Iterator[Session]:
+    """The command's session, or one of its own in a process that fairseq spawned; other ranks than the first are quiet."""
+    rank = cfg.distributed_training.distributed_rank
+    with contextlib.ExitStack() as stack:
+        session = _sessions.get(os.getpid())
+        if session is None:
+            session = stack.enter_context(_new_session(request))
+            session.open(log)
+        if rank > 0:
+            session.silence()
+        yield session
+
+
+def foreseen(error: Exception) -> str | None:
+    """What some exceptions of fairseq's training mean; None for others."""
+    if isinstance(error, FloatingPointError):
+        update, rows = _where_in_training(error)
+        place = f"update {update}: " if update is not None else ""
+        named = f" in rows {', '.join(map(str, rows))}" if rows else ""
+        reason = "" if "Nan/Inf" in str(error) else f" ({first_line(error)})"
+        return (
+            f"{place}the loss or its gradients are NaN or infinite{named}{reason}; a smaller --lr, --clip-norm 1 or more"
+            " warm-up updates help most often, and the log names the layer where it began"
+        )
+    if "dataloader mismatch" in str(error):
+        return (
+            "the checkpoint was written in the middle of an epoch of more batches than the training table gives now (fewer rows, a"
+            " larger --batch-size or more processes): training cannot go on there; --reset-dataloader begins a new epoch"
+        )
+    return None
+
+
+def _where_in_training(error: Exception) -> tuple[int | None, list[int]]:
+    """The update that failed and the numbers of its rows, out of the frame of fairseq's `Trainer.train_step`."""
+    trace = error.__traceback__
+    while trace is not None:
+        names = trace.tb_frame.f_locals
+        if trace.tb_frame.f_code.co_name == "train_step" and "samples" in names:
+            rows = [int(row) for sample in names["samples"] if sample for row in sample["id"]]
+            return names["self"].get_num_updates() + 1, rows
+        trace = trace.tb_next
+    return None, []
+
+
+def _sum_up(cfg: Any, session: Session, seconds: float) -> None:
+    """The last line of a training: how long it took and where the model is."""
+    seen, folder = session.console.seen, pathlib.Path(cfg.checkpoint.save_dir)
+    text = f"done in {duration(seconds)}: {seen.updates} updates"
+    if seen.best is not None:
+        text += f", best {cfg.checkpoint.best_checkpoint_metric} {seen.best:.4g}"
+    names = [name for name in ("checkpoint_best.pt", "checkpoint_last.pt") if (folder / name).is_file()]
+    if cfg.checkpoint.no_save:
+        text += "; nothing was saved (--no-save)"
+    elif names:
+        text += f"; the model is {folder / names[0]}" + (f", the newest {folder / names[1]}" if names[1:] else "")
+    session.tell(text)
+
+
+def _validate(request: Request, session: Session) -> None:
+    _load_plugins(request)
+    from fairseq import options
+    from fairseq.distributed import utils as distributed
+
+    _check_task(request)
+    cfg = _configure(request, _parse(request, options.get_validation_parser()))
+    given = _parse(request, options.get_validation_parser(), suppress_defaults=True)  # what the checkpoint's options yield to
+    session.open(temporary_log("validate"))
+    check_named_checkpoints(cfg.common_eval.path)
+    distributed.call_main(cfg, validating_process, override_args=given, request=request, log=session.path)
+
+
+def validating_process(cfg: Any, override_args: argparse.Namespace, request: Request, log: pathlib.Path) -> None:
+    """What every process of a validation runs."""
+    from fairseq_cli.validate import main
+
+    import unival.tasks.user_dir  # noqa: F401
+
+    with _session_of_process(cfg, request, log) as session, session.prints_to_file():
+        main(cfg, override_args=override_args)
+
+
+def _generate(request: Request, session: Session) -> None:
+    _load_plugins(request)
+    from fairseq import options
+    from fairseq_cli.generate import main
+
+    _check_task(request)
+    parser = options.get_generation_parser()
+    parser.add_argument("--arch", "-a", default="wav2vec2", help=argparse.SUPPRESS)  # as fairseq-generate does
+    cfg = _configure(request, _parse(request, parser))
+    results = cfg.common_eval.results_path
+    name = f"generate-{cfg.dataset.gen_subset}.log"
+    session.open(pathlib.Path(results) / name if results else temporary_log("generate"))
+    check_named_checkpoints(cfg.common_eval.path)
+    main(cfg)
+    if results:
+        session.tell(f"the texts are in {pathlib.Path(results) / name.replace('.log', '.txt')}, the whole log is {session.path}")
+
+
+def check_named_checkpoints(paths: str) -> None:
+    """Read what ``--path`` names safely before fairseq does: it builds the tasks and models that a checkpoint names.
+
+    Raises:
+        UserError: a file was refused, or is none of ours or of the published ones.
+    """
+    from unival.hub import from_container
+    from unival.tasks.restore import read_for_fairseq
+
+    for path in paths.split(os.pathsep):
+        from_container(path, read_for_fairseq(path))
+
+
+COMMANDS: dict[str, Callable[[Request, Session], None]] = {"train": _train, "validate": _validate, "generate": _generate}

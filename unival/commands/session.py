@@ -1,0 +1,111 @@
+"""Logging of one command: the essence on the console, everything (warnings and tracebacks included) in a file.
+
+Python's logging is configured for as long as the command runs and put back afterwards.  Until the log file's place is known, which takes
+the command line, what is logged is held back.
+"""
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TextIO
+
+from unival.commands.console import DATE_FORMAT, FORMAT, PROGRESS, SHOWN_LOGGERS, Console
+from unival.errors import UserError
+
+HELD_BACK = 100_000  # records at most
+
+
+class Session:
+    """A context in which a command runs.
+
+    ``verbose`` (or LOGLEVEL in the environment, which also sets the level): the console shows all that is logged.
+    """
+
+    def __init__(self, stream: TextIO, verbose: bool = False, show_stats: bool = False, bar: bool = True) -> None:
+        self.verbose = verbose or "LOGLEVEL" in os.environ
+        self.console = Console(stream, show_stats, bar)
+        self.path: pathlib.Path | None = None
+        self._stream = stream
+        self._file: TextIO | None = None
+        self._held = logging.handlers.MemoryHandler(HELD_BACK, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        self._held.addFilter(_is_no_progress)
+        self._before: tuple[int, list[logging.Handler]] = (logging.WARNING, [])
+
+    def __enter__(self) -> "Session":
+        root = logging.getLogger()
+        self._before = root.level, list(root.handlers)
+        root.handlers[:] = [self._held]
+        root.setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
+        logging.captureWarnings(True)  # into the file
+        if self.verbose:
+            everything = logging.StreamHandler(self._stream)
+            everything.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
+            everything.addFilter(_is_no_progress)
+            root.addHandler(everything)
+        else:
+            logging.getLogger(PROGRESS).setLevel(logging.DEBUG)
+            self.console.setLevel(logging.DEBUG)
+            for name in SHOWN_LOGGERS:
+                logging.getLogger(name).addHandler(self.console)
+        return self
+
+    def open(self, path: pathlib.Path) -> None:
+        """Write the log to ``path`` from now on, with what was held back.  Raises UserError when that cannot be."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", buffering=1, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"the log {path} cannot be written: {error.strerror}") from error
+        self.path = path
+        handler = logging.StreamHandler(self._file)
+        handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
+        handler.addFilter(_is_no_progress)
+        self._held.setTarget(handler)
+        self._held.flush()
+        root = logging.getLogger()
+        root.handlers[:] = [handler if other is self._held else other for other in root.handlers]
+
+    @contextlib.contextmanager
+    def prints_to_file(self) -> Iterator[None]:
+        """What is printed meanwhile goes to the log; fairseq-validate logs to standard output whatever is configured."""
+        if self.verbose or self._file is None:
+            yield
+            return
+        with contextlib.redirect_stdout(self._file):
+            yield
+
+    def silence(self) -> None:
+        """Nothing on the console from now on but errors: another process of the run talks."""
+        self.console.setLevel(logging.ERROR)
+
+    def tell(self, text: str) -> None:
+        """Say something on the console and in the log."""
+        logging.getLogger("unival").info(text)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            logging.getLogger("traceback").error("the command ended by an exception", exc_info=error)
+        self.console.close()
+        for name in SHOWN_LOGGERS:
+            logging.getLogger(name).removeHandler(self.console)
+        logging.getLogger(PROGRESS).setLevel(logging.NOTSET)
+        logging.captureWarnings(False)
+        root = logging.getLogger()
+        root.setLevel(self._before[0])
+        root.handlers[:] = self._before[1]
+        if self._file is not None:
+            self._file.close()
+
+
+def _is_no_progress(record: logging.LogRecord) -> bool:
+    return record.name != PROGRESS
+
+
+def temporary_log(command: str) -> pathlib.Path:
+    """A log for a command that has no folder of its own."""
+    return pathlib.Path(tempfile.gettempdir()) / f"unival-{command}-{os.getpid()}.log"
