@@ -15,13 +15,14 @@ PACKAGE = ROOT / "unival"
 # In short: tasks stand on generation and criterions, these on data and models, these on modalities, these on backbones.
 LEAVES = {"errors", "quiet_import", "text", "instructions", "vocab", "metrics", "checkpoints"}
 ALLOWED: dict[str, set[str]] = {
+    "optim": set(),
     "backbones": set(),
     "modalities": {"backbones"},
     "data": {"modalities", "backbones"},
     "models": {"modalities", "backbones"},
     "generation": {"data", "models", "modalities", "backbones"},
     "criterions": {"data", "models", "modalities", "backbones"},
-    "tasks": {"generation", "criterions", "data", "models", "modalities", "backbones"},
+    "tasks": {"generation", "criterions", "optim", "data", "models", "modalities", "backbones"},
 }
 # The top: the Python API, the command line and what its commands need; nothing below may import them.
 TOP = {"__init__", "__main__", "hub", "cli", "commands", "report_page"}

@@ -1,4 +1,5 @@
-"""Tasks: an instruction, a metric and the options of generation; importing this package registers them, the models and the criterions."""
+"""Tasks: an instruction, a metric and the options of generation; importing this package registers them, the models, the criterions
+and the learning-rate schedules."""
 
 from unival.quiet_import import quiet_import
 
@@ -7,6 +8,7 @@ with quiet_import():
 
 import unival.criterions  # noqa: E402
 import unival.models.unival  # noqa: E402,F401
+import unival.optim  # noqa: E402,F401
 from unival.tasks.base import UnivalTask  # noqa: E402
 from unival.tasks.caption import CaptionTask  # noqa: E402
 
