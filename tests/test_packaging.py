@@ -109,7 +109,7 @@ def test_extras(metadata):
     assert set(requirements(metadata, "eval")) == {"pycocoevalcap", "matplotlib"}
     assert set(requirements(metadata, "video")) == {"decord"}
     assert set(requirements(metadata, "audio")) == {"torchaudio", "soundfile"}
-    assert set(requirements(metadata, "dev")) == {"pytest", "ruff", "mypy", "build", "librosa", "scikit-video"}
+    assert set(requirements(metadata, "dev")) == {"pytest", "ruff", "mypy", "build", "librosa", "scikit-video", "pytest-xdist"}
 
 
 def constraints() -> list[Requirement]:
