@@ -244,15 +244,15 @@ train() {
   fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
     --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
     --lr-scheduler polynomial_decay --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
-    --save-dir "$OUT" --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
+    --save-dir "$OUT" --keep-last-epochs 1 --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
 }
 
-# train_captions BATCH EPOCHS ARGS...: the published fine-tuning on captions of any medium, from $CHECKPOINT.
+# train_captions BATCH EPOCHS ARGS...: the published fine-tuning on captions of any medium, from $CHECKPOINT; started again
+# after a stop, it resumes from $OUT/checkpoint_last.pt.
 train_captions() {
   local batch_size="$1" epochs="$2"
   shift 2
-  train --task unival_caption --arch unival_base --restore-file "$CHECKPOINT" \
-    --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
+  train --task unival_caption --arch unival_base --finetune-from-model "$CHECKPOINT" ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
     --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
     --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
     --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \

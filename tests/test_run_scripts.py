@@ -4,13 +4,18 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
+import torch
 
-from unival.cli import build_parser
+from tests import runs, tiny
+from unival.checkpoints.recovery import newest, saved_files
+from unival.cli import build_parser, main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMON = ROOT / "run_scripts" / "common.sh"
@@ -168,6 +173,8 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
     """What reaches fairseq and `unival` is what their parsers know; arguments of the command line come last and win."""
     from fairseq import options
 
+    import unival.tasks  # noqa: F401  registers what the recipes name
+
     for table in inputs["DATA"].iterdir():
         table.write_text("row\n" * 300)
         table.rename(table.with_suffix(f".{endings}"))
@@ -181,8 +188,48 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
         parsed = options.parse_args_and_arch(parser, input_args=arguments)
         assert parsed.batch_size == 7
         assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == str(inputs["VOCAB"])
+        if is_training:  # what starts over when it is started again would be --restore-file with --reset-…
+            assert parsed.finetune_from_model == str(inputs["CHECKPOINT"]) and parsed.restore_file == "checkpoint_last.pt"
+            assert parsed.keep_last_epochs == 1  # whatever the number of epochs, a few files
         if is_training and script.parent.name == "caption":  # 300 rows, 128 of them an update
             assert (parsed.max_epoch, parsed.update_freq, float(parsed.total_num_update)) == (10, [8], 30)
+
+
+RUN_SMALL = [*runs.MODEL, "--patch-image-size", "32", "--num-codes", "0", "--num-bins", "0", "--batch-size", "2", "--num-workers", "0"]
+RUN_SMALL += ["--update-freq", "1", "--max-epoch", "99", "--save-interval-updates", "1", "--keep-interval-updates", "1"]
+RUN_SMALL += ["--disable-validation"]
+
+
+def test_a_recipe_that_is_killed_and_started_again_resumes(recorded, tmp_path):
+    """Not from the checkpoint that it starts from, but from the last one of its own, with the same command."""
+    script = ROOT / "run_scripts" / "caption" / "train.sh"
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for split in ("train", "valid"):
+        tiny.write_table(data, rows=4, name=f"{split}.jsonl")
+    tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
+    assert runs.train(data, tmp_path, "--batch-size", "4", "--max-update", "1", "--disable-validation") == 0
+    start = tmp_path / "checkpoint_last.pt"
+    inputs = {"DATA": data, "VOCAB": data / "vocab", "CHECKPOINT": start, "OUT": out, "GPUS": 0}
+    ((_, arguments),) = recorded(script, *RUN_SMALL, **inputs)
+    environment = {**os.environ, **{name: str(value) for name, value in inputs.items()}, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(
+            ["bash", script, *RUN_SMALL], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        until = time.monotonic() + 300
+        while not (out / "checkpoint_last.pt").exists() and first.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert first.poll() is None, (tmp_path / "first.log").read_text()[-3000:]
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert f"loading pretrained model from {start}" in (tmp_path / "first.log").read_text()
+    saved = newest(saved_files(out)).updates
+    assert saved > 0 and main(["train", *arguments, "--max-update", str(saved + 1)]) == 0
+    runs.forget_run()
+    ends = torch.load(out / "checkpoint_last.pt", weights_only=True)
+    assert ends["optimizer_history"][-1]["num_updates"] == saved + 1
+    assert ends["task_state"]["media"]["patch_image_size"] == 32
 
 
 # Environment ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 #   DATA         folder with train.tsv and valid.tsv, or train.jsonl and valid.jsonl (columns image and caption)
 #   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
 #   CHECKPOINT   the model to start from
-#   OUT          folder for checkpoints and the log train.jsonl
+#   OUT          folder for checkpoints and the log train.jsonl; the same command started again resumes what is there
 #   GPUS         number of GPUs (default: all there are; 0: the CPU)
 #   SEED, WORKERS
 #

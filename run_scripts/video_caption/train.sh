@@ -8,7 +8,7 @@
 #   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
 #   CHECKPOINT   the model to start from, published or ours; if it has no video part, add
 #                --new-modalities video --video-backbone-weights resnext-101-kinetics.pth
-#   OUT          folder for checkpoints and the log train.jsonl
+#   OUT          folder for checkpoints and the log train.jsonl; the same command started again resumes what is there
 #   GPUS         number of GPUs (default: all there are; 0: the CPU)
 #   SEED, WORKERS
 #

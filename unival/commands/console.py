@@ -150,6 +150,8 @@ class Console(logging.Handler):
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
             first = (message.splitlines() or [""])[0]
+            if first.startswith("Traceback"):  # the file has it; what ends a run is told as one line
+                return
             self._warning(record, (record.name, first), f"fairseq: {first}")
             return
         epoch, updates, saved = EPOCH.fullmatch(message), UPDATES.fullmatch(message), SAVED.fullmatch(message)

@@ -1,5 +1,6 @@
 """What to tell a person about an exception: one line when it is about their input, else where its traceback is.  Imports nothing heavy."""
 
+import errno
 import os
 import pickle
 import sys
@@ -10,6 +11,7 @@ from unival.errors import UserError
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
 OURS = "UserError: "
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explain(error: BaseException | None) -> str | None:
@@ -22,7 +24,8 @@ def explain(error: BaseException | None) -> str | None:
         if isinstance(error, pickle.UnpicklingError):
             return f"the checkpoint was refused, nothing in it was run: it holds more than tensors and plain values ({first_line(error)})"
         if isinstance(error, OSError):
-            return first_line(error)
+            full = "; make room and run it again (training resumes from its newest whole checkpoint)" if error.errno in DISK_FULL else ""
+            return first_line(error) + full
         error = error.__cause__ or error.__context__
     return None
 
