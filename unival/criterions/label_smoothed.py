@@ -232,6 +232,11 @@ class LabelSmoothedCriterion(FairseqCriterion):
         first, second = lprobs
         return ((first.exp() - second.exp()) * (first - second)).sum(-1) / 2
 
+    def logged_scores(self) -> dict[str, bool]:
+        """Names of what :meth:`reduce_metrics` logs that checkpoints can be compared by: whether higher is better."""
+        accuracy = {"accuracy": True} if self.cfg.report_accuracy else {}
+        return {"loss": False, "nll_loss": False, "ppl": False, **accuracy}
+
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Log loss and nll_loss (both base 2, per kept token), ppl, and accuracy in percent when it was counted."""

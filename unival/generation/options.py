@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import numbers
 import typing
@@ -62,9 +63,10 @@ def generation_options(args: Any) -> argparse.Namespace:
     types = typing.get_type_hints(GenerationConfig)
     for name, value in given.items():
         if name not in defaults and not name.startswith("_"):
-            raise UserError(
-                f"unknown generation option {name!r}: choose from {', '.join(sorted(set(defaults) - {'_name', *REFUSED}))}"
-            )
+            known = sorted(set(defaults) - {"_name", *REFUSED})
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f", did you mean {close[0]!r}? There are" if close else ": choose from"
+            raise UserError(f"unknown generation option {name!r}{hint} {', '.join(known)}")
         if name in types and not name.startswith("_"):
             given[name] = _typed(name, value, types[name])
     return argparse.Namespace(**{**defaults, **given})

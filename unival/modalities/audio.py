@@ -275,4 +275,9 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-AUDIO = Modality("AUDIO", AudioLoader, _embedding)
+PACKAGES = {
+    "soundfile": f"sounds need it: {INSTALL}",
+    "torchaudio": f"sounds at another rate than --audio-sample-rate need it: {INSTALL}",
+    "decord": 'the sound tracks of videos need it: pip install "unival[video]"',
+}
+AUDIO = Modality("AUDIO", AudioLoader, _embedding, PACKAGES)

@@ -1,8 +1,8 @@
 """What a modality brings: a loader for the data workers and an embedding for the encoder."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,7 @@ class Modality:
     name: str
     loader: Callable[[MediaOptions], MediaLoader]
     embedding: Callable[[Any], "MediaEmbedding"]
+    packages: Mapping[str, str] = field(default_factory=dict)  # optional ones -> what they are for and how to get them
 
 
 @dataclass

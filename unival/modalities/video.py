@@ -308,4 +308,5 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-VIDEO = Modality("VIDEO", VideoLoader, _embedding)
+DECORD = {"decord": 'videos other than animated GIF, WebP and PNG need it: pip install "unival[video]"'}
+VIDEO = Modality("VIDEO", VideoLoader, _embedding, DECORD)

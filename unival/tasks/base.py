@@ -24,6 +24,7 @@ from unival.instructions import Instruction, parse
 from unival.modalities.base import MediaOptions
 from unival.models.config import saved_config
 from unival.tasks import restore
+from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.evaluation import Evaluation
@@ -68,19 +69,25 @@ class UnivalTask(FairseqTask):
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         )
         self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
+        self.checks: TrainingChecks | None = None  # of a run that has not begun yet
         self.is_training = False  # else models that are trained already are used
         self._skipped = (0, 0)  # epoch, rows skipped in it so far
         self.progress = Progress()
 
     @classmethod
-    def setup_task(cls, cfg: UnivalTaskConfig, **kwargs: Any) -> "UnivalTask":
-        """Load the vocabulary and build the task."""
+    def setup_task(cls, cfg: UnivalTaskConfig, from_checkpoint: bool = False, **kwargs: Any) -> "UnivalTask":
+        """Load the vocabulary and build the task; ``from_checkpoint``: its options are those of a checkpoint (fairseq-validate)."""
         from unival.tasks import user_dir  # noqa: F401  checkpoints that this process reads
 
         if cfg.cpu and (cfg.bf16 or cfg.fp16):
             raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
+        if not from_checkpoint and cfg.path is not None:
+            check_generation(cfg)
         folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
-        return cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
+        task = cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
+        if not from_checkpoint and cfg.path is None:
+            task.checks = TrainingChecks(task)
+        return task
 
     def set_instruction(self, text: str) -> None:
         """Read the instruction, and the closed set of its answers if it has one."""
@@ -196,8 +203,12 @@ class UnivalTask(FairseqTask):
         if cfg.modalities is None and self.instructions:
             cfg.modalities = ",".join(sorted(media_of(self.instructions)))
         cfg.audio_sample_rate = self.media.audio_sample_rate
+        if self.checks is not None:
+            self.checks.before_model()
         model = super().build_model(cfg, from_checkpoint)
         model.load_backbones()
+        if self.checks is not None:
+            self.checks.after_model(model)
         if start is not None:
             restore.warn_of_silent_options(start, model)
         return model
@@ -205,7 +216,10 @@ class UnivalTask(FairseqTask):
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's hook; fairseq-validate builds the criterion that a checkpoint names."""
         restore.refuse_other_criterions(cfg)
-        return super().build_criterion(cfg, from_checkpoint)
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        if self.checks is not None:
+            self.checks.after_criterion(criterion)
+        return criterion
 
     def adopt_restored(self) -> dict[str, Any] | None:
         """Read the checkpoint that training will start from, and take over how its inputs were made; None for a fresh start.
@@ -302,6 +316,12 @@ class UnivalTask(FairseqTask):
         target = sample["target"]
         self.trie.to(target.device)
         return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, len(self.vocabulary))}
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """fairseq's hook before each epoch's first update."""
+        if self.checks is not None:
+            self.checks.before_first_update(model)
+            self.checks = None
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """fairseq's hook before each validation."""

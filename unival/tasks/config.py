@@ -146,6 +146,13 @@ class UnivalTaskConfig(RunOptions):
     eval_print_samples: int = field(
         default=0, metadata={"group": "evaluation", "help": "log this many generated samples per validation"}
     )
+    skip_checks: bool = field(
+        default=False,
+        metadata={
+            "group": "data",
+            "help": "before the first update, do not read a row of every table nor try loss and generation on a few rows",
+        },
+    )
     closed_set: Optional[str] = field(
         default=None,
         metadata={"group": "task", "help": "file with the answers that a slot with closed_set may have, one a line"},

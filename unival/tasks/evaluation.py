@@ -10,6 +10,7 @@ from typing import Any
 from fairseq.logging import metrics as log
 
 from unival.errors import UserError
+from unival.generation.options import generation_options
 from unival.metrics import Metric, make_metrics
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Evaluation:
         self.eval_args = eval_args
         self.print_samples = print_samples
         self._generator: Any = None
-        self._printed = 0
+        self._left_to_print = print_samples
 
     def options(self) -> Namespace:
         """How validation generates: the task's defaults, changed by ``--eval-args``.
@@ -59,17 +60,24 @@ class Evaluation:
                 fitted[name] = copy.copy(metric)
                 fitted[name].fit(references)
 
-    def begin(self) -> None:
-        """A fresh generator per validation: it holds on to the model."""
+    def begin(self, print_samples: int | None = None) -> None:
+        """Before a validation: a fresh generator, since the old one holds on to its model; another number of samples to log."""
         self._generator = None
-        self._printed = 0
+        self._left_to_print = self.print_samples if print_samples is None else print_samples
+
+    def prepare(self, task: Any, model: Any, longest: int | None = None) -> None:
+        """Build the generator; ``longest`` limits the texts to so many tokens."""
+        options = generation_options(task.generation_options())
+        if longest is not None:
+            options.max_len_a, options.max_len_b, options.min_len = 0.0, longest, min(options.min_len, longest)
+        self._generator = task.build_generator([model], options)
 
     def step(self, task: Any, model: Any, sample: dict[str, Any]) -> dict[str, float]:
         """Generate for a batch; returns the metrics' statistics of its rows, summed, under ``_<metric>:<statistic>``."""
         if not self.metrics:
             return {}
         if self._generator is None:
-            self._generator = task.build_generator([model], self.options())
+            self.prepare(task, model)
         sums: dict[str, float] = {}
         texts = task.generate_texts(self._generator, [model], sample)
         for text, references in zip(texts, sample["references"], strict=True):
@@ -81,8 +89,8 @@ class Evaluation:
         return sums
 
     def _print(self, text: str, references: list[str]) -> None:
-        if self._printed < self.print_samples:
-            self._printed += 1
+        if self._left_to_print > 0:
+            self._left_to_print -= 1
             logger.info("generated %r, references %s", text, references)
 
     def log(self, logging_outputs: list[dict[str, Any]]) -> None:

@@ -64,3 +64,31 @@ def find_table(data: str, split: str, train: bool) -> pathlib.Path:
     if not path.is_file():
         raise UserError(f"{path}: no such table or folder (split {split!r})")
     return path
+
+
+def used_splits(cfg: Any) -> list[str]:
+    """The splits that a training run reads: the one to train on, then those of validation."""
+    return [cfg.train_subset, *([] if cfg.disable_validation else cfg.valid_subset.split(","))]
+
+
+def check_splits(cfg: Any) -> None:
+    """The tables of a training run, by name.
+
+    Raises:
+        UserError: there is no such table, or the splits cannot be read as they are asked for.
+    """
+    train, *valid = used_splits(cfg)
+    if cfg.combine_valid_subsets and valid:
+        raise UserError("--combine-valid-subsets: tables are not joined; name them one by one, e.g. --valid-subset valid,valid1")
+    doubled = next((split for split in valid if valid.count(split) > 1), None)
+    if doubled is not None or not all(valid):
+        raise UserError(f"--valid-subset {cfg.valid_subset!r}: {'an empty name' if doubled is None else f'{doubled!r} is named twice'}")
+    if train in valid:
+        raise UserError(
+            f"--train-subset and --valid-subset both name {train!r}, which can be read for one of them only: give the table a second"
+            " name for validation (a copy of it or a link to it)"
+        )
+    if len(valid) > 1 and not pathlib.Path(cfg.data).is_dir():
+        raise UserError(f"--valid-subset {cfg.valid_subset}: {cfg.data} is one table for all of them; give a folder as data")
+    for split in (train, *valid):
+        find_table(cfg.data, split, split == train)

@@ -44,7 +44,7 @@ class Progress:
     def validated(self, sample: dict[str, Any], datasets: Mapping[str, Any]) -> None:
         """A batch of one of the evaluation splits among ``datasets`` was validated."""
         self._rows += len(sample["id"])
-        total = sum(len(dataset) for split, dataset in datasets.items() if split != "train")
+        total = sum(len(dataset) for dataset in datasets.values() if not dataset.is_train)
         _tell(Step("validating", self._rows, None if torch.distributed.is_initialized() else total))
 
     def generated(self) -> None:

@@ -1,0 +1,175 @@
+"""What is checked before a run's first update: what can be known at the start does not fail late."""
+
+import ast
+import contextlib
+import difflib
+import importlib.util
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from unival.criterions.label_smoothed import LabelSmoothedCriterion
+from unival.data.dataset import InstructionDataset
+from unival.errors import UserError
+from unival.generation.options import check_options, generation_options
+from unival.instructions import Instruction
+from unival.metrics import METRICS, Metric
+from unival.modalities import modality
+from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.disk import check_space
+from unival.tasks.inputs import check_splits, find_table, media_of, used_splits
+from unival.tasks.trial import first_examples, run_trial
+
+logger = logging.getLogger(__name__)
+
+# What fairseq's own criterions log at validation: name -> higher is better.  The trial tells which of them one does log.
+FAIRSEQ_SCORES = {"loss": False, "nll_loss": False, "ppl": False, "accuracy": True}
+
+
+class TrainingChecks:
+    """The checks of a training run; the task's hooks call them as soon as what they look at is known.
+
+    Every method raises a UserError of one line.  Each process does them for itself, without talking to the others.
+    """
+
+    def __init__(self, task: Any):
+        self.task = task
+        self.criterion: nn.Module | None = None
+        self.rows = 0  # of the table to train on
+        self.found: list[str] = []
+        self.seconds = 0.0
+        with self._timed():
+            check_splits(task.cfg)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
+
+    def before_model(self) -> None:
+        """Options of generation, packages for the instruction's media, every table's columns, and one row of each."""
+        with self._timed():
+            check_eval_args(self.task)
+            check_packages(self.task.instructions)
+            splits = used_splits(self.task.cfg)
+            for split in splits:
+                is_train = split == self.task.cfg.train_subset
+                table = self.task.open_table(find_table(self.task.cfg.data, split, is_train))
+                dataset = self.task.build_dataset(table, train=is_train)
+                if not self.task.cfg.skip_checks:
+                    first_examples(dataset, 1)
+                if is_train:
+                    self.rows = len(dataset)
+            self.found.append(f"tables of {', '.join(splits)}")
+
+    def after_model(self, model: nn.Module) -> None:
+        """Room for the checkpoints."""
+        with self._timed():
+            self.found.append(check_space(self.task.cfg, model, self.rows))
+
+    def after_criterion(self, criterion: nn.Module) -> None:
+        """Whether validation computes what the best checkpoint is chosen by."""
+        self.criterion = criterion
+        check_best_metric(self.task.cfg, criterion, self.task.evaluation.metrics)
+
+    def before_first_update(self, model: nn.Module) -> None:
+        """A few rows through loss and generation (not with ``--skip-checks``); then one line of log says what was checked."""
+        cfg = self.task.cfg
+        if self.criterion is not None and not cfg.skip_checks:
+            with self._timed():
+                splits = used_splits(cfg)
+                valid = None if cfg.disable_validation else self.task.datasets[splits[1]]
+                train = self.task.datasets[splits[0]]
+                assert isinstance(train, InstructionDataset)
+                logged = run_trial(self.task, model, self.criterion, train, valid)
+            if not cfg.disable_validation and cfg.best_checkpoint_metric not in logged:
+                raise UserError(_not_computed(cfg, sorted(logged)))
+            self.found.append("loss and generation" if logged else "loss")
+        logger.info("checked before the first update: %s (%.1f s)", "; ".join(self.found), self.seconds)
+
+
+def check_generation(cfg: Any) -> None:
+    """fairseq-generate, before it loads models: its table, and that no option is given where it has no effect.
+
+    Raises:
+        UserError: there is no such table; ``--model-overrides`` names what is no option of the model.
+    """
+    find_table(cfg.data, cfg.gen_subset, cfg.gen_subset == cfg.train_subset)
+    options = {field.name for field in fields(UnivalTaskConfig) if field.metadata}
+    try:
+        overrides = dict(ast.literal_eval(cfg.model_overrides))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(f"--model-overrides {cfg.model_overrides!r}: expected a dict such as {{'name': value}}") from error
+    for name in overrides:
+        if name in options:
+            given = "the first argument" if name == "data" else f"--{name.replace('_', '-')}"
+            raise UserError(f"--model-overrides: {name!r} is an option of the task: give {given} itself")
+
+
+def check_eval_args(task: Any) -> None:
+    """Names, types and ranges of ``--eval-args``, also where no metric uses them.
+
+    Raises:
+        UserError: the first that is wrong.
+    """
+    options = task.generation_options()
+    try:
+        check_options(generation_options(options), task.target_dictionary, task.trie, None, False)
+    except UserError as error:
+        raise UserError(f"--eval-args {task.cfg.eval_args}: {error}") from error
+
+
+def check_packages(instructions: Sequence[Instruction]) -> None:
+    """Warn of optional packages that some files of the instruction's media need; what all files need fails with the first row."""
+    for name in sorted(media_of(instructions)):
+        for package, purpose in modality(name.upper()).packages.items():
+            if importlib.util.find_spec(package) is None:
+                logger.warning("the package %s is not installed: %s", package, purpose)
+
+
+def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metric]) -> None:
+    """Whether validation computes ``--best-checkpoint-metric``, and whether its direction is right.
+
+    Raises:
+        UserError: it does not, or the worst checkpoint would be kept.
+    """
+    name = cfg.best_checkpoint_metric
+    if cfg.disable_validation:
+        for option, is_given in (("best-checkpoint-metric", name != "loss"), ("patience", cfg.patience > 0)):
+            if is_given:
+                logger.warning("--%s has no effect with --disable-validation: there is no score", option)
+        return
+    scores = {score: True for metric in metrics.values() for score in metric.keys}  # of all of them higher is better
+    is_ours = isinstance(criterion, LabelSmoothedCriterion)
+    if is_ours or type(criterion).__module__.startswith("fairseq."):
+        scores = {**(criterion.logged_scores() if is_ours else FAIRSEQ_SCORES), **scores}  # type: ignore[operator]
+        if name not in scores:
+            raise UserError(_not_computed(cfg, list(scores)))
+    if scores.get(name) and not cfg.maximize_best_checkpoint_metric:
+        raise UserError(
+            f"--best-checkpoint-metric {name}: higher is better, and checkpoint_best.pt would be the worst; add"
+            " --maximize-best-checkpoint-metric"
+        )
+    if scores.get(name) is False and cfg.maximize_best_checkpoint_metric:
+        raise UserError(
+            f"--best-checkpoint-metric {name}: lower is better, and checkpoint_best.pt would be the worst; leave out"
+            " --maximize-best-checkpoint-metric"
+        )
+
+
+def _not_computed(cfg: Any, computed: Sequence[str]) -> str:
+    name = cfg.best_checkpoint_metric
+    owner = next((metric for metric, cls in METRICS.items() if name in cls.keys), None)
+    close = difflib.get_close_matches(name, computed, n=1)
+    if owner is not None:
+        advice = f": add {owner} to --eval-metrics, or choose from"
+    elif name == "accuracy":
+        advice = ": add --report-accuracy, or choose from"
+    else:
+        advice = f", did you mean {close[0]!r}? There are" if close else "; there are"
+    return f"--best-checkpoint-metric {name!r} is not computed at validation{advice} {', '.join(computed)}"

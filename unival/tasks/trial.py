@@ -1,0 +1,107 @@
+"""A trial before the first update: a few rows through loss and generation, as validation does it, without a trace in the run."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.logging import metrics
+from torch import nn
+
+from unival.data.dataset import InstructionDataset
+from unival.data.example import Example
+from unival.errors import UserError
+
+TRIED_ROWS = 100  # of a table whose broken rows are skipped: one of these must be readable
+CPU_ROWS = 2  # rows of a trial batch, and tokens generated for each, where memory is not what is tried
+CPU_TOKENS = 4
+
+
+def first_examples(dataset: InstructionDataset, count: int) -> list[Example]:
+    """The first rows that can be read: the first of the table, or with ``--on-bad-sample skip`` of its first 100.
+
+    Leaves no mark: the rows do not count as read or skipped.
+
+    Raises:
+        UserError: a row cannot be read and is not to be skipped, or none can be read.
+    """
+    examples: list[Example] = []
+    failure: UserError | None = None
+    for row in range(min(TRIED_ROWS, len(dataset))):
+        try:
+            examples.append(dataset.read(row))
+        except UserError as error:
+            if not dataset.skip_bad:
+                raise
+            failure = failure or error
+        if len(examples) == count:
+            break
+    if not examples:
+        raise UserError(f"none of the first {min(TRIED_ROWS, len(dataset))} rows can be read, not even to skip the others: {failure}")
+    return examples
+
+
+def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: InstructionDataset, valid: InstructionDataset | None) -> set[str]:
+    """A batch of each data set through the loss, and of the second through generation and the metrics.
+
+    On a GPU the second is a full validation batch and generates to its full length, so that memory is tried, too.
+
+    Args:
+        valid: the first validation split; None without validation.
+
+    Returns:
+        the names of the values that this validation logged; empty without validation.
+
+    Raises:
+        UserError: what a validation would raise; also when the GPU's memory does not suffice.
+    """
+    parameter = next(model.parameters())
+    on_gpu = parameter.is_cuda
+    rows = (task.cfg.batch_size_valid or CPU_ROWS) if on_gpu else CPU_ROWS
+    with untouched(model, criterion), torch.no_grad(), metrics.aggregate(new_root=True) as logged:
+        model.eval()
+        criterion.eval()
+        try:
+            sample = _prepared(train, CPU_ROWS, parameter)
+            criterion(model, task.with_closed_set(sample))
+            if valid is None:
+                return set()
+            task.evaluation.begin(print_samples=0)
+            task.evaluation.prepare(task, model, longest=None if on_gpu else CPU_TOKENS)
+            output = task.valid_step(_prepared(valid, rows, parameter), model, criterion)[2]
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"validation will not fit into the GPU's memory: give a smaller --batch-size-valid than {rows}"
+                f" ({str(error).splitlines()[0]})"
+            ) from error
+        finally:
+            task.evaluation.begin()  # lets go of the model
+        task.reduce_metrics([output], criterion)
+        return set(logged.get_smoothed_values())
+
+
+def _prepared(dataset: InstructionDataset, rows: int, parameter: torch.Tensor) -> dict[str, Any]:
+    """A batch of the first rows as fairseq's trainer hands it to the model: on its device, in its precision."""
+    sample = dataset.collater([*first_examples(dataset, rows)])
+    if parameter.is_cuda:
+        sample = utils.move_to_cuda(sample, parameter.device)
+    return utils.apply_to_sample(lambda t: t.to(parameter.dtype) if t.dtype == torch.float32 else t, sample)
+
+
+@contextlib.contextmanager
+def untouched(*modules: nn.Module) -> Iterator[None]:
+    """Restores the modules' modes and every random generator afterwards, so that no bit of training changes."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    python, numpy = random.getstate(), np.random.get_state()
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for part, mode in modes:
+            part.training = mode
