@@ -2,15 +2,16 @@
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
 from unival.data.table import cell_texts, open_table
 from unival.errors import UserError
-from unival.metrics import METRICS
+from unival.metrics import METRICS, make_metrics
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated
-from unival.metrics.tokenize import TOKENIZERS
+from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print one line per score, write the files asked for. Returns the exit code."""
+    make_metrics(args.metrics.split(","), make_tokenizer(args.tokenizer))  # whatever is missing is said before anything is read
+    for path in filter(None, (args.json, args.per_row)):
+        _check_writable(path)
     columns = tuple(args.columns.split(","))
     references = read_references(args.table, columns, args.selected_cols)
     scores = score_file(args.output, references, args.metrics.split(","), args.tokenizer, args.allow_partial)
@@ -85,6 +89,14 @@ def score_file(
         sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
     pairs = {row: hypotheses[row] for row in both}, {row: references[row] for row in both}
     return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references.values())
+
+
+def _check_writable(path: str) -> None:
+    file = pathlib.Path(path).absolute()
+    folder = next(parent for parent in file.parents if parent.exists())
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "is a folder" if file.is_dir() else f"{folder} is no folder that can be written to"
+        raise UserError(f"{path}: cannot be written: {reason}")
 
 
 def _write_json(path: str, value: object) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 
 import pytest
 
@@ -102,6 +103,16 @@ def test_wrong_names(output, table, arguments, message):
 def test_a_file_that_cannot_be_written(output, table, tmp_path):
     with pytest.raises(UserError, match="scores.json: cannot be written"):
         score(output(), "--table", table, "--json", table / "scores.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--metrics", "meteor"], "METEOR needs Java"), (["--tokenizer", "ptb"], "tokenizer needs Java"), (["--json", "."], "is a folder")],
+)
+def test_what_is_missing_is_said_before_anything_is_read(monkeypatch, tmp_path, arguments, message):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        score(tmp_path / "no output", "--table", tmp_path / "no table", *arguments)
 
 
 def test_cells_without_text(output, tmp_path):

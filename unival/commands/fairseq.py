@@ -342,9 +342,12 @@ def _validate(request: Request, session: Session) -> None:
     from fairseq import options
     from fairseq.distributed import utils as distributed
 
+    from unival.tasks.inputs import find_tables
+
     _check_task(request)
     cfg = _configure(request, _parse(request, options.get_validation_parser()))
     given = _parse(request, options.get_validation_parser(), suppress_defaults=True)  # what the checkpoint's options yield to
+    find_tables(cfg.task.data, cfg.dataset.valid_subset.split(","), cfg.dataset.train_subset)
     session.open(temporary_log("validate"))
     check_named_checkpoints(cfg.common_eval.path)
     distributed.call_main(cfg, validating_process, override_args=given, request=request, log=session.path)

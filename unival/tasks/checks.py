@@ -21,6 +21,7 @@ from unival.metrics import METRICS, Metric
 from unival.modalities import modality
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
+from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import check_splits, find_table, media_of, used_splits
 from unival.tasks.trial import first_examples, run_trial
 
@@ -97,7 +98,7 @@ def check_generation(cfg: Any) -> None:
     """fairseq-generate, before it loads models: its table, and that no option is given where it has no effect.
 
     Raises:
-        UserError: there is no such table; ``--model-overrides`` names what is no option of the model.
+        UserError: there is no such table; ``--model-overrides`` names an option of the task; the models of an ensemble differ.
     """
     find_table(cfg.data, cfg.gen_subset, cfg.gen_subset == cfg.train_subset)
     options = {field.name for field in fields(UnivalTaskConfig) if field.metadata}
@@ -109,6 +110,7 @@ def check_generation(cfg: Any) -> None:
         if name in options:
             given = "the first argument" if name == "data" else f"--{name.replace('_', '-')}"
             raise UserError(f"--model-overrides: {name!r} is an option of the task: give {given} itself")
+    check_ensemble(cfg)
 
 
 def check_eval_args(task: Any) -> None:

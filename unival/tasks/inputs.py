@@ -66,6 +66,11 @@ def find_table(data: str, split: str, train: bool) -> pathlib.Path:
     return path
 
 
+def find_tables(data: str, splits: Sequence[str], train_subset: str) -> list[pathlib.Path]:
+    """The tables of several splits, before the first of them is read.  Raises as :func:`find_table` does."""
+    return [find_table(data, split, split == train_subset) for split in splits]
+
+
 def used_splits(cfg: Any) -> list[str]:
     """The splits that a training run reads: the one to train on, then those of validation."""
     return [cfg.train_subset, *([] if cfg.disable_validation else cfg.valid_subset.split(","))]
@@ -90,5 +95,4 @@ def check_splits(cfg: Any) -> None:
         )
     if len(valid) > 1 and not pathlib.Path(cfg.data).is_dir():
         raise UserError(f"--valid-subset {cfg.valid_subset}: {cfg.data} is one table for all of them; give a folder as data")
-    for split in (train, *valid):
-        find_table(cfg.data, split, split == train)
+    find_tables(cfg.data, [train, *valid], train)

@@ -1,0 +1,47 @@
+"""Several models in one ``--path``: they read the same rows, so they must have been trained to read them alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fairseq import utils
+
+from unival.errors import UserError
+from unival.modalities.base import MediaOptions
+from unival.tasks import restore
+from unival.tasks.inputs import TRAINING_ONLY, given_media_options
+
+
+def check_ensemble(cfg: Any) -> None:
+    """Refuse an ensemble whose models were trained with different inputs or answers, unless the command line says which to use.
+
+    Args:
+        cfg: the task's options; ``path`` names the checkpoints.
+
+    Raises:
+        UserError: they differ, or a checkpoint cannot be read.
+    """
+    paths = utils.split_paths(cfg.path)
+    if len(paths) < 2:
+        return
+    trained = [_trained_with(path) for path in paths]
+    for name, first in trained[0].items():
+        is_given = name in cfg and cfg[name] is not None and not isinstance(cfg[name], bool)
+        for path, other in zip(paths, trained, strict=True):
+            if other[name] != first and not is_given:
+                option = f"--{name.replace('_', '-')}"
+                values = "" if name == "closed_set" else f" ({first} and {other[name]})"
+                advice = "" if isinstance(first, bool) else f"give {option}, or "
+                raise UserError(
+                    f"--path: {paths[0]} and {path} were trained with different {option}{values}, and an ensemble reads every row"
+                    f" once: {advice}use models that were trained alike"
+                )
+
+
+def _trained_with(path: str) -> dict[str, Any]:
+    """What a checkpoint's training decided about rows and answers, by the name of the task's option."""
+    container = restore.read_for_fairseq(path)
+    state: Mapping[str, Any] = container.get("task_state") or {}
+    saved = restore.our_task_options((container.get("cfg") or {}).get("task") or {})
+    media = given_media_options(state.get("media", saved), MediaOptions())
+    found = {name: value for name, value in vars(media).items() if name not in TRAINING_ONLY}
+    return {**found, "instruction": saved.get("instruction"), "closed_set": tuple(state.get("closed_set", ()))}
