@@ -7,7 +7,7 @@
     python data_utils/build_sampler.py --out data/sounds --media audio       # the stamps' sounds, else synthesised ones
     python data_utils/build_sampler.py --out data/both --media image+audio   # stamps, and the sound of one in a picture
 
-Writes train, valid, test, test_unseen and test_swapped as .jsonl tables, images/, videos/ or sounds/, manifest.json and
+Writes train, valid, test, test_unseen, test_swapped (and valid_swapped) as .jsonl tables, images/, videos/ or sounds/, manifest.json and
 preview.png.
 """
 
@@ -59,6 +59,7 @@ NUMBERS = {
     "valid": "rows of valid",
     "test": "rows of test (and of test_swapped)",
     "test-unseen": "rows of test_unseen",
+    "valid-swapped": "rows of valid_swapped: the first ones of valid, each with another row's image",
     "quality": "JPEG, WebP or video quality",
     "seed": "another seed makes other data",
     "frames": "pictures in a video",

@@ -19,7 +19,7 @@ _SMALLEST = 48  # pixels
 _LEAST_EACH = 0.6  # seconds of a recording for each of its sounds
 
 Range = tuple[float, float]
-_ROWS: dict[str, Range] = {**dict.fromkeys(splits.SPLITS, (0, 10**6)), "seed": (0, 2**63)}
+_ROWS: dict[str, Range] = {**dict.fromkeys((*splits.SPLITS, "valid_swapped"), (0, 10**6)), "seed": (0, 2**63)}
 _OBJECTS: dict[str, Range] = {"objects": (1, 10**6), "unseen_objects": (0, 10**6)}
 _PICTURES: dict[str, Range] = {"size": (_SMALLEST, 4096), "quality": (1, 100)}
 _RECORDINGS: dict[str, Range] = {"rate": (8000, 96000), "seconds": (1, 60)}
@@ -39,6 +39,8 @@ def _check(settings: Any, choices: Mapping[str, Sequence[str]], ranges: Mapping[
         raise UserError(f"--per-scene {fewest}-{settings.most}: must be one number or a range within 1-{most}")
     if settings.test_unseen and not settings.unseen_objects:
         raise UserError(f"--test-unseen {settings.test_unseen}: needs --unseen-objects (or give --test-unseen 0)")
+    if settings.valid_swapped > settings.valid:
+        raise UserError(f"--valid-swapped {settings.valid_swapped}: must not be more than --valid {settings.valid}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Settings:
     valid: int = 400
     test: int = 400
     test_unseen: int = 200
+    valid_swapped: int = 0
     phrasing: str = "canonical"
     quality: int = 92
     seed: int = 1
@@ -113,6 +116,7 @@ class SoundSettings:
     valid: int = 200
     test: int = 200
     test_unseen: int = 100
+    valid_swapped: int = 0
     phrasing: str = "canonical"
     audio_format: str = "flac"
     seed: int = 1

@@ -18,7 +18,7 @@ from .errors import UserError
 from .settings import AnySettings
 
 BUILDER = "build_sampler"
-VERSION = "1"  # of what the builder makes: a change of it makes older folders differ
+VERSION = "2"  # of what the builder makes: a change of it makes older folders differ
 MANIFEST = "manifest.json"
 
 Tables = Mapping[str, Sequence[dict]]
@@ -74,8 +74,10 @@ def build(out: pathlib.Path, maker: Maker, source: Source, workers: int = 1) -> 
             if count:
                 tables[split] = _write_split(maker, split, count, room, workers)
                 log.info("%s: %d rows", split, count)
-        if settings.test:
-            tables["test_swapped"] = swapped(tables["test"], settings.seed, next(iter(maker.folders)))
+        for split, count in {"test": settings.test, "valid": settings.valid_swapped}.items():
+            if count:
+                column = next(iter(maker.folders))
+                tables[f"{split}_swapped"] = swapped(tables[split][:count], settings.seed, column, split)
         for split, records in tables.items():
             _write_table(room / f"{split}.jsonl", records)
         manifest = _manifest(maker, tables, source, room)
@@ -107,8 +109,8 @@ def _write_rows(maker: Maker, split: str, rows: Iterable[int], room: pathlib.Pat
     return [maker.write(split, int(row), room) for row in rows]
 
 
-def swapped(records: Sequence[dict], seed: int, column: str = "image") -> list[dict]:
-    """The rows of test, each with the `column` of another row that has none of its objects; every file is used once.
+def swapped(records: Sequence[dict], seed: int, column: str = "image", split: str = "test") -> list[dict]:
+    """The rows of a split, each with the `column` of another row that has none of its objects; every file is used once.
 
     A model that looks at the image must do badly on these rows. `image_of` names the row that the image belongs to
     (`video_of` the video, and so on).
@@ -117,7 +119,7 @@ def swapped(records: Sequence[dict], seed: int, column: str = "image") -> list[d
         UserError: no such exchange was found (too few rows).
     """
     names = [{thing["name"] for thing in record["objects"]} for record in records]
-    rng = np.random.default_rng([seed, len(splits.SPLITS) + 1])
+    rng = np.random.default_rng([seed, len(splits.SPLITS) + 1 + ("test", "valid").index(split)])
     given = rng.permutation(len(records))
     for _ in range(20):
         clashes = [row for row in range(len(records)) if names[row] & names[given[row]]]
@@ -128,12 +130,13 @@ def swapped(records: Sequence[dict], seed: int, column: str = "image") -> list[d
             if not names[row] & names[given[other]] and not names[other] & names[given[row]]:
                 given[[row, other]] = given[[other, row]]
     else:
-        raise UserError(f"--test {len(records)}: too few rows to give each an {column} without its objects (or give 0)")
+        option = "--test" if split == "test" else "--valid-swapped"
+        raise UserError(f"{option} {len(records)}: too few rows to give each an {column} without its objects (or give 0)")
     pairs = zip(records, (records[index] for index in given), strict=True)
     return [
         record
         | {
-            "id": record["id"].replace("test", "test_swapped"),
+            "id": record["id"].replace(split, f"{split}_swapped"),
             column: other[column],
             f"{column}_of": other["id"],
         }

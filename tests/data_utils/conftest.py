@@ -10,7 +10,9 @@ from data_utils.sampler import splits
 from data_utils.sampler.sprites import Atlas
 from data_utils.sampler.write import Composer, Settings, build, load_sprites
 
-SMALL = Settings(sprites="shapes", objects=20, unseen_objects=5, train=60, valid=12, test=16, test_unseen=8, size=64)
+SMALL = Settings(
+    sprites="shapes", objects=20, unseen_objects=5, train=60, valid=12, test=16, test_unseen=8, valid_swapped=8, size=64
+)
 
 
 def make_composer(**changes) -> Composer:

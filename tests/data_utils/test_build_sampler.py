@@ -46,14 +46,15 @@ def test_a_seed_gives_the_same_bytes_with_any_number_of_processes(built, tmp_pat
 def test_tables_of_pictures_are_what_they_always_were(built):
     """Folders that people have stay "the same data": a change of these sums must come with a change of VERSION."""
     sums = json.loads((built / "manifest.json").read_text())["sha256"]
-    assert sums["train"] == "8437e6240640cfdfb874669e12f36a23b49d28678195a4a0e4d7c2715438ae7c"
-    assert sums["test"] == "b41313b1bfc4398fd24b6a0d25029031d89a35e4c0dacff35bf1bd32f3ff206c"
-    assert sums["test_unseen"] == "1a4880456eebcc09fb6c083a6d50a8da3d4fe9a870c08b2394c22032647a5f3e"
-    assert sums["test_swapped"] == "314747875325f3f1d0fa80d3a1ce701400e2f4b66c7fb998bdc1af0124eaee05"
+    assert sums["train"] == "e679fa8d0629e4a4b000b52498b0902f79d08e44efc86e245a1599ba5fb6bb38"
+    assert sums["test"] == "ce2b3688d7a23979b501a87107f9a8584d320d28bba70f9c06eb1a6794a92321"
+    assert sums["test_unseen"] == "5947e53524ebbba9f3bfc3d2327a9d25f1f462f71249a33ec2023be86e0288c6"
+    assert sums["valid_swapped"] == "edcfd22d6f5b8bd53cd834cc1094ac9b3e69f1ba69906a36a65ebfbb927a1c48"
+    assert sums["test_swapped"] == "5fa0c41a557792310a5d37c6d4dbc67d76bdd93b4a77ed86f1f71a420341df4d"
     arguments = json.loads((built / "manifest.json").read_text())["builder"]["arguments"]
     assert list(arguments) == [
         *("sprites", "objects", "unseen_objects", "fewest", "most", "size", "train", "valid", "test", "test_unseen"),
-        *("phrasing", "quality", "seed"),
+        *("valid_swapped", "phrasing", "quality", "seed"),
     ]
 
 
@@ -78,7 +79,8 @@ def test_splits_share_no_pair_caption_or_background(built):
 
 def test_the_manifest_tells_the_truth(built):
     manifest = json.loads((built / "manifest.json").read_text())
-    assert manifest["counts"] == {"train": 60, "valid": 12, "test": 16, "test_unseen": 8, "test_swapped": 16}
+    counts = {"train": 60, "valid": 12, "test": 16, "test_unseen": 8, "test_swapped": 16, "valid_swapped": 8}
+    assert manifest["counts"] == counts
     for split, count in manifest["counts"].items():
         table = rows(built, split)
         assert len(table) == count == len({row["id"] for row in table})
@@ -113,8 +115,9 @@ def test_training_has_one_caption_unless_both_are_asked_for(built):
     assert " left of " in canonical[0] or " above " in canonical[0]
 
 
-def test_swapped_rows_show_none_of_their_objects(built):
-    test, swapped = rows(built, "test"), rows(built, "test_swapped")
+@pytest.mark.parametrize("split, count", [("test", 16), ("valid", 8)])
+def test_swapped_rows_show_none_of_their_objects(built, split, count):
+    test, swapped = rows(built, split)[:count], rows(built, f"{split}_swapped")
     by_id = {row["id"]: row for row in test}
     for row, other in zip(test, swapped, strict=True):
         shown = by_id[other["image_of"]]
@@ -127,6 +130,10 @@ def test_swapping_needs_other_objects():
     alike = [{"id": f"test-{number}", "image": "", "objects": [{"name": "owl"}]} for number in range(4)]
     with pytest.raises(UserError, match="--test 4: too few rows"):
         write.swapped(alike, seed=0)
+    with pytest.raises(UserError, match="--valid-swapped 4: too few rows"):
+        write.swapped(alike, seed=0, split="valid")
+    with pytest.raises(UserError, match="--valid-swapped 13: must not be more than --valid 12"):
+        dataclasses.replace(SMALL, valid_swapped=13).check()
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path):

@@ -147,5 +147,23 @@ def test_shapes_are_named_and_drawn_in_their_colour():
     assert len({sprite.name for sprite in drawn}) == len(drawn) == len(shapes.SHAPES) * len(shapes.COLOURS)
     for sprite in drawn:
         colour = shapes.COLOURS[sprite.name.split()[0]]
-        middle = sprite.pixels[sprite.pixels[..., 3] == 255][:, :3].astype(int)
-        assert (np.abs(middle - colour).max(1) <= 2).any(), sprite.name
+        visible = sprite.pixels[sprite.pixels[..., 3] == 255][:, :3].astype(int)
+        assert (np.abs(visible - colour).max(1) <= 2).mean() > 0.2, f"{sprite.name}: little of it has its colour"
+
+
+def test_shapes_can_be_told_apart_by_colour_and_by_their_parts():
+    """Colours are far apart; and drawings differ by a corner of theirs, not by their outlines alone."""
+    colours = np.array(list(shapes.COLOURS.values()), dtype=float)
+    apart = np.sqrt(((colours[:, None] - colours[None]) ** 2).sum(-1)) + 1000 * np.eye(len(colours))
+    assert apart.min() > 75, "distance in RGB, 0..255 each"
+    looks = [resize(shapes.draw_shape("red", name).pixels, 40) for name in shapes.SHAPES]
+    assert all(inner_edges(look) > 0.03 for look in looks), "part of the inside where the colour changes"
+
+
+def inner_edges(pixels: np.ndarray) -> float:
+    """The part of a sprite, more than three pixels inside its outline, where neighbouring pixels differ much."""
+    opaque = np.pad(pixels[..., 3] == 255, 3)
+    inside = np.logical_and.reduce([np.roll(opaque, (dy, dx), (0, 1)) for dy in range(-3, 4) for dx in range(-3, 4)])[3:-3, 3:-3]
+    grey = pixels[..., :3].astype(float).mean(-1)
+    change = np.maximum(np.abs(np.diff(grey, axis=0, prepend=grey[:1])), np.abs(np.diff(grey, axis=1, prepend=grey[:, :1])))
+    return float((change[inside] > 40).mean())
