@@ -6,6 +6,9 @@ set -euo pipefail
 
 UNIVAL_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 SUPPORTED_PYTHONS="3.11 3.12 3.13 3.10" # in the order in which they are tried
+ENVIRONMENT_GB=7                        # of disk, with the GPU libraries that PyTorch brings on Linux
+ENVIRONMENT_GB_ELSEWHERE=3
+DOWNLOAD_GB=3 # of temporary files while packages are downloaded
 
 say() { printf '%s\n' "$*"; }
 
@@ -41,9 +44,9 @@ sys.exit(0 if here and all(importlib.util.find_spec(name) for name in needed) el
 PYTHON
 }
 
-# python_is_usable PYTHON: prints why not and fails, when PYTHON cannot make the environment.
-python_is_usable() {
-  "$1" - 2>/dev/null <<'PYTHON' || { say "$1 does not run"; return 1; }
+# python_problems PYTHON: one word and one sentence a line for what keeps PYTHON from making the environment; nothing when it can.
+python_problems() {
+  "$1" - 2>/dev/null <<'PYTHON' || printf 'python %s does not run\n' "$1"
 import importlib.util
 import pathlib
 import sys
@@ -51,34 +54,122 @@ import sysconfig
 
 version = ".".join(map(str, sys.version_info[:3]))
 if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-    print(f"{sys.executable} is Python {version}")
-elif importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-    print(f"{sys.executable} has no venv module (Debian, Ubuntu: apt-get install python3-venv)")
-elif not (pathlib.Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-    print(f"{sys.executable} has no headers (Debian, Ubuntu: apt-get install python3-dev)")
+    print(f"python {sys.executable} is Python {version}, and 3.10 to 3.13 is needed")
+    sys.exit()
+if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+    print(f"venv {sys.executable} has no venv module")
+if not (pathlib.Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+    print(f"headers {sys.executable} has no headers (Python.h), against which fairseq is compiled")
 PYTHON
 }
 
-# find_python: prints the interpreter to build the environment with; $PYTHON decides when it is set.
+# find_python: sets FOUND_PYTHON to the interpreter to build the environment with ($PYTHON decides when it is set) and PROBLEMS
+# to what keeps it, or the best one there is, from that.
 find_python() {
-  local candidate complaint complaints="" candidates=""
-  if [ -n "${PYTHON:-}" ]; then
-    complaint="$(python_is_usable "$PYTHON")" || true
-    [ -z "$complaint" ] || die "PYTHON=$PYTHON cannot be used: $complaint; Python 3.10 to 3.13 is needed"
-    printf '%s\n' "$PYTHON"
+  local candidate found
+  FOUND_PYTHON="${PYTHON:-}" PROBLEMS=""
+  if [ -n "$FOUND_PYTHON" ]; then
+    PROBLEMS="$(python_problems "$FOUND_PYTHON")"
     return
   fi
-  for candidate in $SUPPORTED_PYTHONS; do candidates="$candidates python$candidate"; done
-  for candidate in $candidates python3 python; do
+  for candidate in $(printf 'python%s ' $SUPPORTED_PYTHONS) python3 python; do
     command -v "$candidate" >/dev/null 2>&1 || continue
-    complaint="$(python_is_usable "$candidate")" || true
-    if [ -z "$complaint" ]; then
-      printf '%s\n' "$candidate"
-      return
-    fi
-    complaints="$complaints; $complaint"
+    found="$(python_problems "$candidate")"
+    if [ -z "$FOUND_PYTHON" ] || [ -z "$found" ]; then FOUND_PYTHON="$candidate" PROBLEMS="$found"; fi
+    [ -n "$found" ] || return 0
   done
-  die "No usable Python: 3.10 to 3.13 is needed${complaints} (name one with PYTHON=python3.x)"
+  [ -n "$FOUND_PYTHON" ] || PROBLEMS="python there is no Python here, and 3.10 to 3.13 is needed"
+}
+
+# free_gb FOLDER: whole GB free where FOLDER is or will be, and the device they are on.
+free_gb() {
+  local folder="$1"
+  while [ ! -d "$folder" ]; do folder="$(dirname "$folder")"; done
+  df -Pk "$folder" | awk 'NR == 2 { print int($4 / 1048576), $1 }'
+}
+
+# disk_problems VENV: like python_problems, for the space that the environment and its download take.
+disk_problems() {
+  local venv="$1" temporary="${TMPDIR:-/tmp}" room device room_there device_there needed=$ENVIRONMENT_GB
+  [ "$(uname -s)" = Linux ] || needed=$ENVIRONMENT_GB_ELSEWHERE
+  [ ! -d "$venv"/lib/python3*/site-packages/torch ] || return 0 # most of it is there already
+  read -r room device <<<"$(free_gb "$venv")"
+  read -r room_there device_there <<<"$(free_gb "$temporary")"
+  if [ "$device" = "$device_there" ]; then
+    needed=$((needed + DOWNLOAD_GB))
+  elif [ "$room_there" -lt "$DOWNLOAD_GB" ]; then
+    say "disk $temporary has $room_there GB free, and $DOWNLOAD_GB GB are needed while packages are downloaded (set TMPDIR to a larger place)"
+  fi
+  [ "$room" -ge "$needed" ] ||
+    say "disk $venv has $room GB free, and $needed GB are needed (set UNIVAL_VENV to a larger place)"
+}
+
+# mending KINDS PYTHON: the command that installs what is missing (compiler, headers, venv, python), by this machine's package manager.
+mending() {
+  local kind version packages="" manager="" commands="" candidate
+  version="$("${2:-python3}" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || true
+  version="python${version:-3}"
+  if command -v apt-get >/dev/null 2>&1; then
+    manager="sudo apt-get install"
+  elif command -v dnf >/dev/null 2>&1; then
+    manager="sudo dnf install"
+  elif command -v brew >/dev/null 2>&1; then
+    manager="brew install"
+  fi
+  for kind in $1; do
+    case "$kind:$manager" in
+      disk:*) ;;
+      compiler:*brew*) if [ "$(uname -s)" = Darwin ]; then commands="xcode-select --install"; else packages="$packages gcc"; fi ;;
+      compiler:*apt*) packages="$packages build-essential" ;;
+      compiler:*dnf*) packages="$packages gcc-c++" ;;
+      headers:*apt*) packages="$packages $version-dev" ;;
+      headers:*dnf*) packages="$packages $version-devel" ;;
+      venv:*apt*) packages="$packages $version-venv" ;;
+      venv:*dnf*) packages="$packages $version" ;;
+      python:*apt*)
+        for candidate in $(printf 'python%s ' $SUPPORTED_PYTHONS); do
+          if apt-cache show "$candidate" >/dev/null 2>&1; then
+            packages="$packages $candidate $candidate-venv $candidate-dev"
+            break
+          fi
+        done
+        ;;
+      python:*dnf*) packages="$packages python3.12 python3.12-devel" ;;
+      *:*brew*) packages="$packages python@3.12" ;;
+    esac
+  done
+  [ -z "$packages" ] || commands="${commands:+$commands && }$manager$packages"
+  [ -z "$commands" ] || say "Mend it with: $commands"
+  for kind in $1; do
+    case "$kind:$commands" in
+      python:*python*) ;;
+      python:*) say "Python 3.11 is to be had from python.org, pyenv or conda; name it with PYTHON=" ;;
+      compiler:) say "Install a C++ compiler (g++ or clang++) with this machine's package manager, or name one with CXX=" ;;
+      headers: | venv:) say "Install the $kind of $version with this machine's package manager" ;;
+    esac
+  done
+}
+
+# check_machine VENV: before anything is downloaded, ends with all that this machine lacks and the command that mends it; sets
+# FOUND_PYTHON to the interpreter to use.
+check_machine() {
+  local venv="$1" problems kinds
+  if [ -x "$venv/bin/python" ]; then
+    FOUND_PYTHON="$venv/bin/python" PROBLEMS="$(python_problems "$venv/bin/python")"
+  else
+    find_python
+  fi
+  problems="$PROBLEMS"
+  command -v "${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 ||
+    problems="$problems
+compiler there is no C++ compiler, and fairseq compiles small extensions"
+  problems="$(printf '%s\n%s\n' "$problems" "$(disk_problems "$venv")" | sed '/^$/d')"
+  [ -n "$problems" ] || return 0
+  kinds="$(printf '%s\n' "$problems" | sed 's/ .*//' | sort -u | tr '\n' ' ')"
+  say "This machine cannot make the environment yet; nothing was downloaded:" >&2
+  printf '%s\n' "$problems" | sed 's/^[a-z]* /  - /' >&2
+  mending "$kinds" "$FOUND_PYTHON" >&2
+  exit 2
 }
 
 # step TITLE LOG COMMAND...: runs COMMAND with its output in LOG, says how long it took, shows the end of LOG when it fails.
@@ -106,8 +197,6 @@ with_extras() {
 # install_package VENV EXTRAS: torch first, fairseq-fixed against that torch, then this package.
 install_package() {
   local python="$1/bin/python" log="$1/install.log" pins="$UNIVAL_ROOT/constraints.txt"
-  command -v "${CXX:-c++}" >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 ||
-    die "No C++ compiler: fairseq compiles small extensions (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install)"
   : >"$log"
   step "1 of 3: torch, torchvision and build tools (several GB on Linux; 1 to 10 minutes, as the network is)." "$log" \
     "$python" -m pip install -c "$pins" --upgrade pip setuptools wheel numpy cython torch torchvision
@@ -120,7 +209,7 @@ install_package() {
 # ensure_environment EXTRAS: afterwards `python`, `unival` and `fairseq-*` are those of an environment with this checkout
 # and EXTRAS ("eval", "eval,dev"). An active environment that has them is used; else .venv in the checkout (or $UNIVAL_VENV).
 ensure_environment() {
-  local extras="$1" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" venv="${UNIVAL_VENV:-$UNIVAL_ROOT/.venv}" python fingerprint stamp present
+  local extras="$1" active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" venv="${UNIVAL_VENV:-$UNIVAL_ROOT/.venv}" fingerprint stamp present
   if [ -n "$active" ] && package_is_active "$active/bin/python" "$extras"; then
     export PATH="$active/bin:$PATH"
     return
@@ -130,10 +219,10 @@ ensure_environment() {
   present="$(installed_extras "$stamp" "$fingerprint")"
   if [ "$(with_extras "$present" "$extras")" != "$present" ] || ! package_is_active "$venv/bin/python" ""; then
     extras="$(with_extras "$present" "$extras")"
+    check_machine "$venv"
     if [ ! -x "$venv/bin/python" ]; then
-      python="$(find_python)"
-      say "Making the environment $venv with $("$python" --version 2>&1): 5 to 15 minutes, once."
-      "$python" -m venv "$venv"
+      say "Making the environment $venv with $("$FOUND_PYTHON" --version 2>&1): 5 to 15 minutes, once."
+      "$FOUND_PYTHON" -m venv "$venv"
     else
       say "Installing into $venv (what is there already is kept):"
     fi

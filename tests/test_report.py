@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from unival.cli import main
-from unival.report import Curves, Report, Split, check_ratio, named_paths, read_log
+from unival.report import FAILED_HEADING, Curves, Report, Split, named_paths, ratio_failure, read_log
 from unival.report_page import display_name, evenly, html_page, picture, plain, wrapped
 
 pytest.importorskip("matplotlib", reason="the report's pictures need the extra [eval]")
@@ -209,23 +209,32 @@ def report_with(right, swapped):
 
 
 @pytest.mark.parametrize(
-    "right, swapped, ratio, code",
-    [(3.0, 1.0, 3.0, 0), (2.9, 1.0, 2.9, 1), (1.0, 0.0, math.inf, 0), (0.0, 0.0, 0.0, 1), (0.0, 1.0, 0.0, 1)],
+    "right, swapped, ratio, fails",
+    [(3.0, 1.0, 3.0, False), (2.9, 1.0, 2.9, True), (1.0, 0.0, math.inf, False), (0.0, 0.0, 0.0, True), (0.0, 1.0, 0.0, True)],
 )
-def test_ratio(right, swapped, ratio, code, capsys):
+def test_ratio(right, swapped, ratio, fails):
     report = report_with(right, swapped)
     assert report.ratio == pytest.approx(ratio)
-    assert check_ratio(report, 3.0) == code
-    shown = capsys.readouterr().err
-    assert ("has not learnt to look" in shown) == (code == 1) and shown.count("\n") == code
-    assert check_ratio(report, None) == 0
+    said = ratio_failure(report, 3.0, "MINUTES=9")
+    assert ("has not learnt to look. MINUTES=9" in said) == bool(said) == fails
+    assert ratio_failure(report, None) == ""
 
 
 def test_command_fails_when_the_model_does_not_look(splits, tmp_path, capsys):
+    """The page is written all the same, since it shows what went wrong: under another heading, with what to do."""
     splits["test_swapped"] = splits["test"]
-    assert main(arguments(splits, tmp_path / "out", require_ratio=3)) == 1
-    assert "only 1.00 times as high" in capsys.readouterr().err
-    assert (tmp_path / "out" / "report.html").is_file(), "the page is written all the same: it shows what went wrong"
+    out, headline = tmp_path / "out", "What a small model says"
+    advice = "Training made 42 updates; set MINUTES=30"
+    assert main(arguments(splits, out, require_ratio=3, title=headline, advice=advice)) == 1
+    shown = capsys.readouterr().err
+    assert "only 1.00 times as high" in shown and advice in shown and shown.count("\n") == 1
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert headline not in page and f"<h1>{FAILED_HEADING}</h1>" in page and advice in page
+    drawn = [(out / "report.png").read_bytes()]
+    assert main(arguments(splits, out, title=headline, advice=advice)) == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"<h1>{headline}</h1>" in page and advice not in page
+    assert (out / "report.png").read_bytes() != drawn[0]
 
 
 # Reading --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ COMMON = ROOT / "run_scripts" / "common.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
 COMMANDS = [ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / ".ci" / "run"]
-VARIABLES = {"DATA", "VOCAB", "CHECKPOINT", "OUT", "GPUS", "SPLIT", "METRICS"}
+VARIABLES = {"DATA", "VOCAB", "CHECKPOINT", "OUT", "GPUS", "SPLIT", "METRICS", "MINUTES", "SEED", "OMP_NUM_THREADS", "TMPDIR"}
 VARIABLES |= {"PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
 
 
@@ -121,6 +121,26 @@ def test_unknown_argument_of_the_quickstart_is_one_line(tmp_path):
     assert result.returncode == 2
     assert result.stderr == "unknown argument --fast: known are --smoke, --shapes, --force, --help\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("minutes", ["0", "0.0", "six", "-1", "1m", ""])
+def test_unusable_minutes_are_one_line(minutes, tmp_path):
+    result = bash(ROOT / "run_scripts" / "quickstart.sh", cwd=tmp_path, MINUTES=minutes or "x")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert result.stderr.startswith(f"MINUTES={minutes or 'x'}: give a number of minutes")
+
+
+def test_a_full_disk_is_told_before_anything_is_made(tmp_path):
+    (tmp_path / "bin").mkdir()
+    df = tmp_path / "bin" / "df"
+    df.write_text("#!/usr/bin/env bash\necho head; echo device 1 1 1000 1% /\n")
+    df.chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    script = f'PATH="{path}"; source "{ROOT / "run_scripts" / "quickstart.sh"}"'
+    result = bash("-c", script, "bash", "--smoke", cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("OUT=quickstart-smoke: less than 1 GB is free there")
+    assert [file.name for file in tmp_path.iterdir()] == ["bin"]
 
 
 @pytest.mark.parametrize(
@@ -328,20 +348,6 @@ def test_failed_step_shows_its_output_and_can_be_run_again(checkout):
     assert len(checkout.pip_calls()) == 3
 
 
-def test_unusable_python_is_one_line(checkout):
-    old = checkout.python.with_name("old-python")
-    old.write_text('#!/usr/bin/env bash\ncat >/dev/null\necho "old-python is Python 3.8.1"\n')
-    old.chmod(0o755)
-    result = checkout.ensure("eval", PYTHON=old)
-    assert result.returncode == 2
-    assert result.stderr == (
-        f"PYTHON={old} cannot be used: old-python is Python 3.8.1; Python 3.10 to 3.13 is needed\n"
-    )
-    result = checkout.ensure("eval", PYTHON="no-such-python")
-    assert result.returncode == 2
-    assert result.stderr.startswith("PYTHON=no-such-python cannot be used: no-such-python does not run")
-
-
 def with_programs(folder: pathlib.Path, *names: str) -> pathlib.Path:
     """A folder that holds links to these programs and nothing else, to be the whole PATH."""
     folder.mkdir()
@@ -352,19 +358,145 @@ def with_programs(folder: pathlib.Path, *names: str) -> pathlib.Path:
     return folder
 
 
-TOOLS = ["bash", "env", "cat", "cksum", "head", "sed", "sort", "tr", "paste"]
+TOOLS = ["bash", "env", "cat", "cksum", "head", "sed", "sort", "tr", "paste", "df", "awk", "uname"]
 TOOLS += ["dirname", "basename", "mkdir", "cp", "rm", "tail", "touch"]
 
 
-def test_missing_compiler_and_missing_python_are_one_line(checkout, tmp_path):
-    tools = with_programs(tmp_path / "tools", *TOOLS)
-    script = f'PATH="{tools}"; source "{checkout.root}/run_scripts/common.sh"; ensure_environment eval'
-    result = bash("-c", script, cwd=tmp_path, PYTHON=checkout.python, STUB_STATE=checkout.state)
-    assert result.returncode == 2 and result.stderr.startswith("No C++ compiler") and result.stderr.count("\n") == 1
-    shutil.rmtree(checkout.root / ".venv")
-    result = bash("-c", script, cwd=tmp_path, STUB_STATE=checkout.state)
-    assert result.returncode == 2 and result.stderr.startswith("No usable Python: 3.10 to 3.13 is needed")
-    assert result.stderr.count("\n") == 1
+class Machine:
+    """A machine that has what the test puts there and nothing else; `ensure` makes the environment on it."""
+
+    def __init__(self, checkout: Checkout, folder: pathlib.Path) -> None:
+        self.checkout = checkout
+        self.programs = with_programs(folder / "programs", *TOOLS)
+
+    def add(self, name: str, content: str = "exit 0") -> pathlib.Path:
+        program = self.programs / name
+        program.unlink(missing_ok=True)
+        program.write_text(f"#!/usr/bin/env bash\n{content}\n")
+        program.chmod(0o755)
+        return program
+
+    def add_python(self, name: str = "python3.11", problem: str = "", version: str = "3.11") -> pathlib.Path:
+        """An interpreter that makes environments, or says what keeps it from that."""
+        wrong = f'echo "{problem}"; exit' if problem else f'exec "{self.checkout.python}" "$@"'
+        return self.add(name, f'case "$1" in -c) echo {version}; exit ;; -) cat >/dev/null; {wrong} ;; *) {wrong} ;; esac')
+
+    def ensure(self, **variables: object) -> subprocess.CompletedProcess:
+        script = f'PATH="{self.programs}"; source "{self.checkout.root}/run_scripts/common.sh"; ensure_environment eval'
+        return bash("-c", script, cwd=self.checkout.elsewhere, STUB_STATE=self.checkout.state, **variables)
+
+    def complaints(self, **variables: object) -> list[str]:
+        """The lines of a refusal that came before anything was made or downloaded."""
+        result = self.ensure(**variables)
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert not self.checkout.pip_calls() and not (self.checkout.root / ".venv").exists()
+        first, *rest = result.stderr.splitlines()
+        assert first == "This machine cannot make the environment yet; nothing was downloaded:"
+        return rest
+
+
+@pytest.fixture
+def machine(checkout, tmp_path):
+    return Machine(checkout, tmp_path)
+
+
+def test_a_machine_that_has_everything_is_used(machine):
+    machine.add("c++")
+    machine.add_python()
+    assert machine.ensure().returncode == 0 and len(machine.checkout.pip_calls()) == 3
+
+
+MANAGERS = {
+    "apt-get": ["Mend it with: sudo apt-get install build-essential python3.11-dev"],
+    "dnf": ["Mend it with: sudo dnf install gcc-c++ python3.11-devel"],
+    "brew": ["Mend it with: xcode-select --install && brew install python@3.12"],
+    None: [
+        "Install a C++ compiler (g++ or clang++) with this machine's package manager, or name one with CXX=",
+        "Install the headers of python3.11 with this machine's package manager",
+    ],
+}
+
+
+@pytest.mark.parametrize("manager", MANAGERS, ids=str)
+def test_missing_compiler_and_headers_are_told_together_before_any_download(machine, manager):
+    machine.add_python(problem="headers python3.11 has no headers (Python.h), against which fairseq is compiled")
+    if manager:
+        machine.add(manager)
+    if manager == "brew":
+        machine.add("uname", "echo Darwin")
+    headers, compiler, *rest = machine.complaints()
+    assert headers == "  - python3.11 has no headers (Python.h), against which fairseq is compiled"
+    assert compiler == "  - there is no C++ compiler, and fairseq compiles small extensions"
+    assert rest == MANAGERS[manager]
+
+
+@pytest.mark.parametrize(
+    "manager, known, mending",
+    [
+        ("apt-get", "python3.12", "Mend it with: sudo apt-get install python3.12 python3.12-venv python3.12-dev"),
+        ("apt-get", "no-python", "Python 3.11 is to be had from python.org, pyenv or conda; name it with PYTHON="),
+        ("dnf", "", "Mend it with: sudo dnf install python3.12 python3.12-devel"),
+        ("brew", "", "Mend it with: brew install python@3.12"),
+    ],
+)
+def test_no_usable_python_is_told_with_what_can_be_installed(machine, manager, known, mending):
+    """Without any, with one that is too old, and with one that was named and does not run."""
+    machine.add("c++")
+    machine.add(manager)
+    machine.add("apt-cache", f'[ "$2" = "{known}" ]')
+    assert machine.complaints() == ["  - there is no Python here, and 3.10 to 3.13 is needed", mending]
+    old = "python python3 is Python 3.8.1, and 3.10 to 3.13 is needed"
+    machine.add_python("python3", problem=old, version="3.8")
+    assert machine.complaints() == [f"  - {old.removeprefix('python ')}", mending]
+    assert machine.complaints(PYTHON="no-such-python") == ["  - no-such-python does not run", mending]
+
+
+def test_a_better_python_is_preferred(machine):
+    """The first that can be used; the environment is made with it although others are found before."""
+    machine.add("c++")
+    machine.add_python("python3.11", problem="headers python3.11 has no headers (Python.h)")
+    machine.add_python("python3.12", version="3.12")
+    assert machine.ensure().returncode == 0 and len(machine.checkout.pip_calls()) == 3
+
+
+def free_space(**free: int) -> str:
+    """A `df` that knows how many GB are free: {first letters of a path: GB}, one file system each."""
+    cases = "".join(f'*/{part}*) echo "device-{part} 1 1 $(({room} * 1048576)) 1% /" ;; ' for part, room in free.items())
+    return f'echo "Filesystem blocks used available capacity mounted"; case "$2" in {cases} esac'
+
+
+def test_a_full_disk_is_told_before_any_download(machine, tmp_path):
+    machine.add("c++")
+    machine.add_python()
+    (tmp_path / "temporary").mkdir()
+    places = {"TMPDIR": tmp_path / "temporary"}
+    venv = machine.checkout.root / ".venv"
+    machine.add("df", free_space(checkout=6, temporary=50))
+    assert machine.complaints(**places) == [
+        f"  - {venv} has 6 GB free, and 7 GB are needed (set UNIVAL_VENV to a larger place)"
+    ]
+    machine.add("df", free_space(checkout=50, temporary=2))
+    (line,) = machine.complaints(**places)
+    assert line.startswith(f"  - {tmp_path / 'temporary'} has 2 GB free, and 3 GB are needed while packages are downloaded")
+    machine.add("df", 'echo head; echo "device 1 1 $((9 * 1048576)) 1% /"')
+    assert machine.complaints(**places) == [
+        f"  - {venv} has 9 GB free, and 10 GB are needed (set UNIVAL_VENV to a larger place)"
+    ], "on one file system both have to fit"
+    machine.add("df", free_space(checkout=7, temporary=3))
+    assert machine.ensure(**places).returncode == 0
+
+
+def test_real_interpreters_are_judged_by_themselves(tmp_path):
+    """The check that runs inside the interpreter, on this one: it can make environments, as the one that runs the tests was made."""
+    script = f'source "{COMMON}"; python_problems "$1"; echo "checked"'
+    result = bash("-c", script, "bash", sys.executable, cwd=tmp_path)
+    assert result.stdout.splitlines()[-1] == "checked" and "is Python" not in result.stdout
+    old = tmp_path / "old"
+    old.write_text(f'#!/usr/bin/env bash\nsed "s/sys.version_info\\[:2\\]/(3, 9)/" | exec "{sys.executable}" -\n')
+    old.chmod(0o755)
+    said = bash("-c", script, "bash", old, cwd=tmp_path).stdout
+    assert re.match(r"python \S+ is Python 3\.\d+\.\d+, and 3\.10 to 3\.13 is needed\n", said)
+    assert bash("-c", f'source "{COMMON}"; free_gb "$1"', "bash", tmp_path / "not" / "there", cwd=tmp_path).stdout.split()[0].isdecimal()
 
 
 def test_active_environment_without_the_package_is_not_used(checkout, tmp_path):
@@ -393,6 +525,14 @@ def test_quickstart_runs_from_any_folder_and_again(tmp_path):
     result = bash(quickstart, "--smoke", "--shapes", cwd=tmp_path, timeout=600, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"CIDEr, right pixels: \d", result.stdout) and "exactly right, unseen scenes: " in result.stdout
+    assert "The data are drawn shapes" in result.stdout and "photograph" not in result.stdout
+    assert re.search(r"threads for an update: 1: \S+ s.*; taken: \d", result.stdout)
+    assert re.search(r"update \d+: validation CIDEr \S+ with the right pixels, \S+ with another image's", result.stdout)
+    page = (tmp_path / "made here" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>What a small UnIVAL says about drawn shapes it has never seen</h1>" in page
+    logged = (tmp_path / "made here" / "train.jsonl").read_text(encoding="utf-8")
+    last = max(map(int, re.findall(r'"num_updates": "(\d+)"', logged)))
+    assert f'"last_update": "{last}"' in logged and f'"valid_swapped_num_updates": "{last}"' in logged, "ends with its decay"
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert {"made here/report.html", "made here/report.png", "made here/model/checkpoint_best.pt"} <= made
     assert {name.split("/")[0] for name in made} == {"made here"}, "nothing is left beside the folder"

@@ -11,12 +11,13 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from unival.errors import UserError
 
 MAIN, SWAPPED, UNSEEN = "main", "swapped", "unseen"
+FAILED_HEADING = "This model has not learnt to look at the image"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Report:
     metric: str  # the row score shown on every example
     splits: tuple[Split, ...]
     curves: Curves = field(default_factory=Curves)
+    failure: str = ""  # why the model did not do what was asked for, and what to do; then it has another heading
+
+    @property
+    def heading(self) -> str:
+        """The title, which promises a model that looks; or what is true of one that does not."""
+        return FAILED_HEADING if self.failure else self.title
 
     def split(self, role: str) -> Split | None:
         return next((split for split in self.splits if split.role == role), None)
@@ -226,6 +233,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require-ratio", type=float, metavar="R", help="fail unless right pixels score R times another image's pixels"
     )
     parser.add_argument(
+        "--advice", default="", metavar="TEXT", help="what to do when --require-ratio is not met; goes into the message and the page"
+    )
+    parser.add_argument(
         "--image-column", default="image", metavar="NAME", help="column of the image (default: %(default)s)"
     )
     parser.add_argument(
@@ -257,13 +267,16 @@ def run(args: argparse.Namespace) -> int:
         splits=tuple(read_splits(args)),
         curves=read_log(args.log, args.metric) if args.log else Curves(),
     )
+    report = replace(report, failure=ratio_failure(report, args.require_ratio, args.advice))
     page, image = html_page(report, args.examples), picture(report)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.html").write_text(page, encoding="utf-8")
     (args.out / "report.png").write_bytes(image)
     places = [f"page: {args.out / 'report.html'}", f"picture: {args.out / 'report.png'}"]
     sys.stdout.write("\n".join([*summary_lines(report), *places]) + "\n")
-    return check_ratio(report, args.require_ratio)
+    if report.failure:
+        sys.stderr.write(report.failure + "\n")
+    return 1 if report.failure else 0
 
 
 def read_splits(args: argparse.Namespace) -> list[Split]:
@@ -294,17 +307,16 @@ def named_paths(values: Sequence[str], flag: str) -> dict[str, pathlib.Path]:
     return paths
 
 
-def check_ratio(report: Report, required: float | None) -> int:
-    """0 when the demand is met or there is none, else 1 with a sentence that says what it means."""
+def ratio_failure(report: Report, required: float | None, advice: str = "") -> str:
+    """A sentence that says what it means that the demand is not met, with ``advice``; nothing when it is, or when there is none."""
     if required is None:
-        return 0
+        return ""
     ratio = report.ratio
     if ratio is None:
         raise UserError(f"--require-ratio {required:g}: needs the main split and the one with another image's pixels")
     if ratio >= required:
-        return 0
-    sys.stderr.write(
+        return ""
+    return (
         f"The model scores only {ratio:.2f} times as high with the right pixels as with another image's "
-        f"({required:g} times was asked for): it has not learnt to look; train longer.\n"
+        f"({required:g} times was asked for): it has not learnt to look. {advice or 'Train longer.'}"
     )
-    return 1

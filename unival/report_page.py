@@ -44,6 +44,7 @@ td { font-variant-numeric: tabular-nums; }
 .said { font-weight: 600; margin: 8px 0 4px; } .right .said { color: #1a7f37; } .wrong .said { color: #c0392b; }
 .card ul { margin: 0; padding-left: 18px; color: #59636e; font-size: 13px; }
 .foot { display: flex; justify-content: space-between; color: #59636e; font-size: 12px; margin-top: 6px; }
+.failure { color: #c0392b; font-weight: 600; }
 footer { color: #59636e; font-size: 13px; margin-top: 36px; }
 """
 
@@ -51,8 +52,9 @@ EXPLAINED = {
     MAIN: "Scenes that training never showed. A caption is right (green) when it equals a reference word for word.",
     SWAPPED: "The same model and the same references, but every row is shown the picture of another row. A model that "
     "looks describes that other picture and scores low here; one that recites likely sentences scores the same.",
-    UNSEEN: "Objects that training never showed: a model trained from scratch cannot know their names, so low scores "
-    "are expected. These rows are not part of the figures of the main split.",
+    UNSEEN: "Objects that training never showed: a model trained from scratch cannot know a name that it has never read, so "
+    "low scores are expected; a new combination of words that it knows (a colour, a shape) it may get right. These rows are not "
+    "part of the figures of the main split.",
 }
 HEADINGS = {
     MAIN: "Unseen scenes",
@@ -74,7 +76,8 @@ def html_page(report: Report, count: int) -> str:
     """The whole page as text, with `count` examples of the main split and half as many of the others."""
     captions = sum(len(split.examples) for split in report.splits)
     parts = [
-        f"<h1>{html.escape(report.title)}</h1>",
+        f"<h1>{html.escape(report.heading)}</h1>",
+        *([f'<p class="failure">{html.escape(report.failure)}</p>'] if report.failure else []),
         f"<p>{len(report.splits)} splits, {captions} generated captions.</p>",
         '<div class="tiles">' + "".join(tile(value, label) for value, label in key_figures(report)) + "</div>",
     ]
@@ -93,7 +96,7 @@ def html_page(report: Report, count: int) -> str:
             '<div class="grid">' + "".join(card(example, split.role, report.metric) for example in shown) + "</div>"
         )
     parts.append("<footer>Examples stand at even distances through each split; none was chosen by its score.</footer>")
-    head = f'<meta charset="utf-8"><title>{html.escape(report.title)}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{html.escape(report.heading)}</title><style>{STYLE}</style>'
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>\n{body}\n</main></body></html>\n'
@@ -248,7 +251,8 @@ def draw_curves(axes: "Axes", curves: Curves) -> None:
 def picture(report: Report) -> bytes:
     """The PNG: key figures, training curve, right against other pixels, and a grid of examples."""
     figure = new_figure(13, 15.4)
-    figure.text(0.5, 0.978, report.title, ha="center", va="center", fontsize=20, fontweight="bold", color=INK)
+    colour = BAD if report.failure else INK
+    figure.text(0.5, 0.978, plain(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
     draw_key_figures(figure, report)
     left, right = figure.add_axes((0.055, 0.735, 0.53, 0.125)), figure.add_axes((0.69, 0.735, 0.285, 0.14))
     if report.curves.loss:

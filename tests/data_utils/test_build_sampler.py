@@ -309,7 +309,7 @@ def test_bad_settings_name_the_argument(changes, message):
     [
         (["--per-scene", "two"], "error: --per-scene two: must be a number or a range such as 1-4"),
         (["--workers", "0"], "error: --workers 0: must be at least 1"),
-        (["--objects", "5000"], "error: --objects 5000 --unseen-objects 20: only 144 sprites can be told apart"),
+        (["--objects", "5000"], "error: --objects 5000 --unseen-objects 20: only 140 sprites can be told apart"),
         (["--stamps-dir", "nowhere"], "error: --sprites shapes: takes no --stamps-dir"),
     ],
 )
