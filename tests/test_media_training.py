@@ -202,7 +202,7 @@ def test_a_batch_too_small_for_batch_norms_says_what_to_do(data, tmp_path, capsy
 
 def test_a_picture_is_no_video(trained, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "still.jpg")
-    with pytest.raises(UserError, match="it is a picture"):
+    with pytest.raises(UserError, match="still.jpg is an image; the instruction's slot takes a video"):
         from_checkpoint(trained / "checkpoint_last.pt").run(VIDEO, {"video": tmp_path / "still.jpg"})
 
 

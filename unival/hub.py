@@ -5,17 +5,20 @@ model.caption(["a.jpg", "b.jpg"])
 model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", [{"image": "a.jpg"}])
 """
 
-import io
+import numbers
+import os
 import pathlib
+import pickle
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; registers the tasks that checkpoints name
 
 # isort: split
+import numpy as np
 import torch
 from fairseq import utils
 from fairseq.tasks import TASK_REGISTRY
@@ -23,48 +26,105 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from unival.checkpoints.files import read, weights
-from unival.data.rows import RowTable
+from unival.checkpoints.summary import non_finite
+from unival.data.dataset import InstructionDataset
+from unival.data.example import Example
+from unival.data.rows import RowTable, plain
 from unival.errors import UserError
-from unival.instructions import parse
+from unival.generation.options import fitting_defaults
+from unival.instructions import Instruction, parse
 from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
 from unival.tasks.inputs import media_of
 from unival.tasks.restore import our_task_options
 from unival.vocab import Vocabulary
 
+PROCESS = os.getpid()  # that imported this module; another one was forked from it
+SHOWN = 3  # keys in a message
+
 
 @dataclass(frozen=True)
 class Output:
-    """What the model says about one row: the best hypothesis as text, and its score (log-probability, length-normalised)."""
+    """What the model says about one row.
+
+    Attributes:
+        text: the best hypothesis.
+        score: its log-probability, length-normalised unless ``unnormalized=True``.
+        tokens: its ids, without those of the target's given prefix and without end of sentence.
+        alternatives: with ``nbest=n`` the n - 1 next best hypotheses (fewer where a closed set has fewer answers), best first.
+    """
 
     text: str
     score: float
+    tokens: tuple[int, ...] = ()
+    alternatives: tuple["Output", ...] = ()
 
 
 class Unival:
-    """A loaded model with its vocabulary; see :func:`from_checkpoint`."""
+    """A loaded model with its vocabulary; see :func:`from_checkpoint`.
 
-    def __init__(self, task: UnivalTask, model: Any, device: str):
+    It can be copied, pickled and sent to other processes: ``multiprocessing.Pool().map(model.caption, batches)``.
+    """
+
+    def __init__(self, task: UnivalTask, model: Any, device: str | torch.device):
         self.task = task
-        self.model = model.to(device).eval()
-        self.device = torch.device(device)
+        self.model = model.eval()
+        self.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the model computes in."""
+        return next(self.model.parameters()).dtype
+
+    def to(self, *where: str | torch.device | torch.dtype) -> "Unival":
+        """Move the model to a device, convert it to a floating-point type, or both; inputs follow.  Returns the model itself.
+
+        Raises:
+            UserError: there is no such device or type.
+        """
+        for place in where:
+            if isinstance(place, torch.dtype):
+                if not place.is_floating_point:
+                    raise UserError(f"{place} is no type to compute in: choose torch.float32, torch.bfloat16 or torch.float16")
+                self.model.to(place)
+            else:
+                self.model.to(usable_device(place))
+        return self
+
+    def half(self) -> "Unival":
+        """``to(torch.float16)``."""
+        return self.to(torch.float16)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As bytes: multiprocessing would send every tensor through a file descriptor of its own, of which there are too few.
+        return {"pickled": pickle.dumps((self.task, self.model))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        compute_alone_after_fork()
+        self.task, self.model = pickle.loads(state["pickled"])
 
     def run(
         self,
         instruction: str,
-        rows: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        rows: Iterable[Mapping[str, Any]] | Mapping[str, Any],
         batch_size: int = 16,
-        closed_set: Sequence[str] | None = None,
+        closed_set: Iterable[str] | None = None,
         **generation: Any,
     ) -> list[Output]:
         """Run an instruction on rows.
 
         Args:
             instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
-            rows: one dict or several, with the source's columns; media are paths, bytes or PIL images.
+            rows: one dict or several, with the source's columns; media are paths, bytes, open files, PIL images, or images as
+                arrays or tensors of uint8 (``h x w x 3``; tensors also ``3 x h x w``).
             batch_size: rows at a time.
             closed_set: the answers that a slot such as ``[TEXT:answer,closed_set]`` may have; by default those of training.
-            generation: fairseq's generation options (``beam``, ``max_len_b``, ``lenpen``, …) over the task's defaults.
+            generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …) over the task's defaults.
 
         Returns:
             One :class:`Output` per row, in order.
@@ -72,36 +132,82 @@ class Unival:
         Raises:
             UserError: an instruction, a row or an option cannot be used.
         """
-        if batch_size < 1:
-            raise UserError(f"batch size {batch_size}: must be at least 1")
-        rows = [rows] if isinstance(rows, Mapping) else list(rows)
-        table = RowTable([{key: _plain(value) for key, value in row.items()} for row in rows])
-        instructions = parse(instruction)
+        outputs = []
+        for answer in self.answers(instruction, rows, batch_size, closed_set, **generation):
+            if isinstance(answer, UserError):
+                raise answer
+            outputs.append(answer)
+        return outputs
+
+    def answers(
+        self,
+        instruction: str,
+        rows: Iterable[Mapping[str, Any]] | Mapping[str, Any],
+        batch_size: int = 16,
+        closed_set: Iterable[str] | None = None,
+        **generation: Any,
+    ) -> Iterator[Output | UserError]:
+        """As :meth:`run`, batch by batch; for a row that cannot be read, its error stands in its place."""
+        size = _batch_size(batch_size)
+        instructions = _parsed(instruction)
+        self._check_media(instructions)
+        dataset = self._dataset(instructions, _rows(rows))
+        answers = self.task.answers if closed_set is None else _closed_set(closed_set)
+        trie = self.task.build_trie(instructions, answers)
+        if closed_set is not None and trie is None:
+            raise UserError("closed_set is given, but no slot of the instruction has one: write [TEXT:answer,closed_set]")
+        defaults = fitting_defaults(vars(self.task.generation_options()), trie is not None)
+        options = Namespace(**{**defaults, **generation})
+        generator = self.task.generator_for([self.model], options, trie)
+        nbest = generation.get("nbest", 1)
+        return self._answers(dataset, size, generator, int(nbest))
+
+    def _answers(self, dataset: InstructionDataset, batch_size: int, generator: Any, nbest: int) -> Iterator[Output | UserError]:
+        compute_alone_after_fork()
+        for start in range(0, len(dataset), batch_size):
+            read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
+            sample = dataset.collater([item for item in read if isinstance(item, Example)])
+            hypotheses = iter(self._hypotheses(generator, sample) if sample else [])
+            for item in read:
+                yield item if isinstance(item, UserError) else self._output(next(hypotheses)[:nbest])
+
+    def _hypotheses(self, generator: Any, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        if self.device.type == "cuda":
+            if os.getpid() != PROCESS:
+                raise UserError('a forked process cannot use a GPU: start it by multiprocessing.get_context("spawn")')
+            sample = utils.move_to_cuda(sample, self.device)
+        return self.task.inference_step(generator, [self.model], sample)
+
+    def _output(self, beams: Sequence[Mapping[str, Any]]) -> Output:
+        outputs = []
+        for beam in beams:
+            tokens = beam["tokens"].tolist()
+            text = self.task.vocabulary.decode(tokens).strip()
+            kept = tuple(token for token in tokens if token != self.task.vocabulary.eos)
+            outputs.append(Output(text, float(beam["score"]), kept))
+        possible = tuple(output for output in outputs[1:] if output.score > -float("inf"))
+        return Output(outputs[0].text, outputs[0].score, outputs[0].tokens, possible)
+
+    def _check_media(self, instructions: Sequence[Instruction]) -> None:
         absent = media_of(instructions) - set(self.model.encoder.media)
         if absent:
             has = ", ".join(self.model.encoder.media) or "only text"
             raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")
+
+    def _dataset(self, instructions: Sequence[Instruction], table: RowTable) -> InstructionDataset:
         predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
         table.columns += tuple(name for name in predicted if name is not None)  # the answer's column need not exist
-        dataset = self.task.build_dataset(table, with_target=False, instructions=instructions)
-        options = Namespace(**{**vars(self.task.generation_options()), **generation})
-        trie = self.task.build_trie(instructions, self.task.answers if closed_set is None else closed_set)
-        generator = self.task.generator_for([self.model], options, trie)
-        outputs: list[Output] = []
-        for start in range(0, len(dataset), batch_size):
-            sample = dataset.collater([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
-            sample = utils.move_to_cuda(sample, self.device) if self.device.type == "cuda" else sample
-            for beams in self.task.inference_step(generator, [self.model], sample):
-                text = self.task.vocabulary.decode(beams[0]["tokens"].tolist()).strip()
-                outputs.append(Output(text, float(beams[0]["score"])))
-        return outputs
+        return self.task.build_dataset(table, with_target=False, instructions=instructions)
 
-    def caption(self, media: Sequence[Any] | Any, **generation: Any) -> list[str]:
-        """Describe images, videos or sounds (paths, bytes or PIL images): one caption each.
+    def caption(self, media: Any, **generation: Any) -> list[str]:
+        """Describe images, videos or sounds: one, or several in a list; as in :meth:`run`.  One caption each.
 
         The instruction is the one that the model was trained with where it has one medium, else that of image captions.
         """
-        media = [media] if isinstance(media, str | bytes | pathlib.Path | Image.Image) else list(media)
+        if media is None or isinstance(media, Mapping | bool | numbers.Number):
+            raise UserError(f"expected paths, bytes or images, got {type(media).__name__}; rows of several columns go to run()")
+        if isinstance(media, str | bytes | os.PathLike | Image.Image | np.ndarray | torch.Tensor) or hasattr(media, "read"):
+            media = [media]
         instruction, column = self.media_instruction()
         outputs = self.run(instruction, [{column: item} for item in media], **generation)
         return [output.text for output in outputs]
@@ -122,7 +228,7 @@ class Unival:
 
 
 def from_checkpoint(
-    path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str = "cpu"
+    path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str | torch.device = "cpu"
 ) -> Unival:
     """Load a model with the task and the vocabulary that it was trained with.
 
@@ -133,21 +239,46 @@ def from_checkpoint(
         device: ``cpu``, ``cuda``, ….
 
     Raises:
-        UserError: the file is not there, is not such a checkpoint, or has no vocabulary and none is given; or it holds more
-            than tensors and plain values (nothing in it was run).
+        UserError: the file is not there, is not such a checkpoint, or has no vocabulary and none is given; its weights are
+            infinite or not a number; or it holds more than tensors and plain values (nothing in it was run).
     """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    for name, given in (("path", path), ("vocab_dir", vocab_dir)):
+        if not isinstance(given, str | os.PathLike) and not (name == "vocab_dir" and given is None):
+            raise UserError(f"{name} is {given!r}: expected the path of a {'file' if name == 'path' else 'folder'}")
+    usable_device(device)
     container = read(path)
     saved, cfg, task_class = from_container(path, container)
     task_state = container.get("task_state") or {}
     task = task_class(cfg, _vocabulary(path, task_state, cfg, vocab_dir))
     task.load_state_dict(task_state)
     model = task.build_model(saved.model, from_checkpoint=True)
-    model.load_state_dict(weights(container, path))
+    state = weights(container, path)
+    damaged = non_finite(state)
+    if damaged:
+        keys = ", ".join(f"{key} ({count} of {state[key].numel()})" for key, count in list(damaged.items())[:SHOWN])
+        more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
+        raise UserError(f"{path}: has weights with values that are infinite or not a number: {keys}{more}")
+    model.load_state_dict(state)
     return Unival(task, model, device)
+
+
+def usable_device(device: Any) -> torch.device:
+    """A device by its name or number.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        torch.empty(0, device=device).cpu()
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def compute_alone_after_fork() -> None:
+    """In a forked process, one thread: the threads of the process that it was forked from are gone, and torch would wait for them."""
+    if os.getpid() != PROCESS and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 def from_container(path: str | pathlib.Path, container: Mapping[str, Any]) -> tuple[Any, Any, type[UnivalTask]]:
@@ -191,10 +322,45 @@ def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: A
         return Vocabulary.load(folder, cfg.num_codes, cfg.num_bins)
 
 
-def _plain(value: Any) -> Any:
-    """PIL images as PNG bytes, paths as text; the rest as it is."""
-    if isinstance(value, Image.Image):
-        buffer = io.BytesIO()
-        value.convert("RGB").save(buffer, format="PNG")
-        return buffer.getvalue()
-    return str(value) if isinstance(value, pathlib.Path) else value
+def _batch_size(size: Any) -> int:
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
+        raise UserError(f"batch size {size!r}: must be a whole number, at least 1")
+    return int(size)
+
+
+def _parsed(instruction: Any) -> tuple[Instruction, ...]:
+    if not isinstance(instruction, str):
+        raise UserError(f"instruction {instruction!r}: expected a text such as {CAPTION!r}")
+    return parse(instruction)
+
+
+def _rows(rows: Any) -> RowTable:
+    """Rows as a table, with what it can hold."""
+    if isinstance(rows, Mapping):
+        rows = [rows]
+    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+        raise UserError(f'rows: expected one dict such as {{"image": "a.jpg"}} or several, got {type(rows).__name__}')
+    table = RowTable(rows)
+    return RowTable({column: _plain(table, i, column) for column in table[i]} for i in range(len(table)))
+
+
+def _plain(table: RowTable, row: int, column: str) -> Any:
+    try:
+        return plain(table[row][column])
+    except UserError as error:
+        raise UserError(f"{table.where(row, column)}: {error}") from error
+
+
+def _closed_set(answers: Any) -> list[str]:
+    if isinstance(answers, str | bytes) or not isinstance(answers, Iterable):
+        raise UserError(f"closed_set {answers!r}: expected a list of answers such as ['yes', 'no']")
+    if not (listed := list(answers)):
+        raise UserError("closed_set is empty: give at least one answer")
+    return listed
+
+
+def _read(dataset: InstructionDataset, row: int) -> Example | UserError:
+    try:
+        return dataset.read(row)
+    except UserError as error:
+        return error

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from unival.errors import UserError
 from unival.tasks.caption import CAPTION
@@ -25,10 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help='a row such as \'{"image": "a.jpg"}\'; may be repeated',
     )
-    parser.add_argument("--beam", type=int, default=5, help="beam size (default: %(default)s)")
-    parser.add_argument("--max-len-b", type=int, default=30, help="longest answer in tokens (default: %(default)s)")
+    parser.add_argument("--beam", type=int, help="beam size (default: as in validation, else 5)")
+    parser.add_argument("--max-len-b", type=int, help="longest answer in tokens (default: as in validation, else 200)")
+    parser.add_argument("--nbest", type=int, default=1, help="answers per row, best first, a line each (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="rows at a time (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON object a row: inputs, text, score, alternatives (the other answers of --nbest)"
+    )
+    parser.add_argument(
+        "--on-bad-sample",
+        choices=("raise", "skip"),
+        default="raise",
+        help="rows that cannot be read are named, and the others answered; then fail, or only count them (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,11 +61,30 @@ def run(args: argparse.Namespace) -> int:
                 " use --row, or another --instruction"
             )
         rows += [{column: name} for name in args.inputs]
-    outputs = model.run(instruction, rows, batch_size=args.batch_size, beam=args.beam, max_len_b=args.max_len_b)
-    for row, output in zip(rows, outputs, strict=True):
-        name = next(iter(row.values())) if len(row) == 1 else json.dumps(row, ensure_ascii=False)
-        sys.stdout.write(f"{name}\t{output.text}\n")
-    return 0
+    given = {name: getattr(args, name) for name in ("beam", "max_len_b", "nbest") if getattr(args, name) is not None}
+    bad = 0
+    for row, answer in zip(rows, model.answers(instruction, rows, batch_size=args.batch_size, **given), strict=True):
+        if isinstance(answer, UserError):
+            bad += 1
+            sys.stderr.write(f"unival: {'skipped' if args.on_bad_sample == 'skip' else 'error'}: {answer}\n")
+            continue
+        sys.stdout.write(_json(row, answer) if args.json else _lines(row, answer))
+        sys.stdout.flush()
+    if bad:
+        sys.stderr.write(f"unival: {bad} of {len(rows)} rows could not be read\n")
+    return int(bad > 0 and args.on_bad_sample != "skip")
+
+
+def _lines(row: dict[str, Any], answer: Any) -> str:
+    """The row's only value, or the row, before each of its answers."""
+    name = next(iter(row.values())) if len(row) == 1 else json.dumps(row, ensure_ascii=False)
+    return "".join(f"{name}\t{output.text}\n" for output in (answer, *answer.alternatives))
+
+
+def _json(row: dict[str, Any], answer: Any) -> str:
+    others = [{"text": output.text, "score": output.score} for output in answer.alternatives]
+    found = {"inputs": row, "text": answer.text, "score": answer.score, "alternatives": others}
+    return json.dumps(found, ensure_ascii=False) + "\n"
 
 
 def _row(text: str) -> dict:

@@ -52,7 +52,7 @@ class ResNet(TimmResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x h x w`` -> features ``n x out_channels x ceil(h / stride) x ceil(w / stride)``."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for i in range(self.stages):
             x = self.get_submodule(f"layer{i + 1}")(x)

@@ -91,12 +91,12 @@ class ResNeXt3D(nn.Module):
         """Pixels ``n x 3 x t x h x w`` -> features ``n x out_channels x ceil(t / 16) x ceil(h / 32) x ceil(w / 32)``."""
         if x.device.type == "cpu":  # torch's bfloat16 gradients of 3-D convolutions are wrong there for few frames, or crash
             with torch.autocast("cpu", enabled=False):
-                return self.features(x.to(self.conv1.weight.dtype))
+                return self.features(x)
         return self.features(x)
 
     def features(self, x: Tensor) -> Tensor:
         """:meth:`forward` in the precision that is in force."""
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = x.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in (self.get_submodule(f"layer{i + 1}") for i in range(len(STAGE_CHANNELS))):
             x = stage(x)

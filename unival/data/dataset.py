@@ -21,6 +21,7 @@ from unival.errors import UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import modality
 from unival.modalities.base import MediaLoader, MediaOptions
+from unival.modalities.kinds import other_kind
 from unival.text import strip_punctuation
 from unival.vocab import Vocabulary
 
@@ -205,8 +206,12 @@ class InstructionDataset(FairseqDataset):
         try:
             return self.loaders[slot.modality](data, rng, self.is_train)
         except UserError as error:
-            name = f" ({value})" if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
-            raise UserError(f"{self.table.where(row, slot.column)}{name}: {error}") from error
+            name = value if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
+            takes = modality(slot.modality).takes
+            if other := other_kind(data, takes):
+                what = f"{name or 'the cell'} is {other}; the instruction's slot takes {takes[0]}"
+                raise UserError(f"{self.table.where(row, slot.column)}: {what}") from error
+            raise UserError(f"{self.table.where(row, slot.column)}{name and f' ({name})'}: {error}") from error
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""

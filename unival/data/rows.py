@@ -1,8 +1,14 @@
 """Rows held in memory, as a table: what the Python API reads."""
 
+import io
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from unival.data.table import Table
 from unival.errors import UserError
@@ -12,12 +18,16 @@ class RowTable(Table):
     """A sequence of dicts; media are paths (relative to the working directory), base64 text or bytes.
 
     Raises:
-        UserError: there are no rows, or they have different columns.
+        UserError: there are no rows, or one is no dict.
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]):
+    def __init__(self, rows: Iterable[Mapping[str, Any]]):
+        rows = list(rows)
         if not rows:
             raise UserError("no rows were given")
+        for i, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise UserError(f'row {i}: expected a dict such as {{"image": "a.jpg"}}, got {type(row).__name__}')
         self.path = pathlib.Path("rows")
         self.media_root = None
         self.columns = tuple(rows[0])
@@ -38,3 +48,43 @@ class RowTable(Table):
     def where(self, i: int, column: str | None = None) -> str:
         """Row ``i`` for messages."""
         return f"row {i}" + ("" if column is None else f", column {column!r}")
+
+
+def plain(value: Any) -> Any:
+    """What a table may hold in place of what Python programs have: bytes of open files, PNG bytes of pictures, paths as text.
+
+    Pictures are PIL images, or numpy arrays or tensors of uint8: ``h x w``, ``h x w x 3`` or (tensors) ``3 x h x w``.
+
+    Raises:
+        UserError: an array that is no such picture, or a file that was opened as text or read to its end.
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.permute(1, 2, 0) if value.dim() == 3 and value.size(0) in (1, 3) else value).numpy()
+    if isinstance(value, np.ndarray):
+        value = _picture(value)
+    if isinstance(value, Image.Image):
+        buffer = io.BytesIO()
+        value.convert("RGB").save(buffer, format="PNG")
+        return buffer.getvalue()
+    if hasattr(value, "read"):
+        data = value.read()
+        if not isinstance(data, bytes) or not data:
+            reason = "is empty, or was read to its end" if data in (b"", "") else 'is open as text: open it with mode "rb"'
+            raise UserError(f"{value!r} {reason}")
+        return data
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """An array as an image."""
+    shape = " x ".join(map(str, pixels.shape))
+    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))
+    if pixels.dtype != np.uint8 or not is_picture or not pixels.size:
+        raise UserError(
+            f"an array of {pixels.dtype}, {shape}, is no picture: expected uint8, h x w, h x w x 3 or (tensors) 3 x h x w; videos and"
+            " sounds are given as paths or bytes"
+        )
+    return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else np.ascontiguousarray(pixels))

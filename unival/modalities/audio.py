@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
+from unival.modalities import kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout
 from unival.modalities.containers import missing_bytes
 
@@ -280,4 +281,4 @@ PACKAGES = {
     "torchaudio": f"sounds at another rate than --audio-sample-rate need it: {INSTALL}",
     "decord": 'the sound tracks of videos need it: pip install "unival[video]"',
 }
-AUDIO = Modality("AUDIO", AudioLoader, _embedding, PACKAGES)
+AUDIO = Modality("AUDIO", AudioLoader, _embedding, PACKAGES, takes=(kinds.AUDIO, kinds.VIDEO))

@@ -38,13 +38,15 @@ class MediaLoader(Protocol):
 class Modality:
     """One modality: its name in instructions, and how to build its loader and its embedding.
 
-    ``embedding`` is called with the model's configuration and returns a :class:`MediaEmbedding`.
+    ``embedding`` is called with the model's configuration and returns a :class:`MediaEmbedding`; ``takes`` are the kinds of files
+    (:mod:`unival.modalities.kinds`) that its slots take, the usual one first.
     """
 
     name: str
     loader: Callable[[MediaOptions], MediaLoader]
     embedding: Callable[[Any], "MediaEmbedding"]
     packages: Mapping[str, str] = field(default_factory=dict)  # optional ones -> what they are for and how to get them
+    takes: tuple[str, ...] = ()
 
 
 @dataclass

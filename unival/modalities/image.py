@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from unival.errors import UserError
+from unival.modalities import kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality
 
 HALF = (0.5, 0.5, 0.5)  # the published models normalise to [-1, 1]
@@ -59,4 +60,4 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-IMAGE = Modality("IMAGE", ImageLoader, _embedding)
+IMAGE = Modality("IMAGE", ImageLoader, _embedding, takes=(kinds.IMAGE,))

@@ -17,6 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unival.errors import UserError
+from unival.modalities import kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, video_layout
 from unival.modalities.containers import declared_size
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
@@ -198,6 +199,7 @@ PILLOW_ERRORS = (
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 PICTURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"P6")  # starts of JPEG, BMP, TIFF and PPM files
+STILL = "cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)"
 # How many frames there are, and the one with a number; numbers must be asked for in ascending order.
 Frames = tuple[int, Callable[[int], Image.Image]]
 
@@ -214,7 +216,7 @@ def open_frames(data: bytes) -> Iterator[Frames]:
     if (size := declared_size(data)) is not None and size > len(data):
         raise UserError(f"cannot decode the video: it is cut off after {len(data)} of {size} bytes")
     if data.startswith(PICTURES):
-        raise UserError("cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)")
+        raise UserError(STILL)
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
         yield _open_animation(data)
@@ -226,8 +228,11 @@ def open_frames(data: bytes) -> Iterator[Frames]:
 def _open_animation(data: bytes) -> Frames:
     with _decoding(data, *PILLOW_ERRORS):
         file: Any = Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "PNG"))
+        frames = file.n_frames
         first = 1 if file.info.get("default_image") else 0  # of a PNG: a still image beside the animation
-        total = file.n_frames - first
+        total = frames - first
+    if frames == 1 and file.format != "GIF":  # of GIFs, also the shortest are videos
+        raise UserError(STILL)
 
     def frame(index: int) -> Image.Image:
         with _decoding(data, *PILLOW_ERRORS):
@@ -309,4 +314,4 @@ def _embedding(cfg: Any) -> MediaEmbedding:
 
 
 DECORD = {"decord": 'videos other than animated GIF, WebP and PNG need it: pip install "unival[video]"'}
-VIDEO = Modality("VIDEO", VideoLoader, _embedding, DECORD)
+VIDEO = Modality("VIDEO", VideoLoader, _embedding, DECORD, takes=(kinds.VIDEO,))

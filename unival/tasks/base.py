@@ -27,6 +27,7 @@ from unival.tasks import restore
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
 from unival.tasks.progress import Progress
@@ -53,6 +54,7 @@ class UnivalTask(FairseqTask):
 
     def __init__(self, cfg: UnivalTaskConfig, vocabulary: Vocabulary, answers: Sequence[str] | None = None):
         super().__init__(cfg)
+        self.state = TaskState()
         self.vocabulary = vocabulary
         if answers is None:
             answers = read_answers(cfg.closed_set) if cfg.closed_set else []
@@ -330,7 +332,7 @@ class UnivalTask(FairseqTask):
 
     def generation_options(self) -> Namespace:
         """How validation generates: the task's defaults, changed by ``--eval-args``."""
-        return self.evaluation.options()
+        return self.evaluation.options(self.trie is not None)
 
     def build_generator(
         self,

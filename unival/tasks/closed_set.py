@@ -50,11 +50,23 @@ def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Voc
         limit: longest answer in words, as for targets.
 
     Raises:
-        UserError: the instruction has a closed set and there are no answers.
+        UserError: the instruction has a closed set and there are no answers; one is no text; two become equal when they are cut.
     """
     slot = closed_slot(instruction)
     if slot is None:
         return None
     if not answers:
         raise instruction.error(slot, "closed_set needs the answers: give --closed-set FILE, one answer a line")
-    return Trie((encode_text(slot, answer, vocabulary, limit)[0] for answer in answers), vocabulary.bos, vocabulary.eos)
+    whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was cut
+    for number, answer in enumerate(answers):
+        if not isinstance(answer, str):
+            raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
+        ids, is_cut = encode_text(slot, answer, vocabulary, limit)
+        other, was_cut = whole.setdefault(tuple(ids), (answer, is_cut))
+        if other != answer and (is_cut or was_cut):
+            words = slot.attributes.get("max_length", limit)
+            raise UserError(
+                f"the answers {other!r} and {answer!r} of the closed set become equal when they are cut to {words} words:"
+                " raise --max-tgt-length, or the slot's max_length"
+            )
+    return Trie(whole, vocabulary.bos, vocabulary.eos)

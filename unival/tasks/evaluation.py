@@ -10,7 +10,7 @@ from typing import Any
 from fairseq.logging import metrics as log
 
 from unival.errors import UserError
-from unival.generation.options import generation_options
+from unival.generation.options import fitting_defaults, generation_options
 from unival.metrics import Metric, make_metrics
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class Evaluation:
         self._generator: Any = None
         self._left_to_print = print_samples
 
-    def options(self) -> Namespace:
-        """How validation generates: the task's defaults, changed by ``--eval-args``.
+    def options(self, closed_set: bool) -> Namespace:
+        """How validation generates: the task's defaults, changed by ``--eval-args``; a closed set of answers goes before the former.
 
         Raises:
             UserError: they are no JSON object.
@@ -50,7 +50,7 @@ class Evaluation:
             raise UserError(f"--eval-args {self.eval_args!r} is not JSON: {error}") from error
         if not isinstance(changes, dict):
             raise UserError(f'--eval-args {self.eval_args!r}: expected an object such as {{"beam": 5}}')
-        return Namespace(**{**self.generation, **changes})
+        return Namespace(**{**fitting_defaults(self.generation, closed_set), **changes})
 
     def fit(self, split: str, references: Sequence[Sequence[str]]) -> None:
         """Learn what the metrics need to know of a split's whole table: its references, row by row."""

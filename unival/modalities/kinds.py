@@ -1,0 +1,57 @@
+"""What kind of file some bytes are, by how they begin: to name one that stands in another kind's slot."""
+
+IMAGE, VIDEO, AUDIO, TEXT = "an image", "a video", "an audio file", "a text file"
+
+# Starts of files -> what they are.  Longer starts go before shorter ones that they begin with.
+STARTS: tuple[tuple[bytes, str], ...] = (
+    *((start, IMAGE) for start in (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"8BPS")),
+    *((start, IMAGE) for start in (b"\0\0\x01\0", b"\0\0\0\x0cjP  ", b"\xffO\xffQ", b"P4\n", b"P5\n", b"P6\n")),
+    *((start, VIDEO) for start in (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\x01\xba", b"\0\0\x01\xb3")),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", VIDEO),  # ASF: WMV
+    *((start, AUDIO) for start in (b"fLaC", b"ID3", b"FORM", b".snd", b"#!AMR", b"caff", b"wvpk")),
+    *((bytes([0xFF, second]), AUDIO) for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xF1, 0xF9)),  # MP3 and AAC frames
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+)
+IMAGE_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")  # of files with the boxes of MP4
+AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
+RIFF = {b"WAVE": AUDIO, b"AVI ": VIDEO, b"WEBP": IMAGE}
+BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the first box of MP4 and QuickTime files
+LOOKED_AT = 4096  # bytes that tell a text
+
+
+def kind_of(data: bytes) -> str | None:
+    """``an image``, ``a video``, ``an audio file``, ``a text file``, …; None if the bytes do not say.
+
+    A file of several streams is what its container is for: an MP4 file without pictures is a video here.
+    """
+    if data[:4] in (b"RIFF", b"RF64"):
+        return RIFF.get(data[8:12])
+    if data[4:8] in BOXES:
+        brand = data[8:12] if data[4:8] == b"ftyp" else b""
+        return IMAGE if brand in IMAGE_BRANDS else AUDIO if brand in AUDIO_BRANDS else VIDEO
+    if data[:4] == b"OggS":
+        return VIDEO if b"\x80theora" in data[:256] else AUDIO
+    for start, kind in STARTS:
+        if data.startswith(start):
+            return kind
+    if data[:1] == b"\x47" and data[188:189] == b"\x47":  # packets of an MPEG transport stream
+        return VIDEO
+    return TEXT if _is_text(data[:LOOKED_AT]) else None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else the cut went through a character
+            return head[:2] in (b"\xff\xfe", b"\xfe\xff")  # UTF-16
+        text = head[: error.start].decode("utf-8")
+    return bool(text) and all(character.isprintable() or character in "\t\n\r\f\ufeff" for character in text)
+
+
+def other_kind(data: bytes, takes: tuple[str, ...]) -> str | None:
+    """What a file is, if it is known and none of what a slot takes."""
+    kind = kind_of(data)
+    return kind if takes and kind not in takes else None
