@@ -22,6 +22,7 @@ from unival.checkpoints.files import read
 from unival.cli import main
 from unival.errors import UserError
 from unival.hub import Output, from_checkpoint
+from unival.metrics.score import read_generated
 from unival.modalities.kinds import kind_of
 
 QUESTION = "[IMAGE:image] what? -> [TEXT:answer]"
@@ -336,3 +337,27 @@ def test_kinds_by_how_files_begin(data, kind):
     assert kind_of(data) == kind
 
 
+
+
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+def test_shards_share_the_rows(place, checkpoint, tmp_path, capsys):
+    tiny.write_table(place, rows=5, name="test.jsonl", seed=3)
+    small = ("--patch-image-size", "32")
+    whole = runs.generate(place, checkpoint, tmp_path / "whole", "test", *small)
+    found = {}
+    for number in ("0", "1"):
+        shard = runs.generate(place, checkpoint, tmp_path / number, "test", *small, "--num-shards", "2", "--shard-id", number)
+        found[number] = {row: text for row, (text, _) in read_generated(shard).items()}
+    assert (sorted(found["0"]), sorted(found["1"])) == ([0, 2, 4], [1, 3])
+    assert found["0"] | found["1"] == {row: text for row, (text, _) in read_generated(whole).items()}
+    for flags, message in (
+        (("--num-shards", "2", "--shard-id", "2"), "--shard-id 2 of --num-shards 2: shards are 0 to"),
+        (("--num-shards", "6"), "--num-shards 6: .*test.jsonl has 5 rows only"),
+    ):
+        arguments = ["generate", place, *runs.TASK, *runs.CPU, "--path", checkpoint, "--gen-subset", "test", "--batch-size", "3"]
+        code, _, err = command(capsys, *arguments, *flags)
+        assert code == 1 and re.search(message, err)
+    code, _, err = command(capsys, "train", *runs.train_flags(place, tmp_path, "--batch-size", "2", "--num-shards", "2"))
+    assert code == 1 and "--num-shards 2 is for unival generate and validate" in err

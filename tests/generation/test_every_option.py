@@ -149,3 +149,15 @@ def test_the_nucleus_is_the_smallest_set_that_exceeds_p() -> None:
     assert set(tokens.flatten().tolist()) == {1, 3} and beams[0].tolist() == list(range(400))
     assert float((tokens == 1).double().mean()) == pytest.approx(0.5 / 0.8, abs=0.08)
     torch.testing.assert_close(scores, probabilities[tokens].log())
+
+
+def test_a_trial_cuts_answers_but_leaves_prompts_and_closed_sets_alone() -> None:
+    """Of long prompts and answers nothing is refused for the sake of a short trial."""
+    generator = generator_of()
+    generator.longest = 2
+    for prompts in (PROMPTS, [[]] * len(SOURCES)):
+        rows = in_batches(generator, [[0, 1, 2], [3, 4]], prompts is PROMPTS)
+        assert all(len(tokens) <= len(prompt) + 3 for row, prompt in zip(rows, prompts, strict=True) for tokens, _ in row)
+    closed = generator_of(trie=Trie(ANSWERS, BOS, EOS), beam=9, max_len_b=10)
+    closed.longest = 1
+    assert {tuple(tokens[:-1]) for tokens, _ in in_batches(closed, [[0, 1, 2], [3, 4]])[0]} == set(map(tuple, ANSWERS))

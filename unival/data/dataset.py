@@ -77,6 +77,7 @@ class InstructionDataset(FairseqDataset):
         self.is_train = train
         self.seed = seed
         self.epoch = 1
+        self.shard = (0, 1)  # which of how many parts of the rows evaluation takes
         self.skip_bad = skip_bad
         self.with_target = with_target
         # Workers are processes: what they found is in shared memory.
@@ -100,6 +101,16 @@ class InstructionDataset(FairseqDataset):
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def take_shard(self, number: int, count: int) -> None:
+        """In evaluation, take every ``count``-th row only, from row ``number`` on.
+
+        Raises:
+            UserError: there are fewer rows than shards.
+        """
+        if count > len(self):
+            raise UserError(f"--num-shards {count}: {self.table.path} has {len(self)} rows only")
+        self.shard = (number, count)
 
     def __getitem__(self, row: int) -> Example | BadSample:
         try:
@@ -250,7 +261,8 @@ class InstructionDataset(FairseqDataset):
     def ordered_indices(self) -> np.ndarray:
         """Rows in the order of batching: a fresh permutation per epoch in training, the table's order otherwise."""
         if not self.is_train:
-            return np.arange(len(self), dtype=np.int64)
+            number, count = self.shard
+            return np.arange(number, len(self), count, dtype=np.int64)
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self)).astype(np.int64)
 
     def batch_by_size(

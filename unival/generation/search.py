@@ -191,6 +191,7 @@ class UnivalGenerator(SequenceGenerator):
         if no_repeat_ngram_size > 0:
             self.repeat_ngram_blocker = NoRepeat(no_repeat_ngram_size, ensemble)
         self.trie = trie
+        self.longest: int | None = None  # a trial: cut answers after so many tokens, those of a closed set excepted
         self.bos = tgt_dict.bos()
         # beams are distinct, so each answer is found once: nothing is left to find after the last one
         self.most_hypotheses = trie.size if trie is not None and type(self.search) is search.BeamSearch else None
@@ -213,8 +214,11 @@ class UnivalGenerator(SequenceGenerator):
             self._check_prompts(prefix_tokens, lengths)
         limits = self._limits(sample["net_input"]["src_lengths"].to(lengths.device))
         self._check_room(lengths, limits)
+        if self.longest is not None:
+            limits = torch.minimum(limits, lengths + max(self.longest, 0 if self.trie is None else self.trie.max_length - 1))
         assert isinstance(self.model, ConstrainedEnsemble)
-        self.model.begin(lengths, limits if self.max_len_a or self.match_source_len else None)
+        by_row = self.max_len_a or self.match_source_len or self.longest is not None
+        self.model.begin(lengths, limits if by_row else None)
         # fairseq takes the ids for the rows' numbers within the batch (diverse beams)
         sample = {**sample, "id": torch.arange(len(lengths), device=lengths.device)}
         return super()._generate(sample, prefix_tokens, constraints, self.bos if bos_token is None else bos_token)

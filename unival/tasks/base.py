@@ -29,7 +29,7 @@ from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
-from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of
+from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of, shard_of
 from unival.tasks.progress import Progress
 from unival.vocab import SymbolDecoder, Vocabulary
 
@@ -73,6 +73,7 @@ class UnivalTask(FairseqTask):
         self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
         self.checks: TrainingChecks | None = None  # of a run that has not begun yet
         self.is_training = False  # else models that are trained already are used
+        self.shard = (0, 1)  # which of how many parts of the rows to evaluate
         self._skipped = (0, 0)  # epoch, rows skipped in it so far
         self.progress = Progress()
 
@@ -87,6 +88,7 @@ class UnivalTask(FairseqTask):
             check_generation(cfg)
         folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
         task = cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
+        task.shard = shard_of(cfg, is_training=not from_checkpoint and cfg.path is None)
         if not from_checkpoint and cfg.path is None:
             task.checks = TrainingChecks(task)
         return task
@@ -144,6 +146,7 @@ class UnivalTask(FairseqTask):
         path = find_table(self.cfg.data, split, is_train_subset)
         dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
         dataset.split = split
+        dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
         logger.info("%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
         if not dataset.is_train and self.evaluation.metrics:

@@ -66,11 +66,12 @@ class Evaluation:
         self._left_to_print = self.print_samples if print_samples is None else print_samples
 
     def prepare(self, task: Any, model: Any, longest: int | None = None) -> None:
-        """Build the generator; ``longest`` limits the texts to so many tokens."""
+        """Build the generator; ``longest`` cuts the texts after so many tokens, for a trial."""
         options = generation_options(task.generation_options())
         if longest is not None:
-            options.max_len_a, options.max_len_b, options.min_len = 0.0, longest, min(options.min_len, longest)
+            options.min_len = min(options.min_len, longest)
         self._generator = task.build_generator([model], options)
+        self._generator.longest = longest
 
     def step(self, task: Any, model: Any, sample: dict[str, Any]) -> dict[str, float]:
         """Generate for a batch; returns the metrics' statistics of its rows, summed, under ``_<metric>:<statistic>``."""

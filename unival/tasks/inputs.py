@@ -19,6 +19,19 @@ def given_media_options(cfg: Any, default: MediaOptions) -> MediaOptions:
     return replace(default, **given)
 
 
+def shard_of(cfg: Any, is_training: bool) -> tuple[int, int]:
+    """Which of how many shards of every table to evaluate (``--shard-id``, ``--num-shards``); fairseq itself takes all rows.
+
+    Raises:
+        UserError: there is no such shard, or this is training, whose processes share the rows already.
+    """
+    if is_training and cfg.num_shards != 1:
+        raise UserError(f"--num-shards {cfg.num_shards} is for unival generate and validate: training shares its rows by itself")
+    if not 0 <= cfg.shard_id < cfg.num_shards:
+        raise UserError(f"--shard-id {cfg.shard_id} of --num-shards {cfg.num_shards}: shards are 0 to --num-shards - 1")
+    return cfg.shard_id, cfg.num_shards
+
+
 def media_of(instructions: Sequence[Instruction]) -> set[str]:
     """Names, in lower case, of the media in the sources of an instruction's alternatives."""
     slots = [slot for instruction in instructions for slot in instruction.source]

@@ -23,6 +23,8 @@ class RunOptions(FairseqDataclass):
     train_subset: str = II("dataset.train_subset")
     valid_subset: str = II("dataset.valid_subset")
     gen_subset: str = II("dataset.gen_subset")
+    num_shards: int = II("dataset.num_shards")
+    shard_id: int = II("dataset.shard_id")
     combine_valid_subsets: Optional[bool] = II("dataset.combine_valid_subsets")
     disable_validation: bool = II("dataset.disable_validation")
     batch_size: Optional[int] = II("dataset.batch_size")
