@@ -1,10 +1,11 @@
 """Kills a training run that saves all the time, starts it again each time, and compares its end with that of an uninterrupted one.
 
-    python benchmarks/kills.py [--kills 20] [--updates 300] [--seed 1] [--at written:1 best:2 last:2] [--out FOLDER]
+    python benchmarks/kills.py [--kills 20] [--within 0.4] [--updates 100] [--seed 1] [--at written:1 best:2 last:2] [--out FOLDER]
 
-Random kills come up to a second after a run's first saving.  ``--at`` kills at chosen points before them: half way through the N-th file
-that a start of the run writes (``written:N``), or through its N-th copy to ``checkpoint_best.pt`` (``best:N``) or ``checkpoint_last.pt``
-(``last:N``).  Exit code 0: the weights, the optimizer's state and the best checkpoint have the same bits as without any kill.
+Random kills come within some tenths of a second, about what it takes to write and copy a checkpoint, from when a start of the run
+begins to save.  ``--at`` kills at chosen points before them: half way through the N-th file that a start of the run writes
+(``written:N``), or through its N-th copy to ``checkpoint_best.pt`` (``best:N``) or ``checkpoint_last.pt`` (``last:N``).
+Exit code 0: the weights, the optimizer's state and the best checkpoint have the same bits as without any kill.
 """
 
 import argparse
@@ -123,23 +124,24 @@ class Run:
 
         return forked(work, self.log)
 
-    def files(self) -> dict[str, int]:
-        """Name -> when it was written, of all that is in the folder."""
-        return {path.name: path.stat().st_mtime_ns for path in self.folder.glob("checkpoint*") if path.exists()}
+    def savings(self) -> int:
+        """How often the run has begun to save."""
+        log = self.folder / "train.log"
+        return log.read_text(errors="replace").count("Preparing to save checkpoint") if log.is_file() else 0
 
-    def start_and_kill(self, rng: random.Random) -> int | None:
-        """Kill a start at a random moment after its first saving; its exit code if it ended before."""
-        before, pid, until = self.files(), self.start(), time.monotonic() + PATIENCE
-        while (code := ended(pid, 0.005)) is None and self.files() == before and time.monotonic() < until:
+    def start_and_kill(self, delay: float) -> int | None:
+        """Kill a start some seconds after it begins to save; its exit code if it ended before."""
+        before, pid, until = self.savings(), self.start(), time.monotonic() + PATIENCE
+        while (code := ended(pid, 0.005)) is None and self.savings() == before and time.monotonic() < until:
             pass
-        if code is None and (code := ended(pid, rng.random())) is None:
+        if code is None and (code := ended(pid, delay)) is None:
             os.kill(pid, signal.SIGKILL)
             ended(pid)
         return code
 
     def damage(self) -> str:
         """What the last kill left."""
-        names = sorted(self.files())
+        names = sorted(path.name for path in self.folder.glob("checkpoint*"))
         unfinished = [name for name in names if name.endswith(".tmp")]
         cut = [name for name in names if name not in unfinished and is_cut_short(self.folder / name)]
         return ", ".join([f"{name} cut short" for name in cut] + [f"{name} unfinished" for name in unfinished]) or "-"
@@ -167,7 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="number of random kills (default: %(default)s)")
     parser.add_argument("--at", nargs="*", default=[], metavar="POINT:N", help="kill at these points first: written, best, last")
-    parser.add_argument("--updates", type=int, default=300, help="length of the run (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=100, help="length of the run (default: %(default)s)")
+    parser.add_argument("--within", type=float, default=0.4, help="random kills come at most so many seconds later (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments (default: %(default)s)")
     parser.add_argument("--out", type=pathlib.Path, help="keep everything in this new folder (default: a temporary one)")
     args = parser.parse_args(argv)
@@ -179,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         killed, whole = Run(data, out / "killed", args.updates), Run(data, out / "whole", args.updates)
         kills = [lambda point=point: ended(killed.start(point)) for point in args.at]
         rng = random.Random(args.seed)
-        kills += [lambda: killed.start_and_kill(rng)] * args.kills
+        kills += [lambda: killed.start_and_kill(rng.uniform(0, args.within))] * args.kills
         print("| kill | left behind | the next start says |\n|---|---|---|")
         damage = ""
         for number, kill in enumerate([*kills, lambda: ended(killed.start())], start=1):

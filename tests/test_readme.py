@@ -53,7 +53,9 @@ def shell(command: str, folder: pathlib.Path) -> str:
 
 def with_paths(command: str) -> str:
     """The placeholders filled in."""
-    for name, path in (("VOCABULARY", "quickstart/data/vocab"), ("DATA", "quickstart/data"), ("OUT", "out")):
+    paths = {"VOCABULARY": "quickstart/data/vocab", "CHECKPOINT": "quickstart/model/checkpoint_best.pt"}
+    paths.update(DATA="quickstart/data", OUT="out")
+    for name, path in paths.items():
         command = re.sub(rf"\b{name}\b", path, command)
     return command.replace("--user-dir unival", f"--user-dir {ROOT / 'unival'}")
 
@@ -63,8 +65,10 @@ def test_training_generating_and_scoring(place):
     block = next(block for block in blocks("bash") if "fairseq-train" in block)
     commands = re.findall(r"^\S.*?(?<!\\)$", block, flags=re.S | re.M)
     assert [command.split()[0] for command in commands] == ["fairseq-train", "fairseq-generate", "unival"]
-    smaller = f"{SMALL} --arch unival_tiny --patch-image-size 32 --batch-size 2 --max-update 2"
-    shell(f"mkdir -p out; {with_paths(commands[0])} {smaller}", place)
+    smaller = f"{SMALL} {' '.join(runs.MODEL)} --patch-image-size 32 --batch-size 2 --max-update 2"
+    log = shell(f"mkdir -p out; {with_paths(commands[0])} {smaller}", place)
+    assert "loading pretrained model from quickstart/model/checkpoint_best.pt" in log
+    assert sorted(path.name for path in (place / "out").glob("*.pt")) == ["checkpoint_best.pt", "checkpoint_last.pt"]
     shell(f"{with_paths(commands[1])} {SMALL}", place)
     assert "cider" in shell(with_paths(commands[2]), place).lower()
 

@@ -228,7 +228,8 @@ def test_a_recipe_that_is_killed_and_started_again_resumes(recorded, tmp_path):
     for split in ("train", "valid"):
         tiny.write_table(data, rows=4, name=f"{split}.jsonl")
     tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
-    assert runs.train(data, tmp_path, "--batch-size", "4", "--max-update", "1", "--disable-validation") == 0
+    settings = ("--num-frames", "5", "--max-audio-seconds", "3")  # which the recipe leaves open
+    assert runs.train(data, tmp_path, *settings, "--batch-size", "4", "--max-update", "1", "--disable-validation") == 0
     start = tmp_path / "checkpoint_last.pt"
     inputs = {"DATA": data, "VOCAB": data / "vocab", "CHECKPOINT": start, "OUT": out, "GPUS": 0}
     ((_, arguments),) = recorded(script, *RUN_SMALL, **inputs)
@@ -249,7 +250,8 @@ def test_a_recipe_that_is_killed_and_started_again_resumes(recorded, tmp_path):
     runs.forget_run()
     ends = torch.load(out / "checkpoint_last.pt", weights_only=True)
     assert ends["optimizer_history"][-1]["num_updates"] == saved + 1
-    assert ends["task_state"]["media"]["patch_image_size"] == 32
+    media = ends["task_state"]["media"]
+    assert (media["num_frames"], media["max_audio_seconds"], media["patch_image_size"]) == (5, 3.0, 32)
 
 
 # Environment ----------------------------------------------------------------------------------------------------

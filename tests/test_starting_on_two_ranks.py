@@ -32,6 +32,7 @@ class Place:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
+        self.printed: list[str] = []  # by each of the two ranks
         self.data = folder / "data"
         self.data.mkdir()
         tiny.write_media_table(self.data, rows=ROWS, name="train.jsonl")
@@ -61,6 +62,15 @@ class Place:
         if name == "resume":
             shutil.copy(self.start / "checkpoint_last.pt", out)
         return runs.train_flags(self.data, out, *FLAGS, "--batch-size", str(ROWS // ranks), *self.ways()[name])
+
+    def stopped_while_saving(self, name: str, whole: bool) -> list[str]:
+        """A run whose last checkpoint is cut short, with a whole one of two updates beside it or not."""
+        out, start = self.out(name, 2), self.start / "checkpoint_last.pt"
+        out.mkdir()
+        (out / start.name).write_bytes(start.read_bytes()[:100_000])
+        if whole:
+            shutil.copy(start, out / "checkpoint_1_2.pt")
+        return runs.train_flags(self.data, out, *FLAGS, "--batch-size", str(ROWS // 2), "--max-update", "3")
 
     def out(self, name: str, ranks: int) -> pathlib.Path:
         return self.folder / f"{name} {ranks}"
@@ -93,7 +103,9 @@ def place(tmp_path_factory):
     again = [*place.training("resume", 2)]
     trainings = [again, *(place.training(name, 2) for name in place.ways() if name != "resume")]
     again = [argument if argument != "4" else "6" for argument in again]
-    run_on_two_ranks(place.folder, *trainings, again, *map(place.recipe, RECIPES))
+    trainings += [again, *map(place.recipe, RECIPES), place.stopped_while_saving("stopped", whole=True)]
+    damaged = place.stopped_while_saving("damaged", whole=False)
+    place.printed = run_on_two_ranks(place.folder, *trainings, damaged, codes=[*(0 for _ in trainings), 1])
     return place
 
 
@@ -133,6 +145,16 @@ def test_every_recipe_trains_on_two_ranks(place, name):
     assert trained["optimizer_history"][-1]["num_updates"] == 2
     key = "decoder.layers.0.fc1.weight"
     assert not torch.equal(trained["model"][key], state(place.start)["model"][key])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_while_saving_is_mended_by_one_rank_before_any_reads(place):
+    out = place.out("stopped", 2)
+    assert state(out)["optimizer_history"][-1]["num_updates"] == 3
+    said = f"{out}: checkpoint_last.pt is cut short, as after a stop while saving: resuming from checkpoint_1_2.pt (2 updates)"
+    assert [printed.count(said) for printed in place.printed] == [1, 0]
+    failed = f"unival: error: {place.out('damaged', 2)}: no whole checkpoint to resume from: checkpoint_last.pt cut short"
+    assert [printed.count(failed) for printed in place.printed] == [1, 1]
 
 
 @pytest.mark.slow
