@@ -86,6 +86,7 @@ def summarise(path: str | pathlib.Path, container: Mapping[str, Any], state: Map
         "parts": _counts(parts),
         "tied": tied,
         "vocabulary": vocabulary(container, architecture),
+        "task": task(container),
         "training": training(container),
         "fit": fit(container, state, architecture),
         "non_finite": non_finite(state),
@@ -147,6 +148,41 @@ def vocabulary(container: Mapping[str, Any], architecture: Architecture) -> dict
         "fingerprint": state.get("vocabulary"),
         "closed_set": len(answers) if isinstance(answers, list) else 0,
     }
+
+
+def task(container: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model was trained to do: name of the task, instruction, metrics and generation options of validation; empty if unknown.
+
+    Of a published checkpoint's task without a counterpart here only the name is known.
+    """
+    given = options(container, "task")
+    if not given:
+        return {}
+    from fairseq.tasks import TASK_REGISTRY
+
+    from unival.checkpoints.published import task_options
+    from unival.tasks import UnivalTask
+    from unival.tasks.restore import is_published_cfg
+
+    ours = task_options(given) if is_published_cfg(given) else given
+    cls = TASK_REGISTRY.get(str(ours.get("_name")), UnivalTask)
+    cls = cls if issubclass(cls, UnivalTask) else UnivalTask
+    metrics = ours.get("eval_metrics")
+    return {
+        "name": given.get("_name") or given.get("task"),
+        "instruction": ours.get("instruction") or cls.instruction,
+        "metrics": [name for name in metrics.split(",") if name] if isinstance(metrics, str) else list(cls.metrics),
+        "generation": {**cls.generation, **_eval_args(ours.get("eval_args"))},
+    }
+
+
+def _eval_args(text: Any) -> dict[str, Any]:
+    """``--eval-args``, as far as they can be read."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def training(container: Mapping[str, Any]) -> dict[str, Any]:

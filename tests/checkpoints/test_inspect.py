@@ -13,8 +13,10 @@ from unival import inspect_checkpoint
 from unival.checkpoints import files, summary
 from unival.checkpoints.architecture import identify
 from unival.checkpoints.published import TIED, to_published
+from unival.checkpoints.published_options import VIDEO_CAPTION
 from unival.checkpoints.summary import count_parts, difference, non_finite, tied_keys
 from unival.errors import UserError
+from unival.tasks.caption import CAPTION
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,30 @@ def test_the_text_is_an_aligned_table(capsys, container, tmp_path):
     assert "exactly those of the model that its options build" in out and "12 updates, epoch 3, batch 2" in out
     assert "best 0.75 (cider)" in out and "no optimizer state, no EMA weights" in out and "all finite" in out
     assert "kept in the checkpoint" in out and "decoder.embed_tokens.weight (counted once)" in out
+
+
+OWN = "[IMAGE:photo] how many? -> [TEXT:number]"
+CAPTIONED = ["cider", "bleu", "rouge_l"]
+TASKS = [
+    ({"_name": "unival_caption", "instruction": None, "eval_metrics": None, "eval_args": '{"beam": 2}'}, CAPTION, CAPTIONED, 2),
+    ({"_name": "unival", "instruction": OWN, "eval_metrics": "exact_match", "eval_args": "{}"}, OWN, ["exact_match"], None),
+    ({"_name": "video_caption", "code_dict_size": 8192, "num_bins": 1000}, VIDEO_CAPTION, CAPTIONED, 5),
+    ({"_name": "refcoco", "code_dict_size": 8192, "num_bins": 1000}, None, [], None),
+    ({"_name": ["odd"], "eval_args": 3}, None, [], None),
+]
+
+
+@pytest.mark.parametrize("options, instruction, metrics, beam", TASKS, ids=lambda value: str(value)[:20])
+def test_what_it_was_trained_to_do(capsys, mine, tmp_path, options, instruction, metrics, beam):
+    mine["cfg"]["task"] = options
+    path = saved(tmp_path / "a.pt", mine)
+    _, found = inspect_json(capsys, path)
+    assert (found["task"]["instruction"], found["task"]["metrics"]) == (instruction, metrics)
+    assert found["task"]["generation"].get("beam") == beam
+    _, out = inspect(capsys, path)
+    lines = " ".join(out.split())
+    assert f"instruction {instruction or 'not known: give --instruction'}" in lines
+    assert all(f"{name} {value}" in lines for name, value in found["task"]["generation"].items())
 
 
 def test_what_is_wrong_is_named(capsys, mine, tmp_path):

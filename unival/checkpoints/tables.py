@@ -19,6 +19,9 @@ def summary_text(found: Mapping[str, Any]) -> str:
     lines += _field("architecture", _architecture(found))
     if found["vocabulary"]["symbols"] is not None:
         lines += _field("vocabulary", _vocabulary(found["vocabulary"]))
+    if found["task"]:
+        lines += _field("task", _task(found["task"]))
+        lines += _field("instruction", str(found["task"]["instruction"] or "not known: give --instruction"))
     lines += _field("training", _training(found["training"]))
     lines += _field("keys", _fit(found["total"]["keys"], found["fit"]))
     lines += _field("values", _values(found["non_finite"]))
@@ -126,6 +129,13 @@ def _vocabulary(about: Mapping[str, Any]) -> str:
     text += ", kept in the checkpoint" if about["kept"] else ", not kept in the checkpoint"
     text += f", fingerprint {str(about['fingerprint'])[:12]}" if about["fingerprint"] else ""
     return text + (f"; closed set of {about['closed_set']} answers" if about["closed_set"] else "")
+
+
+def _task(about: Mapping[str, Any]) -> str:
+    text = str(about["name"])
+    text += f"; validated by {', '.join(about['metrics'])}" if about["metrics"] else ""
+    options = ", ".join(f"{name} {value}" for name, value in about["generation"].items())
+    return text + (f"; generates with {options}" if options else "")
 
 
 def _training(about: Mapping[str, Any]) -> str:
