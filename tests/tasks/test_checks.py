@@ -30,6 +30,11 @@ from unival.tasks.trial import untouched
 MAXIMIZE = {"checkpoint.maximize_best_checkpoint_metric": True}
 ALTERNATIVES = "[IMAGE:image] what? -> [TEXT:caption] ||| [IMAGE:picture] what? -> [TEXT:caption]"
 
+COUNTS = {
+    **dict.fromkeys(("batch_size", "batch_size_valid", "validate_interval"), "dataset"),
+    "log_interval": "common",
+    "save_interval": "checkpoint",
+}
 CLOSED = "[IMAGE:image] what? -> [TEXT:caption,closed_set]"
 
 
@@ -101,6 +106,8 @@ WRONG = {
     "no object": ({"eval_args": "[5]"}, "expected an object"),
     "eval args without a metric": ({"eval_args": '{"beem": 2}', "eval_metrics": ""}, "did you mean 'beam'"),
     "unknown metric": ({"eval_metrics": "cidre"}, "'cidre'"),
+    **{f"no {name}": ({f"{group}.{name}": 0}, f"--{name.replace('_', '-')} 0: must be at least 1") for name, group in COUNTS.items()},
+    "no batch for an update": ({"optimization.update_freq": [2, 0]}, "--update-freq 0: must be at least 1"),
     "no train table": ({"dataset.train_subset": "trian"}, "split 'trian'"),
     "no valid table": ({"dataset.valid_subset": "vaild"}, "split 'vaild'"),
     "no second valid table": ({"dataset.valid_subset": "valid,test"}, "split 'test'"),

@@ -44,6 +44,7 @@ class TrainingChecks:
         self.found: list[str] = []
         self.seconds = 0.0
         with self._timed():
+            check_counts(task.cfg)
             check_splits(task.cfg)
 
     @contextlib.contextmanager
@@ -92,6 +93,18 @@ class TrainingChecks:
                 raise UserError(_not_computed(cfg, sorted(logged)))
             self.found.append("loss and generation" if logged else "loss")
         logger.info("checked before the first update: %s (%.1f s)", "; ".join(self.found), self.seconds)
+
+
+def check_counts(cfg: Any) -> None:
+    """Numbers of fairseq's that it divides by, some of them only at an epoch's end.
+
+    Raises:
+        UserError: one is below 1.
+    """
+    counts = {name: cfg[name] for name in ("batch_size", "batch_size_valid", "log_interval", "validate_interval", "save_interval")}
+    for name, value in [*counts.items(), *(("update_freq", value) for value in cfg.update_freq)]:
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be at least 1")
 
 
 def check_generation(cfg: Any) -> None:

@@ -29,6 +29,8 @@ class RunOptions(FairseqDataclass):
     disable_validation: bool = II("dataset.disable_validation")
     batch_size: Optional[int] = II("dataset.batch_size")
     batch_size_valid: Optional[int] = II("dataset.batch_size_valid")
+    validate_interval: int = II("dataset.validate_interval")
+    log_interval: int = II("common.log_interval")
     max_epoch: int = II("optimization.max_epoch")
     max_update: int = II("optimization.max_update")
     update_freq: Any = II("optimization.update_freq")
