@@ -213,6 +213,31 @@ def test_every_score_of_the_criterion_is_logged(data, tmp_path, key):
     begin(data, tmp_path, {"report_accuracy": True}, **{"checkpoint.best_checkpoint_metric": key, **options}, eval_metrics="")
 
 
+@pytest.mark.parametrize(
+    ("now", "is_wrong"),
+    [
+        ({}, True),
+        ({"checkpoint.best_checkpoint_metric": "cider", **MAXIMIZE}, False),
+        ({"checkpoint.best_checkpoint_metric": "bleu4", **MAXIMIZE}, True),
+        ({"checkpoint.best_checkpoint_metric": "cider"}, True),
+        ({"checkpoint.reset_meters": True}, False),
+        ({"checkpoint.reset_optimizer": True}, False),
+        ({"checkpoint.finetune_from_model": "pretrained.pt"}, False),
+        ({"dataset.disable_validation": True}, False),
+    ],
+)
+def test_a_best_score_is_compared_with_its_own_kind(data, tmp_path, now, is_wrong):
+    saved = {"best_checkpoint_metric": "cider", "maximize_best_checkpoint_metric": True}
+    start = {"cfg": {"checkpoint": saved}, "extra_state": {"best": 0.25}}
+    cfg = run_config(data, tmp_path, **now).task
+    checks.check_best_so_far(cfg, {**start, "extra_state": {}})  # without validation so far
+    if is_wrong:
+        with pytest.raises(UserError, match=r"by --best-checkpoint-metric cider --maximize-best-checkpoint-metric \(so far 0.25\)"):
+            checks.check_best_so_far(cfg, start)
+    else:
+        checks.check_best_so_far(cfg, start)
+
+
 def test_options_without_effect_are_named(data, tmp_path, caplog):
     begin(data, tmp_path, **{"dataset.disable_validation": True, "checkpoint.best_checkpoint_metric": "cider", "checkpoint.patience": 3})
     assert "--best-checkpoint-metric has no effect" in caplog.text and "--patience has no effect" in caplog.text

@@ -209,7 +209,7 @@ class UnivalTask(FairseqTask):
             cfg.modalities = ",".join(sorted(media_of(self.instructions)))
         cfg.audio_sample_rate = self.media.audio_sample_rate
         if self.checks is not None:
-            self.checks.before_model()
+            self.checks.before_model(start)
         model = super().build_model(cfg, from_checkpoint)
         model.load_backbones()
         if self.checks is not None:

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib.util
 import logging
+import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -53,9 +54,15 @@ class TrainingChecks:
         yield
         self.seconds += time.perf_counter() - start
 
-    def before_model(self) -> None:
-        """Options of generation, packages for the instruction's media, every table's columns, and one row of each."""
+    def before_model(self, start: Mapping[str, Any] | None) -> None:
+        """Options of generation, packages for the instruction's media, every table's columns, and one row of each.
+
+        Args:
+            start: the checkpoint that training starts from; None for a fresh start.
+        """
         with self._timed():
+            if start is not None:
+                check_best_so_far(self.task.cfg, start)
             check_eval_args(self.task)
             check_packages(self.task.instructions)
             splits = used_splits(self.task.cfg)
@@ -174,6 +181,28 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
         raise UserError(
             f"--best-checkpoint-metric {name}: lower is better, and checkpoint_best.pt would be the worst; leave out"
             " --maximize-best-checkpoint-metric"
+        )
+
+
+def check_best_so_far(cfg: Any, start: Mapping[str, Any]) -> None:
+    """Whether a resumed run goes on choosing its best checkpoint as it began.
+
+    Raises:
+        UserError: the best score so far is of another kind: fairseq would compare it with the new ones.
+    """
+    last = pathlib.Path(cfg.save_dir) / f"checkpoint_last{cfg.checkpoint_suffix}.pt"
+    begins_anew = cfg.reset_optimizer or cfg.reset_meters or (cfg.finetune_from_model is not None and not last.is_file())
+    saved = (start.get("cfg") or {}).get("checkpoint") or {}
+    best = (start.get("extra_state") or {}).get("best")
+    if begins_anew or cfg.disable_validation or best is None or "best_checkpoint_metric" not in saved:
+        return
+    names = ("best_checkpoint_metric", "maximize_best_checkpoint_metric")
+    before, now = ((options[names[0]], bool(options.get(names[1]))) for options in (saved, cfg))
+    if before != now:
+        flags = f"--best-checkpoint-metric {before[0]}" + (" --maximize-best-checkpoint-metric" if before[1] else "")
+        raise UserError(
+            f"the run that is resumed chose its best checkpoint by {flags} (so far {best:g}), which {now[0]} cannot be compared with:"
+            " give the same, or --reset-meters to begin anew"
         )
 
 

@@ -39,6 +39,8 @@ class RunOptions(FairseqDataclass):
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    reset_optimizer: bool = II("checkpoint.reset_optimizer")
+    reset_meters: bool = II("checkpoint.reset_meters")
     continue_once: Optional[str] = II("checkpoint.continue_once")
     checkpoint_suffix: str = II("checkpoint.checkpoint_suffix")
     no_save: bool = II("checkpoint.no_save")

@@ -78,7 +78,7 @@ def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Instruct
                 f" ({str(error).splitlines()[0]})"
             ) from error
         finally:
-            task.evaluation.begin()  # lets go of the model
+            task.begin_valid_epoch(1, model)  # as before the first validation: lets go of the model, counts from 0
         task.reduce_metrics([output], criterion)
         return set(logged.get_smoothed_values())
 
