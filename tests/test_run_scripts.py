@@ -248,6 +248,8 @@ def test_a_recipe_that_is_killed_and_started_again_resumes(recorded, tmp_path):
     saved = newest(saved_files(out)).updates
     assert saved > 0 and main(["train", *arguments, "--max-update", str(saved + 1)]) == 0
     runs.forget_run()
+    loaded = re.findall(r"Loaded checkpoint (\S+) \(epoch \d+ @ (\d+) updates\)", (out / "train.log").read_text())
+    assert loaded == [(str(out / "checkpoint_last.pt"), str(saved))]
     ends = torch.load(out / "checkpoint_last.pt", weights_only=True)
     assert ends["optimizer_history"][-1]["num_updates"] == saved + 1
     media = ends["task_state"]["media"]

@@ -122,6 +122,7 @@ def test_a_stop_while_saving_is_mended(tmp_path, stop, suffix):
     if said and after:
         resumed = after[LAST]
         assert "\n" not in said and str(tmp_path) in said and f"({resumed} updates)" in said
+        assert ("a new --save-dir starts afresh" in said) == (LAST not in {*whole, *damaged})  # it may have been removed on purpose
     assert mend(tmp_path, suffix) is None
 
 

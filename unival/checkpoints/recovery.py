@@ -120,6 +120,7 @@ def mend(folder: pathlib.Path, suffix: str = "", besides: Collection[pathlib.Pat
     for copy in copies:
         replace_by_copy(source.path, copy)
     said = [f"{reason}, as after a stop while saving: resuming from {source}"] if reason else []
+    said += ["a new --save-dir starts afresh"] if last not in files else []
     said += [f"{path.name} was cut short and is a copy of {source.path.name} now" for path in cut_short if path in copies and path != last]
     said += [f"{path.name} is cut short and of no use" for path in cut_short if path not in copies]
     return f"{folder}: {'; '.join(said)}" if said else None
