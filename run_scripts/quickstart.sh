@@ -58,9 +58,9 @@ training_flags=(
 )
 warmup=100 decay=200
 [ "$smoke" -eq 0 ] || warmup=10
-validate_every=60 # updates: half a minute on two idle cores
-looks_at=4        # times the score with another image's pixels, on the validation slice; the report asks for 3
-needed_updates=350 # until a model looks, as measured; for the advice when one does not
+validate_every=75  # updates: half a minute to a minute on two idle cores
+looks_at=4         # times the score with another image's pixels, on the validation slice; the report asks for 3
+needed_updates=250 # until a model looks, as measured, with room; for the advice when one does not
 # Processors with bfloat16 instructions train twice as fast with them; the weights stay in float32.
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then training_flags+=(--autocast-bf16); fi
 # ------------------------------------------------------------------------------------------------------------------
@@ -77,16 +77,14 @@ splits=(test test_swapped test_unseen)
 task_flags=(--user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$data/vocab" --num-codes 0 --num-bins 0)
 export PYTHONUNBUFFERED=1
 
-# live TITLE LOG ARGUMENT... -- COMMAND...: runs COMMAND with its messages in LOG and shows how far it is; stops when it fails.
+# live TITLE LOG ARGUMENT... -- COMMAND...: runs COMMAND with its messages in LOG and shows how far it is; the script ends when it fails.
 live() {
   local title="$1" log="$2"
   shift 2
   python "$UNIVAL_ROOT/run_scripts/live.py" --title "$title" --log "$log" "$@"
 }
 
-# number VALUE OPERATOR VALUE: the result of a calculation with decimals.
-number() { awk "BEGIN { print $1 }"; }
-
+# count_of SPLIT: how many rows of it will be made.
 count_of() { awk -v option="--$1" '$0 == option { getline; print }' < <(printf '%s\n' "${data_size[@]}"); }
 
 say "Step 1 of 5: pictures with captions (a minute or two; at once when they are there already)."
@@ -94,6 +92,7 @@ pictures=$(($(count_of train) + $(count_of valid) + $(count_of test) + $(count_o
 live pictures "$OUT/pictures.log" --files "$OUT/.data-*/images/*/*.jpg" --total "$pictures" --show -- \
   python "$UNIVAL_ROOT/data_utils/build_sampler.py" --out "$data" --sprites "$sprites" --seed "$seed" --workers 2 \
   "${data_size[@]}" ${force[@]+"${force[@]}"}
+sed -n 's/^sprites: /  /p' "$OUT/pictures.log" # why there are no others, where there are none
 kind="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["sprites"]["kind"])' "$data/manifest.json")"
 case "$kind" in
   shapes) pictures_are="drawn shapes" ;;
@@ -105,7 +104,7 @@ say "Step 2 of 5: a vocabulary from the training captions (seconds)."
 live vocabulary "$OUT/vocabulary.log" -- \
   unival train-vocab --table "$data/train.jsonl" --column caption --text "$prompt" --size "$vocabulary_size" --out "$data/vocab"
 
-limit="$(number "$minutes * $limit_factor")"
+limit="$(awk "BEGIN { print $minutes * $limit_factor }")"
 if [ "$smoke" -eq 1 ]; then
   say "Step 3 of 5: training for $minutes minutes."
 else
@@ -149,7 +148,8 @@ for split in "${splits[@]}"; do
 done
 
 say "Step 5 of 5: the report."
-advice="$(python "$UNIVAL_ROOT/run_scripts/advice.py" "$OUT/training.json" --minutes "$minutes" --factor "$limit_factor" --needed "$needed_updates" --command "$again")"
+advice="$(python "$UNIVAL_ROOT/run_scripts/advice.py" "$OUT/training.json" --minutes "$minutes" --factor "$limit_factor" \
+  --needed "$needed_updates" --command "$again")"
 live report "$OUT/report.log" --show -- unival report --out "$OUT" --log "$log" \
   --title "What a small UnIVAL says about $pictures_are it has never seen" --advice "$advice" \
   "${report_flags[@]}" ${metric_demand[@]+"${metric_demand[@]}"}
