@@ -49,12 +49,15 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(data, tmp_path, capsys, mon
     assert line.startswith("unival: error: ") and "File too large" in line and "make room" in line
     assert [path.name for path in out.glob("checkpoint*")] == ["checkpoint_1_1.pt.tmp"]
     (out / LAST).symlink_to("/dev/full")
+    (out / "train.log").unlink()
+    (out / "train.log").symlink_to("/dev/full")  # no room for a line of the log either
     assert runs.train(data, out, *FLAGS, "--max-update", "3") == 1
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert "No space left on device" in line and "make room" in line
     assert "stopped before its first checkpoint was complete: it starts over" in printed.out and not list(out.glob("*.tmp"))
     (out / LAST).unlink()
+    (out / "train.log").unlink()
     (out / LAST).write_bytes((out / "checkpoint_1_1.pt").read_bytes()[: size // 2])  # what such a copy leaves
     assert runs.train(data, out, *FLAGS, "--max-update", "3") == 0
     said = f"{LAST} is cut short, as after a stop while saving: resuming from checkpoint_1_1.pt (1 updates)"

@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from types import TracebackType
@@ -62,7 +63,7 @@ class Session:
         except OSError as error:
             raise UserError(f"the log {path} cannot be written: {error.strerror}") from error
         self.path = path
-        handler = logging.StreamHandler(self._file)
+        handler = _LogFile(self._file)
         handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
         handler.addFilter(_is_no_progress)
         self._held.setTarget(handler)
@@ -99,7 +100,16 @@ class Session:
         root.setLevel(self._before[0])
         root.handlers[:] = self._before[1]
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # the disk is full
+                self._file.close()
+
+
+class _LogFile(logging.StreamHandler):
+    """The log file: where a full disk takes no more of it, the lines are lost, and no traceback of logging's own is printed for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def _is_no_progress(record: logging.LogRecord) -> bool:
