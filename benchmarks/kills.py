@@ -1,8 +1,8 @@
 """Kills a training run that saves all the time, starts it again each time, and compares its end with that of an uninterrupted one.
 
-    python benchmarks/kills.py [--kills 20] [--within 0.4] [--updates 100] [--seed 1] [--at written:1 best:2 last:2] [--out FOLDER]
+    python benchmarks/kills.py [--kills 20] [--within 1] [--updates 100] [--seed 1] [--at written:1 best:2 last:2] [--out FOLDER]
 
-Random kills come within some tenths of a second, about what it takes to write and copy a checkpoint, from when a start of the run
+Random kills come within a second, in which a checkpoint or some are written and copied, from when a start of the run
 begins to save.  ``--at`` kills at chosen points before them: half way through the N-th file that a start of the run writes
 (``written:N``), or through its N-th copy to ``checkpoint_best.pt`` (``best:N``) or ``checkpoint_last.pt`` (``last:N``).
 Exit code 0: the weights, the optimizer's state and the best checkpoint have the same bits as without any kill.
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20, help="number of random kills (default: %(default)s)")
     parser.add_argument("--at", nargs="*", default=[], metavar="POINT:N", help="kill at these points first: written, best, last")
     parser.add_argument("--updates", type=int, default=100, help="length of the run (default: %(default)s)")
-    parser.add_argument("--within", type=float, default=0.4, help="random kills come at most so many seconds later (default: %(default)s)")
+    parser.add_argument("--within", type=float, default=1.0, help="random kills come at most so many seconds later (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments (default: %(default)s)")
     parser.add_argument("--out", type=pathlib.Path, help="keep everything in this new folder (default: a temporary one)")
     args = parser.parse_args(argv)
