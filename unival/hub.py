@@ -167,7 +167,7 @@ class Unival:
         for start in range(0, len(dataset), batch_size):
             read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
             sample = dataset.collater([item for item in read if isinstance(item, Example)])
-            hypotheses = iter(self._hypotheses(generator, sample) if sample else [])
+            hypotheses = iter(self._hypotheses(generator, sample) if sample["nsentences"] else [])
             for item in read:
                 yield item if isinstance(item, UserError) else self._output(next(hypotheses)[:nbest])
 

@@ -26,6 +26,7 @@ BOOKKEEPING = frozenset(
     ["epoch", "nll_loss", "ppl", "wps", "ups", "wpb", "bsz", "num_updates", "wall", "train_wall", "lr", "gnorm", "clip"]
     + ["loss_scale", "gb_free", "gb_total", "ema_decay", "n_correct", "total"]
 )
+COUNTS = frozenset(["num_skipped", "num_truncated"])  # shown where there is something to count
 # fairseq's messages in our words: logger, pattern, what to show.
 REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (logger, re.compile(pattern), shown)
@@ -195,7 +196,8 @@ class Console(logging.Handler):
         subset = record.name
         scores = {key.removeprefix(f"{subset}_"): value for key, value in stats.items()}
         self._keep_best(scores)
-        shown = ", ".join(f"{key} {_number(value)}" for key, value in scores.items() if key not in BOOKKEEPING)
+        said = {key: value for key, value in scores.items() if key not in BOOKKEEPING and (key not in COUNTS or float(value))}
+        shown = ", ".join(f"{key} {_number(value)}" for key, value in said.items())
         self._flush_pending()
         self._last_tick = None
         when = f"epoch {stats['epoch']}, {scores['num_updates']} updates: " if "epoch" in stats and "num_updates" in scores else ""

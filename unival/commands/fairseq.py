@@ -281,6 +281,8 @@ def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float
 @contextlib.contextmanager
 def _session_of_process(cfg: Any, request: Request, log: pathlib.Path) -> Iterator[Session]:
     """The command's session, or one of its own in a process that fairseq spawned; other ranks than the first are quiet."""
+    from unival.data.reading import close_reader
+
     rank = cfg.distributed_training.distributed_rank
     with contextlib.ExitStack() as stack:
         session = _sessions.get(os.getpid())
@@ -289,6 +291,7 @@ def _session_of_process(cfg: Any, request: Request, log: pathlib.Path) -> Iterat
             session.open(log)
         if rank > 0:
             session.silence()
+        stack.callback(close_reader)
         yield session
 
 

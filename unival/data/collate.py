@@ -16,10 +16,17 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     Returns:
         ``{id, nsentences, ntokens, net_input, target, references, num_truncated}``, with ``prefix_tokens`` where
         targets have a given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have
-        it, and those rows.  Empty when there are no examples.
+        it, and those rows.  Without examples there is no ``net_input`` and no ``target``.
     """
+    batch: dict[str, Any] = {
+        "id": torch.tensor([example.row for example in examples], dtype=torch.long),
+        "nsentences": len(examples),
+        "ntokens": 0,
+        "references": [example.references for example in examples],
+        "num_truncated": sum(example.truncated for example in examples),
+    }
     if not examples:
-        return {}
+        return batch
     target = padded([example.target for example in examples], pad)
     net_input: dict[str, Any] = {
         "src_tokens": padded([example.source for example in examples], pad),
@@ -29,15 +36,7 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     media = group_media(examples)
     if media:
         net_input["media"] = media
-    batch = {
-        "id": torch.tensor([example.row for example in examples]),
-        "nsentences": len(examples),
-        "ntokens": int(target.ne(pad).sum()),
-        "net_input": net_input,
-        "target": target,
-        "references": [example.references for example in examples],
-        "num_truncated": sum(example.truncated for example in examples),
-    }
+    batch |= {"ntokens": int(target.ne(pad).sum()), "net_input": net_input, "target": target}
     if any(len(example.prefix) for example in examples):
         batch["prefix_tokens"] = padded([example.prefix for example in examples], pad)
     return batch

@@ -4,7 +4,6 @@ Randomness (which caption, which alternative, augmentation) comes from a generat
 same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,9 +24,11 @@ from unival.modalities.kinds import other_kind
 from unival.text import strip_punctuation
 from unival.vocab import Vocabulary
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
+
+NO_BATCH_SIZE = "give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)"
+REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
+
 
 @dataclass(frozen=True)
 class TextLimits:
@@ -80,9 +81,6 @@ class InstructionDataset(FairseqDataset):
         self.shard = (0, 1)  # which of how many parts of the rows evaluation takes
         self.skip_bad = skip_bad
         self.with_target = with_target
-        # Workers are processes: what they found is in shared memory.
-        self.skipped = torch.zeros(len(table), dtype=torch.bool).share_memory_()  # rows skipped in this epoch
-        self.any_read = torch.zeros(1, dtype=torch.bool).share_memory_()
         slots = [slot for instruction in self.instructions for slot in instruction.slots]
         self.loaders: dict[str, MediaLoader] = {
             slot.modality: modality(slot.modality).loader(media) for slot in slots if slot.modality != "TEXT"
@@ -114,15 +112,11 @@ class InstructionDataset(FairseqDataset):
 
     def __getitem__(self, row: int) -> Example | BadSample:
         try:
-            example = self.read(int(row))
+            return self.read(int(row))
         except UserError as error:
             if not self.skip_bad:
                 raise
-            self.skipped[row] = True
-            logger.warning("skipped: %s", error)
             return BadSample(int(row), str(error))
-        self.any_read[0] = True
-        return example
 
     def read(self, row: int) -> Example:
         """Read one row.
@@ -230,33 +224,14 @@ class InstructionDataset(FairseqDataset):
         return [self.texts(slot, self.table[row], row) for row in range(len(self))]
 
     def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
-        """Batch examples; see :func:`unival.data.collate.collate`.  Empty when all its rows were skipped.
-
-        Raises:
-            UserError: nothing could be read yet, so that there is no batch that could stand in for an empty one.
-        """
+        """Batch examples; see :func:`unival.data.collate.collate`.  ``skipped`` holds what was wrong with the rows that are left out."""
         examples = [sample for sample in samples if isinstance(sample, Example)]
-        bad = [sample for sample in samples if isinstance(sample, BadSample)]
-        if bad and not examples and not self.any_read:
-            raise UserError(f"the first batch holds no row that can be used: {bad[0].message}")
-        batch = collate(examples, self.vocabulary.pad)
-        return {**batch, "split": self.split} if batch else batch
-
-    @property
-    def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """No: every epoch has batches and workers of its own, so that a resumed epoch is the same as an uninterrupted one."""
-        return False
+        skipped = [sample.message for sample in samples if isinstance(sample, BadSample)]
+        return {**collate(examples, self.vocabulary.pad), "split": self.split, "skipped": skipped}
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by fairseq before the workers of an epoch start."""
-        if epoch != self.epoch:
-            self.skipped.zero_()
+        """Called before the readers of an epoch start."""
         self.epoch = epoch
-
-    @property
-    def supports_fetch_outside_dataloader(self) -> bool:
-        """No: fairseq would read the first batch twice."""
-        return False
 
     def ordered_indices(self) -> np.ndarray:
         """Rows in the order of batching: a fresh permutation per epoch in training, the table's order otherwise."""
@@ -274,7 +249,7 @@ class InstructionDataset(FairseqDataset):
     ) -> list[np.ndarray]:
         """Batches of ``max_sentences`` rows; media make token counts meaningless, so ``--batch-size`` is required."""
         if max_sentences is None:
-            raise UserError("give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)")
+            raise UserError(NO_BATCH_SIZE)
         return [indices[i : i + max_sentences] for i in range(0, len(indices), max_sentences)]
 
     def num_tokens(self, index: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics as log
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of, shard_of
+from unival.tasks.loop import LoopTask, weightless
 from unival.tasks.progress import Progress
 from unival.vocab import SymbolDecoder, Vocabulary
 
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 @register_task("unival", dataclass=UnivalTaskConfig)
-class UnivalTask(FairseqTask):
+class UnivalTask(LoopTask):
     """Any instruction over any table.
 
     A task of its own overrides the class attributes: its instruction, its metrics, how it generates by default and the published layout of
@@ -74,7 +75,6 @@ class UnivalTask(FairseqTask):
         self.checks: TrainingChecks | None = None  # of a run that has not begun yet
         self.is_training = False  # else models that are trained already are used
         self.shard = (0, 1)  # which of how many parts of the rows to evaluate
-        self._skipped = (0, 0)  # epoch, rows skipped in it so far
         self.progress = Progress()
 
     @classmethod
@@ -284,39 +284,33 @@ class UnivalTask(FairseqTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> Any:
-        """fairseq's training step, and the counts of skipped rows and cut texts."""
+        """fairseq's training step, restricted to the closed set of answers."""
         sample = self.with_closed_set(sample)
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
-        loss, sample_size, logging_output = super().train_step(
-            sample, model, criterion, optimizer, update_num, ignore_grad
-        )
-        logging_output["num_truncated"] = sample["num_truncated"]
-        logging_output["num_skipped"] = self.newly_skipped()
-        self.progress.trained(update_num, logging_output)
-        return loss, sample_size, logging_output
-
-    def newly_skipped(self) -> int:
-        """Training rows skipped since the last step; every row counts once per epoch."""
-        dataset = self.datasets[self.cfg.train_subset]
-        assert isinstance(dataset, InstructionDataset)
-        epoch, before = self._skipped
-        total = int(dataset.skipped.sum())
-        self._skipped = (dataset.epoch, total)
-        return total - before if dataset.epoch == epoch else total
+        step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        self.progress.trained(update_num, step[2])
+        return step
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
         """Loss, and the metrics' statistics of what the model generates."""
-        sample = self.with_closed_set(sample)
+        if sample["nsentences"]:
+            step = self.measure(self.with_closed_set(sample), model, criterion)
+        else:  # fewer rows than processes
+            step = weightless(self.measure({**self.stand_in(model), "split": sample["split"]}, model, criterion))
+        self.progress.validated(sample, self.datasets)
+        return step
+
+    def measure(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
+        """A validation step on a batch as it is."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         logging_output["num_truncated"] = sample["num_truncated"]
         logging_output.update(self.evaluation.step(self, model, sample))
-        self.progress.validated(sample, self.datasets)
         return loss, sample_size, logging_output
 
     def with_closed_set(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The batch with the masks that restrict its loss to the closed set of answers."""
-        if self.trie is None or not sample:
+        if self.trie is None or not sample["nsentences"]:
             return sample
         target = sample["target"]
         self.trie.to(target.device)
@@ -324,6 +318,7 @@ class UnivalTask(FairseqTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """fairseq's hook before each epoch's first update."""
+        super().begin_epoch(epoch, model)
         if self.checks is not None:
             self.checks.before_first_update(model)
             self.checks = None
@@ -389,7 +384,7 @@ class UnivalTask(FairseqTask):
         """The criterion's values, the counts of a training step, and the metrics' scores."""
         super().reduce_metrics(logging_outputs, criterion)
         for key in ("num_skipped", "num_truncated"):
-            count = sum(float(output.get(key, 0)) for output in logging_outputs)
-            if count:
-                log.log_scalar_sum(key, count)
+            counts = [float(output[key]) for output in logging_outputs if key in output]
+            if counts:
+                log.log_scalar_sum(key, sum(counts))
         self.evaluation.log(logging_outputs)

@@ -1,0 +1,167 @@
+"""The plan of an epoch: every row once, no empty batch, as many on every process, whatever changes when a run is resumed."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from fairseq.data import iterators
+
+from tests import tiny
+from unival.data.batches import EpochBatches, spread
+from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.rows import RowTable
+from unival.errors import UserError
+from unival.instructions import parse
+from unival.modalities.base import MediaOptions
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+def dataset(vocab, rows, train=True):
+    table = RowTable([{"q": "red", "a": "blue"}] * rows)
+    return InstructionDataset(table, parse("[TEXT:q] -> [TEXT:a]"), vocab, MediaOptions(32), TextLimits(), train=train)
+
+
+def update_of(epoch, rank_iterators, freq):
+    """The rows of an epoch's updates on each rank, read as fairseq reads them: updates x ranks x rounds x rows."""
+    groups = [iterators.GroupedIterator(itr.next_epoch_itr(), freq) for itr in rank_iterators]
+    assert len({len(group) for group in groups}) == 1
+    while groups[0].has_next():
+        yield [[batch["id"].tolist() for batch in next(group)] for group in groups]
+
+
+def test_rows_are_spread_over_processes_and_updates():
+    settings = itertools.product(range(1, 31), (1, 2, 3, 5), (1, 2, 3, 4, 7), (1, 2, 3))
+    for rows, size, ranks, freq in settings:
+        where = f"{rows} rows, batches of {size}, {ranks} ranks, update frequency {freq}"
+        batches = [np.arange(rows)[i : i + size] for i in range(0, rows, size)]
+        batches = batches[1:] + batches[:1]  # the small one may be anywhere
+        plan = spread(batches, ranks, freq)
+        sizes = [len(batch) for batch in plan]
+        assert sorted(np.concatenate(plan).tolist()) == list(range(rows)), where
+        assert len(plan) % ranks == 0, where
+        assert rows < ranks or min(sizes) > 0, where
+        assert max(sizes) <= max(size, 2), where
+        updates = math.ceil(len(batches) / (ranks * freq))
+        for i in range(0, (updates - 2) * ranks * freq, ranks * freq):
+            ours, theirs = plan[i : i + ranks * freq], batches[i : i + ranks * freq]
+            assert np.array_equal(np.concatenate(ours), np.concatenate(theirs)), where
+        if ranks == 1:
+            assert plan is batches
+
+
+def test_the_last_update_is_shared_evenly_by_hand():
+    batches = [np.arange(start, start + 2) for start in (0, 2, 4, 6, 8)] + [np.array([10])]
+    assert [batch.tolist() for batch in spread(batches[:5], 2, 2)][4:] == [[8], [9]]
+    # the last update has one row for two ranks, so the last two share theirs
+    small = [batch.tolist() for batch in spread([*batches[:4], batches[5]], 2, 1)]
+    assert small == [[0, 1], [2, 3], [4, 5], [6], [7], [10]][: len(small)] and len(small) == 6
+    # three batches of one row for two ranks: none is empty, so one grows
+    assert [batch.tolist() for batch in spread([np.array([i]) for i in range(3)], 2, 1)] == [[0, 1], [2]]
+
+
+def test_one_process_has_the_batches_of_fairseq(vocab):
+    data = dataset(vocab, 13)
+    ours = EpochBatches(data, 4, seed=5, update_freq=[2])
+    theirs = iterators.EpochBatchIterator(
+        data, data.collater, data.batch_by_size(data.ordered_indices(), max_sentences=4), seed=5
+    )
+    for shuffle in (True, False):
+        mine, reference = ours.next_epoch_itr(shuffle=shuffle), theirs.next_epoch_itr(shuffle=shuffle)
+        data.set_epoch(1)
+        assert len(mine) == len(reference) == len(ours) == 4
+        assert [batch["id"].tolist() for batch in mine] == [batch["id"].tolist() for batch in reference]
+        ours.epoch = theirs.epoch = 0  # both give the first epoch again
+
+
+def stretches(vocab, rows, settings):
+    """Train one epoch in stretches of (ranks, update frequency, batch size, updates); returns how often each row was used."""
+    used = np.zeros(rows, dtype=int)
+    state = None
+    for ranks, freq, size, updates in settings:
+        workers = []
+        for rank in range(ranks):
+            itr = EpochBatches(dataset(vocab, rows), size, ranks=ranks, rank=rank, update_freq=[freq])
+            if state is not None:
+                itr.load_state_dict(json.loads(json.dumps(state)))
+            workers.append(itr)
+        for update in itertools.islice(update_of(1, workers, freq), updates):
+            assert len({len(rank) for rank in update}) == 1  # as many batches on every rank
+            for batch in itertools.chain(*update):
+                used[batch] += 1
+        state = workers[0].state_dict()
+        if state["epoch"] == 2:
+            break
+    assert state["epoch"] == 2 and state["iterations_in_epoch"] == 0
+    return used
+
+
+def test_an_epoch_goes_on_with_other_processes_batches_and_update_frequencies(vocab):
+    choices = [(1, 1, 4), (2, 2, 2), (3, 1, 3), (1, 3, 2), (2, 1, 1)]
+    for first, second in itertools.product(choices, repeat=2):
+        used = stretches(vocab, 37, [(*first, 2), (*second, 1), (*first, None)])
+        assert used.tolist() == [1] * 37, (first, second)
+
+
+def test_a_resumed_epoch_is_the_uninterrupted_one(vocab):
+    def run(stop):
+        """(rank, rows of a batch) in order, with a new start after ``stop`` updates."""
+        seen, state = [], None
+        for updates in (stop, None):
+            workers = [
+                EpochBatches(dataset(vocab, 23), 2, ranks=2, rank=rank, update_freq=[3, 2], epoch=1) for rank in (0, 1)
+            ]
+            for itr in workers:
+                if state is not None:
+                    itr.load_state_dict(state)
+            seen += itertools.islice(update_of(1, workers, 3), updates)
+            state = workers[0].state_dict()
+            assert state["iterations_in_epoch"] == (3 * stop if updates else 0)
+        return seen
+
+    whole = [*update_of(1, [EpochBatches(dataset(vocab, 23), 2, ranks=2, rank=r, update_freq=[3, 2]) for r in (0, 1)], 3)]
+    assert len(whole) == 2
+    assert run(1) == whole
+
+
+def test_update_frequencies_go_by_epoch(vocab):
+    itr = EpochBatches(dataset(vocab, 8), 1, update_freq=[1, 4])
+    counts = []
+    for epoch in (1, 2, 3):
+        assert len([*itr.next_epoch_itr()]) == 8 and itr.epoch == epoch
+        counts.append(itr.updates)
+    assert counts == [8, 2, 2]
+
+
+def test_the_last_round_can_be_left_out(vocab):
+    itr = EpochBatches(dataset(vocab, 9), 2, ranks=2, update_freq=[2], skip_remainder_batch=True)
+    assert len(itr) == 2 and len([*itr.next_epoch_itr()]) == 2 and itr.end_of_epoch() and itr.updates == 1
+
+
+def test_fewer_rows_than_processes(vocab):
+    with pytest.raises(UserError, match="2 rows cannot be shared by 3 processes"):
+        EpochBatches(dataset(vocab, 2), 4, ranks=3)
+    validation = [[*EpochBatches(dataset(vocab, 2, train=False), 4, ranks=3, rank=r).next_epoch_itr()] for r in range(3)]
+    assert [[batch["id"].tolist() for batch in rank] for rank in validation] == [[[0]], [[1]], [[]]]
+    assert validation[2][0]["nsentences"] == 0 and "net_input" not in validation[2][0]
+
+
+def test_another_table_within_an_epoch_is_refused(vocab):
+    itr = EpochBatches(dataset(vocab, 6), 2)
+    next(itr.next_epoch_itr())
+    state = itr.state_dict()
+    with pytest.raises(UserError, match="has 5 rows, but had 6.*--reset-dataloader"):
+        EpochBatches(dataset(vocab, 5), 2).load_state_dict(state)
+
+
+def test_fairseqs_own_position_is_understood(vocab):
+    """Checkpoints from before the plan hold a count of batches."""
+    whole = [batch["id"].tolist() for batch in EpochBatches(dataset(vocab, 12), 2).next_epoch_itr()]
+    resumed = EpochBatches(dataset(vocab, 12), 2)
+    resumed.load_state_dict({"version": 2, "epoch": 1, "iterations_in_epoch": 4, "shuffle": True})
+    assert [batch["id"].tolist() for batch in resumed.next_epoch_itr()] == whole[4:]

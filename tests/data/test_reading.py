@@ -1,0 +1,106 @@
+"""Reading ahead: the same batches from workers, from a thread and without either; one set at a time, none left."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from unival.data.reading import THREAD, Reader, close_reader
+from unival.errors import UserError
+
+
+class Numbers(Dataset):
+    """Row i is the tensor i; row 99 is broken."""
+
+    def __getitem__(self, row):
+        if row == 99:
+            raise UserError("row 99 is broken")
+        return torch.tensor(row)
+
+
+BATCHES = [[0, 1], [2], [3, 4], [5], [6], [7], [8], [9, 10]]
+WAYS = [{}, {"ahead": 2}, {"workers": 2}, {"workers": 1, "ahead": 5}]
+
+
+def reader(batches=BATCHES, **options):
+    return Reader(Numbers(), torch.stack, batches, **options)
+
+
+def running():
+    """Processes and threads of readers."""
+    return len(multiprocessing.active_children()) + len([t for t in threading.enumerate() if t.name == THREAD])
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    before = running()
+    yield
+    assert running() == before
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_batches_come_in_order_and_their_readers_end_with_the_last_one(options):
+    before = running()
+    itr = reader(**options)
+    assert len(itr) == 8 and running() == before  # nothing starts before it is needed
+    assert [next(itr).tolist() for _ in range(8)] == BATCHES
+    assert running() == before
+    with pytest.raises(StopIteration):
+        next(itr)
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_a_reader_pauses_for_another_and_goes_on_where_it_was(options):
+    before = running()
+    first, second = reader(**options), reader([[7], [8]], **options)
+    seen = [next(first).tolist() for _ in range(3)]
+    sizes = {running() - before}
+    assert [next(second).tolist()] == [[7]]
+    sizes.add(running() - before)
+    seen += [next(first).tolist() for _ in range(5)]
+    assert seen == BATCHES
+    assert next(second).tolist() == [8]
+    assert sizes == {options.get("workers", 1 if options else 0)}  # one set at a time
+    close_reader()
+
+
+@pytest.mark.parametrize("options", WAYS[1:])
+def test_closing_ends_what_was_started(options):
+    itr = reader(**options)
+    next(itr)
+    close_reader()
+    close_reader()
+    assert next(itr).tolist() == [2]
+    itr.close()
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_an_error_in_a_row_ends_them_too(options):
+    itr = reader([[0], [99], [1]], **options)
+    assert next(itr).tolist() == [0]
+    with pytest.raises(UserError, match="row 99 is broken"):
+        next(itr)
+
+
+def test_no_files_stay_open():
+    def use():
+        itr = reader(workers=2)
+        next(itr)
+        itr.close()
+
+    use()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        use()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_reading_draws_no_global_random_numbers():
+    state = torch.get_rng_state()
+    for options in WAYS:
+        next(itr := reader(**options))
+        itr.close()
+    assert torch.equal(state, torch.get_rng_state())

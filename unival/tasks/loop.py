@@ -1,0 +1,195 @@
+"""The training loop's hooks: batches planned for all processes, batches without rows, updates without a gradient, equal norms."""
+
+import logging
+from typing import Any
+
+import torch
+import torch.distributed
+from fairseq.distributed import utils as distributed
+from fairseq.optim.amp_optimizer import AMPOptimizer
+from fairseq.tasks import FairseqTask
+from fairseq.utils import apply_to_sample
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from unival.data.batches import EpochBatches
+from unival.data.collate import collate
+from unival.data.dataset import NO_BATCH_SIZE, InstructionDataset
+from unival.data.example import Example
+from unival.errors import UserError
+from unival.tasks.config import UnivalTaskConfig
+from unival.vocab import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+Step = tuple[Any, Any, dict[str, Any]]  # loss, sample size, values to log
+
+
+class LoopTask(FairseqTask):
+    """What a task does for every batch and update; what a batch means is up to the tasks derived from it."""
+
+    cfg: UnivalTaskConfig
+    vocabulary: Vocabulary
+
+    def __init__(self, cfg: UnivalTaskConfig):
+        super().__init__(cfg)
+        self._train_batches: EpochBatches | None = None
+        self._began = False
+        self._idle_updates = 0  # of the present epoch
+        self._skipped = ""  # what was wrong with the last row that was skipped
+
+    def get_batch_iterator(
+        self,
+        dataset: InstructionDataset,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        max_positions: Any = None,
+        ignore_invalid_inputs: bool = False,
+        required_batch_size_multiple: int = 1,
+        seed: int = 1,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        disable_iterator_cache: bool = False,
+        skip_remainder_batch: bool = False,
+        grouped_shuffling: bool = False,
+        update_epoch_batch_itr: bool = False,
+    ) -> EpochBatches:
+        """fairseq's hook.  Batches are counted in rows, none is left out for its length, and all are as good in any order.
+
+        Before the first epoch fairseq reads the whole validation data without using it; it gets none there.
+        """
+        if max_sentences is None:
+            raise UserError(NO_BATCH_SIZE)
+        dataset.set_epoch(epoch)
+        batches = EpochBatches(
+            dataset,
+            max_sentences,
+            update_freq=self.cfg.update_freq if dataset.is_train else [1],
+            workers=num_workers,
+            ahead=data_buffer_size,
+            pin_memory=torch.cuda.is_available() and not self.cfg.cpu,
+            seed=seed,
+            ranks=num_shards,
+            rank=shard_id,
+            epoch=epoch,
+            skip_remainder_batch=skip_remainder_batch,
+            dry=not dataset.is_train and self._train_batches is not None and not self._began,
+        )
+        if dataset.is_train:
+            self._train_batches = batches
+        return batches
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """fairseq's hook before each epoch of training."""
+        self._began = True
+        self._idle_updates = 0
+
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> Step:
+        """fairseq's training step, and the counts of skipped rows and cut texts; a batch without rows adds nothing."""
+        for self._skipped in sample["skipped"]:
+            logger.warning("skipped: %s", self._skipped)
+        if sample["nsentences"]:
+            step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        else:
+            step = self.idle_step(model, criterion, optimizer, update_num)
+        step[2].update(num_truncated=sample["num_truncated"], num_skipped=len(sample["skipped"]))
+        return step
+
+    def idle_step(self, model: Any, criterion: Any, optimizer: Any, update_num: int) -> Step:
+        """The step of a batch without rows: other processes wait for the same communication, and for the same values to log.
+
+        A row without media stands in, its loss times 0; random numbers are drawn as if there had been none.
+        """
+        reducer = getattr(model, "module", None)  # torch's DistributedDataParallel waits for every parameter, or looks for those unused
+        waits_for_all = isinstance(reducer, DistributedDataParallel) and not reducer.find_unused_parameters
+
+        def loss_of_all(model: Any, sample: dict[str, Any]) -> Step:
+            loss, sample_size, logging_output = criterion(model, sample)
+            return loss + sum(p.sum() for p in model.parameters() if p.requires_grad), sample_size, logging_output
+
+        sample = self.stand_in(model)
+        with torch.random.fork_rng([sample["target"].device] if sample["target"].is_cuda else []):
+            step = super().train_step(
+                sample, model, loss_of_all if waits_for_all else criterion, optimizer, update_num, ignore_grad=True
+            )
+        return weightless(step)
+
+    def stand_in(self, model: nn.Module) -> dict[str, Any]:
+        """A batch of one row without media, on the model's device."""
+        bos, eos = self.vocabulary.bos, self.vocabulary.eos
+        example = Example(
+            row=-1,
+            source=torch.tensor([bos, eos]),
+            prev_output=torch.tensor([bos]),
+            target=torch.tensor([eos]),
+            prefix=torch.tensor([], dtype=torch.long),
+            references=["a"],
+        )
+        device = next(model.parameters()).device
+        return apply_to_sample(lambda tensor: tensor.to(device), collate([example], self.vocabulary.pad))
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """fairseq's hook.  Without a gradient from any row of any process, weights and optimizer state stay as they are.
+
+        Raises:
+            UserError: an epoch has no row that can be used.
+        """
+        if self.cfg.on_bad_sample != "skip" or has_gradient(optimizer):
+            super().optimizer_step(optimizer, model, update_num)
+        else:
+            if isinstance(optimizer, AMPOptimizer):
+                optimizer.scaler.update()  # ends the update that its scaling began
+            self._idle_updates += 1
+            assert self._train_batches is not None, "an update without batches"
+            if self._idle_updates == self._train_batches.updates:
+                table = self._train_batches.dataset.table.path
+                raise UserError(f"{table}: no row can be used (--on-bad-sample skip), for example {self._skipped}")
+        average_statistics(model)
+
+
+def weightless(step: Step) -> Step:
+    """A step as one of no rows: the same values to log, on the same devices, all 0."""
+    loss, _, logging_output = step
+    return loss * 0, 0, {key: value * 0 for key, value in logging_output.items()}
+
+
+def has_gradient(optimizer: Any) -> bool:
+    """Whether any parameter has a gradient other than 0; all processes say the same, since gradients were summed over them."""
+    return any(p.grad is not None and bool(p.grad.any()) for p in optimizer.params)
+
+
+def average_statistics(model: nn.Module) -> None:
+    """Give all processes the mean of their batch norms' running statistics, so that all evaluate the model that is saved.
+
+    One reduction of all of them per update: for a ResNet-101 840 KB.  It cannot wait for a checkpoint, which one process writes alone.  In
+    float64 statistics that are equal keep their bits.
+    """
+    ranks = distributed.get_data_parallel_world_size()
+    if ranks == 1:
+        return
+    statistics = [
+        buffer
+        for norm in model.modules()
+        if isinstance(norm, _BatchNorm) and norm.training
+        for buffer in (norm.running_mean, norm.running_var)
+        if buffer is not None
+    ]
+    if not statistics:
+        return
+    mean = torch.cat([buffer.double().flatten() for buffer in statistics])
+    torch.distributed.all_reduce(mean, group=distributed.get_data_parallel_group())
+    mean /= ranks
+    for buffer, values in zip(statistics, mean.split([buffer.numel() for buffer in statistics]), strict=True):
+        buffer.copy_(values.view_as(buffer))
