@@ -5,7 +5,7 @@
 #   bash tests/run.sh -m "not slow"   arguments go to pytest, and then only pytest runs
 #
 # Uses the active environment when it holds this checkout with its [eval,video,audio,dev] extras; else makes .venv (5 to 15 minutes,
-# once, about 6 GB). PYTHON=python3.12 chooses the interpreter, UNIVAL_VENV=DIR the place of the environment.
+# once, about 7 GB). PYTHON=python3.12 chooses the interpreter, UNIVAL_VENV=DIR the place of the environment.
 source "$(dirname "${BASH_SOURCE[0]}")/../run_scripts/common.sh"
 
 if [ "${1:-}" = --help ] || [ "${1:-}" = -h ]; then

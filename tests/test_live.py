@@ -138,6 +138,9 @@ def test_commands_run_with_their_messages_in_the_log(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
     assert run("import sys; print('noise'); sys.exit('error: --out x: holds other data')") == 1
     assert capfd.readouterr().err == "error: --out x: holds other data\n"
+    said = "The model scores only 1.00 times as high …: it has not learnt to look. Set MINUTES=30"
+    assert run(f"import sys; print('CIDEr: 0.2'); print('noise', file=sys.stderr); sys.exit({said!r})", "--show") == 1
+    assert capfd.readouterr() == ("  CIDEr: 0.2\n", said + "\n"), "the report of a model that does not look"
     assert run("import sys; print('\\n'.join(map(str, range(99)))); sys.exit(3)") == 3
     shown = capfd.readouterr().err.splitlines()
     assert shown[:-1] == [str(n) for n in range(87, 99)]
