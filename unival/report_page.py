@@ -52,9 +52,8 @@ EXPLAINED = {
     MAIN: "Scenes that training never showed. A caption is right (green) when it equals a reference word for word.",
     SWAPPED: "The same model and the same references, but every row is shown the picture of another row. A model that "
     "looks describes that other picture and scores low here; one that recites likely sentences scores the same.",
-    UNSEEN: "Objects that training never showed: a model trained from scratch cannot know a name that it has never read, so "
-    "low scores are expected; a new combination of words that it knows (a colour, a shape) it may get right. These rows are not "
-    "part of the figures of the main split.",
+    UNSEEN: "Objects that training never showed, whose names (or combinations of a colour and a shape) a model trained from "
+    "scratch has never read: low scores are expected. These rows are not part of the figures of the main split.",
 }
 HEADINGS = {
     MAIN: "Unseen scenes",
