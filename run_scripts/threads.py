@@ -60,7 +60,7 @@ def fastest(
 
 def actions(arguments: Sequence[str]) -> tuple[Callable[[], None], Callable[[], None]]:
     """One update of fairseq's trainer, and captions of a few rows, as functions; ``arguments`` are those of fairseq-train."""
-    from fairseq import options, tasks
+    from fairseq import options, tasks, utils
     from fairseq.data import iterators
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq.trainer import Trainer
@@ -73,6 +73,8 @@ def actions(arguments: Sequence[str]) -> tuple[Callable[[], None], Callable[[], 
     updates = iter(iterators.GroupedIterator(batches.next_epoch_itr(shuffle=True), 1))
     rows = task.dataset("valid")
     few = rows.collater([rows[row] for row in range(min(CAPTIONED, len(rows)))])
+    if trainer.cuda:
+        few = utils.move_to_cuda(few)
     how = argparse.Namespace(beam=5, max_len_a=0, max_len_b=CAPTION_TOKENS, min_len=CAPTION_TOKENS)
 
     def caption() -> None:
