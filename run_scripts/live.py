@@ -27,6 +27,7 @@ from typing import IO, Protocol, TextIO
 LINE_SECONDS = 15.0  # between two lines in a log
 BAR_SECONDS = 0.5  # between two looks on a terminal
 BAR = 24  # characters
+LEAST_SCORE = 1.0  # CIDEr
 SHOWN_ON_FAILURE = 12  # lines at the end of the command's messages
 ERROR = re.compile(r"(unival: )?error: |The model ")  # starts of lines that say by themselves what is wrong
 
@@ -148,8 +149,8 @@ class CountedLines:
 class Training:
     """fairseq's training, from its JSON log.
 
-    When the validation scores with the right pixels reach ``ratio`` times those with another image's, the file ``signal`` is
-    made: the schedule `unival_timed` then ends training when ``minutes`` are over, else it goes on for ``limit`` at most.
+    When the validation score with the right pixels reaches ``ratio`` times that with another image's (and LEAST_SCORE, since of
+    two scores near zero any ratio may be chance), the file ``signal`` is made: the schedule `unival_timed` then ends training when ``minutes`` are over, else it goes on for ``limit`` at most.
     """
 
     log: pathlib.Path
@@ -207,7 +208,7 @@ class Training:
         """Say what a validation gave; give the signal when the model looks."""
         right, other = known["valid"], known["valid_swapped"]
         line = f"update {update}: validation CIDEr {right:.2f} with the right pixels, {other:.2f} with another image's"
-        if right < self.ratio * max(other, 1e-9):
+        if right < LEAST_SCORE or right < self.ratio * other:
             screen.say(line)
             return
         screen.say(line + ("" if self.looks else ": the model looks"))

@@ -112,6 +112,8 @@ def test_training_line_and_the_signal(tmp_path):
     _, text = look(40, *valid(60, 0.5, 0.25))
     assert "CIDEr 0.50 (other image 0.25)" in text and text.endswith("0:30 left") and not signal.exists()
     look(41, *valid(60, 0.5, 0.25))  # fairseq writes lines twice
+    look(42, *valid(90, 0.9, 0.01))
+    assert not signal.exists(), "of two scores near zero, any ratio may be chance"
     done, text = look(72, records(num_updates="90", wall="62"))
     assert text.endswith("until it looks, at most 3:58 more") and done == pytest.approx(62 / 300)
     look(80, *valid(120, 2, 0.5))
@@ -120,6 +122,7 @@ def test_training_line_and_the_signal(tmp_path):
     assert text.endswith("0:05 left") and done == 130 / 140, "the schedule has said where the run ends"
     assert screen.stream.getvalue().splitlines() == [
         "  update 60: validation CIDEr 0.50 with the right pixels, 0.25 with another image's",
+        "  update 90: validation CIDEr 0.90 with the right pixels, 0.01 with another image's",
         "  update 120: validation CIDEr 2.00 with the right pixels, 0.50 with another image's: the model looks",
     ]
     assert watch.summary()["updates"] == 130 and watch.summary()["looks"]
