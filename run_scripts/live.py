@@ -150,7 +150,8 @@ class Training:
     """fairseq's training, from its JSON log.
 
     When the validation score with the right pixels reaches ``ratio`` times that with another image's (and LEAST_SCORE, since of
-    two scores near zero any ratio may be chance), the file ``signal`` is made: the schedule `unival_timed` then ends training when ``minutes`` are over, else it goes on for ``limit`` at most.
+    two scores near zero any ratio may be chance), the file ``signal`` is made: the schedule `unival_timed` then ends training when
+    ``minutes`` are over, else it goes on for ``limit`` at most.
     """
 
     log: pathlib.Path
