@@ -196,6 +196,8 @@ def test_the_fastest_number_of_threads_is_taken():
 
 def test_hopeless_numbers_are_tried_once_and_the_trial_ends():
     _, _, acts = choose({1: 1.0, 2: 3.0, 4: 1.2})
+    assert acts.count(2) == 1 and acts.count(1) == acts.count(4) == 9
+    _, _, acts = choose({1: 1.0, 2: 2.0, 4: 1.2})
     assert acts.count(2) == 3 and acts.count(1) == acts.count(4) == 9
     _, _, acts = choose({1: 30.0, 2: 31.0, 4: 32.0})
     assert len(acts) == 9, "a very slow machine has one round"
