@@ -364,7 +364,7 @@ generate() {
   shift
   [ "${GPUS:-$(gpu_count)}" -gt 0 ] || device=(--cpu)
   fairseq-generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
-    --path "$CHECKPOINT" --gen-subset "$split" --results-path "$OUT" \
+    --path "$CHECKPOINT" --gen-subset "$split" --results-path "$OUT" --scoring unival \
     --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" ${device[@]+"${device[@]}"} "$@"
 }
 

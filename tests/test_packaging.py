@@ -105,10 +105,11 @@ def test_runtime_needs_are_few(metadata):
 
 
 def test_extras(metadata):
-    assert set(metadata.get_all("Provides-Extra")) == {"eval", "video", "audio", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"eval", "video", "audio", "log", "dev"}
     assert set(requirements(metadata, "eval")) == {"pycocoevalcap", "matplotlib"}
     assert set(requirements(metadata, "video")) == {"decord"}
     assert set(requirements(metadata, "audio")) == {"torchaudio", "soundfile"}
+    assert set(requirements(metadata, "log")) == {"tensorboard"}
     assert set(requirements(metadata, "dev")) == {"pytest", "ruff", "mypy", "build", "librosa", "scikit-video", "pytest-xdist"}
 
 
@@ -128,7 +129,7 @@ def test_constraints_pin_every_need_and_name_no_place(metadata):
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_constraints_agree_with_setup_on_every_python(metadata, python):
-    everything = [requirements(metadata, extra) for extra in (None, "eval", "video", "audio", "dev")]
+    everything = [requirements(metadata, extra) for extra in (None, "eval", "video", "audio", "log", "dev")]
     environment = {"python_version": python, "python_full_version": f"{python}.1"}
     chosen: dict[str, SpecifierSet] = {}
     for pin in constraints():

@@ -274,3 +274,27 @@ def test_text_clean_up_matches_published():
     assert normalize_question("one two three four five six seven") == "one two three four five six seven"
     assert strip_punctuation("A man, (blue) Wave-board!") == "A man blue Waveboard"
     assert truncate_words("  a  b c", 2) == "a b" and truncate_words(" a  b", None) == "a b"
+
+
+def test_a_trained_vocabulary_notes_its_sizes_and_another_is_guessed_aloud(small_folder, caplog):
+    assert [Vocabulary.load(small_folder).num_codes, Vocabulary.load(small_folder).num_bins] == [0, 0]
+    given = Vocabulary.load(small_folder, 3)
+    assert (given.num_codes, given.num_bins) == (3, 0)
+    assert Vocabulary.load(small_folder, 2, 1).num_bins == 1 and not caplog.records
+    (small_folder / "sizes.json").unlink()  # as folders from before there was this note
+    guessed = Vocabulary.load(small_folder)
+    assert (guessed.num_codes, guessed.num_bins) == (8192, 1000)
+    (warning,) = caplog.records
+    assert "--num-codes 0 --num-bins 0" in warning.getMessage() and str(small_folder) in warning.getMessage()
+    assert Vocabulary.load(small_folder, 0, 0).num_codes == 0 and len(caplog.records) == 1
+
+
+def test_the_published_vocabulary_needs_no_note(published, caplog):
+    assert (published.num_codes, published.num_bins) == (8192, 1000) and not caplog.records
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"num_codes": 1}', '{"num_codes": "x", "num_bins": 0}'])
+def test_a_broken_note_is_named(small_folder, text):
+    (small_folder / "sizes.json").write_text(text)
+    with pytest.raises(UserError, match=r"sizes\.json: expected an object"):
+        Vocabulary.load(small_folder)

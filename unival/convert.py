@@ -30,12 +30,13 @@ from unival.models.config import UnivalConfig, saved_config
 from unival.models.positions import code_positions, image_bucket_rows, token_buckets
 from unival.models.unival import SIZES, UnivalModel
 from unival.tasks.config import UnivalTaskConfig
-from unival.vocab import Vocabulary
+from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
 PUBLISHED_VERSION = 3.0  # of fairseq's transformers
 PUBLISHED_TAIL = 769  # entries of image_position_idx after the grid
 FP16, FP32 = torch.float16, torch.float32
+VOCABULARY_SIZES = {"num_codes": NUM_CODES, "num_bins": NUM_BINS}  # of the published vocabulary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +170,7 @@ def _from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: 
     model.update(options_from_weights(conversion.state), **dict.fromkeys(OWN_BACKBONE_FILES))
     model.update(new_modalities="", inflate_video_backbone=False, _name="unival")
     task_state = dict(container.get("task_state") or {}) if is_own else {}
+    task.update({key: task_state[key] for key in VOCABULARY_SIZES if key in task_state})
     return Source(conversion, model, task, task_state, None if is_own or not cfg else cfg)
 
 
@@ -181,7 +183,7 @@ def _known(given: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _task_defaults() -> dict[str, Any]:
     defaults = OmegaConf.to_container(OmegaConf.structured(UnivalTaskConfig()), enum_to_str=True)
     assert isinstance(defaults, dict)
-    return {str(key): value for key, value in {**defaults, "data": "", "_name": "unival"}.items()}
+    return {str(key): value for key, value in {**defaults, **VOCABULARY_SIZES, "data": "", "_name": "unival"}.items()}
 
 
 def _from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: dict[str, Tensor]) -> Source:

@@ -309,8 +309,9 @@ def lone_medium(instruction: str) -> str | None:
 
 
 def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:
+    sizes = [task_state.get(name, cfg[name]) for name in ("num_codes", "num_bins")]
     if vocab_dir is not None:
-        return Vocabulary.load(vocab_dir, cfg.num_codes, cfg.num_bins)
+        return Vocabulary.load(vocab_dir, *sizes)
     files = task_state.get("vocabulary_files")
     if files is None:
         raise UserError(
@@ -319,7 +320,7 @@ def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: A
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (pathlib.Path(folder) / pathlib.Path(name).name).write_text(text, encoding="utf-8")
-        return Vocabulary.load(folder, cfg.num_codes, cfg.num_bins)
+        return Vocabulary.load(folder, *sizes)
 
 
 def _batch_size(size: Any) -> int:

@@ -4,7 +4,7 @@ A vocabulary is a folder with three files: `encoder.json` (BPE token -> number) 
 publishes them, and `dict.txt`, a fairseq dictionary whose symbols are those numbers in decimal. Loading appends
 `<mask>`, `<code_i>` and `<bin_i>`. With GPT-2's files, BART's `dict.txt`, 8192 codes and 1000 bins this gives the
 59,457 symbols of the published UnIVAL and OFA checkpoints, in their order. `train_vocabulary` makes the same three
-files for small runs.
+files for small runs, and notes in `sizes.json` beside them that there are neither codes nor bins.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENCODER_FILE, MERGES_FILE, DICT_FILE = "encoder.json", "vocab.bpe", "dict.txt"
+SIZES_FILE = "sizes.json"  # beside them, where this package trained them: {"num_codes": 0, "num_bins": 0}
 NUM_CODES = 8192  # entries of the published VQGAN's code book
 NUM_BINS = 1000  # steps of a box coordinate
 MASK_SYMBOL = "<mask>"
@@ -82,9 +83,12 @@ class Vocabulary:
         return start, len(self.dictionary)
 
     @classmethod
-    def load(cls, directory: str | pathlib.Path, num_codes: int = NUM_CODES, num_bins: int = NUM_BINS) -> Vocabulary:
+    def load(
+        cls, directory: str | pathlib.Path, num_codes: int | None = None, num_bins: int | None = None
+    ) -> Vocabulary:
         """Read the three files of `directory`.
 
+        Numbers of codes and bins that are not given are those that the folder notes in `sizes.json`, else the published ones.
         A `dict.txt` that already ends with `<mask>`, codes and bins (a dictionary saved from a model) is taken too, if
         it holds exactly `num_codes` codes and `num_bins` bins.
 
@@ -92,19 +96,40 @@ class Vocabulary:
             UserError: a file is missing or malformed, the files do not belong together, or the numbers of codes and
                 bins differ from those in `dict.txt`.
         """
-        if num_codes < 0 or num_bins < 0:
-            raise UserError(f"num_codes and num_bins must be 0 or more, got {num_codes} and {num_bins}")
         folder = pathlib.Path(directory)
         _check_files(folder)
+        noted = _read_sizes(folder / SIZES_FILE)
+        is_guess = noted is None and num_codes is None and num_bins is None
+        known = noted or {"num_codes": NUM_CODES, "num_bins": NUM_BINS}
+        num_codes = known["num_codes"] if num_codes is None else num_codes
+        num_bins = known["num_bins"] if num_bins is None else num_bins
+        if num_codes < 0 or num_bins < 0:
+            raise UserError(f"num_codes and num_bins must be 0 or more, got {num_codes} and {num_bins}")
         encoder = _read_encoder(folder / ENCODER_FILE)
         merges = _read_merges(folder / MERGES_FILE, encoder)
         symbols = _read_dict(folder / DICT_FILE)
         symbols = _without_appended(symbols, folder / DICT_FILE, num_codes, num_bins)
         _check_same_numbers(symbols, encoder, folder / DICT_FILE)
+        if is_guess and len(symbols) < num_codes + num_bins:
+            logger.warning(
+                "%s: %d symbols for text, to which %d image codes and %d location bins are added as in the published vocabulary; "
+                "a small model needs neither: --num-codes 0 --num-bins 0",
+                *(folder, len(symbols), num_codes, num_bins),
+            )
         return cls(encoder, merges, symbols, num_codes, num_bins)
 
     def __len__(self) -> int:
         return len(self.dictionary)
+
+    @property
+    def num_codes(self) -> int:
+        """Number of image codes."""
+        return self.code_range[1] - self.code_range[0]
+
+    @property
+    def num_bins(self) -> int:
+        """Number of location bins."""
+        return self.bin_range[1] - self.bin_range[0]
 
     def files(self) -> dict[str, str]:
         """The three files' contents, from which `load` makes this vocabulary again: what a checkpoint keeps."""
@@ -209,6 +234,17 @@ def _check_files(folder: pathlib.Path) -> None:
     missing = [name for name in (ENCODER_FILE, MERGES_FILE, DICT_FILE) if not (folder / name).is_file()]
     if missing:
         raise UserError(f"the vocabulary folder {folder} lacks {' and '.join(missing)}: {HOW_TO_GET}")
+
+
+def _read_sizes(path: pathlib.Path) -> dict[str, int] | None:
+    """The numbers of codes and bins that a folder notes; None when it notes none."""
+    if not path.is_file():
+        return None
+    try:
+        sizes = json.loads(_read_text(path))
+        return {name: int(sizes[name]) for name in ("num_codes", "num_bins")}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{path}: expected an object such as {{"num_codes": 0, "num_bins": 0}}') from None
 
 
 def _read_text(path: pathlib.Path) -> str:
@@ -320,6 +356,8 @@ class SymbolDecoder:
 def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.Path) -> None:
     """Train byte-level BPE on `texts`; write `encoder.json`, `vocab.bpe` and `dict.txt` (by frequency) to `directory`.
 
+    Beside them `sizes.json` notes that the vocabulary has neither image codes nor location bins.
+
     Every text can be encoded afterwards, whatever its language, since all 256 bytes are tokens; `size` counts BPE
     tokens with these 256. Fewer come out when the texts hold fewer pairs that occur twice. Encode with the spaces that
     training texts had: prompts and captions start with one.
@@ -353,4 +391,5 @@ def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.P
     merge_lines = "".join(f"{left} {right}\n" for left, right in merges)
     (folder / MERGES_FILE).write_text(f"{VERSION_LINE}\n{merge_lines}", encoding="utf-8")
     (folder / DICT_FILE).write_text("".join(f"{number} {count}\n" for number, count in ranked), encoding="utf-8")
+    (folder / SIZES_FILE).write_text(json.dumps({"num_codes": 0, "num_bins": 0}) + "\n", encoding="utf-8")
     logger.info("trained a vocabulary of %d BPE tokens on %d texts: %s", len(encoder), counted.total(), folder)

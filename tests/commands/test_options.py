@@ -52,6 +52,7 @@ def test_help_says_what_the_parser_takes():
     parser = fairseq_options.get_training_parser()
     parsed = fairseq_options.parse_args_and_arch
     args = ["data", "--task", "unival_caption", "--arch", "unival_tiny", "--criterion", "unival_encouraging"]
+    args += ["--lr-scheduler", "unival_timed"]
     parsed(parser, args)
     known = {name for action in parser._actions for name in action.option_strings}
     shown = [line.split()[0] for line in help_text("train", args).splitlines() if line.startswith("  --")]

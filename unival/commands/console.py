@@ -7,6 +7,7 @@ fairseq's into words, draws progress from the records of ``unival.progress`` and
 import json
 import logging
 import re
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ COUNTS = frozenset(["num_skipped", "num_truncated"])  # shown where there is som
 REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (logger, re.compile(pattern), shown)
     for logger, pattern, shown in (
+        (
+            "fairseq_cli.train",
+            r"num\. shared model params: (?P<all>[\d,]+) \(num\. trained: (?P=all)\)",
+            "model: {all} parameters",
+        ),
         (
             "fairseq_cli.train",
             r"num\. shared model params: (?P<all>[\d,]+) \(num\. trained: (?P<trained>[\d,]+)\)",
@@ -169,6 +175,7 @@ class Console(logging.Handler):
             match = pattern.fullmatch(message) if record.name == logger else None
             if match:
                 self.line(shown.format(**match.groupdict()))
+                return
 
     def _warning(self, record: logging.LogRecord, kind: Any, message: str) -> None:
         """Warnings of one kind are shown a few times, then now and then with their number."""
@@ -200,8 +207,8 @@ class Console(logging.Handler):
         shown = ", ".join(f"{key} {_number(value)}" for key, value in said.items())
         self._flush_pending()
         self._last_tick = None
-        when = f"epoch {stats['epoch']}, {scores['num_updates']} updates: " if "epoch" in stats and "num_updates" in scores else ""
-        self._pending = f"{when}{subset} {shown}"
+        when = f"epoch {stats['epoch']}, {scores['num_updates']} updates, " if "epoch" in stats and "num_updates" in scores else ""
+        self._pending = f"{when}{subset}: {shown}"
         if not when:
             self._flush_pending()
 
@@ -249,7 +256,8 @@ class Console(logging.Handler):
         self._flush_pending()
         filled = min(BAR_WIDTH * done // total, BAR_WIDTH) if total else 0
         bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] " if total else ""
-        self._bar = f"{bar}{_share(done, total)}  {text}"
+        width = shutil.get_terminal_size((80, 24)).columns - 1  # a longer line would wrap and stay
+        self._bar = f"{bar}{_share(done, total)}  {text}"[:width]
         self.stream.write(f"\r\x1b[K{self._bar}")
         self.stream.flush()
 

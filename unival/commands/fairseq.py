@@ -155,7 +155,7 @@ def usage_error(message: str, options: Sequence[str]) -> str:
     if unknown:
         words = unknown[1].split()
         name = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
-        near = difflib.get_close_matches(name, options, 3, 0.5)
+        near = difflib.get_close_matches(name, options, 3, 0.7)
         if not name.startswith("-"):
             return f"unexpected argument {name!r}: the data folder is the only one without an option's name"
         return f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else " (--help lists the options)")
@@ -167,7 +167,9 @@ def usage_error(message: str, options: Sequence[str]) -> str:
         shown = list(dict.fromkeys([*ours, *near])) or names
         rest = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
         return f"{option} {given}: choose from {', '.join(shown)}{rest}"
-    return message.replace("<lambda> ", "")
+    if message.endswith("are required: data"):
+        return "give the data first: unival COMMAND DATA …; DATA is a folder with <split>.jsonl or <split>.tsv"
+    return re.sub(r"^argument (--?[\w-]+)(/\S+)?: ", r"\1: ", message).replace("<lambda> ", "")
 
 
 def _check_task(request: Request) -> None:
@@ -203,6 +205,8 @@ def _configure(request: Request, args: argparse.Namespace) -> Any:
         args.tpu = False  # fairseq looks for a TPU whenever --bf16 is given
     if args.tensorboard_logdir:
         check_tensorboard()
+    if request.command == "generate" and not request.gives("--scoring"):
+        args.scoring = "unival"  # the task's metrics: unival.generation.scorer
     if not request.gives("--log-format") and not request.verbose:
         args.log_format = "json"  # what the console reads
     return convert_namespace_to_omegaconf(args)
@@ -270,11 +274,8 @@ def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float
         with session.prints_to_file():
             try:
                 main(cfg)
-            except Exception as error:
-                line = foreseen(error)
-                if line is None:
-                    raise
-                raise UserError(line) from error
+            except FloatingPointError as error:
+                raise UserError(not_finite(error)) from error
         _sum_up(cfg, session, time.monotonic() - start)
 
 
@@ -295,23 +296,16 @@ def _session_of_process(cfg: Any, request: Request, log: pathlib.Path) -> Iterat
         yield session
 
 
-def foreseen(error: Exception) -> str | None:
-    """What some exceptions of fairseq's training mean; None for others."""
-    if isinstance(error, FloatingPointError):
-        update, rows = _where_in_training(error)
-        place = f"update {update}: " if update is not None else ""
-        named = f" in rows {', '.join(map(str, rows))}" if rows else ""
-        reason = "" if "Nan/Inf" in str(error) else f" ({first_line(error)})"
-        return (
-            f"{place}the loss or its gradients are NaN or infinite{named}{reason}; a smaller --lr, --clip-norm 1 or more"
-            " warm-up updates help most often, and the log names the layer where it began"
-        )
-    if "dataloader mismatch" in str(error):
-        return (
-            "the checkpoint was written in the middle of an epoch of more batches than the training table gives now (fewer rows, a"
-            " larger --batch-size or more processes): training cannot go on there; --reset-dataloader begins a new epoch"
-        )
-    return None
+def not_finite(error: FloatingPointError) -> str:
+    """What fairseq's error about losses or gradients that are not finite means."""
+    update, rows = _where_in_training(error)
+    place = f"update {update}: " if update is not None else ""
+    named = f" in rows {', '.join(map(str, rows))}" if rows else ""
+    reason = "" if "Nan/Inf" in str(error) else f" ({first_line(error)})"
+    return (
+        f"{place}the loss or its gradients are NaN or infinite{named}{reason}; a smaller --lr, --clip-norm 1 or more"
+        " warm-up updates help most often, and the log names the layer where it began"
+    )
 
 
 def _where_in_training(error: Exception) -> tuple[int | None, list[int]]:
@@ -379,8 +373,9 @@ def _generate(request: Request, session: Session) -> None:
     name = f"generate-{cfg.dataset.gen_subset}.log"
     session.open(pathlib.Path(results) / name if results else temporary_log("generate"))
     check_named_checkpoints(cfg.common_eval.path)
-    main(cfg)
-    if results:
+    scorer = main(cfg)
+    if results:  # else the scores are the last line of the output
+        session.tell(f"{cfg.dataset.gen_subset}: {scorer.result_string()}")
         session.tell(f"the texts are in {pathlib.Path(results) / name.replace('.log', '.txt')}, the whole log is {session.path}")
 
 

@@ -56,6 +56,10 @@ class MediaTokens:
     tokens: Tensor
     position_ids: Tensor
 
+    def __getitem__(self, index: int) -> Tensor:
+        """Torch's backward hooks, such as those of fairseq's NanDetector, look for a module's first tensor."""
+        return (self.tokens, self.position_ids)[index]
+
 
 def grid_positions(height: int, width: int, bucket_size: int, device: torch.device | None = None) -> Tensor:
     """Position ids of a ``height x width`` grid, row-major: ``row * bucket_size + column + 1`` (0 is the special position)."""

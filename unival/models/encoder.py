@@ -65,6 +65,10 @@ class EncoderOut:
     rows: Tensor | None = None
     cross: dict[str, Any] = field(default_factory=dict)
 
+    def __getitem__(self, index: int) -> Tensor:
+        """Torch's backward hooks, such as those of fairseq's NanDetector, look for a module's first tensor."""
+        return (self.hidden, self.padding, self.positions)[index]
+
     def select(self, sentences: Tensor) -> "EncoderOut":
         """Keep some sentences (with their caches), in the given order."""
 

@@ -82,8 +82,10 @@ class UnivalTask(LoopTask):
         """Load the vocabulary and build the task; ``from_checkpoint``: its options are those of a checkpoint (fairseq-validate)."""
         from unival.tasks import user_dir  # noqa: F401  checkpoints that this process reads
 
-        if cfg.cpu and (cfg.bf16 or cfg.fp16):
+        on_cpu = cfg.cpu or not (torch.cuda.is_available() or from_checkpoint)
+        if on_cpu and (cfg.bf16 or cfg.fp16):
             raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
+        data_folder(cfg.data)  # complains when there is no such place, before anything is built
         if not from_checkpoint and cfg.path is not None:
             check_generation(cfg)
         folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
@@ -246,7 +248,7 @@ class UnivalTask(LoopTask):
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints: the vocabulary itself, so that a checkpoint can be used without its files."""
-        sizes = {"num_codes": self.cfg.num_codes, "num_bins": self.cfg.num_bins}
+        sizes = {"num_codes": self.vocabulary.num_codes, "num_bins": self.vocabulary.num_bins}
         state: dict[str, Any] = {
             **sizes,
             "vocabulary": self.vocabulary.fingerprint,
@@ -269,8 +271,8 @@ class UnivalTask(LoopTask):
         if saved is not None and saved != self.vocabulary.fingerprint:
             raise UserError(
                 f"the checkpoint was trained with another vocabulary ({saved[:12]}, --num-codes {state_dict['num_codes']}"
-                f" --num-bins {state_dict['num_bins']}) than --vocab-dir, --num-codes {self.cfg.num_codes} and"
-                f" --num-bins {self.cfg.num_bins} give ({self.vocabulary.fingerprint[:12]}, {len(self.vocabulary)} symbols)"
+                f" --num-bins {state_dict['num_bins']}) than --vocab-dir, --num-codes {self.vocabulary.num_codes} and"
+                f" --num-bins {self.vocabulary.num_bins} give ({self.vocabulary.fingerprint[:12]}, {len(self.vocabulary)} symbols)"
             )
 
     # --- steps --------------------------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ class UnivalTask(LoopTask):
             step = self.measure(self.with_closed_set(sample), model, criterion)
         else:  # fewer rows than processes
             step = weightless(self.measure({**self.stand_in(model), "split": sample["split"]}, model, criterion))
-        self.progress.validated(sample, self.datasets)
+        self.progress.rows("validating", sample, self.datasets)
         return step
 
     def measure(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
@@ -369,6 +371,7 @@ class UnivalTask(LoopTask):
                 for beam in beams:
                     beam["tokens"] = beam["tokens"][given:]
                     beam["positional_scores"] = beam["positional_scores"][given:]
+        self.evaluation.announce(sample, self.progress, self.datasets)
         return hypotheses
 
     def generate_texts(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any]) -> list[str]:

@@ -51,8 +51,17 @@ class UnivalTaskConfig(RunOptions):
             "help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder)",
         },
     )
-    num_codes: int = field(default=8192, metadata={"group": "text", "help": "number of image codes in the vocabulary"})
-    num_bins: int = field(default=1000, metadata={"group": "text", "help": "number of location bins in the vocabulary"})
+    num_codes: Optional[int] = field(
+        default=None,
+        metadata={
+            "group": "text",
+            "help": "number of image codes in the vocabulary (default: what its folder notes, as `unival train-vocab` does, else 8192)",
+        },
+    )
+    num_bins: Optional[int] = field(
+        default=None,
+        metadata={"group": "text", "help": "number of location bins in the vocabulary (default: what its folder notes, else 1000)"},
+    )
     patch_image_size: Optional[int] = field(
         default=None,
         metadata={

@@ -11,7 +11,9 @@ from fairseq.logging import metrics as log
 
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults, generation_options
+from unival.generation.scorer import TaskScorer
 from unival.metrics import Metric, make_metrics
+from unival.tasks.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,13 @@ class Evaluation:
                     name_and_key = f"_{name}:{key}"
                     sums[name_and_key] = sums.get(name_and_key, 0.0) + value
         return sums
+
+    def announce(self, sample: dict[str, Any], progress: Progress, datasets: Mapping[str, Any]) -> None:
+        """Tell fairseq-generate's scorer (``--scoring unival``) the references of a batch whose texts it will get."""
+        scorer = TaskScorer.current()
+        if scorer is not None:
+            scorer.expect(self.fitted.get(sample["split"], {}), sample["references"])
+            progress.rows("generating", sample, datasets)
 
     def _print(self, text: str, references: list[str]) -> None:
         if self._left_to_print > 0:

@@ -41,16 +41,11 @@ class Progress:
         """The rows are counted anew."""
         self._rows = 0
 
-    def validated(self, sample: dict[str, Any], datasets: Mapping[str, Any]) -> None:
-        """A batch of one of the evaluation splits among ``datasets`` was validated."""
+    def rows(self, kind: str, sample: dict[str, Any], datasets: Mapping[str, Any]) -> None:
+        """A batch of one of the evaluation splits among ``datasets`` was done."""
         self._rows += len(sample["id"])
         total = sum(len(dataset) for dataset in datasets.values() if not dataset.is_train)
-        _tell(Step("validating", self._rows, None if torch.distributed.is_initialized() else total))
-
-    def generated(self) -> None:
-        """One more row was generated."""
-        self._rows += 1
-        _tell(Step("generating", self._rows))
+        _tell(Step(kind, self._rows, None if torch.distributed.is_initialized() else total))
 
 
 def _tell(step: Step) -> None:

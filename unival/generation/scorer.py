@@ -1,0 +1,67 @@
+"""``--scoring unival``: fairseq-generate's last line holds the task's metrics in place of BLEU over tokens.
+
+fairseq makes the scorer without the task and gives it one reference per row; the task hands over the rest as it generates.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.scoring import BaseScorer, register_scorer
+
+from unival.metrics import Metric
+
+
+@dataclass
+class TaskScorerConfig(FairseqDataclass):
+    """No options: the metrics are those of ``--eval-metrics``."""
+
+
+@register_scorer("unival", dataclass=TaskScorerConfig)
+class TaskScorer(BaseScorer):
+    """The metrics of the texts that fairseq-generate prints, against all references: the numbers of ``unival score``."""
+
+    _latest: ClassVar["weakref.ref[TaskScorer] | None"] = None
+
+    def __init__(self, cfg: TaskScorerConfig):
+        super().__init__(cfg)
+        self.metrics: Mapping[str, Metric] = {}
+        self._expected: deque[Sequence[str]] = deque()
+        self._sums: dict[str, dict[str, float]] = {}
+        TaskScorer._latest = weakref.ref(self)
+
+    @classmethod
+    def current(cls) -> "TaskScorer | None":
+        """The scorer of the generation that runs, if it has one of these."""
+        return cls._latest() if cls._latest is not None else None
+
+    def expect(self, metrics: Mapping[str, Metric], references: Sequence[Sequence[str]]) -> None:
+        """The references of the rows whose texts come next, and the metrics, which know the whole split's."""
+        self.metrics = metrics
+        self._expected.extend(references)
+
+    def add_string(self, ref: str, pred: str) -> None:
+        """One row's text; ``ref`` is its first reference as fairseq prints it, and not used."""
+        references = self._expected.popleft()
+        for name, metric in self.metrics.items():
+            sums = self._sums.setdefault(name, {})
+            for key, value in metric.update(pred, references).items():
+                sums[key] = sums.get(key, 0.0) + value
+
+    def scores(self) -> dict[str, float]:
+        """Name -> value; empty when nothing was generated, or without metrics."""
+        found: dict[str, float] = {}
+        for name, sums in self._sums.items():
+            found.update(self.metrics[name].compute(sums))
+        return found
+
+    def score(self, order: Any = None) -> float:
+        """The first of the scores."""
+        return next(iter(self.scores().values()))
+
+    def result_string(self, order: Any = None) -> str:
+        """All scores on one line."""
+        return ", ".join(f"{name} {value:.4f}" for name, value in self.scores().items()) or "no metrics (--eval-metrics)"
