@@ -223,6 +223,8 @@ class Training:
 
     def left(self, seconds: float) -> tuple[str, float]:
         """How much time is left, in words, and the part that is done."""
+        if self.last_update and self.updates >= self.last_update:
+            return "finishing", 1.0
         if self.last_update:
             left = (self.last_update - self.updates) / self.speed if self.speed else 0.0
             return f"{clock_time(left)} left", self.updates / self.last_update

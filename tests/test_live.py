@@ -120,12 +120,13 @@ def test_training_line_and_the_signal(tmp_path):
     assert signal.exists()
     done, text = look(90, records(num_updates="130", wall="80", last_update="140"))
     assert text.endswith("0:05 left") and done == 130 / 140, "the schedule has said where the run ends"
+    assert look(95, records(num_updates="140", wall="85", last_update="140"))[1].endswith("finishing")
     assert screen.stream.getvalue().splitlines() == [
         "  update 60: validation CIDEr 0.50 with the right pixels, 0.25 with another image's",
         "  update 90: validation CIDEr 0.90 with the right pixels, 0.01 with another image's",
         "  update 120: validation CIDEr 2.00 with the right pixels, 0.50 with another image's: the model looks",
     ]
-    assert watch.summary()["updates"] == 130 and watch.summary()["looks"]
+    assert watch.summary()["updates"] == 140 and watch.summary()["looks"]
 
 
 def test_commands_run_with_their_messages_in_the_log(tmp_path, capfd):
