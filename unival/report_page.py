@@ -253,6 +253,9 @@ def picture(report: Report) -> bytes:
     colour = BAD if report.failure else INK
     figure.text(0.5, 0.978, plain(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
     draw_key_figures(figure, report)
+    if report.failure:
+        reason = plain(wrapped(report.failure, 180, 3))
+        figure.text(0.5, 0.895, reason, ha="center", va="center", fontsize=9, color=BAD)
     left, right = figure.add_axes((0.055, 0.735, 0.53, 0.125)), figure.add_axes((0.69, 0.735, 0.285, 0.14))
     if report.curves.loss:
         draw_curves(left, report.curves)
