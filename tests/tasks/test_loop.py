@@ -69,6 +69,6 @@ def test_an_update_is_that_of_the_good_rows_alone(update, with_bad, good):
 
 def test_an_update_without_a_row_leaves_everything_alone(update):
     log, model, state, start = update([BAD], [BAD])
-    assert log["num_skipped"] == 2 and log["gnorm"] == 0 and log["bsz"] == 0
+    assert log["num_skipped"] == 2 and log["loss"] == log["gnorm"] == log["bsz"] == 0
     assert all(torch.equal(value, start[key]) for key, value in model.items())
     assert not state

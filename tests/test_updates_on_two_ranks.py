@@ -1,0 +1,99 @@
+"""Two processes make the updates that one makes of the same rows: remainders, skipped rows, batch norms, a resumed epoch."""
+
+import math
+
+import pytest
+
+from tests import runs, tiny
+from tests.ranks import run_on_two_ranks
+from tests.test_training import SAME, state
+from unival.data.batches import EpochBatches
+from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.table import open_table
+from unival.instructions import parse
+from unival.modalities.base import MediaOptions
+from unival.vocab import Vocabulary
+
+pytestmark = pytest.mark.slow
+# One process with twice the update frequency makes the same updates; 13 rows are 7 batches of 2: a remainder for both.
+ROWS = 13
+PLAIN = [*SAME, "--max-epoch", "2", "--disable-validation", "--skip-checks", "--batch-size", "2"]
+SKIP = [*PLAIN, "--on-bad-sample", "skip", "--max-epoch", "1"]
+NORMS = ["--batch-size", "3", "--max-update", "3", "--lr", "1e-2"]
+
+
+def bad_rows(data):
+    """Both rows of the second rank in the first update, all of the second update, one of the first rank in the third."""
+    table = open_table(data / "train.jsonl")
+    vocabulary = Vocabulary.load(data / "vocab", 0, 0)
+    dataset = InstructionDataset(table, parse("[TEXT:id] -> [TEXT:caption]"), vocabulary, MediaOptions(), TextLimits(), train=True)
+    first, second, third, _ = EpochBatches(dataset, 2, ranks=2).rounds(1, True, [])
+    return [*first[1], *second[0], *second[1], third[0][0]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Every training on two ranks, one after the other in one pair, and its counterpart on one."""
+    folder = tmp_path_factory.mktemp("updates")
+    for name in ("good", "bad"):
+        data = folder / name
+        data.mkdir()
+        tiny.write_table(data, rows=ROWS)
+        tiny.write_table(data, rows=1 if name == "bad" else 5, name="valid.jsonl", seed=1)
+        tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
+    for row in bad_rows(folder / "bad"):
+        (folder / "bad" / "images" / f"train.jsonl-{row}.png").write_bytes(b"nothing")
+    ways = {
+        "plain": ("good", [*PLAIN, "--update-freq", "2"]),
+        "skip": ("bad", [*SKIP, "--update-freq", "1"]),
+        "stopped": ("good", [*PLAIN, "--update-freq", "1", "--max-update", "2"]),
+        "norms": ("good", NORMS),
+        "one row to validate on": ("bad", [*NORMS, "--max-update", "1", "--on-bad-sample", "skip"]),
+    }
+    for name in ways:
+        (folder / f"{name} 2").mkdir()
+    trainings = [runs.train_flags(folder / data, folder / f"{name} 2", *flags) for name, (data, flags) in ways.items()]
+    run_on_two_ranks(folder, *trainings)
+    assert runs.train(folder / "good", folder / "plain 1", *PLAIN, "--update-freq", "4") == 0
+    assert runs.train(folder / "bad", folder / "skip 1", *SKIP, "--update-freq", "2") == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", ["plain", "skip"])
+def test_every_update_is_that_of_one_process(place, name):
+    one, two = (runs.log_lines(place / f"{name} {ranks}", "gnorm") for ranks in (1, 2))
+    assert len(one) == len(two) == 4
+    for ours, theirs in zip(two, one, strict=True):
+        for key in ("loss", "gnorm", "bsz", "num_skipped"):
+            key = key if key in theirs else f"train_{key}"  # the last line of an epoch sums it up
+            assert float(ours[key]) == pytest.approx(float(theirs[key]), rel=2e-3, abs=2e-3), key
+    first, second = (state(place / f"{name} {ranks}" / "checkpoint_last.pt")["model"] for ranks in (1, 2))
+    for key, value in first.items():
+        assert float((value - second[key]).abs().max()) < 1e-4, key
+    skipped = [float(line["train_num_skipped"]) for line in runs.log_lines(place / f"{name} 2", "train_num_skipped")]
+    assert skipped == ([0, 0] if name == "plain" else [7])
+
+
+def test_validation_is_that_of_the_saved_checkpoint(place):
+    validated = runs.log_lines(place / "norms 2", "valid_loss")[-1]["valid_loss"]
+    checkpoint = place / "norms 2" / "checkpoint_last.pt"
+    norm = state(checkpoint)["model"]["encoder.media.image.backbone.bn1.running_mean"]
+    assert float(norm.abs().max()) > 1e-5  # the statistics were trained
+    out = place / "again"
+    flags = ["--restore-file", str(checkpoint), "--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler"]
+    flags += [*NORMS, "--lr", "0", "--freeze-batchnorm", "--max-update", "1"]
+    assert runs.train(place / "good", out, *flags) == 0
+    assert float(runs.log_lines(out, "valid_loss")[-1]["valid_loss"]) == pytest.approx(float(validated), abs=1e-3)
+
+
+def test_a_rank_without_rows_to_validate_on_adds_nothing(place):
+    loss = float(runs.log_lines(place / "one row to validate on 2", "valid_loss")[-1]["valid_loss"])
+    assert math.isfinite(loss) and loss > 0
+
+
+def test_one_process_ends_the_epoch_that_two_began(place):
+    """Two updates of two batches of 2 rows are done: 8 of 13 rows; one process reads the other 5."""
+    flags = [*PLAIN, "--max-epoch", "1", "--save-dir", str(place / "stopped 2")]
+    assert runs.train(place / "good", place / "stopped 1", *flags) == 0
+    assert sum(float(line["bsz"]) for line in runs.log_lines(place / "stopped 1", "gnorm")) == ROWS - 8
+    assert state(place / "stopped 2" / "checkpoint_last.pt")["extra_state"]["train_iterator"]["epoch"] == 2
