@@ -123,7 +123,7 @@ def test_bad_media_name_file_row_and_column(data, trained, tmp_path):
 def test_what_the_command_line_gives_wins_and_differences_are_logged(data, trained, tmp_path, capsys):
     flags = ["--instruction", VIDEO, "--num-frames", "2"]
     runs.generate(data, trained / "checkpoint_last.pt", tmp_path, "valid", *flags)
-    assert "--num-frames 2, trained with 4" in capsys.readouterr().out
+    assert "--num-frames 2, trained with 4" in capsys.readouterr().err
 
 
 def test_a_model_without_sound_says_so(data, tmp_path):

@@ -162,16 +162,12 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_importing_the_python_api_leaves_the_process_as_it_was():
-    """Logging, what ``torch.load`` takes, the start method of multiprocessing, standard error; it costs little more than fairseq."""
-    code = f"{STATE}import time; start = time.perf_counter(); import unival.hub; ours = time.perf_counter() - start; "
-    code += "assert state() == before, (before, state()); from unival import from_checkpoint; "
-    code += f"print(ours, [name for name in {HEAVY!r} if name in sys.modules])"
+    """Logging, what ``torch.load`` takes, the start method of multiprocessing, standard error."""
+    code = f"{STATE}import unival.hub; assert state() == before, (before, state()); from unival import from_checkpoint; "
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    ours, loaded = result.stdout.split(maxsplit=1)
     assert result.stderr == ""
-    assert set(ast.literal_eval(loaded)) <= {"torchaudio", "soundfile"}  # where fairseq finds them, it imports them
-    fairseq_s = float(run_python("import time; start = time.perf_counter(); import fairseq; print(time.perf_counter() - start)"))
-    assert float(ours) < 1.5 * fairseq_s + 2
+    assert set(ast.literal_eval(result.stdout)) <= {"torchaudio", "soundfile"}  # where fairseq finds them, it imports them
 
 
 REGISTERED = """
