@@ -92,6 +92,11 @@ class Elapsed:
         return None, f"{self.title}: {clock_time(elapsed)} so far"
 
 
+def rate(speed: float) -> str:
+    """A number per second with two digits before or after the point, as many as are of use."""
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
+
+
 @dataclass
 class Counted:
     """A step that makes ``total`` things, of which ``count`` tells how many there are."""
@@ -106,7 +111,7 @@ class Counted:
             left = f"{'starting' if not done else 'finishing'}, {clock_time(elapsed)} so far"
         else:
             speed = done / elapsed
-            left = f"{speed:.2g}/s, {clock_time((self.total - done) / speed)} left"
+            left = f"{rate(speed)}/s, {clock_time((self.total - done) / speed)} left"
         return done / self.total, f"{self.title}: {done} of {self.total}, {left}"
 
 
@@ -184,7 +189,7 @@ class Training:
         if not self.updates:
             return None, f"training: starting, {clock_time(elapsed)} so far"
         seconds = self.wall + elapsed - self.wall_read
-        parts = [f"update {self.updates}", f"{self.speed:.2g}/s", f"loss {self.loss:.2f}", *self.score_text()]
+        parts = [f"update {self.updates}", f"{rate(self.speed)}/s", f"loss {self.loss:.2f}", *self.score_text()]
         left, done = self.left(seconds)
         return done, "training: " + ", ".join([*parts, left])
 

@@ -70,6 +70,7 @@ def test_things_are_counted(tmp_path):
         (tmp_path / name).touch()
     watch = live.Counted("pictures", 8, lambda: live.count_files(f"{tmp_path}/*.jpg"))
     assert watch.look(4.0, None) == (0.25, "pictures: 2 of 8, 0.5/s, 0:12 left")
+    assert live.Counted("rows", 900, lambda: 600).look(4.0, None)[1] == "rows: 600 of 900, 150/s, 0:02 left"
     assert live.Counted("x", 8, lambda: 0).look(75, None) == (0, "x: 0 of 8, starting, 1:15 so far")
     assert live.Counted("x", 8, lambda: 8).look(75, None) == (1, "x: 8 of 8, finishing, 1:15 so far")
     generated = tmp_path / "generate-test.txt"

@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -360,3 +361,12 @@ def test_names_and_text():
 def test_picture_of_a_model_that_says_nothing(tmp_path):
     split = Split("test", "main", (), {"cider": 0.0})
     assert Image.open(io.BytesIO(picture(Report("Empty", "cider", (split,))))).format == "PNG"
+
+
+def test_a_long_title_fits_the_picture():
+    split = Split("test", "main", (), {"cider": 0.0})
+    for title in ("Short", "What a small UnIVAL says about composed pictures of real things it has never seen " * 2):
+        pixels = np.asarray(Image.open(io.BytesIO(picture(Report(title, "cider", (split,))))).convert("L"))
+        top = pixels[: pixels.shape[0] // 25]
+        inked = np.flatnonzero((top < 128).any(axis=0))
+        assert len(inked) and inked[0] > 5 and inked[-1] < top.shape[1] - 5

@@ -251,7 +251,8 @@ def picture(report: Report) -> bytes:
     """The PNG: key figures, training curve, right against other pixels, and a grid of examples."""
     figure = new_figure(13, 15.4)
     colour = BAD if report.failure else INK
-    figure.text(0.5, 0.978, plain(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
+    title = figure.text(0.5, 0.978, plain(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
+    title.set_fontsize(20 * min(1, 0.96 * figure.bbox.width / title.get_window_extent().width))
     draw_key_figures(figure, report)
     if report.failure:
         reason = plain(wrapped(report.failure, 180, 3))
