@@ -1,5 +1,7 @@
 """From a table to a trained, resumed, evaluated model, through fairseq's own commands."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -73,6 +75,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one(data, trained, tmp_path, sto
     whole, resumed = state(trained / "checkpoint_last.pt"), state(tmp_path / "checkpoint_last.pt")
     assert_equal(whole["model"], resumed["model"])
     assert_equal(whole["last_optimizer_state"], resumed["last_optimizer_state"])
+
+
+def test_a_finished_run_that_is_started_again_makes_no_update(data, trained, tmp_path, capsys):
+    """As a cluster's queue may start it."""
+    shutil.copytree(trained, tmp_path / "again")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "again").glob("*.pt")}
+    assert runs.train(data, tmp_path / "again", "--batch-size", "4", "--max-update", "9") == 0
+    assert "9 of --max-update 9 updates are made: nothing is left to do" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").glob("*.pt")} == before
 
 
 def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_path):

@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -95,7 +96,9 @@ def test_going_on_and_ctrl_c(capfd, data, trained, tmp_path, monkeypatch):
     assert code == 130 and f"starting from {out}/checkpoint_last.pt (epoch 2, 4 updates)" in shown
     last = f"{out}/checkpoint_last.pt"
     assert error == f"unival: error: stopped by Ctrl-C after 5 updates; the same command goes on from {last}\n"
-    (out / "checkpoint_last.pt").unlink()
+    monkeypatch.setattr(UnivalTask, "build_model", lambda *_: signal.raise_signal(signal.SIGTERM))  # a cluster ends the job
+    code, _, error = run(capfd, *arguments, "--save-dir", tmp_path / "none")
+    assert (code, error) == (143, "unival: error: stopped by SIGTERM after 0 updates; nothing was saved\n")
     monkeypatch.setattr(UnivalTask, "build_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     code, _, error = run(capfd, *arguments, "--save-dir", tmp_path / "none")
     assert (code, error) == (130, "unival: error: stopped by Ctrl-C after 0 updates; nothing was saved\n")

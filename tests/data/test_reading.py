@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 
 import pytest
@@ -20,6 +21,9 @@ class Numbers(Dataset):
             raise UserError("row 99 is broken")
         return torch.tensor(row)
 
+
+armed = []  # the signal that comes with the next fork
+os.register_at_fork(before=lambda: signal.raise_signal(armed.pop()) if armed else None)
 
 BATCHES = [[0, 1], [2], [3, 4], [5], [6], [7], [8], [9, 10]]
 WAYS = [{}, {"ahead": 2}, {"workers": 2}, {"workers": 1, "ahead": 5}]
@@ -55,7 +59,7 @@ def test_batches_come_in_order_and_their_readers_end_with_the_last_one(options):
 @pytest.mark.parametrize("options", WAYS)
 def test_a_reader_pauses_for_another_and_goes_on_where_it_was(options):
     before = running()
-    first, second = reader(**options), reader([[7], [8]], **options)
+    first, second = reader(**options), reader([[7], [8], *BATCHES], **options)  # more than are read ahead
     seen = [next(first).tolist() for _ in range(3)]
     sizes = {running() - before}
     assert [next(second).tolist()] == [[7]]
@@ -104,3 +108,11 @@ def test_reading_draws_no_global_random_numbers():
         next(itr := reader(**options))
         itr.close()
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_ctrl_c_while_workers_start_is_not_lost():
+    before = running(), signal.getsignal(signal.SIGINT)
+    armed.append(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        next(reader(workers=2))
+    assert (running(), signal.getsignal(signal.SIGINT)) == before and not armed

@@ -10,6 +10,7 @@ import traceback
 from unival.errors import UserError
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
+TERMINATED = 143  # and of one that SIGTERM stopped
 OURS = "UserError: "
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

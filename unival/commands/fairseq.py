@@ -10,14 +10,16 @@ import difflib
 import os
 import pathlib
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from unival.commands.console import Plan, duration
-from unival.commands.explain import INTERRUPTED, complain, describe, first_line
+from unival.commands.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
 from unival.commands.session import Session, temporary_log
 from unival.errors import UserError
 
@@ -65,11 +67,14 @@ def run(command: str, arguments: Sequence[str]) -> int:
     session = _new_session(request)
     _sessions[os.getpid()] = session
     try:
-        with session:
+        with session, _stopped_by_sigterm():
             COMMANDS[command](request, session)
-    except KeyboardInterrupt:
-        complain(_interrupted(request, session))
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        complain(_interrupted(request, session, str(stop) or "Ctrl-C"))
+        return TERMINATED if str(stop) else INTERRUPTED
+    except SystemExit as end:  # of a run that has nothing left to do
+        if end.code:
+            raise
     except Exception as error:  # noqa: BLE001  one line for all; the traceback is in the log
         if request.traceback:
             raise
@@ -95,12 +100,29 @@ def _print_help(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _interrupted(request: Request, session: Session) -> str:
-    """What to say after Ctrl-C."""
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as schedulers of clusters send it, ends a command like Ctrl-C: nothing is left behind."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted(request: Request, session: Session, by: str) -> str:
+    """What to say after Ctrl-C or SIGTERM."""
     if request.command != "train":
-        return "stopped by Ctrl-C"
+        return f"stopped by {by}"
     updates = session.console.seen.updates
-    after = f"stopped by Ctrl-C after {updates} updates"
+    after = f"stopped by {by} after {updates} updates"
     last = pathlib.Path(request.value("--save-dir") or "checkpoints") / "checkpoint_last.pt"
     if last.is_file():
         return f"{after}; the same command goes on from {last}"

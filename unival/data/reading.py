@@ -14,7 +14,7 @@ import multiprocessing.util
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 READY_PER_WORKER = 2  # batches that a worker reads ahead at least; torch's own default
 POLL_SECONDS = 0.02
+STOPS = (signal.SIGINT, signal.SIGTERM)
 THREAD = "unival: reads batches ahead"
 
 Batch = dict[str, Any]
@@ -90,7 +91,8 @@ class Reader:
         rest = self.batches[self.position :]
         _opened = self
         if self.workers:
-            self._source = Workers(self.dataset, self.collate, rest, self.workers, self.ahead, self.pin_memory)
+            with signals_held():
+                self._source = Workers(self.dataset, self.collate, rest, self.workers, self.ahead, self.pin_memory)
         else:
             self._source = Ahead(self.dataset, self.collate, rest, self.ahead)
         return self._source
@@ -175,8 +177,26 @@ class Ahead:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the main one closes the workers, which say nothing."""
+    """Ctrl-C reaches all processes of a terminal: the main one closes the workers, which say nothing, also when torch ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM inside wait for the end: while a process forks, Python prints and drops what its handlers raise."""
+    if threading.current_thread() is not threading.main_thread():  # signals are handled in the main thread
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in STOPS}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def close_reader() -> None:

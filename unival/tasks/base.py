@@ -238,6 +238,7 @@ class UnivalTask(LoopTask):
         if path is None:
             return None
         container = restore.read_for_fairseq(path)
+        restore.end_if_finished(self.cfg, path, container)
         self.load_state_dict(container.get("task_state") or {})
         saved = (container.get("cfg") or {}).get("task")
         if saved:

@@ -108,6 +108,24 @@ def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:
     return container
 
 
+def end_if_finished(cfg: Any, path: pathlib.Path, container: Mapping[str, Any]) -> None:
+    """End a run that has made all its updates, with exit code 0: fairseq would make another one and save it over the last.
+
+    Raises:
+        SystemExit: the checkpoint whose training goes on is of ``--max-update`` updates or more.
+    """
+    starts_anew = cfg.reset_optimizer or (cfg.finetune_from_model and path == pathlib.Path(cfg.finetune_from_model))
+    history = container["optimizer_history"]
+    if starts_anew or not cfg.max_update or not history or container.get("last_optimizer_state") is None:
+        return
+    updates = history[-1].get("num_updates", 0)
+    if updates >= cfg.max_update:
+        logger.info(
+            "%s: %d of --max-update %d updates are made: nothing is left to do (a larger number goes on)", path, updates, cfg.max_update
+        )
+        raise SystemExit(0)
+
+
 def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
     """The model's options in a checkpoint, ours or published; empty when it holds none."""
     cfg = container.get("cfg") or {}
