@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(data, tmp_path, capsys, mon
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("unival: error: ") and "File too large" in line and "make room" in line
+    assert line.startswith("unival: error: ") and "File too large" in line and f"(this run writes to {out}); make room" in line
     assert [path.name for path in out.glob("checkpoint*")] == ["checkpoint_1_1.pt.tmp"]
     (out / LAST).symlink_to("/dev/full")
     (out / "train.log").unlink()
@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(data, tmp_path, capsys, mon
     assert runs.train(data, out, *FLAGS, "--max-update", "3") == 1
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
-    assert "No space left on device" in line and "make room" in line
+    assert "No space left on device" in line and f"(this run writes to {out}); make room" in line
     assert "stopped before its first checkpoint was complete: it starts over" in printed.out and not list(out.glob("*.tmp"))
     (out / LAST).unlink()
     (out / "train.log").unlink()

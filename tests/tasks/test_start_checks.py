@@ -315,7 +315,20 @@ def test_room_for_checkpoints(data, tmp_path, monkeypatch, caplog):
     with pytest.raises(UserError, match="36.0 MB free for checkpoints of about 12.0 MB"):
         disk.check_space(cfg, model, rows=5)
     (tmp_path / "checkpoint_last.pt").write_bytes(b"0")
-    disk.check_space(run_config(data, tmp_path, **EPOCHS).task, model, rows=5)
+    cfg = run_config(data, tmp_path, **EPOCHS).task
+    disk.check_space(cfg, model, rows=5)
+    for name in ("last", "best"):  # they are replaced, but only by a file that is complete
+        (tmp_path / f"checkpoint_{name}.pt").write_bytes(bytes(12_000_000))
+    free = 12e6
+    disk.check_space(cfg, model, rows=5)
+    free -= 1
+    with pytest.raises(UserError, match="12.0 MB free for checkpoints of about 12.0 MB"):
+        disk.check_space(cfg, model, rows=5)
+    for epoch, name in enumerate(("last", "best"), start=1):  # those of epochs are not replaced
+        (tmp_path / f"checkpoint_{name}.pt").rename(tmp_path / f"checkpoint{epoch}.pt")
+    free = 12e6 * 2
+    with pytest.raises(UserError, match="24.0 MB free for checkpoints of about 12.0 MB"):
+        disk.check_space(cfg, model, rows=5)
     for name, value in (("ema.store_ema", True), ("checkpoint.no_save_optimizer_state", True)):
         free = 4e6 * 6
         cfg = run_config(data, tmp_path, **EPOCHS, **{name: value}).task

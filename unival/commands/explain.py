@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import pickle
 import sys
 import tempfile
@@ -15,8 +16,11 @@ OURS = "UserError: "
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def explain(error: BaseException | None) -> str | None:
-    """What to tell the user about an exception, or about one that it wraps; None when it is not about their input."""
+def explain(error: BaseException | None, folder: str | os.PathLike[str] | None = None) -> str | None:
+    """What to tell the user about an exception, or about one that it wraps; None when it is not about their input.
+
+    ``folder`` is where the command writes, which a full disk's error often does not name.
+    """
     while error is not None:
         text = str(error)
         # data workers and spawned processes wrap theirs into a traceback
@@ -25,8 +29,10 @@ def explain(error: BaseException | None) -> str | None:
         if isinstance(error, pickle.UnpicklingError):
             return f"the checkpoint was refused, nothing in it was run: it holds more than tensors and plain values ({first_line(error)})"
         if isinstance(error, OSError):
-            full = "; make room and run it again (training resumes from its newest whole checkpoint)" if error.errno in DISK_FULL else ""
-            return first_line(error) + full
+            if error.errno not in DISK_FULL:
+                return first_line(error)
+            place = "" if folder is None else f" (this run writes to {folder})"
+            return f"{first_line(error)}{place}; make room and run it again (training resumes from its newest whole checkpoint)"
         error = error.__cause__ or error.__context__
     return None
 
@@ -39,7 +45,7 @@ def first_line(error: BaseException) -> str:
 
 def describe(error: Exception, log: str | os.PathLike[str] | None = None) -> str:
     """The one line for an exception; a fault of the program points to its traceback, in ``log`` or in a file made for it."""
-    message = explain(error)
+    message = explain(error, None if log is None else pathlib.Path(log).parent)
     if message is not None:
         return message
     if log is None:

@@ -58,7 +58,8 @@ def check_space(cfg: Any, model: nn.Module, rows: int) -> str:
     """Compare what is free with what will be kept; returns what was found in a few words.  Warns when not all will fit.
 
     Raises:
-        UserError: not even the first two checkpoints will fit beside the copy that a checkpoint is while it is written.
+        UserError: not even the first two checkpoints will fit beside the copy that a checkpoint is while it is written,
+            or not that copy into what is free now: files of an earlier run are replaced only when it is complete.
     """
     kept = {} if cfg.no_save else kept_checkpoints(cfg, rows)
     if not kept:
@@ -67,16 +68,17 @@ def check_space(cfg: Any, model: nn.Module, rows: int) -> str:
     folder = pathlib.Path(cfg.save_dir)
     existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(existing).free
-    there = sum(file.stat().st_size for file in folder.glob("checkpoint*.pt")) if folder.is_dir() else 0  # will be replaced
+    there = {file.name: file.stat().st_size for file in folder.glob("checkpoint*.pt")} if folder.is_dir() else {}
+    replaced = sum(there.get(f"checkpoint_{kind}.pt", 0) for kind in kept)  # the others stay for a while, or for good
     count = sum(kept.values())
     kinds = ", ".join(f"{'any number' if math.isinf(n) else int(n)} {kind}" for kind, n in kept.items())
     found = f"{shown(free)} free for checkpoints of about {shown(size)}"
-    if free + there < size * (min(count, 2) + 1):
+    if free < size or free + replaced < size * (min(count, 2) + 1):
         raise UserError(
             f"--save-dir {folder}: {found}: too little for the first ones ({kinds}) and the copy that a checkpoint is while it is"
             " written; free some space, or give another --save-dir, --no-save-optimizer-state or --no-save"
         )
-    if free + there < size * (count + 1):
+    if free + sum(there.values()) < size * (count + 1):
         total = "without limit" if math.isinf(count) else f"{shown(size * count)} in all"
         logger.warning(
             "--save-dir %s: %s, and %s will be kept, %s; --no-epoch-checkpoints, --keep-last-epochs N and"
