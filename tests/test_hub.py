@@ -348,7 +348,10 @@ def test_shards_share_the_rows(place, checkpoint, tmp_path, capsys):
     whole = runs.generate(place, checkpoint, tmp_path / "whole", "test", *small)
     found = {}
     for number in ("0", "1"):
-        shard = runs.generate(place, checkpoint, tmp_path / number, "test", *small, "--num-shards", "2", "--shard-id", number)
+        file = runs.generate(place, checkpoint, tmp_path, "test", *small, "--num-shards", "2", "--shard-id", number)
+        assert not file.exists()
+        shard = tmp_path / f"shard-{number}-of-2" / file.name
+        assert f"the texts are in {shard}, the whole log is {shard.with_suffix('.log')}" in capsys.readouterr().err
         found[number] = {row: text for row, (text, _) in read_generated(shard).items()}
     assert (sorted(found["0"]), sorted(found["1"])) == ([0, 2, 4], [1, 3])
     assert found["0"] | found["1"] == {row: text for row, (text, _) in read_generated(whole).items()}

@@ -387,11 +387,16 @@ def _generate(request: Request, session: Session) -> None:
     from fairseq import options
     from fairseq_cli.generate import main
 
+    from unival.tasks.inputs import shard_of
+
     _check_task(request)
     parser = options.get_generation_parser()
     parser.add_argument("--arch", "-a", default="wav2vec2", help=argparse.SUPPRESS)  # as fairseq-generate does
     cfg = _configure(request, _parse(request, parser))
     results = cfg.common_eval.results_path
+    shard, shards = shard_of(cfg.dataset, is_training=False)
+    if results and shards > 1:  # fairseq names the file after the split alone, so that shards would replace each other's
+        results = cfg.common_eval.results_path = os.path.join(results, f"shard-{shard}-of-{shards}")
     name = f"generate-{cfg.dataset.gen_subset}.log"
     session.open(pathlib.Path(results) / name if results else temporary_log("generate"))
     check_named_checkpoints(cfg.common_eval.path)
