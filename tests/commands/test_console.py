@@ -111,6 +111,14 @@ def test_a_validation_and_where_it_was_saved_are_one_line(console):
     assert console.seen.best == 0.5
 
 
+def test_skipped_rows_of_an_epoch_are_counted(console):
+    for epoch, skipped in enumerate(("0", "8"), start=1):
+        console.handle(record("train_inner", json.dumps({"epoch": epoch, "num_skipped": "3"}), path=BAR_MODULE))
+        console.handle(record("train", json.dumps({"epoch": epoch, "train_num_skipped": skipped}), path=BAR_MODULE))
+    console.handle(record("train", json.dumps({"epoch": 3, "train_loss": "1"}), path=BAR_MODULE))
+    assert lines(console) == ["epoch 2: 8 rows skipped"]
+
+
 def test_scores_are_not_lost_when_nothing_follows(console):
     console.handle(record("valid", json.dumps({"valid_loss": "1", "epoch": 1, "valid_num_updates": 3}), path=BAR_MODULE))
     console.close()

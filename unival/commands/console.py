@@ -198,6 +198,8 @@ class Console(logging.Handler):
         except json.JSONDecodeError:  # a message of that module about something else
             self._foreign(record)
             return
+        if record.name == "train" and isinstance(stats, dict) and float(stats.get("train_num_skipped", 0)):
+            self.line(f"epoch {stats['epoch']}: {float(stats['train_num_skipped']):.0f} rows skipped")
         if record.name in ("train", "train_inner", "fairseq.logging.progress_bar") or not isinstance(stats, dict):
             return
         subset = record.name
