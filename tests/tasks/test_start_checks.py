@@ -45,6 +45,9 @@ def data(tmp_path_factory):
     for seed, name in enumerate(["train", "valid", "other", "broken", "ruins"]):
         tiny.write_table(folder, rows=3, name=f"{name}.jsonl", seed=seed)
     (folder / "mute.jsonl").write_text(json.dumps({"image": "images/valid.jsonl-0.png"}) + "\n")
+    whole = (folder / "valid.jsonl").read_text()
+    (folder / "absent.jsonl").write_text(whole.replace("valid.jsonl-2.png", "nowhere.png"))
+    (folder / "number.jsonl").write_text(whole + '{"image": "images/valid.jsonl-0.png", "caption": 3}\n')
     (folder / "answers.txt").write_text("yes\nno\n")
     (folder / "images" / "broken.jsonl-0.png").write_bytes(b"nothing")
     for image in (folder / "images").glob("ruins*"):
@@ -119,6 +122,8 @@ WRONG = {
     "alternative's column": ({"instruction": ALTERNATIVES}, "'picture'"),
     "broken row to train on": ({"dataset.train_subset": "broken"}, "broken.jsonl, row 0.*column 'image'"),
     "broken row of the second split": ({"dataset.valid_subset": "valid,broken"}, "broken.jsonl, row 0"),
+    "file that a late row names": ({"dataset.valid_subset": "valid,absent"}, "absent.jsonl, row 2.*column 'image'.*nowhere.png"),
+    "no text in a late row": ({"dataset.valid_subset": "valid,number"}, "number.jsonl, row 3.*column 'caption'.*got int"),
     "nothing left to skip": ({"dataset.train_subset": "ruins", "on_bad_sample": "skip"}, "none of the first 3 rows.*ruins.jsonl, row 0"),
     "skip is for training": ({"dataset.valid_subset": "broken", "on_bad_sample": "skip"}, "broken.jsonl, row 0"),
     "answer outside the closed set": (

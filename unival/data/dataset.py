@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example
-from unival.data.table import MAX_PATH_CHARACTERS, Table, cell_texts, decode_media
+from unival.data.table import MAX_PATH_CHARACTERS, Table, cell_texts, check_media, decode_media
 from unival.errors import UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import modality
@@ -217,6 +217,22 @@ class InstructionDataset(FairseqDataset):
                 what = f"{name or 'the cell'} is {other}; the instruction's slot takes {takes[0]}"
                 raise UserError(f"{self.table.where(row, slot.column)}: {what}") from error
             raise UserError(f"{self.table.where(row, slot.column)}{name and f' ({name})'}: {error}") from error
+
+    def check_rows(self) -> None:
+        """Look at every row without decoding media: its texts are there, and so are the files that it names.
+
+        Raises:
+            UserError: the first row that cannot be used, with file, row and column.
+        """
+        slots = [slot for slot in self.instructions[0].slots if not slot.is_plain]
+        for row in range(len(self)):
+            record = self.table[row]
+            for slot in slots:
+                assert slot.column is not None
+                if slot.modality == "TEXT":
+                    self.texts(slot, record, row)
+                else:
+                    check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""

@@ -338,6 +338,13 @@ def _media_folders(table: Table) -> list[pathlib.Path]:
     return [folder for folder in (table.media_root, table.path.parent) if folder is not None]
 
 
+def check_media(value: Any, table: Table, row: int, column: str) -> None:
+    """What :func:`decode_media` would say of a value, without reading the file or a long base64 text."""
+    is_long = isinstance(value, str) and len(value) > MAX_PATH_CHARACTERS
+    if not is_long and not (isinstance(value, str) and media_path(value, table)):
+        decode_media(value, table, row, column)
+
+
 def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
     """The bytes of an image, sound or film: of the file that `value` names, or of `value` itself as base64.
 

@@ -72,6 +72,8 @@ class TrainingChecks:
                 dataset = self.task.build_dataset(table, train=is_train)
                 if not self.task.cfg.skip_checks:
                     first_examples(dataset, 1)
+                    if not is_train:  # broken rows are never left out of an evaluation: it would end the run after an epoch
+                        dataset.check_rows()
                 if is_train:
                     self.rows = len(dataset)
             self.found.append(f"tables of {', '.join(splits)}")
