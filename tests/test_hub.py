@@ -195,6 +195,7 @@ WRONG_CALLS = {
     ),
     "beam as text": (lambda m, p: m.caption(p / "good.png", beam="3"), "generation option beam is '3': expected a whole number"),
     "n-best of a half": (lambda m, p: m.caption(p / "good.png", nbest=1.5), "generation option nbest is 1.5"),
+    "n-best captions": (lambda m, p: m.caption(p / "good.png", nbest=2), r"nbest=2: caption\(\) gives one .* use run\(\)"),
     "an unknown option": (lambda m, p: m.caption(p / "good.png", beams=3), "unknown generation option 'beams'"),
     "an unknown device": (lambda m, p: m.to("gpu"), "device 'gpu' cannot be used"),
     "a device that is not there": (lambda m, p: m.to("cuda:99"), "device 'cuda:99' cannot be used"),

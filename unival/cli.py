@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("unival.report", "write a page and a picture of what a model generated"),
     "convert": ("unival.convert", "convert checkpoints: published UnIVAL, OFA and BART to ours, ours back, to safetensors"),
     "inspect": ("unival.inspect_checkpoint", "show what is in a checkpoint, or how two differ"),
-    "run": ("unival.run", "run an instruction on files or tables with a checkpoint"),
+    "run": ("unival.run", "run an instruction on media files or rows with a checkpoint"),
 }
 # fairseq's commands with this plugin loaded; unival.commands.fairseq runs them
 FAIRSEQ: dict[str, str] = {

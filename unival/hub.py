@@ -208,6 +208,9 @@ class Unival:
             raise UserError(f"expected paths, bytes or images, got {type(media).__name__}; rows of several columns go to run()")
         if isinstance(media, str | bytes | os.PathLike | Image.Image | np.ndarray | torch.Tensor) or hasattr(media, "read"):
             media = [media]
+        nbest = generation.get("nbest", 1)
+        if isinstance(nbest, numbers.Integral) and nbest > 1:
+            raise UserError(f"nbest={nbest}: caption() gives one caption each; use run(), whose outputs hold the alternatives")
         instruction, column = self.media_instruction()
         outputs = self.run(instruction, [{column: item} for item in media], **generation)
         return [output.text for output in outputs]
