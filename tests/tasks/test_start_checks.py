@@ -111,6 +111,14 @@ WRONG = {
     "unknown metric": ({"eval_metrics": "cidre"}, "'cidre'"),
     **{f"no {name}": ({f"{group}.{name}": 0}, f"--{name.replace('_', '-')} 0: must be at least 1") for name, group in COUNTS.items()},
     "no batch for an update": ({"optimization.update_freq": [2, 0]}, "--update-freq 0: must be at least 1"),
+    **{
+        f"negative {name}": ({f"optimization.{name}": -8}, f"--{name.replace('_', '-')} -8: must be at least 1, or 0")
+        for name in ("max_update", "max_epoch")
+    },
+    **{
+        f"{name} of nothing": ({name: 0}, f"--{name.replace('_', '-')} is 0")
+        for name in ("patch_image_size", "patch_frame_size", "num_frames", "audio_sample_rate", "max_audio_seconds")
+    },
     "no train table": ({"dataset.train_subset": "trian"}, "split 'trian'"),
     "no valid table": ({"dataset.valid_subset": "vaild"}, "split 'vaild'"),
     "no second valid table": ({"dataset.valid_subset": "valid,test"}, "split 'test'"),

@@ -57,7 +57,7 @@ class AudioLoader:
                 f"--audio-sample-rate is {options.audio_sample_rate}; it is in Hz, at least {MIN_RATE} (published: 48000)"
             )
         seconds = options.max_audio_seconds
-        if not math.isfinite(seconds) or round(seconds * options.audio_sample_rate) < 1:
+        if round(seconds * options.audio_sample_rate) < 1:
             raise UserError(f"--max-audio-seconds is {seconds}; it must be a positive number of seconds (published: 10)")
         self.rate = options.audio_sample_rate
         self.samples = round(seconds * self.rate)

@@ -14,7 +14,11 @@ from unival.errors import UserError
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How media becomes tensors; part of the task's configuration, kept in checkpoints."""
+    """How media becomes tensors; part of the task's configuration, kept in checkpoints.
+
+    Raises:
+        UserError: a size, a number of frames or a rate is below 1, or a length is no positive number of seconds.
+    """
 
     patch_image_size: int = 384  # pixels per side of images
     imagenet_mean_and_std: bool = False  # of images and frames; else pixels are in [-1, 1]
@@ -26,6 +30,14 @@ class MediaOptions:
     audio_sample_rate: int = 48000  # Hz
     max_audio_seconds: float = 10.0
     audio_filling: str = "repeatpad"  # how short sounds are filled up: see unival.modalities.audio
+
+    def __post_init__(self) -> None:
+        for name in ("patch_image_size", "patch_frame_size", "num_frames", "audio_sample_rate"):
+            if (number := getattr(self, name)) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {number}; it must be 1 or more")
+        seconds = self.max_audio_seconds
+        if not math.isfinite(seconds) or seconds <= 0:
+            raise UserError(f"--max-audio-seconds is {seconds}; it must be a positive number of seconds (published: 10)")
 
 
 class MediaLoader(Protocol):

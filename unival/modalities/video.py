@@ -56,9 +56,6 @@ def check_options(options: MediaOptions) -> None:
     ):
         if value not in choices:
             raise UserError(f"unknown {flag} {value!r}; choose from {', '.join(choices)}")
-    for flag, number in (("--num-frames", options.num_frames), ("--patch-frame-size", options.patch_frame_size)):
-        if number < 1:
-            raise UserError(f"{flag} is {number}; it must be 1 or more")
 
 
 class VideoLoader:

@@ -105,15 +105,18 @@ class TrainingChecks:
 
 
 def check_counts(cfg: Any) -> None:
-    """Numbers of fairseq's that it divides by, some of them only at an epoch's end.
+    """Numbers of fairseq's that it divides by, some of them only at an epoch's end, and how long it trains.
 
     Raises:
-        UserError: one is below 1.
+        UserError: one is below 1; a limit is negative.
     """
     counts = {name: cfg[name] for name in ("batch_size", "batch_size_valid", "log_interval", "validate_interval", "save_interval")}
     for name, value in [*counts.items(), *(("update_freq", value) for value in cfg.update_freq)]:
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be at least 1")
+    for name in ("max_update", "max_epoch"):
+        if cfg[name] < 0:
+            raise UserError(f"--{name.replace('_', '-')} {cfg[name]}: must be at least 1, or 0 for no limit")
 
 
 def check_generation(cfg: Any) -> None:
