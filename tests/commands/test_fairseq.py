@@ -151,6 +151,7 @@ MISTAKES = {
     "no task": ({"task": None}, "give --task: unival, unival_caption"),
     "no architecture": ({"arch": None}, "give --arch: unival_tiny, unival_base, unival_large"),
     "no optimizer": ({"optimizer": None}, "give --optimizer, e.g."),
+    "no learning rate": ({"lr": None}, "give --lr, the learning rate, e.g."),
     "no batch size": ({"batch_size": None, "max_tokens": "4096"}, "give --batch-size N"),
     "no data": ({"DATA": None}, "give the data first"),
     "missing folder": ({"DATA": "nowhere", "vocab_dir": "DATA/vocab"}, "nowhere: no such table or folder"),

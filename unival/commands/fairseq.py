@@ -223,6 +223,8 @@ def _configure(request: Request, args: argparse.Namespace) -> Any:
         raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
     if request.command == "train" and args.optimizer is None:
         raise UserError("give --optimizer, e.g. --optimizer adam --lr 1e-4")
+    if request.command == "train" and not request.gives("--lr"):
+        raise UserError("give --lr, the learning rate, e.g. --lr 1e-4: fairseq would take 0.25")
     if not request.gives("--tpu"):
         args.tpu = False  # fairseq looks for a TPU whenever --bf16 is given
     if args.tensorboard_logdir:
