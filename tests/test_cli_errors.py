@@ -51,7 +51,16 @@ def train_error(capsys, data, tmp_path, *flags):
 
 def test_wrong_column(capsys, data, tmp_path):
     line = train_error(capsys, data, tmp_path, "--instruction", "[IMAGE:image] what? -> [TEXT:captoin]")
-    assert "'captoin'" in line and "caption" in line and "^" in line
+    assert "'captoin'" in line and "caption" in line
+    assert line.startswith(f"unival: error: {data / 'train.jsonl'}: ") and line.count("\n") == 1
+
+
+def test_a_column_that_one_split_lacks(capsys, own_data, tmp_path):
+    (own_data / "mute.jsonl").write_text(json.dumps({"image": "images/valid.jsonl-0.png"}) + "\n")
+    line = train_error(capsys, own_data, tmp_path, "--valid-subset", "mute")
+    assert line.startswith(f"unival: error: {own_data / 'mute.jsonl'}: unknown column 'caption'; there are image; in the")
+    assert "instruction '[IMAGE:image]" in line
+    assert line.count("\n") == 1 and line.endswith("'\n")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +74,7 @@ def test_wrong_column(capsys, data, tmp_path):
 )
 def test_wrong_instruction(capsys, data, tmp_path, instruction, named):
     line = train_error(capsys, data, tmp_path, "--instruction", instruction)
-    assert all(name in line for name in named), line
+    assert all(name in line for name in named) and line.count("\n") == 1, line
 
 
 def test_no_batch_size(capsys, data, tmp_path):

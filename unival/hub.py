@@ -12,7 +12,7 @@ import pickle
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; registers the tasks that checkpoints name
@@ -195,6 +195,8 @@ class Unival:
             raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")
 
     def _dataset(self, instructions: Sequence[Instruction], table: RowTable) -> InstructionDataset:
+        for instruction in instructions[:1]:  # the rows have what the source needs: the predicted columns are not theirs
+            replace(instruction, target=()).resolve(table.columns)
         predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
         table.columns += tuple(name for name in predicted if name is not None)  # the answer's column need not exist
         return self.task.build_dataset(table, with_target=False, instructions=instructions)
@@ -209,7 +211,7 @@ class Unival:
         if isinstance(media, str | bytes | os.PathLike | Image.Image | np.ndarray | torch.Tensor) or hasattr(media, "read"):
             media = [media]
         nbest = generation.get("nbest", 1)
-        if isinstance(nbest, numbers.Integral) and nbest > 1:
+        if isinstance(nbest, numbers.Integral) and int(nbest) > 1:
             raise UserError(f"nbest={nbest}: caption() gives one caption each; use run(), whose outputs hold the alternatives")
         instruction, column = self.media_instruction()
         outputs = self.run(instruction, [{column: item} for item in media], **generation)

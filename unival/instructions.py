@@ -77,6 +77,15 @@ class InstructionError(UserError):
         super().__init__(f"{problem}\n{_pointed(text, position)}")
         self.problem, self.text, self.position = problem, text, position
 
+    @property
+    def one_line(self) -> str:
+        """The message without the caret: the problem, then the instruction in quotes."""
+        return f"{self.problem}; in the instruction {self.text!r}"
+
+    def of(self, where: object) -> InstructionError:
+        """The same error, which names the place first: a table, say."""
+        return type(self)(f"{where}: {self.problem}", self.text, self.position)
+
     def __reduce__(self) -> tuple[type[InstructionError], tuple[str, str, int]]:
         return type(self), (self.problem, self.text, self.position)
 

@@ -9,10 +9,12 @@ import tempfile
 import traceback
 
 from unival.errors import UserError
+from unival.instructions import InstructionError
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
 TERMINATED = 143  # and of one that SIGTERM stopped
 OURS = "UserError: "
+OURS_OF_INSTRUCTIONS = "InstructionError: "
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -23,9 +25,14 @@ def explain(error: BaseException | None, folder: str | os.PathLike[str] | None =
     """
     while error is not None:
         text = str(error)
+        if isinstance(error, InstructionError):
+            return error.one_line
         # data workers and spawned processes wrap theirs into a traceback
         if isinstance(error, UserError) or f"unival.errors.{OURS}" in text:
             return text.rsplit(OURS, 1)[-1].strip()
+        if f"unival.instructions.{OURS_OF_INSTRUCTIONS}" in text:  # wrapped likewise: the problem, the text, the caret
+            problem, quoted = text.rsplit(OURS_OF_INSTRUCTIONS, 1)[-1].split("\n")[:2]
+            return f"{problem}; in the instruction {quoted.strip()!r}"
         if isinstance(error, pickle.UnpicklingError):
             return f"the checkpoint was refused, nothing in it was run: it holds more than tensors and plain values ({first_line(error)})"
         if isinstance(error, OSError):

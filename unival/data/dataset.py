@@ -17,7 +17,7 @@ from unival.data.collate import collate
 from unival.data.example import BadSample, Example
 from unival.data.table import MAX_PATH_CHARACTERS, Table, cell_texts, check_media, decode_media
 from unival.errors import UserError
-from unival.instructions import Instruction, Slot
+from unival.instructions import Instruction, InstructionError, Slot
 from unival.modalities import modality
 from unival.modalities.base import MediaLoader, MediaOptions
 from unival.modalities.kinds import other_kind
@@ -69,9 +69,10 @@ class InstructionDataset(FairseqDataset):
     ):
         super().__init__()
         self.table = table
-        self.instructions = [
-            instruction.resolve(table.columns) for instruction in (instructions if train else instructions[:1])
-        ]
+        try:
+            self.instructions = [i.resolve(table.columns) for i in (instructions if train else instructions[:1])]
+        except InstructionError as error:
+            raise error.of(table.path) from None
         self.split = ""  # the table's name among those of a run; batches carry it
         self.vocabulary = vocabulary
         self.limits = limits
