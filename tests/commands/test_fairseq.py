@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 
 import pytest
 from omegaconf import OmegaConf
@@ -17,6 +18,7 @@ from tests import runs, tiny
 from unival.cli import main
 from unival.commands import fairseq
 from unival.commands.explain import explain
+from unival.instructions import InstructionError, parse
 from unival.tasks.base import UnivalTask
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -152,6 +154,11 @@ MISTAKES = {
     "no architecture": ({"arch": None}, "give --arch: unival_tiny, unival_base, unival_large"),
     "no optimizer": ({"optimizer": None}, "give --optimizer, e.g."),
     "no learning rate": ({"lr": None}, "give --lr, the learning rate, e.g."),
+    "no end of a schedule": (
+        {"lr_scheduler": "polynomial_decay"},
+        "give --total-num-update: --lr-scheduler polynomial_decay needs it",
+    ),
+    "text that hydra cannot read": ({"log_file": "a\\"}, "--log-file a\\: "),
     "no batch size": ({"batch_size": None, "max_tokens": "4096"}, "give --batch-size N"),
     "no data": ({"DATA": None}, "give the data first"),
     "missing folder": ({"DATA": "nowhere", "vocab_dir": "DATA/vocab"}, "nowhere: no such table or folder"),
@@ -252,6 +259,15 @@ def test_an_error_of_a_spawned_process_is_one_line():
     text = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File\n"
     text += "unival.errors.UserError: a.jsonl: no\n"
     assert explain(RuntimeError(text)) == "a.jsonl: no"
+
+
+def test_an_instructions_error_of_a_spawned_process_is_one_line():
+    try:
+        parse("[IMAG:image] what? -> [TEXT:caption]")
+    except InstructionError as error:
+        wrapped = RuntimeError("-- Process 1 terminated with the following error:\n" + "".join(traceback.format_exception(error)))
+        assert explain(wrapped) == explain(error)
+        assert "\n" not in explain(error) and explain(error).startswith("unknown modality 'IMAG'")
 
 
 def test_help_and_version_answer_at_once():

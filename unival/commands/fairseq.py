@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from unival.commands.composing import compose
 from unival.commands.console import Plan, duration
 from unival.commands.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
 from unival.commands.session import Session, temporary_log
@@ -217,8 +218,6 @@ def _configure(request: Request, args: argparse.Namespace) -> Any:
     Raises:
         UserError: there is something that fairseq would fail on later, or not notice.
     """
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
     if args.batch_size is None:
         raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
     if request.command == "train" and args.optimizer is None:
@@ -233,7 +232,7 @@ def _configure(request: Request, args: argparse.Namespace) -> Any:
         args.scoring = "unival"  # the task's metrics: unival.generation.scorer
     if not request.gives("--log-format") and not request.verbose:
         args.log_format = "json"  # what the console reads
-    return convert_namespace_to_omegaconf(args)
+    return compose(args)
 
 
 def check_tensorboard() -> None:
