@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 
 import pytest
@@ -106,7 +107,8 @@ def test_going_on_and_ctrl_c(capfd, data, trained, tmp_path, monkeypatch):
     assert (code, error) == (130, "unival: error: stopped by Ctrl-C after 0 updates; nothing was saved\n")
 
 
-def test_validation_and_generation_show_the_same_scores_as_unival_score(capfd, data, trained, tmp_path):
+def test_validation_and_generation_show_the_same_scores_as_unival_score(capfd, data, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = trained[0] / "checkpoint_last.pt"
     common = ["--task", "unival_caption", *runs.CPU, "--path", path, "--batch-size", "2"]
     code, shown, error = run(capfd, "validate", data, *common)
@@ -125,6 +127,11 @@ def test_validation_and_generation_show_the_same_scores_as_unival_score(capfd, d
     assert dict(part.split() for part in scores[7:].split(", ")) == theirs
     code, shown, error = run(capfd, "generate", data, *common, *flags, "--shard-id", "0")  # standard output is for programs
     assert (code, [line.split("-")[0] for line in shown.splitlines()[:-1]]) == (0, ["S", "T", "H", "D", "P"] * 3)
+    assert not list(tmp_path.glob("unival-*.log"))  # those of commands that went well and have no folder are removed
+    for command in ("validate", "generate"):
+        code, _, error = run(capfd, command, data, *changed(common, path=tmp_path / "missing.pt"))
+        (log,) = tmp_path.glob(f"unival-{command}-*.log")
+        assert code == 1 and error.splitlines()[-1].endswith(f"(the log is {log})") and "missing.pt" in log.read_text()
 
 
 def test_everything_is_shown_on_request(capfd, data, tmp_path):

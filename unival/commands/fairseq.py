@@ -79,7 +79,10 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001  one line for all; the traceback is in the log
         if request.traceback:
             raise
-        complain(describe(error, session.path))
+        message = describe(error, session.path)
+        if not session.keep and str(session.path) not in message:
+            message += f" (the log is {session.path})"  # nothing else has named it
+        complain(message)
         return 1
     finally:
         _sessions.clear()
@@ -368,7 +371,7 @@ def _validate(request: Request, session: Session) -> None:
     cfg = _configure(request, _parse(request, options.get_validation_parser()))
     given = _parse(request, options.get_validation_parser(), suppress_defaults=True)  # what the checkpoint's options yield to
     find_tables(cfg.task.data, cfg.dataset.valid_subset.split(","), cfg.dataset.train_subset)
-    session.open(temporary_log("validate"))
+    session.open(temporary_log("validate"), keep=False)
     check_named_checkpoints(cfg.common_eval.path)
     distributed.call_main(cfg, validating_process, override_args=given, request=request, log=session.path)
 
@@ -399,7 +402,7 @@ def _generate(request: Request, session: Session) -> None:
     if results and shards > 1:  # fairseq names the file after the split alone, so that shards would replace each other's
         results = cfg.common_eval.results_path = os.path.join(results, f"shard-{shard}-of-{shards}")
     name = f"generate-{cfg.dataset.gen_subset}.log"
-    session.open(pathlib.Path(results) / name if results else temporary_log("generate"))
+    session.open(pathlib.Path(results) / name if results else temporary_log("generate"), keep=bool(results))
     check_named_checkpoints(cfg.common_eval.path)
     scorer = main(cfg)
     if results:  # else the scores are the last line of the output

@@ -33,6 +33,7 @@ class Session:
         self.path: pathlib.Path | None = None
         self._stream = stream
         self._file: TextIO | None = None
+        self.keep = True  # the file, also when all goes well
         self._held = logging.handlers.MemoryHandler(HELD_BACK, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._held.addFilter(_is_no_progress)
         self._before: tuple[int, list[logging.Handler]] = (logging.WARNING, [])
@@ -55,14 +56,19 @@ class Session:
                 logging.getLogger(name).addHandler(self.console)
         return self
 
-    def open(self, path: pathlib.Path) -> None:
-        """Write the log to ``path`` from now on, with what was held back.  Raises UserError when that cannot be."""
+    def open(self, path: pathlib.Path, keep: bool = True) -> None:
+        """Write the log to ``path`` from now on, with what was held back; unless ``keep``, it is removed at the end of a
+        command that did not fail.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise UserError(f"the log {path} cannot be written: {error.strerror}") from error
-        self.path = path
+        self.path, self.keep = path, keep
         handler = _LogFile(self._file)
         handler.setFormatter(logging.Formatter(FORMAT, DATE_FORMAT))
         handler.addFilter(_is_no_progress)
@@ -102,6 +108,8 @@ class Session:
         if self._file is not None:
             with contextlib.suppress(OSError):  # the disk is full
                 self._file.close()
+        if self.path is not None and not self.keep and (error is None or isinstance(error, KeyboardInterrupt)):
+            self.path.unlink(missing_ok=True)
 
 
 class _LogFile(logging.StreamHandler):
