@@ -40,6 +40,11 @@ def our_task_options(saved: Any) -> Any:
     return cfg
 
 
+def last_checkpoint(cfg: Any) -> pathlib.Path:
+    """Where a run saves its newest state, and goes on from."""
+    return pathlib.Path(cfg.save_dir) / f"checkpoint_last{cfg.checkpoint_suffix}.pt"
+
+
 def restored_file(cfg: Any) -> pathlib.Path | None:
     """The checkpoint that fairseq will start training from; None for a fresh start.
 
@@ -48,7 +53,7 @@ def restored_file(cfg: Any) -> pathlib.Path | None:
     Raises:
         UserError: the file named is not there (fairseq would start afresh without a word) or cut short; the run has no whole checkpoint.
     """
-    last = pathlib.Path(cfg.save_dir) / f"checkpoint_last{cfg.checkpoint_suffix}.pt"
+    last = last_checkpoint(cfg)
     named = None if cfg.restore_file == LAST_CHECKPOINT else cfg.restore_file.replace(".pt", f"{cfg.checkpoint_suffix}.pt")
     if named and cfg.finetune_from_model:
         raise UserError("give --restore-file or --finetune-from-model, not both")
@@ -112,11 +117,11 @@ def end_if_finished(cfg: Any, path: pathlib.Path, container: Mapping[str, Any]) 
     """End a run that has made all its updates, with exit code 0: fairseq would make another one and save it over the last.
 
     Raises:
-        SystemExit: the checkpoint whose training goes on is of ``--max-update`` updates or more.
+        SystemExit: the run's own last checkpoint is of ``--max-update`` updates or more.
     """
-    starts_anew = cfg.reset_optimizer or (cfg.finetune_from_model and path == pathlib.Path(cfg.finetune_from_model))
+    is_own = path.resolve() == last_checkpoint(cfg).resolve()
     history = container["optimizer_history"]
-    if starts_anew or not cfg.max_update or not history or container.get("last_optimizer_state") is None:
+    if not is_own or cfg.reset_optimizer or not cfg.max_update or not history or container.get("last_optimizer_state") is None:
         return
     updates = history[-1].get("num_updates", 0)
     if updates >= cfg.max_update:
