@@ -5,7 +5,6 @@ import contextlib
 import difflib
 import importlib.util
 import logging
-import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -24,6 +23,7 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
 from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import check_splits, find_table, media_of, used_splits
+from unival.tasks.restore import last_checkpoint
 from unival.tasks.trial import first_examples, run_trial
 
 logger = logging.getLogger(__name__)
@@ -195,8 +195,8 @@ def check_best_so_far(cfg: Any, start: Mapping[str, Any]) -> None:
     Raises:
         UserError: the best score so far is of another kind: fairseq would compare it with the new ones.
     """
-    last = pathlib.Path(cfg.save_dir) / f"checkpoint_last{cfg.checkpoint_suffix}.pt"
-    begins_anew = cfg.reset_optimizer or cfg.reset_meters or (cfg.finetune_from_model is not None and not last.is_file())
+    is_new = cfg.finetune_from_model is not None and not last_checkpoint(cfg).is_file()
+    begins_anew = cfg.reset_optimizer or cfg.reset_meters or is_new
     saved = (start.get("cfg") or {}).get("checkpoint") or {}
     best = (start.get("extra_state") or {}).get("best")
     if begins_anew or cfg.disable_validation or best is None or "best_checkpoint_metric" not in saved:
