@@ -23,13 +23,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
-from unival.errors import UserError
+from unival.errors import InstructionError
 
 Value = bool | int | float | str
 
 ARROW, OR = "->", "|||"
 ESCAPABLE = "[]\\|- "
-SHOWN_WIDTH = 110  # characters of an instruction that fit under an error message
 QUOTED_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
 
 
@@ -68,26 +67,6 @@ OFASYS_NAMES = {
     *("MOTION", "PHONE", "STRUCT", "CATEGORY", "preprocess", "adaptor", "mask_ratio", "noise_ratio"),
     *("disable_auto_boseos", "length", "n_frames_per_step", "use_mask"),
 }
-
-
-class InstructionError(UserError):
-    """An instruction cannot be used. The message is one line, then the text and a caret below the character."""
-
-    def __init__(self, problem: str, text: str, position: int) -> None:
-        super().__init__(f"{problem}\n{_pointed(text, position)}")
-        self.problem, self.text, self.position = problem, text, position
-
-    @property
-    def one_line(self) -> str:
-        """The message without the caret: the problem, then the instruction in quotes."""
-        return f"{self.problem}; in the instruction {self.text!r}"
-
-    def of(self, where: object) -> InstructionError:
-        """The same error, which names the place first: a table, say."""
-        return type(self)(f"{where}: {self.problem}", self.text, self.position)
-
-    def __reduce__(self) -> tuple[type[InstructionError], tuple[str, str, int]]:
-        return type(self), (self.problem, self.text, self.position)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,18 +354,6 @@ def _unknown(kind: str, name: str, known: Collection[str]) -> str:
         return f"unsupported {kind} {name!r}; {there_are}"
     close = difflib.get_close_matches(name.lower(), list(folded), n=1)
     return f"unknown {kind} {name!r}" + (f", did you mean {folded[close[0]]!r}? " if close else "; ") + there_are
-
-
-def _pointed(text: str, position: int) -> str:
-    """The line of `text` with that character, cut to a width, and a caret below the character."""
-    begin = text.rfind("\n", 0, position) + 1
-    line = text[begin:].split("\n", 1)[0].replace("\t", " ").replace("\r", " ")
-    column = position - begin
-    if len(line) > SHOWN_WIDTH:
-        left = max(0, min(column - SHOWN_WIDTH // 2, len(line) - SHOWN_WIDTH))
-        before, after = "..." if left else "", "..." if left + SHOWN_WIDTH < len(line) else ""
-        line, column = before + line[left : left + SHOWN_WIDTH] + after, column - left + len(before)
-    return f"  {line}\n  {' ' * column}^"
 
 
 def _escaped(text: str) -> str:

@@ -1,9 +1,11 @@
-"""fairseq's configuration of parsed arguments, with one line for an option that it refuses."""
+"""fairseq's configuration of parsed arguments, with one line for an option that it, or its parser, refuses."""
 
 import argparse
 import contextlib
+import difflib
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unival.errors import UserError
@@ -52,3 +54,31 @@ def _without_errors_of(name: str) -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
+
+
+def known_options(parser: argparse.ArgumentParser) -> list[str]:
+    """The names of a parser's options."""
+    return sorted(set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", parser.format_usage())))
+
+
+def usage_error(message: str, options: Sequence[str]) -> str:
+    """argparse's message with the nearest of what exists; its lists of choices can be pages long."""
+    unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.S)
+    if unknown:
+        words = unknown[1].split()
+        name = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
+        near = difflib.get_close_matches(name, options, 3, 0.7)
+        if not name.startswith("-"):
+            return f"unexpected argument {name!r}: the data folder is the only one without an option's name"
+        return f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else " (--help lists the options)")
+    choice = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message, flags=re.S)
+    if choice:
+        option, given, names = choice[1].split("/")[0], choice[2], re.findall(r"[\w.@-]+", choice[3])
+        ours = [name for name in names if name.startswith("unival")]
+        near = difflib.get_close_matches(given, names, 3, 0.5)
+        shown = list(dict.fromkeys([*ours, *near])) or names
+        rest = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
+        return f"{option} {given}: choose from {', '.join(shown)}{rest}"
+    if message.endswith("are required: data"):
+        return "give the data first: unival COMMAND DATA …; DATA is a folder with <split>.jsonl or <split>.tsv"
+    return re.sub(r"^argument (--?[\w-]+)(/\S+)?: ", r"\1: ", message).replace("<lambda> ", "")

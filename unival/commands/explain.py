@@ -8,8 +8,7 @@ import sys
 import tempfile
 import traceback
 
-from unival.errors import UserError
-from unival.instructions import InstructionError
+from unival.errors import InstructionError, UserError
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
 TERMINATED = 143  # and of one that SIGTERM stopped
@@ -30,7 +29,7 @@ def explain(error: BaseException | None, folder: str | os.PathLike[str] | None =
         # data workers and spawned processes wrap theirs into a traceback
         if isinstance(error, UserError) or f"unival.errors.{OURS}" in text:
             return text.rsplit(OURS, 1)[-1].strip()
-        if f"unival.instructions.{OURS_OF_INSTRUCTIONS}" in text:  # wrapped likewise: the problem, the text, the caret
+        if f"unival.errors.{OURS_OF_INSTRUCTIONS}" in text:  # wrapped likewise: the problem, the text, the caret
             problem, quoted = text.rsplit(OURS_OF_INSTRUCTIONS, 1)[-1].split("\n")[:2]
             return f"{problem}; in the instruction {quoted.strip()!r}"
         if isinstance(error, pickle.UnpicklingError):

@@ -6,22 +6,19 @@ fairseq's own entry points do the work; nothing of fairseq is changed.
 
 import argparse
 import contextlib
-import difflib
 import os
 import pathlib
 import re
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from unival.commands.composing import compose
+from unival.commands.composing import compose, known_options, usage_error
 from unival.commands.console import Plan, duration
 from unival.commands.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
-from unival.commands.session import Session, temporary_log
+from unival.commands.session import Session, stopped_by_sigterm, temporary_log
 from unival.errors import UserError
 
 HELP = {"-h", "--help", "--help-all"}
@@ -68,7 +65,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     session = _new_session(request)
     _sessions[os.getpid()] = session
     try:
-        with session, _stopped_by_sigterm():
+        with session, stopped_by_sigterm():
             COMMANDS[command](request, session)
     except KeyboardInterrupt as stop:
         complain(_interrupted(request, session, str(stop) or "Ctrl-C"))
@@ -102,23 +99,6 @@ def _print_help(command: str, arguments: Sequence[str]) -> int:
         text = help_text(command, arguments)
     sys.stdout.write(text)
     return 0
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM, as schedulers of clusters send it, ends a command like Ctrl-C: nothing is left behind."""
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt("SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupted(request: Request, session: Session, by: str) -> str:
@@ -168,34 +148,6 @@ def _prepare(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
     parser.error = error  # type: ignore[method-assign,assignment]
     return parser
-
-
-def known_options(parser: argparse.ArgumentParser) -> list[str]:
-    """The names of a parser's options."""
-    return sorted(set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", parser.format_usage())))
-
-
-def usage_error(message: str, options: Sequence[str]) -> str:
-    """argparse's message with the nearest of what exists; its lists of choices can be pages long."""
-    unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.S)
-    if unknown:
-        words = unknown[1].split()
-        name = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
-        near = difflib.get_close_matches(name, options, 3, 0.7)
-        if not name.startswith("-"):
-            return f"unexpected argument {name!r}: the data folder is the only one without an option's name"
-        return f"unknown option {name}" + (f"; did you mean {' or '.join(near)}?" if near else " (--help lists the options)")
-    choice = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message, flags=re.S)
-    if choice:
-        option, given, names = choice[1].split("/")[0], choice[2], re.findall(r"[\w.@-]+", choice[3])
-        ours = [name for name in names if name.startswith("unival")]
-        near = difflib.get_close_matches(given, names, 3, 0.5)
-        shown = list(dict.fromkeys([*ours, *near])) or names
-        rest = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
-        return f"{option} {given}: choose from {', '.join(shown)}{rest}"
-    if message.endswith("are required: data"):
-        return "give the data first: unival COMMAND DATA …; DATA is a folder with <split>.jsonl or <split>.tsv"
-    return re.sub(r"^argument (--?[\w-]+)(/\S+)?: ", r"\1: ", message).replace("<lambda> ", "")
 
 
 def _check_task(request: Request) -> None:

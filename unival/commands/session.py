@@ -9,11 +9,13 @@ import logging
 import logging.handlers
 import os
 import pathlib
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TextIO
+from typing import Any, NoReturn, TextIO
 
 from unival.commands.console import DATE_FORMAT, FORMAT, PROGRESS, SHOWN_LOGGERS, Console
 from unival.errors import UserError
@@ -127,3 +129,20 @@ def _is_no_progress(record: logging.LogRecord) -> bool:
 def temporary_log(command: str) -> pathlib.Path:
     """A log for a command that has no folder of its own."""
     return pathlib.Path(tempfile.gettempdir()) / f"unival-{command}-{os.getpid()}.log"
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as schedulers of clusters send it, ends a command like Ctrl-C: nothing is left behind."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,8 +16,8 @@ from torch import Tensor
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example
 from unival.data.table import MAX_PATH_CHARACTERS, Table, cell_texts, check_media, decode_media
-from unival.errors import UserError
-from unival.instructions import Instruction, InstructionError, Slot
+from unival.errors import InstructionError, UserError
+from unival.instructions import Instruction, Slot
 from unival.modalities import modality
 from unival.modalities.base import MediaLoader, MediaOptions
 from unival.modalities.kinds import other_kind
