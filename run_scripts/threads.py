@@ -12,8 +12,9 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
+from typing import Any
 
 ROUNDS = 3
 STEPS = 2  # timed in a round; one more goes before, since the first after a change is slower
@@ -77,7 +78,12 @@ def actions(arguments: Sequence[str]) -> tuple[Callable[[], None], Callable[[], 
     task.load_dataset("valid")
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     batches = trainer.get_train_iterator(epoch=1)
-    updates = iter(iterators.GroupedIterator(batches.next_epoch_itr(shuffle=True), 1))
+
+    def endless() -> Iterator[Any]:
+        while True:  # a small table has few updates in an epoch
+            yield from iterators.GroupedIterator(batches.next_epoch_itr(shuffle=True), 1)
+
+    updates = endless()
     rows = task.dataset("valid")
     few = rows.collater([rows[row] for row in range(min(CAPTIONED, len(rows)))])
     if trainer.cuda:
