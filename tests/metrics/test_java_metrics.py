@@ -1,6 +1,7 @@
 """METEOR and SPICE: through their programs where those are, in words where they are not."""
 
 import importlib.util
+import itertools
 import json
 import sys
 
@@ -12,11 +13,17 @@ from unival.metrics import meteor as meteor_module
 from unival.metrics import spice as spice_module
 from unival.metrics.score import sum_statistics
 from unival.metrics.spice import read_scores
+from unival.metrics.tokenize import tokenize
+
+
+@pytest.fixture(scope="module")
+def meteor(java):
+    """METEOR, whose program takes seconds to start."""
+    return make_metrics(["meteor"])["meteor"]
 
 
 @pytest.mark.slow
-def test_meteor(java):
-    meteor = make_metrics(["meteor"])["meteor"]
+def test_meteor(meteor):
     rows = [
         ("a man rides a horse", ["a man rides a horse", "someone"]),  # identical: 1
         ("zebra", ["a man rides a horse"]),  # nothing in common: 0
@@ -28,11 +35,45 @@ def test_meteor(java):
     assert same == pytest.approx(1.0)
     assert nothing == empty == 0.0
     assert 0.1 < similar < 0.9
-    # summable: the sum of shards is the whole, and it is no mean of the rows
-    shards = [sum_statistics(statistics[:2]), sum_statistics(statistics[2:])]
     whole = meteor.compute(sum_statistics(statistics))["meteor"]
-    assert meteor.compute(sum_statistics(shards))["meteor"] == pytest.approx(whole, abs=1e-12)
-    assert whole != pytest.approx((same + nothing + empty + similar) / 4, abs=1e-3)
+    assert whole != pytest.approx((same + nothing + empty + similar) / 4, abs=1e-3)  # no mean of the rows
+
+
+METEOR_ROWS = {
+    "perfect": ("a man rides a horse", ["a man rides a horse"]),
+    "perfect for one of several": ("two dogs run", ["a cat", "two dogs run", "two dogs run away"]),
+    "one word": ("horse", ["horse"]),
+    "one word of several": ("horse", ["the horse"]),
+    "same stems": ("horses riding", ["horse rides"]),
+    "same words in another order": ("the horse a man rides", ["a man rides the horse"]),
+    "perfect in two chunks": ("on grass a dog", ["a dog on grass"]),
+    "partial": ("a man on a horse in the sun", ["a man rides a horse", "someone rides in the sun"]),
+    "nothing in common": ("zebra", ["a man rides a horse"]),
+    "empty": ("", ["a man rides a horse"]),
+    "numbers and marks": ("2 men, 1 horse.", ["2 men, 1 horse!", "2 men"]),
+}
+
+
+@pytest.mark.slow
+def test_meteor_of_a_corpus_is_the_programs_own(meteor):
+    """Every pair of kinds of rows, all rows, and the rows twice over: what the program says of the list, from sums in any grouping."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    program = Meteor()
+    statistics = {name: meteor.update(*row) for name, row in METEOR_ROWS.items()}
+    names = list(METEOR_ROWS)
+    corpora = [*itertools.combinations_with_replacement(names, 2), names, names * 2, names[:1] * 5, names[2:3] * 3]
+    for corpus in corpora:
+        truth = {i: [" ".join(tokenize(text)) for text in METEOR_ROWS[name][1]] for i, name in enumerate(corpus)}
+        said = {i: [" ".join(tokenize(METEOR_ROWS[name][0]))] for i, name in enumerate(corpus)}
+        theirs, their_rows = program.compute_score(truth, said)
+        rows = [statistics[name] for name in corpus]
+        assert [meteor.compute(row)["meteor"] for row in rows] == pytest.approx(their_rows, abs=1e-12), corpus
+        assert meteor.compute(sum_statistics(rows))["meteor"] == pytest.approx(theirs, abs=1e-12), corpus
+        shards = [sum_statistics(rows[start::2]) for start in range(2)]
+        assert meteor.compute(sum_statistics(shards))["meteor"] == pytest.approx(theirs, abs=1e-12), corpus
+    twice = sum_statistics([statistics["perfect"]] * 2)
+    assert meteor.compute(twice)["meteor"] == 1.0
 
 
 @pytest.mark.parametrize("name", ["meteor", "spice"])

@@ -3,6 +3,8 @@
 import itertools
 import json
 import pathlib
+import random
+import time
 
 import pytest
 
@@ -78,3 +80,32 @@ def test_java_tokenizer_without_java(pycocoevalcap, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="PTB tokenizer needs Java.*apt-get install"):
         make_tokenizer("ptb", ["a"])
+
+
+UNITS = [*" \t\n\xa0\u200b\U0001f600.-(\"'@<&!½:", "e\u0301", ". ", "<!--", "<a ", "a.", "1,", "a'", "a-", "&amp;", "(1", "[w].@"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=ascii)
+@pytest.mark.parametrize("before, after", [("a", ""), ("", "!x")], ids=["end", "middle"])
+def test_time_grows_with_the_length(unit, before, after):
+    """Four times the text takes four times as long, not sixteen: white space at the end, runs of a mark, markup that never ends."""
+
+    def seconds(length):
+        start = time.process_time()
+        tokenize.__wrapped__(before + unit * (length // len(unit)) + after)
+        return time.process_time() - start
+
+    short = min(seconds(4000), seconds(4000))
+    assert short < 8
+    assert seconds(16000) < 8 * short + 0.2
+
+
+def test_long_texts_have_the_tokens_of_their_parts():
+    parts = ["a dog's (wet) nose.", "U.S.-based", "<a href='x'>", "vitamin A. The end", "(555) 123-4567", "don't ..."]
+    parts += ["e\u0301e\u0301 <!-- x -->"]
+    rng = random.Random(0)
+    texts = [rng.choice(parts) for _ in range(3000)]
+    expected = [token for text in texts for token in tokenize(f"x {text} x")]
+    assert list(tokenize(" ".join(f"x {text} x" for text in texts))) == expected
+    assert tokenize("e\u0301a te\u0301 e\u0301.a") == ("e\u0301a", "te\u0301", "e\u0301.a")  # as the Java program has them
+    assert tokenize(" a \t\n  \n b  \u3000 ") == ("a", "b")

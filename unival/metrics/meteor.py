@@ -16,7 +16,12 @@ from unival.metrics.java import UTF8, java_command, java_program, last_line
 from unival.metrics.tokenize import Tokenizer, tokenize
 
 JAR = "meteor/meteor-1.5.jar"
-NUM_STATISTICS = 23  # numbers in the program's answer to SCORE
+# The numbers in the program's answer to SCORE: lengths (hypothesis, reference), function words (likewise), the matches of each of four
+# stages (content words of hypothesis and reference, function words of both), chunks, matched words.
+NUM_STATISTICS = 23
+LENGTHS = slice(0, 2)
+MATCHES = (slice(4, 20, 2), slice(5, 20, 2))
+CHUNKS = 20
 MEMORY = "-Xmx2G"
 
 
@@ -34,11 +39,17 @@ class Meteor(Metric):
         self._errors: IO[str] | None = None
 
     def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
-        """The program's statistics of the best alignment with a reference."""
+        """The program's statistics of the best alignment with a reference, as it adds them up for a corpus.
+
+        A row that matches a reference as a whole, in one chunk, is not fragmented: the program leaves that chunk out of its sums.
+        """
         texts = [" ".join(self.tokenizer(text)).replace("|||", "") for text in (*references, hypothesis)]
         answer = self._ask(" ||| ".join(["SCORE", *texts])).split()
         assert len(answer) == NUM_STATISTICS, f"METEOR answered {len(answer)} numbers, not {NUM_STATISTICS}: {answer}"
-        return {f"meteor_{i}": float(number) for i, number in enumerate(answer)}
+        numbers = [float(number) for number in answer]
+        if numbers[CHUNKS] == 1 and numbers[LENGTHS] == [sum(numbers[matches]) for matches in MATCHES]:
+            numbers[CHUNKS] = 0.0
+        return {f"meteor_{i}": number for i, number in enumerate(numbers)}
 
     def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
         """METEOR between 0 and 1."""

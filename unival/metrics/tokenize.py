@@ -66,7 +66,8 @@ _LETTER = r"[^\W\d_²³¹⁰-⁹₀-₉¼-¾⅐-⅞]"
 _WORD = rf"(?:{_LETTER}[\u0300-\u036f]*|[0-9])"  # one character of a word
 _END = rf"(?!{_WORD})"
 _ALONE = rf"(?!{_WORD}|[.!?]{_LETTER})"
-_DOTTED = rf"{_LETTER}{_WORD}*(?:[.!?]{_LETTER}{_WORD}*)*"  # table.A is one token; so is what?No
+_ACCENTED = rf"{_LETTER}[\u0300-\u036f]*"
+_DOTTED = rf"{_ACCENTED}{_WORD}*(?:[.!?]{_ACCENTED}{_WORD}*)*"  # table.A is one token; so is what?No
 _DOMAIN = r"(?:[A-Za-z0-9_][\w-]*\.)+"
 _TAIL = r"""[^\s"<>|.!?(){},]"""  # what may end a web address
 _ABBREVIATION = "|".join((
@@ -117,6 +118,8 @@ _TOKEN = re.compile(
 )  # fmt: skip
 
 _DOTS_OR_DASHES = re.compile(r"\.[. ]*|-{1,4}")
+_LONG_SPACE = re.compile(r"\s{3,}")  # says no more than two spaces, and the patterns above would try it from each of its characters
+WINDOW = 2000  # characters that patterns see at a time; no token needs half as many
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -127,8 +130,27 @@ def tokenize(text: str) -> tuple[str, ...]:
     ('a', 'man', "'s", 'dog', '-lrb-', 'asleep', '-rrb-', 'ca', "n't", 'see', 'it')
     """
     text = _ENTITY.sub(lambda match: _ENTITIES[match.group().lower()], text.translate(_UNICODE))
-    tokens = " ".join(map(_spell_out, _TOKEN.findall(_ASTRAL.sub(" ", text)))).lower().split()
+    text = _LONG_SPACE.sub(lambda match: match.group()[:2], _ASTRAL.sub(" ", text)).strip()
+    tokens = " ".join(map(_spell_out, _find(text))).lower().split()
     return tuple(token for token in tokens if token not in PUNCTUATION and not _DOTS_OR_DASHES.fullmatch(token))
+
+
+def _find(text: str) -> list[str]:
+    """The tokens in time linear in the text: patterns that look for an end that is not there look no further than the window."""
+    if len(text) <= WINDOW:
+        return _TOKEN.findall(text)
+    tokens: list[str] = []
+    start = 0
+    while start < len(text):
+        end = start + WINDOW
+        sure = len(text) if end >= len(text) else start + WINDOW // 2  # tokens that begin before see enough of what follows
+        start = end
+        for match in _TOKEN.finditer(text, end - WINDOW, end):
+            if match.start(1) >= sure:
+                start = match.start(1)
+                break
+            tokens.append(match[1])
+    return tokens
 
 
 def _spell_out(token: str) -> str:
