@@ -28,6 +28,7 @@ PANNS = {  # Kong et al. 2020, table 1
     "cnn6": Plan((64, 128, 256, 512), 5, 1, 4),
     "cnn10": Plan((64, 128, 256, 512), 3, 2, 4),
     "cnn14": Plan((64, 128, 256, 512, 1024, 2048), 3, 2, 5),
+    "clap_cnn10": Plan((64, 128, 256, 512, 1024), 3, 2, 5),  # with a fifth block, as in LAION's CLAP and the published UnIVAL code
 }
 DROPOUT = 0.2  # after each pooling (section III-A of the paper)
 STRIPES = 2  # of time, and of frequency, that SpecAugment masks in each sound

@@ -63,11 +63,11 @@ FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, wid
     (3, 1, 64): "resnet3d{}",
     (3, 32, 128): "resnext3d{}",
 }
-PANNS: dict[tuple[int, int], str] = {(4, 5): "cnn6", (4, 3): "cnn10", (6, 3): "cnn14"}  # (blocks, kernel size) -> name
+PANNS: dict[tuple[int, int], str] = {(4, 5): "cnn6", (4, 3): "cnn10", (5, 3): "clap_cnn10", (6, 3): "cnn14"}  # (blocks, kernel size)
 CHOICES: dict[str, tuple[str, ...]] = {  # kind -> what --{kind}-backbone takes
     "image": ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     "video": ("resnext3d14", "resnext3d50", "resnext3d101", "resnext3d152", "resnet3d50", "resnet3d101"),
-    "audio": ("cnn6", "cnn10", "cnn14"),
+    "audio": ("cnn6", "cnn10", "cnn14", "clap_cnn10"),
 }
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -7,12 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from unival.checkpoints.backbones import CHOICES, looks_like
 from unival.errors import UserError
 
-# blocks per stage -> depth; basic blocks and bottlenecks apart (He et al. 2016, table 1)
-BASIC = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
-BOTTLENECK = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
-BOTTLENECK_3D = {(1, 1, 1, 1): 14, **BOTTLENECK}
 MEDIA = "encoder.media."
 ESSENTIAL = (
     "encoder.embed_tokens.weight",
@@ -62,37 +59,44 @@ def count_layers(state: Mapping[str, Any], prefix: str) -> int:
     return max(found, default=-1) + 1
 
 
+def media_in(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """The media that a state dict in our layout has parts for; a norm alone, which nothing would use, is no such part."""
+    found = {key.split(".")[2] for key in state if key.startswith(MEDIA) and not re.fullmatch(r".*\.norm\.(weight|bias)", key)}
+    return tuple(name for name in CHOICES if name in found)
+
+
 def _media_options(shape: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    media = [name for name in ("image", "video", "audio") if any(key.startswith(f"{MEDIA}{name}.") for key in shape)]
+    media = media_in(shape)
     options: dict[str, Any] = {"modalities": ",".join(media)}
-    if "image" in media:
-        stages, name = _resnet(shape, f"{MEDIA}image.backbone.")
-        options.update(image_backbone=name, image_backbone_stages=stages)
-    if "video" in media:
-        blocks = _blocks(shape, f"{MEDIA}video.backbone.")
-        if blocks not in BOTTLENECK_3D:
-            raise UserError(f"the video CNN has {blocks} blocks; there are {', '.join(map(str, BOTTLENECK_3D))}")
-        options["video_backbone"] = f"resnext3d{BOTTLENECK_3D[blocks]}"
-    if "audio" in media:
-        prefix = f"{MEDIA}audio.backbone."
-        deep = f"{prefix}conv_block6.conv1.weight" in shape
-        wide = f"{prefix}conv_block1.conv2.weight" in shape
-        options["audio_backbone"] = "cnn14" if deep else "cnn10" if wide else "cnn6"
-        if f"{prefix}mel_filters" in shape:
-            frequencies, bins = shape[f"{prefix}mel_filters"]
+    for name in media:
+        prefix = f"{MEDIA}{name}.backbone."
+        inner = {key.removeprefix(prefix): value for key, value in shape.items() if key.startswith(prefix)}
+        options[f"{name}_backbone"] = _backbone(name, inner)
+        if name == "image":
+            options["image_backbone_stages"] = len(_blocks(inner))
+        if name == "audio" and "mel_filters" in inner:
+            frequencies, bins = inner["mel_filters"]
             options.update(audio_window_size=2 * (frequencies - 1), audio_mel_bins=bins)
     return options
 
 
-def _blocks(shape: Mapping[str, Any], prefix: str) -> tuple[int, ...]:
-    counts = (count_layers(shape, f"{prefix}layer{stage}.") for stage in range(1, 5))
+def _blocks(shape: Mapping[str, Any]) -> tuple[int, ...]:
+    counts = (count_layers(shape, f"layer{stage}.") for stage in range(1, 5))
     return tuple(count for count in counts if count)
 
 
-def _resnet(shape: Mapping[str, Any], prefix: str) -> tuple[int, str]:
-    blocks = _blocks(shape, prefix)
-    table = BOTTLENECK if f"{prefix}layer1.0.conv3.weight" in shape else BASIC
-    for known, depth in table.items():
-        if len(blocks) in (3, 4) and known[: len(blocks)] == blocks:
-            return len(blocks), f"resnet{depth}"
-    raise UserError(f"the image CNN has {blocks} blocks; there are {', '.join(map(str, table))}, whole or without the last")
+def _backbone(kind: str, shape: Mapping[str, tuple[int, ...]]) -> str:
+    """The value of ``--{kind}-backbone`` for a CNN's own keys and shapes.
+
+    Raises:
+        UserError: it is none of those that there are.
+    """
+    name = looks_like(shape)
+    blocks = _blocks(shape)
+    whole = kind == "audio" or len(blocks) == 4 or (kind == "image" and len(blocks) == 3)
+    if name in CHOICES[kind] and whole:
+        assert name is not None
+        return name
+    about = [f"looks like a {name}"] if name else []
+    about += [f"has {blocks} blocks"] if kind != "audio" else []
+    raise UserError(f"the {kind} CNN {' and '.join(about) or 'has unknown keys'}; there are {', '.join(CHOICES[kind])}")

@@ -54,7 +54,7 @@ class UnivalConfig(FairseqDataclass):
         default="resnext3d101",
         metadata={"help": "video CNN: resnext3d14, resnext3d50, resnext3d101, resnext3d152, resnet3d50, resnet3d101"},
     )
-    audio_backbone: str = field(default="cnn14", metadata={"help": "audio CNN (PANN): cnn6, cnn10, cnn14"})
+    audio_backbone: str = field(default="cnn14", metadata={"help": "audio CNN (PANN): cnn6, cnn10, cnn14, clap_cnn10"})
     audio_sample_rate: Optional[int] = field(
         default=None, metadata={"help": "sounds are resampled to this many Hz (default: 48000)"}
     )
