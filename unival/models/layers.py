@@ -55,8 +55,22 @@ def embed_tokens(table: nn.Embedding, tokens: Tensor) -> Tensor:
 
     The gradient is handed on as the looked-up rows only.  The table is the output projection too, whose dense gradient comes first in
     the backward pass; autograd adds the rows to it in place, where two more gradients of the whole vocabulary's size would be made.
+    Where a loss does not reach that projection, rows are all there is: :func:`_make_dense` makes of them what optimizers, gradient
+    clipping and DDP expect.
     """
-    return F.embedding(tokens, table.weight, table.padding_idx, sparse=True)
+    weight = table.weight
+    rows_only = isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad  # else nothing would make them dense
+    if weight.dtype == torch.float16 and weight.device.type == "cpu":  # where torch adds no such rows to each other
+        rows_only = False
+    if rows_only and _make_dense not in (weight._post_accumulate_grad_hooks or {}).values():  # a copied model has lost its hooks
+        weight.register_post_accumulate_grad_hook(_make_dense)
+    return F.embedding(tokens, weight, table.padding_idx, sparse=rows_only)
+
+
+def _make_dense(weight: Tensor) -> None:
+    """After a backward pass has put its gradient into ``weight.grad``, before DDP or anybody else looks at it."""
+    if weight.grad is not None and weight.grad.is_sparse:
+        weight.grad = weight.grad.to_dense()
 
 
 def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
