@@ -1,12 +1,10 @@
 """3-D ResNeXts against the published network, and what their users rely on."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
-from tests.golden import load, recipe
+from tests import golden
 from unival.backbones.resnext3d import RESNETS3D, ResNeXt3D
 from unival.errors import UserError
 
@@ -14,19 +12,18 @@ PREFIX = "encoder.embed_videos."
 
 
 @pytest.fixture(scope="module")
-def published(shared):
-    """ResNeXt3D-101 with the reference's weights, and the clips of its golden values."""
+def published():
+    """ResNeXt3D-101 with the reference's weights."""
     model = ResNeXt3D("resnext3d101").eval()
     named = {PREFIX + key: value for key, value in model.state_dict().items()}  # filled in place
-    recipe(shared).fill_(named, load(shared, "tiny_state")["recipe_salt"])
-    return model, load(shared, "cases")["video"]
+    golden.recipe.fill_(named)
+    return model
 
 
-def test_keys_and_shapes_are_the_published_ones(shared):
-    shapes = json.loads((shared / "reference" / "base_state_dict_shapes.json").read_text())
+def test_keys_and_shapes_are_the_published_ones():
     theirs = {
-        key.removeprefix(PREFIX): tuple(info["shape"])
-        for key, info in shapes.items()
+        key.removeprefix(PREFIX): tuple(shape)
+        for key, shape in golden.numbers("model")["base"].items()
         if key.startswith(PREFIX) and not key.endswith("num_batches_tracked")
     }
     with torch.device("meta"):
@@ -34,36 +31,34 @@ def test_keys_and_shapes_are_the_published_ones(shared):
     assert len(ours) == 520 and {key: tuple(value.shape) for key, value in ours.items()} == theirs
 
 
-def test_every_stage_has_the_published_values(shared, published):
-    model, case = published
-    golden = load(shared, "cnn")["videos"]
+def test_every_stage_has_the_published_values(published):
+    model, stages, kept = published, golden.numbers("cnn")["videos"], golden.tensors("cnn")
     outputs = {}
     handles = [model.maxpool.register_forward_pre_hook(lambda module, args: outputs.update(bn1=args[0].clone()))]
-    for name in list(golden)[1:]:
+    for name in list(stages)[1:]:
         keep = lambda module, args, output, name=name: outputs.update({name: output.clone()})  # noqa: E731
         handles.append(model.get_submodule(name).register_forward_hook(keep))
     with torch.no_grad():
-        features = model(case["net"]["patch_videos"])
+        features = model(golden.case("video")["values"])
     for handle in handles:
         handle.remove()
-    torch.testing.assert_close(features, case["f64"]["features"]["videos"], rtol=1e-4, atol=1e-4)
-    assert list(outputs) == list(golden)
-    for name, expected in golden.items():
+    torch.testing.assert_close(features[:, golden.CHANNELS], kept["features/videos"], rtol=1e-4, atol=1e-4)
+    assert list(outputs) == list(stages)
+    for name, expected in stages.items():
         values = outputs[name].contiguous().flatten()
         assert list(outputs[name].shape) == expected["shape"]
-        torch.testing.assert_close(values[:: values.numel() // 64][:64], expected["slice"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(values[:: values.numel() // 64][:64], kept[f"videos/{name}"], rtol=1e-4, atol=1e-4)
         assert outputs[name].mean().item() == pytest.approx(expected["mean"], rel=1e-5)
 
 
-def test_features_in_float64_are_the_published_ones_to_the_last_bit_kept(shared, published):
+def test_features_in_float64_are_the_published_ones_to_the_last_bit_kept(published):
     """The original's float64 features are stored as float32."""
-    model, _ = published
-    case = load(shared, "cases")["BUG_mixed_image_video"]  # its bug comes after the features
-    (row,) = (case["net"]["patch_types"] == 1).nonzero().flatten()
+    clip = golden.case("video")["values"][:1].double()
     with torch.no_grad():
-        features = model.double()(case["net"]["patch_videos"][row][None].double())
-    model.float()
-    torch.testing.assert_close(features.float(), case["f64"]["features"]["videos"], rtol=1.2e-7, atol=0)
+        features = published.double()(clip)
+    published.float()
+    expected = golden.tensors("cnn")["features/videos"][:1]
+    torch.testing.assert_close(features.float()[:, golden.CHANNELS], expected, rtol=1.2e-7, atol=0)
 
 
 @pytest.mark.parametrize("name", RESNETS3D)

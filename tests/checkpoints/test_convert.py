@@ -69,13 +69,10 @@ def own(data):
 
 
 @pytest.fixture(scope="module")
-def published_file(shared, tmp_path_factory):
+def published_file(tmp_path_factory):
     """The tiny reference model, images only, in the published container."""
-    tiny_state = golden.load(shared, "tiny_state")
-    state = {key: value for key, value in tiny_state["state_dict"].items() if "video" not in key and "audio" not in key}
-    cnn = {key: torch.zeros(shape) for key, shape in tiny_state["cnn_keys"].items() if ".embed_images." in key}
-    state.update(golden.recipe(shared).fill_(cnn, tiny_state["recipe_salt"]))
-    model_options = argparse.Namespace(**tiny_state["args"])
+    state = {key: value for key, value in golden.golden_state("image").items() if "video" not in key and "audio" not in key}
+    model_options = argparse.Namespace(**golden.numbers("model")["options"])
     model_options.video_encoder_name = model_options.audio_encoder_name = None
     path = tmp_path_factory.mktemp("published") / "published.pt"
     cfg = {"model": model_options, "task": {"_name": "caption", "code_dict_size": 32, "num_bins": 20, "patch_image_size": 480}}
@@ -93,25 +90,24 @@ def assert_same(a, b):
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
-def logits(shared, container):
+def logits(container):
     """Logits of the golden case with images."""
-    tiny_state = golden.load(shared, "tiny_state")
     cfg = OmegaConf.create({key: value for key, value in container["cfg"]["model"].items() if key != "_name"})
-    task = argparse.Namespace(source_dictionary=golden.golden_dictionary(tiny_state))
+    task = argparse.Namespace(source_dictionary=golden.golden_dictionary())
     model = convert.UnivalModel.build_model(OmegaConf.merge(UnivalConfig, cfg), task).eval()
     model.load_state_dict(dict(container["model"]))
-    case = golden.load(shared, "cases")["image"]
+    case = golden.case("image")
     with torch.no_grad():
         return model(**golden.golden_net(case))[0], case
 
 
-def test_published_weights_give_the_published_logits(shared, published_file, tmp_path):
+def test_published_weights_give_the_published_logits(published_file, tmp_path):
     report = run(published_file, tmp_path / "ours.pt", "--report", tmp_path / "r.json")
     assert not report["missing"] and not report["unexpected"]
     container = files.read(tmp_path / "ours.pt")
     assert container["cfg"]["task"]["_name"] == "unival_caption" and container["cfg"]["task"]["patch_image_size"] == 480
-    found, case = logits(shared, container)
-    torch.testing.assert_close(found, case["f32"]["logits"], atol=5e-5, rtol=0)
+    found, case = logits(container)
+    torch.testing.assert_close(found.double(), case["logits"], atol=5e-5, rtol=0)
     run(tmp_path / "ours.pt", tmp_path / "back.pt", "--to", "published")
     back, state = weights_of(tmp_path / "back.pt"), weights_of(published_file)
     assert [key for key, value in state.items() if not torch.equal(back[key], value)] == FORGOTTEN

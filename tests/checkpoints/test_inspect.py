@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests import golden
 from tests.checkpoints.samples import own_container
 from unival import inspect_checkpoint
 from unival.checkpoints import files, summary
@@ -193,20 +194,17 @@ def zeros(shapes):
 
 
 @pytest.fixture(scope="module")
-def published_base(shared):
-    shapes = json.loads((shared / "reference" / "base_state_dict_shapes.json").read_text())
-    state = zeros({key: info["shape"] for key, info in shapes.items()})
+def published_base():
+    state = zeros(golden.numbers("model")["base"])
     state.update(dict.fromkeys(TIED, state["encoder.embed_tokens.weight"]))
-    cfg = json.loads((shared / "reference" / "published_cfg.json").read_text())
-    cfg["model"] = argparse.Namespace(**cfg["model"]["__Namespace__"])
-    return {"cfg": cfg, "model": state}
+    return {"cfg": golden.published_cfg(), "model": state}
 
 
-def test_parameters_of_the_published_base_model(shared, published_base):
-    expected = json.loads((shared / "reference" / "base_param_counts.json").read_text())
+def test_parameters_of_the_published_base_model(published_base):
+    expected = golden.numbers("model")
     counts = count_parts(published_base["model"])
-    assert {part: count.parameters for part, count in counts.items() if count.parameters} == expected["params"]
-    assert {part: count.buffers for part, count in counts.items() if count.buffers} == expected["buffers_numel"]
+    assert {part: count.parameters for part, count in counts.items() if count.parameters} == expected["base_parameters"]
+    assert {part: count.buffers for part, count in counts.items() if count.buffers} == expected["base_buffers"]
 
 
 def test_every_key_of_the_published_base_model_fits(published_base):

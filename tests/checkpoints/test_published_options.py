@@ -1,11 +1,11 @@
 """What a published checkpoint's options mean here, and the way back."""
 
 import argparse
-import json
 from dataclasses import asdict, fields
 
 import pytest
 
+from tests import golden
 from unival.checkpoints.published import model_options, task_options
 from unival.checkpoints.published_options import FIXED, published_model, published_task
 from unival.errors import UserError
@@ -25,12 +25,9 @@ BASE = {
 }
 
 
-@pytest.fixture(scope="module")
-def cfg(shared):
-    """The published container's configuration; its model's options are a Namespace."""
-    found = json.loads((shared / "reference" / "published_cfg.json").read_text())
-    found["model"] = argparse.Namespace(**found["model"]["__Namespace__"])
-    return found
+@pytest.fixture
+def cfg():
+    return golden.published_cfg()
 
 
 def test_the_published_base_model(cfg):

@@ -1,6 +1,5 @@
-"""The criterions alone, on the logits that the original's were measured on (golden/losses.pt, criterion_on_logits)."""
+"""The criterions alone, on the logits that the original's were measured on."""
 
-import pathlib
 from typing import Any
 
 import pytest
@@ -35,17 +34,15 @@ def criterion_cases() -> list[tuple[str, str, dict[str, Any]]]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("name", "kind", "options"), criterion_cases(), ids=[case[0] for case in criterion_cases()])
 def test_original_on_given_logits(
-    shared: pathlib.Path, name: str, kind: str, options: dict[str, Any], dtype: torch.dtype
+    name: str, kind: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    measured = golden.load(shared, "losses")["criterion_on_logits"]
-    logits, target = measured["logits"], measured["target"]
-    if "rdrop" in name:
-        logits = measured["logits_rdrop"]
+    measured = golden.tensors("losses")
+    logits, target = measured["on_logits/logits_rdrop" if "rdrop" in name else "on_logits/logits"], measured["on_logits/target"]
     if "range" in name:  # the run mapped its targets into the range
         target = torch.where(target > 3, 105 + target % 32, target)
-    sample = {"conf": measured["conf"]} if "conf" in name else {}
+    sample = {"conf": measured["on_logits/conf"]} if "conf" in name else {}
     loss, nll, size = run(make(kind, **options), logits.to(dtype), target, **sample)
-    expected = measured["out"][name]
+    expected = golden.numbers("losses")["on_logits"][name]
     tolerance = 3e-6 if dtype == torch.float32 else 1e-6  # the values were measured in float32
     if "log_end=1.0" in name:
         tolerance = 2e-4  # ln(1 - p) of p close to 1 shows the rounding of float32, which is not the same on all processors
@@ -56,7 +53,5 @@ def test_original_on_given_logits(
     )
 
 
-def test_every_case_with_given_logits_is_compared(shared: pathlib.Path) -> None:
-    """All but the two that belong to another criterion (reinforcement)."""
-    names = set(golden.load(shared, "losses")["criterion_on_logits"]["out"])
-    assert names - {case[0] for case in criterion_cases()} == {"clip scst_loss", "refcoco scst_loss"}
+def test_every_case_with_given_logits_is_compared() -> None:
+    assert set(golden.numbers("losses")["on_logits"]) == {case[0] for case in criterion_cases()}

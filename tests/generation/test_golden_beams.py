@@ -1,6 +1,5 @@
-"""Beam search and sampling against every hypothesis of the original on the tiny reference model (golden/beam.pt)."""
+"""Beam search and sampling against every hypothesis of the original on the tiny reference model."""
 
-import pathlib
 from typing import Any
 
 import pytest
@@ -19,21 +18,27 @@ CODES = (105, 137)
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["float32", "float64"])
-def model(shared: pathlib.Path, request: pytest.FixtureRequest) -> UnivalModel:
-    return golden.build_golden_model(shared, request.param)
+def model(request: pytest.FixtureRequest) -> UnivalModel:
+    return golden.golden_model(request.param)
 
 
-def sample_of(shared: pathlib.Path, run: str, dtype: torch.dtype) -> dict[str, Any]:
-    cases, beams = golden.load(shared, "cases"), golden.load(shared, "beam")
-    case = cases["text" if run in TEXT_RUNS else MEDIA_RUNS.get(run, "image")]
-    net_input = golden.golden_net({**case, "src_tokens": beams["vqa_src"]} if run.startswith("vqa") else case, dtype)
+def sample_of(run: str, dtype: torch.dtype) -> dict[str, Any]:
+    case = golden.case("text" if run in TEXT_RUNS else MEDIA_RUNS.get(run, "image"))
+    if run.startswith("vqa"):
+        case["src_tokens"] = torch.tensor(golden.numbers("beams")["vqa_src"])
+    net_input = golden.golden_net(case, dtype)
     if run.startswith("image_gen"):
         net_input["code_masks"] = torch.ones(2, dtype=torch.bool)
     return {"id": torch.arange(2), "net_input": {**net_input, "src_lengths": net_input["src_tokens"].ne(1).sum(1)}}
 
 
-def generator_of(model: UnivalModel, shared: pathlib.Path, run: str) -> UnivalGenerator:
-    beams = golden.load(shared, "beam")
+def prefix_of(run: str) -> torch.Tensor | None:
+    prefix = golden.numbers("beams")["runs"][run]["prefix_tokens"]
+    return None if prefix is None else torch.tensor(prefix)
+
+
+def generator_of(model: UnivalModel, run: str) -> UnivalGenerator:
+    beams = golden.numbers("beams")
     args = dict(beams["runs"][run]["gen_args"])
     # what the original's own switch asked for is how ours always ends; its seed is set beside the call
     args.pop("stop_on_max_len", None)
@@ -45,42 +50,39 @@ def generator_of(model: UnivalModel, shared: pathlib.Path, run: str) -> UnivalGe
 
 
 @pytest.mark.parametrize("run", IMAGE_RUNS + CLOSED_SET_RUNS + TEXT_RUNS)
-def test_original_hypotheses(shared: pathlib.Path, model: UnivalModel, run: str) -> None:
-    compare(shared, model, run)
+def test_original_hypotheses(model: UnivalModel, run: str) -> None:
+    compare(model, run)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("run", MEDIA_RUNS)
-def test_original_hypotheses_of_videos_and_sounds(shared: pathlib.Path, run: str, dtype: torch.dtype) -> None:
-    compare(shared, golden.build_golden_model(shared, dtype, modalities=MEDIA_RUNS[run]), run)
+def test_original_hypotheses_of_videos_and_sounds(run: str, dtype: torch.dtype) -> None:
+    compare(golden.golden_model(dtype, MEDIA_RUNS[run]), run)
 
 
-def compare(shared: pathlib.Path, model: UnivalModel, run: str) -> None:
-    record = golden.load(shared, "beam")["runs"][run]
+def compare(model: UnivalModel, run: str) -> None:
+    record = golden.numbers("beams")["runs"][run]
     dtype = model.decoder.embed_tokens.weight.dtype
-    sample = sample_of(shared, run, dtype)
+    sample = sample_of(run, dtype)
     torch.manual_seed(record["gen_args"].get("torch_seed", 0))
-    rows = generator_of(model, shared, run).generate([model], sample, prefix_tokens=record["prefix_tokens"])
-    expected = record["f32" if dtype == torch.float32 else "f64"]
+    rows = generator_of(model, run).generate([model], sample, prefix_tokens=prefix_of(run))
     score_tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-    for row, expected_row in zip(rows, expected, strict=True):
-        assert [h["tokens"].tolist() for h in row] == [h["tokens"].tolist() for h in expected_row]
+    for row, expected_row in zip(rows, record["rows"], strict=True):
+        assert [h["tokens"].tolist() for h in row] == [h["tokens"] for h in expected_row]
         for ours, theirs in zip(row, expected_row, strict=True):
-            assert float(ours["score"]) == pytest.approx(float(theirs["score"]), abs=score_tolerance)
-            # positions are stored in float32
-            torch.testing.assert_close(
-                ours["positional_scores"].float(), theirs["positional_scores"], rtol=1e-5, atol=2e-5
-            )
+            assert float(ours["score"]) == pytest.approx(theirs["score"], abs=score_tolerance)
+            scores = torch.tensor(theirs["positional_scores"])  # stored in float32
+            torch.testing.assert_close(ours["positional_scores"].float(), scores, rtol=1e-5, atol=4e-5)
 
 
-def test_prompts_are_forced_where_the_original_lets_them_slip(shared: pathlib.Path, model: UnivalModel) -> None:
+def test_prompts_are_forced_where_the_original_lets_them_slip(model: UnivalModel) -> None:
     """In the original a prompt without Trie can lose (row 0 there says 20 7 7 9 …) and rows disturb each other."""
     run = "vqa_prefix_notrie"
-    record = golden.load(shared, "beam")["runs"][run]
-    prefix = record["prefix_tokens"]
-    assert record["f64"][0][0]["tokens"][:4].tolist() != prefix[0].tolist()
+    record = golden.numbers("beams")["runs"][run]
+    prefix = prefix_of(run)
+    assert record["rows"][0][0]["tokens"][:4] != prefix[0].tolist()
     dtype = model.decoder.embed_tokens.weight.dtype
-    sample, generator = sample_of(shared, run, dtype), generator_of(model, shared, run)
+    sample, generator = sample_of(run, dtype), generator_of(model, run)
     rows = generator.generate([model], sample, prefix_tokens=prefix)
     raw = [[-7.8137555, -14.8958959, -8.4239617, -17.3078899], [-19.4704132, -9.2649746]]  # vqa_trie_prefix, f64
     for row, prompt, scores in zip(rows, ([20, 31, 7, 44], [33, 8]), raw, strict=True):

@@ -27,18 +27,18 @@ def test_image_buckets_by_hand():
     assert image_bucket_rows(ids, ids, bucket_size=2).tolist() == [[11, 9, 9], [10, 4, 0], [10, 8, 4]]
 
 
-def test_buckets_match_the_reference(shared):
-    reference = golden.load(shared, "buckets")
+def test_buckets_match_the_reference():
+    reference = golden.numbers("buckets")
     for name, expected in reference["token"].items():
         size, limit = map(int, name.split(","))
-        assert torch.equal(token_buckets(len(expected), size, limit), expected), name
+        assert torch.equal(token_buckets(len(expected), size, limit), torch.tensor(expected)), name
     for name, expected in reference["image"].items():
         ids = torch.arange(len(expected))
-        assert torch.equal(image_bucket_rows(ids, ids, int(name)), expected), name
+        assert torch.equal(image_bucket_rows(ids, ids, int(name)), torch.tensor(expected)), name
     expected = reference["decoder_image_position_idx_code32"]
-    assert torch.equal(code_positions(len(expected), 32), expected)
+    assert torch.equal(code_positions(len(expected), 32), torch.tensor(expected))
     full = token_buckets(1024)
-    assert torch.equal(full[0], reference["token_256_row0"])
+    assert full[0].tolist() == reference["token_256_row0"]
     digest = hashlib.sha256(full.contiguous().numpy().tobytes()).hexdigest()
     assert digest == reference["full_sha256"]["encoder.token_rp_bucket"][2]
     ids = torch.arange(42 * 42 + 1)
