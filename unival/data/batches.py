@@ -7,7 +7,7 @@ gradient it then weighs wrongly.  Here the rows of the last update (of the last 
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -73,6 +73,7 @@ class EpochBatches(EpochBatchIterator):
         epoch: the first epoch.
         skip_remainder_batch: leave out the last round of an epoch.
         dry: no batches at all.
+        on_epoch: called with the iterator at the beginning of each epoch, and of what is left of one that is resumed.
 
     Raises:
         UserError: training with fewer rows than processes, or from a position that this table does not have.
@@ -93,6 +94,7 @@ class EpochBatches(EpochBatchIterator):
         epoch: int = 1,
         skip_remainder_batch: bool = False,
         dry: bool = False,
+        on_epoch: Callable[["EpochBatches"], None] | None = None,
     ):
         super().__init__(
             dataset,
@@ -114,6 +116,8 @@ class EpochBatches(EpochBatchIterator):
         self.update_freq = list(update_freq)
         self.pin_memory = pin_memory
         self.dry = dry
+        self.on_epoch = on_epoch
+        self._lengths: dict[int, int] = {}  # by update frequency
         self._before: list[Stretch] = []  # what was trained of this epoch before it was resumed
         self._start = 0  # where the counter of rounds started
 
@@ -130,7 +134,24 @@ class EpochBatches(EpochBatchIterator):
     def updates(self) -> int:
         """Updates in the present epoch, those before a resumption included."""
         assert self._cur_epoch_itr is not None, "no epoch was started"
-        whole = len(self._cur_epoch_itr) / self.rounds_per_update(self.epoch)
+        return self._updates(len(self._cur_epoch_itr), self.epoch)
+
+    @property
+    def updates_left(self) -> int:
+        """Updates that are left of the present epoch."""
+        assert self._cur_epoch_itr is not None, "no epoch was started"
+        return self._updates(len(self._cur_epoch_itr) - self._cur_epoch_itr.n, self.epoch)
+
+    def length(self, epoch: int) -> int:
+        """Updates in a whole epoch; it does not depend on the order of the batches."""
+        freq = self.rounds_per_update(epoch)
+        if freq not in self._lengths:
+            rounds = len(self.rounds(epoch, False, [])) - self.skip_remainder_batch
+            self._lengths[freq] = self._updates(rounds, epoch)
+        return self._lengths[freq]
+
+    def _updates(self, rounds: int, epoch: int) -> int:
+        whole = rounds / self.rounds_per_update(epoch)
         return math.floor(whole) if self.skip_remainder_batch else math.ceil(whole)
 
     def rounds_per_update(self, epoch: int) -> int:
@@ -161,6 +182,13 @@ class EpochBatches(EpochBatchIterator):
     def cut(self, rows: Rows, size: int) -> list[Rows]:
         """Rows in their order -> batches."""
         return self.dataset.batch_by_size(rows, max_sentences=size)
+
+    def next_epoch_itr(self, *args: Any, **kwargs: Any) -> CountingIterator:
+        """fairseq's hook at the beginning of an epoch."""
+        iterator = super().next_epoch_itr(*args, **kwargs)
+        if self.on_epoch is not None:
+            self.on_epoch(self)
+        return iterator
 
     def _get_iterator_for_epoch(
         self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0

@@ -1,6 +1,7 @@
 """The training loop's hooks: batches planned for all processes, batches without rows, updates without a gradient, equal norms."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from unival.data.dataset import NO_BATCH_SIZE, InstructionDataset
 from unival.data.example import Example
 from unival.errors import UserError
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.schedule import tell_schedule
 from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class LoopTask(FairseqTask):
             epoch=epoch,
             skip_remainder_batch=skip_remainder_batch,
             dry=not dataset.is_train and self._train_batches is not None and not self._began,
+            on_epoch=partial(tell_schedule, self.cfg) if dataset.is_train else None,
         )
         if dataset.is_train:
             self._train_batches = batches
