@@ -26,7 +26,8 @@ def data(tmp_path_factory):
 def trained(data, tmp_path_factory):
     """A run of nine updates over three epochs with validation after each epoch."""
     out = tmp_path_factory.mktemp("trained")
-    assert runs.train(data, out, "--batch-size", "4", "--max-update", "9") == 0
+    evaluation = ("--eval-args", '{"unnormalized": true}')  # as the published recipes compare hypotheses
+    assert runs.train(data, out, "--batch-size", "4", "--max-update", "9", *evaluation) == 0
     return out
 
 
@@ -89,7 +90,7 @@ def test_a_finished_run_that_is_started_again_makes_no_update(data, trained, tmp
 def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_path):
     """Validation, fairseq-generate + score (another batch size), and the Python API (one row at a time)."""
     validated = runs.log_lines(trained, "valid_cider")[-1]
-    generated = read_generated(runs.generate(data, trained / "checkpoint_last.pt", tmp_path))
+    generated = read_generated(runs.generate(data, trained / "checkpoint_last.pt", tmp_path, "valid", "--unnormalized"))
     table = open_table(data / "valid.jsonl")
     references = {i: table[i]["caption"] for i in range(len(table))}
     scores = evaluate({i: text for i, (text, _) in generated.items()}, references, ["cider", "bleu", "rouge_l"])

@@ -256,6 +256,7 @@ def from_checkpoint(
     task_state = container.get("task_state") or {}
     task = task_class(cfg, _vocabulary(path, task_state, cfg, vocab_dir))
     task.load_state_dict(task_state)
+    task.adopt(cfg)
     model = task.build_model(saved.model, from_checkpoint=True)
     state = weights(container, path)
     damaged = non_finite(state)

@@ -170,7 +170,7 @@ def task(container: Mapping[str, Any]) -> dict[str, Any]:
     metrics = ours.get("eval_metrics")
     return {
         "name": given.get("_name") or given.get("task"),
-        "instruction": ours.get("instruction") or cls.instruction,
+        "instruction": (container.get("task_state") or {}).get("instruction") or ours.get("instruction") or cls.instruction,
         "metrics": [name for name in metrics.split(",") if name] if isinstance(metrics, str) else list(cls.metrics),
         "generation": {**cls.generation, **_eval_args(ours.get("eval_args"))},
     }

@@ -56,6 +56,7 @@ def test_the_published_task(cfg):
         "max_tgt_length": 30,
         "imagenet_mean_and_std": False,
         "sample_type": "rand",
+        "frame_fit": "published",
         "use_dataaug": False,
         "audio_sample_rate": 48000,
         "max_audio_seconds": 10.0,
@@ -120,8 +121,9 @@ def test_tasks_and_their_prompts():
         options = task_options({"_name": name})
         assert options["_name"] == "unival_caption"
         assert parse(options["instruction"])[0].source[0].modality == modality
+        assert "what does the video describe?" in options["instruction"] and options["frame_fit"] == "published"
         assert published_task({**asdict(UnivalTaskConfig()), **options})["_name"] == name
-    assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival"}
+    assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival", "frame_fit": "published"}
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_image_size_comes_from_the_checkpoint_unless_given(vocab, caplog):
         task(vocab, imagenet_mean_and_std=True).adopt(saved)
 
 
-def test_the_instruction_comes_from_the_checkpoint_unless_given(vocab):
+def test_the_instruction_comes_from_the_checkpoint_unless_given(vocab, caplog):
     trained = "[IMAGE:image] say what -> [TEXT:caption]"
     plain = task(vocab)
     plain.adopt(config(instruction=trained))
@@ -86,8 +86,35 @@ def test_the_instruction_comes_from_the_checkpoint_unless_given(vocab):
     own = task(vocab, instruction="[TEXT:q] -> [TEXT:a]")
     own.adopt(config(instruction=trained))
     assert own.instruction_text == "[TEXT:q] -> [TEXT:a]"
+    assert f"--instruction '[TEXT:q] -> [TEXT:a]', trained with {trained!r}" in caplog.text
     with pytest.raises(UserError, match="--instruction"):
         task(vocab, UnivalTask).build_dataset(RowTable([{"q": "a"}]))
+
+
+def test_the_instruction_of_a_checkpoint_is_known_however_training_got_it(vocab, caplog):
+    """From the command line, from the task, from the checkpoint that it started from, or from a published task's name."""
+    by_task = config()
+    by_task._name = "unival_caption"
+    asked = task(vocab, UnivalTask)
+    asked.adopt(by_task)
+    assert asked.instruction_text == CaptionTask.instruction
+    trained = task(vocab, UnivalTask)  # started from a checkpoint, without an instruction of its own
+    trained.adopt(config(instruction="[AUDIO:a] what? -> [TEXT:b]"), training=True)
+    for cls in (UnivalTask, CaptionTask):
+        later = task(vocab, cls)
+        later.load_state_dict(trained.state_dict())
+        later.adopt(trained.cfg)
+        assert later.instruction_text == "[AUDIO:a] what? -> [TEXT:b]"
+    for name, source in (("video_caption", "[VIDEO:video]"), ("audio_caption", "[AUDIO:audio]"), ("caption", "[IMAGE:image]")):
+        published = task(vocab)
+        published.adopt(OmegaConf.create({"_name": name, "code_dict_size": 8192, "num_bins": 1000, "num_frames": 16}))
+        medium = "image" if name == "caption" else "video"
+        expected = f"{source} what does the {medium} describe? -> [TEXT:caption,no_punctuation,max_length=20]"
+        assert published.instruction_text == expected
+        assert (published.media.num_frames, published.media.frame_fit) == (16, "published")
+    fine_tuned = task(vocab)  # a task of its own is not changed by what it starts from
+    fine_tuned.adopt(config(instruction="[AUDIO:a] what? -> [TEXT:b]"), training=True)
+    assert fine_tuned.instruction_text == CaptionTask.instruction and not caplog.records
 
 
 def test_another_vocabulary_is_refused(vocab, tmp_path):

@@ -66,6 +66,9 @@ TASK_RENAMED = {
     "sample_rate": "audio_sample_rate",
 }
 
+# What the published code always does, so that its options say nothing of it.
+TASK_FIXED: dict[str, Any] = {"frame_fit": "published"}
+
 # What our model always is; a checkpoint of something else is refused.
 FIXED: dict[str, Any] = {
     "encoder_normalize_before": True,
@@ -153,7 +156,7 @@ def task_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str,
     }
     if given.get("max_audio_len") is not None and given.get("sample_rate"):
         options["max_audio_seconds"] = given["max_audio_len"] / given["sample_rate"]
-    return {**options, **TASKS.get(given.get("_name") or given.get("task") or "", {"_name": "unival"})}
+    return {**TASK_FIXED, **options, **TASKS.get(given.get("_name") or given.get("task") or "", {"_name": "unival"})}
 
 
 def published_model(options: Mapping[str, Any], has_classifier: bool) -> argparse.Namespace:

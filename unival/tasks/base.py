@@ -68,6 +68,7 @@ class UnivalTask(LoopTask):
             self.set_instruction(text)
         self.media = given_media_options(cfg, MediaOptions())
         self.trained_media: MediaOptions | None = None  # of the checkpoint that was loaded
+        self.trained_instruction: str | None = None  # likewise
         names = (
             self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         )
@@ -165,9 +166,12 @@ class UnivalTask(LoopTask):
         for option, value in vars(trained).items():
             if option not in TRAINING_ONLY and value != getattr(self.media, option):
                 logger.warning("--%s %s, trained with %s", option.replace("_", "-"), getattr(self.media, option), value)
-        text = saved.get("instruction")
-        if self.cfg.instruction is None and text and text != self.instruction_text and not (training and self.instruction_text):
-            self.set_instruction(text)
+        text = self.trained_instruction or restore.trained_instruction(saved)
+        if text and text != self.instruction_text and not (training and self.instruction_text):
+            if self.cfg.instruction is None:
+                self.set_instruction(text)
+            else:
+                logger.warning("--instruction %r, trained with %r", self.instruction_text, text)
         if trained.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
             manner = "with" if trained.imagenet_mean_and_std else "without"
             raise UserError(f"the checkpoint was trained {manner} --imagenet-mean-and-std; use it the same way")
@@ -255,6 +259,7 @@ class UnivalTask(LoopTask):
             "vocabulary": self.vocabulary.fingerprint,
             "vocabulary_files": self.vocabulary.files(),
             "media": dict(vars(self.media)),  # as taken over from the checkpoint that training started from
+            "instruction": self.instruction_text,  # likewise
         }
         return {**state, "closed_set": self.answers} if self.answers else state
 
@@ -265,6 +270,7 @@ class UnivalTask(LoopTask):
             UserError: the fingerprints differ.
         """
         self.answers = self.answers or list(state_dict.get("closed_set", []))
+        self.trained_instruction = state_dict.get("instruction") or None
         if "media" in state_dict:
             self.trained_media = given_media_options(state_dict["media"], MediaOptions())
             self.media = given_media_options(self.cfg, self.trained_media)

@@ -44,4 +44,5 @@ def _trained_with(path: str) -> dict[str, Any]:
     saved = restore.our_task_options((container.get("cfg") or {}).get("task") or {})
     media = given_media_options(state.get("media", saved), MediaOptions())
     found = {name: value for name, value in vars(media).items() if name not in TRAINING_ONLY}
-    return {**found, "instruction": saved.get("instruction"), "closed_set": tuple(state.get("closed_set", ()))}
+    instruction = state.get("instruction") or restore.trained_instruction(saved)
+    return {**found, "instruction": instruction, "closed_set": tuple(state.get("closed_set", ()))}

@@ -8,6 +8,7 @@ from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from torch import distributed
 
@@ -38,6 +39,16 @@ def our_task_options(saved: Any) -> Any:
     cfg = OmegaConf.structured(UnivalTaskConfig(data=".", seed=1, cpu=True, bf16=False, fp16=False, **options))
     cfg._name = name
     return cfg
+
+
+def trained_instruction(saved: Any) -> str | None:
+    """The instruction that a checkpoint's task options name, or that of their task; None for a task that has none.
+
+    Args:
+        saved: in our terms, see :func:`our_task_options`.
+    """
+    own = TASK_REGISTRY.get(saved.get("_name"))
+    return saved.get("instruction") or getattr(own, "instruction", None)
 
 
 def last_checkpoint(cfg: Any) -> pathlib.Path:
