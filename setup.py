@@ -34,10 +34,14 @@ setup(
     ],
     extras_require={
         "eval": ["pycocoevalcap>=1.2", "matplotlib>=3.8"],
-        "video": ["decord>=0.6"],
-        "audio": ["torchaudio>=2.6", "soundfile>=0.12"],
+        "video": ["av>=17"],
+        "audio": ["torchaudio>=2.6", "soundfile>=0.12", "av>=17"],
+        "decord": ["decord>=0.6", "av>=17"],
         "log": ["tensorboard>=2.15"],
-        "dev": ["librosa>=0.10", "scikit-video>=1.1.11", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.11", "build>=1.2"],
+        "dev": [
+            *("decord>=0.6", "librosa>=0.10", "scikit-video>=1.1.11"),
+            *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.11", "build>=1.2"),
+        ],
     },
     entry_points={"console_scripts": ["unival = unival.cli:main"]},
 )

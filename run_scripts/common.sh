@@ -34,10 +34,11 @@ import sys
 
 root, extras = sys.argv[1], sys.argv[2].split(",")
 needed = ["torch", "torchvision", "fairseq", "timm", "tokenizers", "PIL", "safetensors"]
-needed += ["decord"] if "video" in extras else []
-needed += ["soundfile", "torchaudio"] if "audio" in extras else []
+needed += ["av"] if "video" in extras else []
+needed += ["decord"] if "decord" in extras else []
+needed += ["av", "soundfile", "torchaudio"] if "audio" in extras else []
 needed += ["pycocoevalcap", "matplotlib"] if "eval" in extras else []
-needed += ["pytest", "xdist", "ruff", "mypy", "librosa", "skvideo"] if "dev" in extras else []
+needed += ["decord", "pytest", "xdist", "ruff", "mypy", "librosa", "skvideo"] if "dev" in extras else []
 found = importlib.util.find_spec("unival")
 here = found is not None and found.origin and pathlib.Path(found.origin).resolve().parent == pathlib.Path(root) / "unival"
 sys.exit(0 if here and all(importlib.util.find_spec(name) for name in needed) else 1)

@@ -16,7 +16,7 @@ from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.metrics.score import read_generated
 
-pytest.importorskip("decord")
+pytest.importorskip("av")
 pytest.importorskip("soundfile")
 pytest.importorskip("torchaudio")
 

@@ -105,12 +105,13 @@ def test_runtime_needs_are_few(metadata):
 
 
 def test_extras(metadata):
-    assert set(metadata.get_all("Provides-Extra")) == {"eval", "video", "audio", "log", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"eval", "video", "audio", "decord", "log", "dev"}
     assert set(requirements(metadata, "eval")) == {"pycocoevalcap", "matplotlib"}
-    assert set(requirements(metadata, "video")) == {"decord"}
-    assert set(requirements(metadata, "audio")) == {"torchaudio", "soundfile"}
+    assert set(requirements(metadata, "video")) == {"av"}
+    assert set(requirements(metadata, "decord")) == {"av", "decord"}
+    assert set(requirements(metadata, "audio")) == {"torchaudio", "soundfile", "av"}
     assert set(requirements(metadata, "log")) == {"tensorboard"}
-    assert set(requirements(metadata, "dev")) == {"pytest", "ruff", "mypy", "build", "librosa", "scikit-video", "pytest-xdist"}
+    assert set(requirements(metadata, "dev")) == {"decord", "pytest", "ruff", "mypy", "build", "librosa", "scikit-video", "pytest-xdist"}
 
 
 def constraints() -> list[Requirement]:

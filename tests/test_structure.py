@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # The top: the Python API, the command line and what its commands need; nothing below may import them.
 TOP = {"__init__", "__main__", "hub", "cli", "commands", "report_page"}
-HEAVY = ("timm", "librosa", "decord", "matplotlib", "pycocoevalcap", "torchaudio", "soundfile")
+HEAVY = ("timm", "librosa", "decord", "av", "matplotlib", "pycocoevalcap", "torchaudio", "soundfile")
 
 FILE_LINES, FUNCTION_LINES, FILE_BYTES = 600, 100, 500_000
 

@@ -22,6 +22,7 @@ from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.instructions import parse
 from unival.metrics import METRICS
+from unival.modalities.base import MediaOptions
 from unival.tasks import checks, disk
 from unival.tasks.caption import CaptionTask
 from unival.tasks.config import UnivalTaskConfig
@@ -263,10 +264,21 @@ def test_programs_of_metrics_are_looked_for(data, tmp_path, monkeypatch, metric,
         CaptionTask.setup_task(run_config(data, tmp_path, eval_metrics=metric).task)
 
 
-@pytest.mark.parametrize(("slot", "package"), [("VIDEO", "decord"), ("AUDIO", "soundfile"), ("AUDIO", "torchaudio")])
-def test_packages_for_media_are_looked_for(monkeypatch, caplog, slot, package):
+@pytest.mark.parametrize(
+    ("slot", "package", "backend"),
+    [
+        ("VIDEO", "av", "pyav"),
+        ("AUDIO", "av", "pyav"),
+        ("VIDEO", "decord", "decord"),
+        ("AUDIO", "decord", "decord"),
+        ("AUDIO", "soundfile", "pyav"),
+        ("AUDIO", "torchaudio", "pyav"),
+    ],
+)
+def test_packages_for_media_are_looked_for(monkeypatch, caplog, slot, package, backend):
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == package else name)
-    checks.check_packages(parse(f"[IMAGE:image] what? -> [TEXT:caption] ||| [{slot}:media] what? -> [TEXT:caption]"))
+    instructions = parse(f"[IMAGE:image] what? -> [TEXT:caption] ||| [{slot}:media] what? -> [TEXT:caption]")
+    checks.check_packages(instructions, MediaOptions(video_backend=backend))
     assert caplog.text.count("is not installed") == 1 and package in caplog.text and "pip install" in caplog.text
 
 

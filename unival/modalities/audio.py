@@ -3,11 +3,8 @@
 import contextlib
 import io
 import math
-import pathlib
-import re
-import tempfile
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,35 +12,23 @@ from torch import Tensor
 
 from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
-from unival.modalities import kinds
+from unival.modalities import decord_reader, kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout
 from unival.modalities.containers import missing_bytes
+from unival.modalities.pyav_sound import Sound, open_track
 
 FILLINGS = ("repeatpad", "repeat", "pad")
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
 UNKNOWN_FORMAT = 1  # libsndfile's number for a file that it does not recognise
 MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how long it is
 INSTALL = 'pip install "unival[audio]"'
-
-# Sound tracks: decord resamples badly, but how many samples it makes tells the rate of the track
-TRACK_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000, 192000)  # Hz
-PROBE_RATE = 16000  # Hz
-TRACK_PEAK = 100.0  # full scale is 1, the mix of many channels a few times that; decord makes wild numbers of broken packets
-RATE_TOLERANCE = 0.03  # the rates are at least 8 % apart
-
-
-class Sound(NamedTuple):
-    """An open sound: Hz, samples per channel, and ``read(first, count)`` -> samples of all channels mixed."""
-
-    rate: int
-    frames: int
-    read: Callable[[int, int], np.ndarray]
+PEAK = 100.0  # times full scale: more is a broken file
 
 
 class AudioLoader:
     """Bytes of a sound file, or of a video with a sound track -> waveform of ``max_audio_seconds``, mono, float32.
 
-    Channels are averaged (sound tracks: see :func:`open_sound`).  Of a longer sound a random stretch is taken in training and the
+    Channels are averaged (see :func:`open_sound`).  Of a longer sound a random stretch is taken in training and the
     beginning in evaluation; only that part of a file is read.  Shorter sounds are filled up (``audio_filling``): ``repeatpad``
     repeats them a whole number of times and fills the rest with zeros, ``repeat`` cuts off the last repetition instead, ``pad``
     only adds zeros.
@@ -62,6 +47,7 @@ class AudioLoader:
         self.rate = options.audio_sample_rate
         self.samples = round(seconds * self.rate)
         self.filling = options.audio_filling
+        self.backend = options.video_backend
         self._resamplers: dict[int, Any] = {}  # rate -> what resamples from it; a filter costs as much as using it
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Tensor:
@@ -71,7 +57,7 @@ class AudioLoader:
             UserError: the bytes are no sound, a video without a sound track, cut off, empty, or hold samples that are no numbers;
                 a package is missing.  The caller adds file, row and column.
         """
-        with open_sound(data) as sound:
+        with open_sound(data, self.backend) as sound:
             if sound.frames == 0:
                 raise UserError(f"cannot decode the sound ({len(data)} bytes): it holds no samples")
             return fill(self.stretch(sound, rng if train else None), self.samples, self.filling)
@@ -95,7 +81,7 @@ class AudioLoader:
         values = sound.read(first, count)
         if not np.isfinite(values).all():
             raise UserError("cannot use the sound: some of its samples are infinite or not a number")
-        if (peak := float(np.abs(values).max(initial=0))) > TRACK_PEAK:
+        if (peak := float(np.abs(values).max(initial=0))) > PEAK:
             raise UserError(f"cannot use the sound: its samples reach {peak:g} times full scale")
         x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
         x = resample(x) if resample else x
@@ -131,11 +117,11 @@ def fill(x: Tensor, samples: int, filling: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def open_sound(data: bytes) -> Iterator[Sound]:
-    """Open a sound: wav, flac, ogg, mp3 and what else libsndfile knows; the sound track of a video with decord, if installed.
+def open_sound(data: bytes, backend: str = "pyav") -> Iterator[Sound]:
+    """Open a sound: wav, flac, ogg, mp3 and what else libsndfile knows; else, and the sound track of a video, with ``backend``.
 
-    A sound track is decoded as a whole, and mixed by ffmpeg's rule, as decord has no safe way to the channels: mono stays as it
-    is, stereo becomes ``(left + right) / sqrt(2)``, 3 dB above the mean.  Long videos are better extracted to sound files first.
+    A sound track is decoded as a whole: long videos are better extracted to sound files first.  Channels are averaged, but by
+    decord: see :func:`unival.modalities.decord_reader.open_sound_track`.
 
     Raises:
         UserError: also when samples are asked for that cannot be decoded.
@@ -155,7 +141,10 @@ def open_sound(data: bytes) -> Iterator[Sound]:
             if error.code != UNKNOWN_FORMAT and data[8:12] != b"AVI ":
                 raise UserError(f"cannot decode the sound ({len(data)} bytes): {error.error_string}") from error
             file = None
-        yield _from_file(file, data) if file else stack.enter_context(_sound_track(data))
+        if file:
+            yield _from_file(file, data)
+        else:
+            yield stack.enter_context(decord_reader.open_sound_track(data)) if backend == "decord" else open_track(data)
 
 
 def _from_file(file: Any, data: bytes) -> Sound:
@@ -199,57 +188,6 @@ def _mp3_knows_its_length(data: bytes) -> bool:
     return b"Xing" in head or b"Info" in head
 
 
-@contextlib.contextmanager
-def _sound_track(data: bytes) -> Iterator[Sound]:
-    """The sound track of a video."""
-    try:
-        import decord
-    except (ImportError, OSError) as error:  # OSError: its library does not fit this machine
-        raise UserError(
-            f"cannot decode the sound ({len(data)} bytes): it is no wav, flac, ogg or mp3 file; if it is a video, its sound track"
-            f' needs the package decord: pip install "unival[video]" ({error})'
-        ) from error
-    decord.logging.set_level(decord.logging.QUIET)  # what is wrong comes as an exception
-    with tempfile.TemporaryDirectory() as folder:  # given bytes, decord reads past the end of broken files
-        path = pathlib.Path(folder, "media")
-        path.write_bytes(data)
-
-        def decode(rate: int) -> Any:
-            # mono: with several channels, decord 0.6 writes to memory that is not its own
-            return decord.AudioReader(str(path), sample_rate=rate, mono=True)
-
-        try:
-            track = decode(-1)
-            frames = track.shape[1]
-            rate = track_rate(frames, decode(PROBE_RATE).shape[1]) if frames else PROBE_RATE
-        except (decord.DECORDError, RuntimeError, UnicodeDecodeError) as error:
-            text = " ".join(str(error).split())
-            if "find audio stream" in text:
-                reason = "it is a video without a sound track"
-            elif "ERROR opening" in text or "Error reading" in text:  # decord's words for a file that it cannot open
-                reason = "it is in no known format, or cut off"
-            else:
-                reason = re.sub(r"\[[\d:]+\] \S+: ", "", text)  # without times and source lines
-            raise UserError(f"cannot decode the sound ({len(data)} bytes): {reason}") from error
-
-        def read(first: int, count: int) -> np.ndarray:
-            values = track.get_batch(range(first, first + count)).asnumpy()[0]
-            if np.abs(values).max(initial=0) > TRACK_PEAK:
-                raise UserError(f"cannot decode the sound ({len(data)} bytes): its sound track is damaged")
-            return values
-
-        yield Sound(rate, frames, read)
-
-
-def track_rate(frames: int, probe_frames: int) -> int:
-    """The rate in Hz of a sound track with ``frames`` samples, of which resampling to 16000 Hz makes ``probe_frames``."""
-    measured = frames * PROBE_RATE / max(probe_frames, 1)
-    rate = min(TRACK_RATES, key=lambda known: abs(known - measured))
-    if abs(measured / rate - 1) > RATE_TOLERANCE:
-        raise UserError(f"cannot decode the sound: its sample rate of about {measured:.0f} Hz is none of {TRACK_RATES}")
-    return rate
-
-
 def _embedding(cfg: Any) -> MediaEmbedding:
     from unival.backbones.pann import Pann
     from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
@@ -276,9 +214,14 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-PACKAGES = {
-    "soundfile": f"sounds need it: {INSTALL}",
-    "torchaudio": f"sounds at another rate than --audio-sample-rate need it: {INSTALL}",
-    "decord": 'the sound tracks of videos need it: pip install "unival[video]"',
-}
-AUDIO = Modality("AUDIO", AudioLoader, _embedding, PACKAGES, takes=(kinds.AUDIO, kinds.VIDEO))
+def _packages(options: MediaOptions) -> dict[str, str]:
+    needs = {
+        "soundfile": f"sounds need it: {INSTALL}",
+        "torchaudio": f"sounds at another rate than --audio-sample-rate need it: {INSTALL}",
+    }
+    if options.video_backend == "decord":
+        return {**needs, "decord": f"with --video-backend decord, the sound tracks of videos need it: {decord_reader.INSTALL}"}
+    return {**needs, "av": f"the sound tracks of videos, and sounds other than wav, flac, ogg and mp3, need it: {INSTALL}"}
+
+
+AUDIO = Modality("AUDIO", AudioLoader, _embedding, _packages, takes=(kinds.AUDIO, kinds.VIDEO))

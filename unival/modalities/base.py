@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from unival.errors import UserError
 
+VIDEO_BACKENDS = ("pyav", "decord")
+
 
 @dataclass(frozen=True)
 class MediaOptions:
     """How media becomes tensors; part of the task's configuration, kept in checkpoints.
 
     Raises:
-        UserError: a size, a number of frames or a rate is below 1, or a length is no positive number of seconds.
+        UserError: a size, a number of frames or a rate is below 1, or a length is no positive number of seconds, or a
+            backend is unknown.
     """
 
     patch_image_size: int = 384  # pixels per side of images
@@ -26,6 +29,7 @@ class MediaOptions:
     num_frames: int = 8
     sample_type: str = "rand"  # frames in training: one at random of each interval, or its "middle" as in evaluation
     frame_fit: str = "crop"  # how frames become squares: see unival.modalities.video
+    video_backend: str = "pyav"  # what decodes videos and their sound tracks, one of VIDEO_BACKENDS
     use_dataaug: bool = False  # augment frames in training
     audio_sample_rate: int = 48000  # Hz
     max_audio_seconds: float = 10.0
@@ -35,6 +39,8 @@ class MediaOptions:
         for name in ("patch_image_size", "patch_frame_size", "num_frames", "audio_sample_rate"):
             if (number := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {number}; it must be 1 or more")
+        if self.video_backend not in VIDEO_BACKENDS:
+            raise UserError(f"unknown --video-backend {self.video_backend!r}; choose from {', '.join(VIDEO_BACKENDS)}")
         seconds = self.max_audio_seconds
         if not math.isfinite(seconds) or seconds <= 0:
             raise UserError(f"--max-audio-seconds is {seconds}; it must be a positive number of seconds (published: 10)")
@@ -57,7 +63,7 @@ class Modality:
     name: str
     loader: Callable[[MediaOptions], MediaLoader]
     embedding: Callable[[Any], "MediaEmbedding"]
-    packages: Mapping[str, str] = field(default_factory=dict)  # optional ones -> what they are for and how to get them
+    packages: Callable[[MediaOptions], Mapping[str, str]] = lambda options: {}  # optional ones -> what for, how to get them
     takes: tuple[str, ...] = ()
 
 

@@ -2,10 +2,7 @@
 
 import contextlib
 import io
-import os
-import re
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +14,11 @@ from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unival.errors import UserError
-from unival.modalities import kinds
+from unival.modalities import decord_reader, kinds, pyav_reader
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, video_layout
 from unival.modalities.containers import declared_size
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
+from unival.modalities.pyav_reader import STILL, Frames
 
 SAMPLE_TYPES = ("rand", "middle")
 FRAME_FITS = ("crop", "squash", "published")
@@ -81,9 +79,9 @@ class VideoLoader:
         """Decode and transform; everything random comes from ``rng``.
 
         Raises:
-            UserError: the bytes are no video, or a truncated one, or decord is missing; the caller adds file, row and column.
+            UserError: the bytes are no video, or a truncated one, or a package is missing; the caller adds file, row and column.
         """
-        with open_frames(data) as (total, frame):
+        with open_frames(data, self.options.video_backend) as (total, frame):
             is_random = train and self.options.sample_type == "rand"
             indices = frame_indices(total, self.options.num_frames, rng if is_random else None)
             fit: Callable[[Image.Image], Image.Image] | None = None
@@ -196,14 +194,11 @@ PILLOW_ERRORS = (
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 PICTURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"P6")  # starts of JPEG, BMP, TIFF and PPM files
-STILL = "cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)"
-# How many frames there are, and the one with a number; numbers must be asked for in ascending order.
-Frames = tuple[int, Callable[[int], Image.Image]]
 
 
 @contextlib.contextmanager
-def open_frames(data: bytes) -> Iterator[Frames]:
-    """Open a video: animated GIF, WebP and PNG with Pillow, all else with decord.
+def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
+    """Open a video: animated GIF, WebP and PNG with Pillow, all else with ``backend``, one of :data:`VIDEO_BACKENDS`.
 
     Raises:
         UserError: also when a frame is asked for that cannot be decoded.
@@ -218,8 +213,9 @@ def open_frames(data: bytes) -> Iterator[Frames]:
     if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
         yield _open_animation(data)
     else:
-        with _open_video(data) as frames:
-            yield frames
+        open_video = decord_reader.open_video if backend == "decord" else pyav_reader.open_video
+        with open_video(data) as video:
+            yield video
 
 
 def _open_animation(data: bytes) -> Frames:
@@ -242,54 +238,13 @@ def _open_animation(data: bytes) -> Frames:
 
 
 @contextlib.contextmanager
-def _open_video(data: bytes) -> Iterator[Frames]:
-    try:
-        import decord
-    except (ImportError, OSError) as error:  # OSError: its library does not fit this machine
-        raise UserError(f'videos need the package decord: pip install "unival[video]" ({error})') from error
-    errors = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, AssertionError)
-    decord.logging.set_level(decord.logging.QUIET)  # what is wrong comes as an exception
-    with _as_file(data) as path:
-        with _decoding(data, *errors):
-            reader = decord.VideoReader(path, num_threads=1, fault_tol=1e-9)  # no frame may stand in for a broken one
-
-        def frame(index: int) -> Image.Image:
-            with _decoding(data, *errors):
-                return Image.fromarray(reader.get_batch([index]).asnumpy()[0])
-
-        yield len(reader), frame
-
-
-@contextlib.contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
-    """A path to the bytes.  Given the bytes themselves, decord 0.6 reads past the end of truncated files and dies."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("video"), "wb") as file:
-            file.write(data)
-            file.flush()
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "video")
-            with open(path, "wb") as file:
-                file.write(data)
-            yield path
-
-
-@contextlib.contextmanager
 def _decoding(data: bytes, *errors: type[BaseException]) -> Iterator[None]:
     """Turn what decoders raise into a UserError of one line."""
     try:
         yield
     except errors as error:
-        text = " ".join(str(error).split())
-        if "cannot find video stream" in text:
-            reason = "it has no video stream"
-        elif text.startswith("Error reading") or isinstance(error, UnidentifiedImageError):  # the first is decord's word
-            reason = "it is in no known format, or cut off"
-        else:  # without times, source lines and paths, and without the code of a failed check if there are words for it
-            text = re.sub(r"\[[\d:]+\] \S+: |\[/\S*\] ?", "", text)
-            reason = re.sub(r"Check failed: .*?\(-?\d+ vs\. -?\d+\) (?=\w)", "", text)
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is in no known format, or cut off" if is_unknown else " ".join(str(error).split())
         raise UserError(f"cannot decode the video ({len(data)} bytes): {reason}") from error
 
 
@@ -310,5 +265,13 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-DECORD = {"decord": 'videos other than animated GIF, WebP and PNG need it: pip install "unival[video]"'}
-VIDEO = Modality("VIDEO", VideoLoader, _embedding, DECORD, takes=(kinds.VIDEO,))
+
+
+def _packages(options: MediaOptions) -> dict[str, str]:
+    needs = {"av": f"videos other than animated GIF, WebP and PNG need it: {pyav_reader.INSTALL['video']}"}
+    if options.video_backend == "decord":
+        needs["decord"] = f"--video-backend decord needs it: {decord_reader.INSTALL}"
+    return needs
+
+
+VIDEO = Modality("VIDEO", VideoLoader, _embedding, _packages, takes=(kinds.VIDEO,))

@@ -19,6 +19,7 @@ from unival.generation.options import check_options, generation_options
 from unival.instructions import Instruction
 from unival.metrics import METRICS, Metric
 from unival.modalities import modality
+from unival.modalities.base import MediaOptions
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
 from unival.tasks.ensemble import check_ensemble
@@ -64,7 +65,7 @@ class TrainingChecks:
             if start is not None:
                 check_best_so_far(self.task.cfg, start)
             check_eval_args(self.task)
-            check_packages(self.task.instructions)
+            check_packages(self.task.instructions, self.task.media)
             splits = used_splits(self.task.cfg)
             for split in splits:
                 is_train = split == self.task.cfg.train_subset
@@ -151,10 +152,10 @@ def check_eval_args(task: Any) -> None:
         raise UserError(f"--eval-args {task.cfg.eval_args}: {error}") from error
 
 
-def check_packages(instructions: Sequence[Instruction]) -> None:
+def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> None:
     """Warn of optional packages that some files of the instruction's media need; what all files need fails with the first row."""
     for name in sorted(media_of(instructions)):
-        for package, purpose in modality(name.upper()).packages.items():
+        for package, purpose in modality(name.upper()).packages(media).items():
             if importlib.util.find_spec(package) is None:
                 logger.warning("the package %s is not installed: %s", package, purpose)
 

@@ -98,6 +98,14 @@ class UnivalTaskConfig(RunOptions):
             " (default: the checkpoint's, else crop)",
         },
     )
+    video_backend: Optional[str] = field(
+        default=None,
+        metadata={
+            "group": "media",
+            "help": "what decodes videos and their sound tracks: FFmpeg by PyAV, every frame the one asked for (pyav), or decord, as"
+            " published, which refuses the files that it may read wrongly (decord) (default: the checkpoint's, else pyav)",
+        },
+    )
     use_dataaug: bool = field(
         default=False,
         metadata={

@@ -1,0 +1,304 @@
+"""Frames of videos by their number in presentation order, decoded with PyAV (FFmpeg).
+
+What a container says of its frames is used only where it can be relied on: frame ``i`` is the ``i``-th of a decoding from the start, or
+the file is refused.
+"""
+
+import contextlib
+import io
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from unival.errors import UserError
+
+INSTALL = {"video": 'pip install "unival[video]"', "sound": 'pip install "unival[audio]"'}
+# How many frames there are, and the one with a number; numbers must be asked for in ascending order.
+Frames = tuple[int, Callable[[int], Image.Image]]
+
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # a packet is a frame, and what is shown after a key frame needs none before it
+WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not give every frame a time of its own
+WITHOUT_INDEX = "mpegts"  # in it seeking is a guess
+MAX_PIXELS = 2**26  # of a frame: 8192 x 8192
+STILL = "cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)"
+OPTIONS = {"protocol_whitelist": "none"}  # nothing but the bytes is read, whatever a playlist among them names
+# What PyAV raises for broken files, beside its own errors
+BROKEN = (OSError, EOFError, ValueError, LookupError, ArithmeticError, AttributeError, MemoryError, NotImplementedError)
+
+
+class Packet(NamedTuple):
+    """What a container says of a packet; times are in units of the stream."""
+
+    pts: int | None  # when its frame is shown
+    dts: int | None  # when it is decoded
+    is_key: bool
+    is_discarded: bool  # cut away, by an edit list for example
+    is_hidden: bool  # of a codec with frames that are never shown
+    is_whole: bool  # neither empty nor marked as damaged
+
+
+class WrongIndexError(Exception):
+    """Decoding gives other frames than the packets announced."""
+
+
+@contextlib.contextmanager
+def open_video(data: bytes) -> Iterator[Frames]:
+    """Open a video of any format that FFmpeg knows.
+
+    Raises:
+        UserError: also when a frame is asked for that cannot be decoded.
+    """
+    with contextlib.closing(Video(data)) as video:
+        with decoding(data, "video"):
+            total = video.open()
+
+        def frame(index: int) -> Image.Image:
+            with decoding(data, "video"):
+                return Image.fromarray(pixels(video.frame(index)))
+
+        yield total, frame
+
+
+@contextlib.contextmanager
+def decoding(data: bytes, what: str) -> Iterator[None]:
+    """Turn what PyAV raises for broken files, and its absence, into one line."""
+    try:
+        import av
+    except (ImportError, OSError) as error:  # OSError: its libraries do not fit this machine
+        raise UserError(f"{what}s need the package av: {INSTALL[what]} ({error})") from error
+    try:
+        yield
+    except UserError:
+        raise
+    except (av.FFmpegError, *BROKEN) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, av.error.InvalidDataError):
+            reason = "it is damaged"
+        raise UserError(f"cannot decode the {what} ({len(data)} bytes): {reason}") from error
+
+
+def open_container(data: bytes, what: str) -> Any:
+    """PyAV's container of the bytes; a UserError if they are none."""
+    import av
+
+    try:
+        return av.open(io.BytesIO(data), metadata_errors="ignore", options=OPTIONS)
+    except av.error.InvalidDataError as error:
+        raise UserError(f"cannot decode the {what} ({len(data)} bytes): it is in no known format, or cut off") from error
+
+
+def video_stream(container: Any) -> Any:
+    """The stream that FFmpeg's command shows: of those that are default, else of all, the first of those with most pixels.
+
+    Raises:
+        UserError: there is none, or only cover art.
+    """
+    from av.stream import Disposition
+
+    if container.format.name.endswith("_pipe"):  # FFmpeg's readers of pictures
+        raise UserError(STILL)
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise UserError("cannot decode the video: it has no video stream")
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise UserError("cannot decode the video: its codec is unknown")
+    stream = max(streams, key=lambda one: (bool(one.disposition & Disposition.default), one.width * one.height))
+    check_size(stream)
+    stream.codec_context.thread_count = 1  # of each of the data workers
+    return stream
+
+
+def check_size(frame: Any) -> None:
+    """Refuse frames that would not fit into memory."""
+    if frame.width * frame.height > MAX_PIXELS:
+        raise UserError(f"cannot decode the video: its frames have {frame.width} x {frame.height} pixels, more than {MAX_PIXELS}")
+
+
+class Video:
+    """The bytes of a video, and how far they are decoded.
+
+    Where decoding starts from the beginning the container is opened anew: not every one can go back.
+    """
+
+    def __init__(self, data: bytes):
+        self.data = data
+        self.container: Any = None
+        self.stream: Any = None
+        self.codec = ""
+        self.is_plain = False  # nothing of it is cut away, and no frame comes before a key frame that it needs
+        self.times: list[int] = []  # pts of the frames, ascending, as long as the container is trusted
+        self.keys: list[tuple[int, int | None]] = []  # pts and dts of the key frames that can be sought
+        self.frames: Iterator[tuple[int, Any]] = iter(())  # the next ones, with their numbers
+        self.given: tuple[int, Any] = (-1, None)  # the one found last
+
+    def close(self) -> None:
+        """Free the decoder and its frames."""
+        self.frames, self.given = iter(()), (-1, None)
+        if self.container is not None:
+            self.container.close()
+            self.container = None
+
+    def reopen(self) -> None:
+        """Be before the first packet."""
+        self.close()
+        self.container = open_container(self.data, "video")
+        self.stream = video_stream(self.container)
+
+    def open(self) -> int:
+        """Number of frames."""
+        self.reopen()
+        self.codec, container = self.stream.codec_context.codec.canonical_name, self.container.format.name
+        packets = [described(packet, self.codec) for packet in self.container.demux(self.stream) if packet.buffer_ptr]
+        if is_trusted(packets, self.codec, container):
+            self.times = sorted(shown_times(packets))
+            self.is_plain = is_plain(packets)
+            if container != WITHOUT_INDEX:
+                self.keys = sorted((packet.pts, packet.dts) for packet in packets if packet.is_key and packet.pts is not None)
+            self.rewind()
+            with contextlib.suppress(WrongIndexError):
+                if not self.find(0).interlaced_frame:  # whose fields may have packets of their own
+                    return len(self.times)
+        return self.count()
+
+    def count(self) -> int:
+        """Number of frames of a decoding from the start; the index is not used any more."""
+        self.times = []
+        self.rewind()
+        total = sum(1 for _ in self.frames)
+        if not total:
+            raise UserError(f"cannot decode the video ({len(self.data)} bytes): it has no frames")
+        self.rewind()
+        return total
+
+    def frame(self, index: int) -> Any:
+        """PyAV's frame with a number, which is not below that of the frame before."""
+        if index == self.given[0]:
+            return self.given[1]
+        if self.times:
+            with contextlib.suppress(WrongIndexError):
+                self.seek(index)
+                return self.find(index)
+            self.rewind()
+            with contextlib.suppress(WrongIndexError):
+                return self.find(index)
+            announced = len(self.times)
+            if (total := self.count()) != announced:
+                raise UserError(f"cannot decode the video: it announces {announced} frames and has {total}")
+        return self.find(index)
+
+    def find(self, index: int) -> Any:
+        """Decode up to a frame.
+
+        Raises:
+            WrongIndexError: there is none, or what comes on the way is not what was announced.
+        """
+        for number, frame in self.frames:
+            if number == index:
+                self.given = number, frame
+                return frame
+        raise WrongIndexError
+
+    def rewind(self) -> None:
+        """Go on with the first frame."""
+        self.reopen()
+        self.frames = self.from_start()
+
+    def from_start(self) -> Iterator[tuple[int, Any]]:
+        """The frames from the first packet on."""
+        for number, frame in enumerate(decoded(self.container.demux(self.stream))):
+            check_size(frame)
+            if frame.is_corrupt:
+                raise UserError(f"cannot decode the video ({len(self.data)} bytes): frame {number} is damaged")
+            if self.times and frame.pts != self.times[min(number, len(self.times) - 1)]:
+                raise WrongIndexError
+            yield number, frame
+
+    def seek(self, index: int) -> None:
+        """Go on with the last key frame that is shown before a frame, if decoding has not come to it."""
+        place = bisect_right(self.keys, self.times[index], key=lambda key: key[0]) - 1
+        if place < 0 or bisect_left(self.times, self.keys[place][0]) <= self.given[0] + 1:
+            return
+        for time in self.keys[place]:  # by pts first: the other way round takes longer
+            if time is None:
+                continue
+            self.container.seek(time, stream=self.stream)
+            packets = self.container.demux(self.stream)
+            first = next(packets)
+            if (first.pts, first.dts) in self.keys[: place + 1]:
+                self.frames = self.from_key(first.pts, itertools.chain([first], packets))
+                return
+
+    def from_key(self, start: int, packets: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """The frames from a key frame on, which is shown at ``start``."""
+        import av
+
+        number = bisect_left(self.times, start)
+        try:
+            for frame in decoded(packets):
+                if frame.pts is not None and frame.pts < start:
+                    continue  # it is made from frames before the key frame
+                if frame.is_corrupt or number == len(self.times) or frame.pts != self.times[number]:
+                    raise WrongIndexError
+                check_size(frame)
+                yield number, frame
+                number += 1
+        except (av.FFmpegError, *BROKEN) as error:
+            raise WrongIndexError from error
+
+
+def decoded(packets: Iterable[Any]) -> Iterator[Any]:
+    """The frames of packets, of which the last is empty and flushes the decoder."""
+    for packet in packets:
+        yield from packet.decode()
+
+
+# The index ------------------------------------------------------------------------------------------------------------
+
+
+def described(packet: Any, codec: str) -> Packet:
+    """What the container, and the first bytes of codecs with hidden frames, say of a packet."""
+    is_hidden = codec == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
+    is_whole = packet.size > 0 and not packet.is_corrupt
+    return Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, is_hidden, is_whole)
+
+
+def is_trusted(packets: Sequence[Packet], codec: str, container: str) -> bool:
+    """Whether the packets tell which frames decoding gives, and when they are shown."""
+    if codec not in CODECS or container in WITHOUT_TIMES or not packets or not packets[0].is_key:
+        return False
+    if not all(packet.is_whole and packet.pts is not None for packet in packets):
+        return False
+    pts = [packet.pts for packet in packets if packet.pts is not None]
+    dts = [packet.dts for packet in packets if packet.dts is not None]
+    is_ascending = all(a < b for a, b in itertools.pairwise(dts))
+    shown = shown_times(packets)
+    return bool(shown) and len(set(pts)) == len(pts) and is_ascending and min(shown) >= pts[0]
+
+
+def shown_times(packets: Sequence[Packet]) -> list[int]:
+    """The pts of those packets whose frames are shown."""
+    return [p.pts for p in packets if p.pts is not None and not p.is_discarded and not p.is_hidden]
+
+
+def is_plain(packets: Sequence[Packet]) -> bool:
+    """Whether all of trusted packets are shown, those from a key frame on after those before it."""
+    newest = None
+    for packet in packets:
+        if packet.is_key:
+            newest = packet.pts
+        if packet.is_discarded or (newest is not None and packet.pts is not None and packet.pts < newest):
+            return False
+    return True
+
+
+# Pixels ---------------------------------------------------------------------------------------------------------------
+
+
+def pixels(frame: Any) -> np.ndarray:
+    """A frame as it is to be looked at: height x width x 3, upright."""
+    return np.rot90(frame.to_ndarray(format="rgb24", threads=1), frame.rotation // 90)
