@@ -308,33 +308,31 @@ begin_recipe() {
   mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
 }
 
-# schedule TOTAL_BATCH BATCH EPOCHS WARMUP_RATIO: for the rows of $TABLE and the GPUs at hand, sets UPDATE_FREQ so that one
-# update sees TOTAL_BATCH rows (BATCH a GPU at a time), and with it TOTAL_UPDATES and WARMUP_UPDATES.
-schedule() {
-  local rows gpus="${GPUS:-$(gpu_count)}"
-  rows="$(wc -l <"$TABLE")"
+# update_freq TOTAL_BATCH BATCH: sets UPDATE_FREQ so that one update sees TOTAL_BATCH rows on the GPUs at hand, BATCH a GPU at a time.
+update_freq() {
+  local gpus="${GPUS:-$(gpu_count)}" batch
   [ "$gpus" -gt 0 ] || gpus=1
-  # shellcheck disable=SC2034 # the recipes use them
-  read -r UPDATE_FREQ TOTAL_UPDATES WARMUP_UPDATES <<<"$(
-    awk -v rows="$rows" -v total="$1" -v batch="$(($2 * gpus))" -v epochs="$3" -v ratio="$4" 'BEGIN {
-      freq = int((total + batch - 1) / batch)
-      updates = epochs * int((rows + batch * freq - 1) / (batch * freq))
-      print freq, updates, int(ratio * updates)
-    }'
-  )"
+  batch=$(($2 * gpus))
+  # shellcheck disable=SC2034 # train_captions uses it
+  UPDATE_FREQ=$((($1 + batch - 1) / batch))
 }
 
 # train ARGS...: fairseq-train with the plugin and what the published fine-tuning recipes have in common; ARGS come last
-# and win.
+# and win.  How many updates there are follows from the rows, the batches and --max-epoch, whoever gives it.
 train() {
-  local gpus="${GPUS:-$(gpu_count)}" device=(--cpu)
+  local gpus="${GPUS:-$(gpu_count)}" device=(--cpu) schedule=(--lr-scheduler unival_polynomial --warmup-ratio 0.06)
+  case " $* " in
+    *" --lr-scheduler"[\ =]"unival_polynomial "*) ;;
+    *" --lr-scheduler"[\ =]*) schedule=() ;; # another one knows no --warmup-ratio
+  esac
   # a batch of captions uses no parameters of image codes: DistributedDataParallel has to look which there are
   [ "$gpus" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$gpus"
     --ddp-backend pytorch_ddp --find-unused-parameters)
   fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
     --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
-    --lr-scheduler polynomial_decay --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
-    --save-dir "$OUT" --keep-last-epochs 1 --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
+    ${schedule[@]+"${schedule[@]}"} --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
+    --save-dir "$OUT" --no-epoch-checkpoints --keep-best-checkpoints 1 --validate-interval-updates 2000 \
+    --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
 }
 
 # train_captions BATCH EPOCHS ARGS...: the published fine-tuning on captions of any medium, from $CHECKPOINT; started again
@@ -344,18 +342,18 @@ train_captions() {
   shift 2
   train --task unival_caption --arch unival_base --finetune-from-model "$CHECKPOINT" ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
     --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
-    --total-num-update "$TOTAL_UPDATES" --warmup-updates "$WARMUP_UPDATES" \
     --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
     --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
     --max-src-length 80 --max-tgt-length 20 --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"
 }
 
-# generate_captions SPLIT ARGS...: beam search as published, then the scores.
+# generate_captions SPLIT ARGS...: beam search as published, then the scores. The instruction, sizes, frames and rates are the
+# checkpoint's; flags change them.
 generate_captions() {
   local split="$1"
   shift
   generate "$split" --task unival_caption ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-    --beam 5 --max-len-b 22 --no-repeat-ngram-size 3 --batch-size 16 "$@"
+    --beam 5 --no-repeat-ngram-size 3 --batch-size 16 "$@"
   score_captions "$split"
 }
 

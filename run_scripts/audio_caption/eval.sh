@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Captions the sounds of a split with a trained model (beam 5, as published) and scores the captions.
+# Captions the sounds of a split with a trained model (beam 5, at most 16 tokens, as published) and scores the captions.
 #
 #   DATA=audiocaps VOCAB=vocabulary CHECKPOINT=out/audio_caption/checkpoint_best.pt OUT=out/audio_caption bash run_scripts/audio_caption/eval.sh [fairseq-generate flags]
 #
@@ -11,11 +11,12 @@
 #   SPLIT        which table of DATA (default test)
 #   METRICS      default cider,bleu,rouge_l (meteor and spice need Java)
 #   GPUS         0: the CPU
+#
+# The instruction and the length and rate of sounds are those that the checkpoint was trained with; --instruction and the like
+# change them. Flags given on the command line come last and win over the script's.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
 SPLIT="${SPLIT:-test}"
 begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of audio captions" audio
-generate_captions "$SPLIT" \
-  --instruction "[AUDIO:audio] what does the audio describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  "$@"
+generate_captions "$SPLIT" --max-len-b 16 "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Captions the videos of a split with a trained model (beam 5, as published) and scores the captions.
+# Captions the videos of a split with a trained model (beam 5, unnormalized, as published for MSR-VTT) and scores the captions.
 #
 #   DATA=msrvtt VOCAB=vocabulary CHECKPOINT=out/video_caption/checkpoint_best.pt OUT=out/video_caption bash run_scripts/video_caption/eval.sh [fairseq-generate flags]
 #
@@ -10,12 +10,16 @@
 #   OUT          folder for generate-test.txt and scores-test.json
 #   SPLIT        which table of DATA (default test)
 #   METRICS      default cider,bleu,rouge_l (meteor and spice need Java)
+#   NORMALIZED   1: hypotheses are compared by their score per token, as published for ActivityNet Captions
 #   GPUS         0: the CPU
+#
+# The instruction and the size, number and fit of frames are those that the checkpoint was trained with; --instruction and the like
+# change them. Flags given on the command line come last and win over the script's.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 if wants_help "$@"; then usage "${BASH_SOURCE[0]}"; exit 0; fi
 
 SPLIT="${SPLIT:-test}"
 begin_evaluation "folder with $SPLIT.tsv or $SPLIT.jsonl of video captions" video
-generate_captions "$SPLIT" \
-  --instruction "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  --patch-frame-size 384 --num-frames 16 "$@"
+comparison=(--unnormalized)
+[ "${NORMALIZED:-0}" != 1 ] || comparison=()
+generate_captions "$SPLIT" --max-len-b 22 ${comparison[@]+"${comparison[@]}"} "$@"

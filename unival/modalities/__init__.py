@@ -1,4 +1,4 @@
-"""One module per modality: load, transform and embed.  A new modality is one file and one line in MODALITIES."""
+"""One module per modality: load, transform and embed.  CONTRIBUTING.md lists what a new one needs besides its line in MODALITIES."""
 
 from unival.errors import UserError
 from unival.modalities.audio import AUDIO
