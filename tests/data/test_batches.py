@@ -165,3 +165,29 @@ def test_fairseqs_own_position_is_understood(vocab):
     resumed = EpochBatches(dataset(vocab, 12), 2)
     resumed.load_state_dict({"version": 2, "epoch": 1, "iterations_in_epoch": 4, "shuffle": True})
     assert [batch["id"].tolist() for batch in resumed.next_epoch_itr()] == whole[4:]
+
+
+@pytest.mark.parametrize("skip", [False, True], ids=["whole epochs", "without the last batch"])
+def test_how_many_updates_an_epoch_has_is_known_before_it_begins(vocab, skip):
+    """For any rows, batches, processes and update frequencies, and of what is left of an epoch that is resumed."""
+    told = []
+    for rows, size, ranks, freqs in itertools.product((7, 8, 13, 20), (1, 2, 3), (1, 2, 3), ([1], [2], [3, 1])):
+        setting = {"update_freq": freqs, "ranks": ranks, "skip_remainder_batch": skip, "on_epoch": told.append}
+        batches = EpochBatches(dataset(vocab, rows), size, **setting)
+        planned = [batches.length(epoch) for epoch in (1, 2)]
+        found = []
+        for epoch in (1, 2):
+            whole = batches.next_epoch_itr()
+            assert told.pop() is batches and batches.epoch == epoch
+            groups = iterators.GroupedIterator(whole, batches.rounds_per_update(epoch), skip_remainder_batch=skip)
+            assert batches.updates_left == batches.updates == len(groups)
+            found.append(len(groups))
+            for done, _ in enumerate(groups, start=1):
+                if done == 1 and len(groups) > 1:
+                    state = batches.state_dict()
+                    resumed = EpochBatches(dataset(vocab, rows), size, **setting)
+                    resumed.load_state_dict(state)
+                    resumed.next_epoch_itr()
+                    assert told.pop() is resumed and resumed.updates_left == len(groups) - 1
+            list(whole)  # what a skipped last update leaves
+        assert found == planned, (rows, size, ranks, freqs)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.logging import metrics
+from fairseq.registry import REGISTRIES
 from omegaconf import OmegaConf
 
 from tests import runs, tiny
@@ -150,6 +151,38 @@ def test_what_is_wrong_is_said_before_the_first_update(data, tmp_path, name):
     with pytest.raises(UserError, match=said) as caught:
         begin(data, tmp_path, **options)
     assert len(str(caught.value).split("\n  ")[0].splitlines()) == 1  # an instruction's error shows the place below
+
+
+SCHEDULES = {  # by epochs alone, without --max-update
+    "polynomial_decay": ({"total_num_update": 0.0}, "may need --max-update"),
+    "cosine": ({}, "Either --max_update or --lr-period-updates must be set; it may need --max-update"),
+    "tri_stage": ({"phase_ratio": (0.1, 0.4, 0.5)}, "may need --max-update"),
+    "triangular": ({"max_lr": 0.1}, "triangular: max_lr must be more than lr$"),
+    "unival_timed": ({}, "say when the run ends"),
+    "unival_polynomial": ({"warmup_ratio": 6.0}, "--warmup-ratio 6: must be"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_that_cannot_be_used_is_named_before_the_model_is_built(data, tmp_path, name):
+    options, said = SCHEDULES[name]
+    cfg = run_config(data, tmp_path, **{"optimization.max_update": 0, "optimization.max_epoch": 3, "optimization.lr": [0.1]})
+    cfg.lr_scheduler = OmegaConf.structured(REGISTRIES["lr_scheduler"]["dataclass_registry"][name](**options))
+    cfg.lr_scheduler._name = name
+    with pytest.raises(UserError, match=said) as caught:
+        CaptionTask.setup_task(cfg.task)
+    assert str(caught.value).startswith("--") and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRIES["lr_scheduler"]["dataclass_registry"] if name != "pass_through"])
+def test_every_schedule_passes_and_nothing_of_its_trial_is_left(data, tmp_path, name):
+    needed = {"triangular": {"max_lr": 0.2}, "tri_stage": {"phase_ratio": (0.1, 0.4, 0.5)}}
+    cfg = run_config(data, tmp_path, **{"optimization.max_update": 2, "optimization.lr": [0.1]})
+    cfg.lr_scheduler = OmegaConf.structured(REGISTRIES["lr_scheduler"]["dataclass_registry"][name](**needed.get(name, {})))
+    cfg.lr_scheduler._name = name
+    before = OmegaConf.to_container(cfg, throw_on_missing=False)
+    CaptionTask.setup_task(cfg.task)
+    assert OmegaConf.to_container(cfg, throw_on_missing=False) == before
 
 
 def test_one_table_for_several_splits_is_refused(data, tmp_path):

@@ -25,6 +25,7 @@ from unival.tasks.disk import check_space
 from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import check_splits, find_table, media_of, used_splits
 from unival.tasks.restore import last_checkpoint
+from unival.tasks.schedule import check_schedule
 from unival.tasks.trial import first_examples, run_trial
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class TrainingChecks:
         self.seconds = 0.0
         with self._timed():
             check_counts(task.cfg)
+            check_schedule(task.cfg)
             check_splits(task.cfg)
 
     @contextlib.contextmanager
