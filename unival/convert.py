@@ -21,21 +21,26 @@ from unival.backbones.pann import fourier_kernels
 from unival.checkpoints import bart, files, hf_bart, hf_ofa, ofa, published, published_options
 from unival.checkpoints.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options
 from unival.checkpoints.precision import cast
+from unival.checkpoints.published_container import published_cfg
 from unival.checkpoints.report import Conversion, Report
 from unival.checkpoints.shapes import options_from_weights
 from unival.checkpoints.summary import non_finite
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
+from unival.modalities.base import MediaOptions
 from unival.models.config import UnivalConfig, saved_config
 from unival.models.positions import code_positions, image_bucket_rows, token_buckets
 from unival.models.unival import SIZES, UnivalModel
+from unival.tasks.caption import CAPTION
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.inputs import given_media_options
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
 PUBLISHED_VERSION = 3.0  # of fairseq's transformers
 PUBLISHED_TAIL = 769  # entries of image_position_idx after the grid
 FP16, FP32 = torch.float16, torch.float32
+VIDEO_OPTIONS = ("patch_frame_size", "num_frames", "sample_type", "frame_fit", "use_dataaug")
 VOCABULARY_SIZES = {"num_codes": NUM_CODES, "num_bins": NUM_BINS}  # of the published vocabulary
 
 
@@ -89,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     check_kind(args, container, state)
     source = _from_bart(args, container, state) if "bart" in args.source else _from_unival(args, container, state)
     source.task.update(source.task_state.get("media", {}))  # as training took them over from the checkpoint it started from
+    source.task["instruction"] = source.task_state.get("instruction") or source.task.get("instruction")
     report = source.conversion.report
     _note_what_stays(args, container, report)
     checked = _checked(args, source)
@@ -336,8 +342,25 @@ def _published_cfg(source: Source) -> dict[str, Any]:
                 setattr(model, f"{name}_encoder_name", None)
         return {**source.cfg, "model": model}
     namespace = published_options.published_model(source.model, source.model["image_backbone_stages"] == 4)
-    task = published_options.published_task(source.task)
-    return {**own_cfg(source.model, source.task), "model": namespace, "task": task}
+    media = vars(given_media_options(source.task, MediaOptions()))
+    task = published_options.published_task({**source.task, **media})
+    _note_what_is_lost(source, namespace, task)
+    return published_cfg(own_cfg(source.model, source.task), namespace, task)
+
+
+def _note_what_is_lost(source: Source, model: argparse.Namespace, task: Mapping[str, Any]) -> None:
+    """Say which options the published format has no place for: they come back from it as defaults."""
+    back = {**asdict(UnivalConfig()), **published_options.model_options(model)}
+    back.update({**_task_defaults(), **published_options.task_options(task)})
+    given = {**source.model, **{name: source.task.get(name) for name in ("instruction", *vars(MediaOptions()))}}
+    absent = tuple(name for name in MEDIA if name not in source.model["modalities"].split(","))
+    absent += VIDEO_OPTIONS if "video" in absent else ()
+    if back["instruction"] is None and task["_name"] == "caption":
+        back["instruction"] = CAPTION
+    lost = {name: value for name, value in given.items() if value is not None and value != back.get(name) and not name.startswith(absent)}
+    if lost:
+        shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in lost.items() if name != "_name")
+        source.conversion.report.note(f"the published format has no place for {shown}")
 
 
 def _task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[str, Any]:
@@ -367,6 +390,7 @@ def _task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[
 def _container(args: argparse.Namespace, cfg: Mapping[str, Any], state: Mapping[str, Tensor], task_state: Any) -> dict[str, Any]:
     """What fairseq reads: a checkpoint before its first update, without optimizer."""
     iterator = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
+    more: dict[str, Any] = {"metrics": {"default": [], "train": []}, "val_loss": None} if args.to == "published" else {}
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {"best": None}, "num_updates": 0}
     made_from = {"format": args.source, "files": [pathlib.Path(name).name for name in args.inputs], "ema": args.ema}
     return {
@@ -376,7 +400,7 @@ def _container(args: argparse.Namespace, cfg: Mapping[str, Any], state: Mapping[
         "criterion": None,
         "optimizer_history": [history],
         "task_state": task_state,
-        "extra_state": {"train_iterator": iterator, "previous_training_time": 0.0, "converted_from": made_from},
+        "extra_state": {"train_iterator": iterator, "previous_training_time": 0.0, "converted_from": made_from, **more},
         "last_optimizer_state": None,
     }
 

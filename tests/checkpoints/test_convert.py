@@ -301,7 +301,7 @@ def test_the_command_line(own, tmp_path, capsys):
 def test_options_of_ours_survive_the_published_format(tmp_path, data):
     """resnet50: the smallest CNN that the published code has."""
     vocabulary = convert.Vocabulary.load(data / "vocab", 0, 0)
-    model = tiny.model(vocabulary, image_backbone="resnet50", image_backbone_stages=3, modalities="image", qk_norm=True, scale_resids=True)
+    model = tiny.model(vocabulary, image_backbone="resnet50", image_backbone_stages=3, modalities="image", scale_resids=True)
     task = {**asdict(UnivalTaskConfig(data="")), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival"}
     plain = {key: value for key, value in task.items() if key not in ("seed", "cpu", "bf16", "fp16")}
     cfg = convert.own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, plain)

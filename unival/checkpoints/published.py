@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unival.checkpoints.published_options import model_options, task_options
 from unival.checkpoints.report import Conversion, Report
+from unival.checkpoints.shapes import media_in
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
@@ -18,15 +19,21 @@ __all__ = ["from_published", "is_published", "model_options", "rename_published"
 PREFIXES: dict[str, str] = {
     "encoder.embed_images.": "encoder.media.image.backbone.",
     "encoder.image_proj.": "encoder.media.image.proj.",
+    "encoder.layernorm_image_embedding.": "encoder.media.image.norm.",
     "encoder.embed_image_positions.": "encoder.media.image.positions.",
     "encoder.embed_videos.": "encoder.media.video.backbone.",
     "encoder.video_proj.": "encoder.media.video.proj.",
+    "encoder.layernorm_video_embedding.": "encoder.media.video.norm.",
     "encoder.embed_video_positions.": "encoder.media.video.positions.",
     "encoder.embed_audios.logmel_extractor.melW": "encoder.media.audio.backbone.mel_filters",
     "encoder.embed_audios.": "encoder.media.audio.backbone.",
     "encoder.audio_proj.": "encoder.media.audio.proj.",
+    "encoder.layernorm_audio_embedding.": "encoder.media.audio.norm.",
     "encoder.embed_audio_positions.": "encoder.media.audio.positions.",
 }
+# What --qk-norm of the published code adds to every attention: a norm of the inputs, and one that is never applied.
+INPUT_NORM = (".q_norm.", ".input_norm.")  # published, ours
+UNUSED_NORM = ".k_norm."
 
 # Tied to encoder.embed_tokens.weight; some checkpoints hold only one of the three.
 TOKENS = "encoder.embed_tokens.weight"
@@ -34,6 +41,7 @@ TIED = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 
 STFT = "encoder.embed_audios.spectrogram_extractor.stft."
 MEL = "encoder.embed_audios.logmel_extractor.melW"
+CLASSIFIER_REASON = "a classifier that the model does not use"
 FOURIER_REASON = "Fourier kernels, which follow from the window size"
 # Published keys that carry nothing, and why: (pattern, reason)
 DROPPED: tuple[tuple[str, str], ...] = (
@@ -41,11 +49,14 @@ DROPPED: tuple[tuple[str, str], ...] = (
     (r"(encoder|decoder)\.(token|image)_rp_bucket", "position buckets, rebuilt from their formulas"),
     (r"decoder\.image_position_idx", "position buckets, rebuilt from their formulas"),
     (r"encoder\.embed_(images|videos|audios)\..*num_batches_tracked", "counters that nothing reads"),
-    (r"encoder\.embed_images\.fc\.(weight|bias)", "a classifier that the model does not use"),
+    (r"encoder\.embed_images\.fc\.(weight|bias)", CLASSIFIER_REASON),
+    (r"encoder\.embed_audios\.(fc1|fc_audioset)\.(weight|bias)", CLASSIFIER_REASON),  # of CNN6
+    (r"(encoder|decoder)\.layers\.\d+\.\w+\.k_norm\.(weight|bias)", "a norm that the published code never applies"),
     (re.escape(STFT) + r"conv_(real|imag)\.weight", FOURIER_REASON),
 )
 TIED_REASON = "the same as encoder.embed_tokens.weight"
-CLASSES = 1000  # of the unused classifier
+CLASSES = 1000  # of the unused classifier of images
+SOUNDS = 527  # of that of sounds, which the published CNN6 has
 KERNEL_TOLERANCE = 1e-3  # of Fourier kernels between -1 and 1; half precision rounds by up to 2.5e-4
 
 
@@ -64,6 +75,8 @@ def rename_published(state_dict: dict[str, Tensor]) -> None:
             del state_dict[key]
         elif new != key:
             state_dict[new] = state_dict.pop(key)
+    for key in unused_norms(state_dict):
+        del state_dict[key]
 
 
 def our_name(key: str) -> str | None:
@@ -73,7 +86,13 @@ def our_name(key: str) -> str | None:
     for old, new in PREFIXES.items():
         if key.startswith(old):
             return new + key[len(old) :]
-    return key
+    return key.replace(*INPUT_NORM)
+
+
+def unused_norms(state: Mapping[str, Any]) -> list[str]:
+    """Norms, by our names, of media that the model does not take: the published options ask for them apart from the media."""
+    media = media_in(state)
+    return [key for key in state if (found := re.fullmatch(r"encoder\.media\.(\w+)\.norm\.\w+", key)) and found[1] not in media]
 
 
 def drop_reason(key: str) -> str | None:
@@ -101,8 +120,14 @@ def from_published(state: Mapping[str, Tensor], fourier: Mapping[str, Tensor] | 
                 strange.append(key)
         else:
             result[new] = value
-            if key in state:
-                report.add("kept" if new == key else "renamed", key, "" if new == key else new)
+    unused = unused_norms(result)
+    for key in whole:
+        new = our_name(key)
+        if new in unused:
+            report.add("dropped", key, "the norm of a modality that the checkpoint lacks")
+            del result[new]
+        elif new is not None and key in state:
+            report.add("kept" if new == key else "renamed", key, "" if new == key else new)
     if strange:
         report.note(f"not what the formula gives: {', '.join(strange)}; sounds are analysed by the formula")
     return Conversion(result, report)
@@ -125,27 +150,45 @@ def to_published(state: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> 
             if prefix is None:
                 raise UserError(f"{key} has no place in the published format")
             name = back[prefix] + key[len(prefix) :]
+        elif INPUT_NORM[0] in key or UNUSED_NORM in key:
+            raise UserError(f"{key} is of --qk-norm, which the published code computes otherwise: it has only --attention-input-norm")
         else:
-            name = key
+            name = key.replace(*INPUT_NORM[::-1])
         result[name] = value
         report.add("kept" if name == key else "renamed", key, "" if name == key else name)
     for key in TIED:
         if key not in result:
             report.add("missing", key, TIED_REASON)
         result[key] = result[TOKENS]
+    for key in [key for key in result if INPUT_NORM[0] in key]:
+        value = torch.ones_like(result[key]) if key.endswith("weight") else torch.zeros_like(result[key])
+        result[key.replace(INPUT_NORM[0], UNUSED_NORM)] = value
+        report.add("missing", key.replace(INPUT_NORM[0], UNUSED_NORM), "a norm that the published code never applies")
     made = {key: value for key, value in buffers.items() if not key.startswith(STFT) or MEL in result}
     for key in [key for key in result if key.endswith(".running_var")]:
         made[key.removesuffix("running_var") + "num_batches_tracked"] = torch.tensor(0)
     for key, value in made.items():
         result[key] = value
         report.add("missing", key, drop_reason(key) or "from its formula")
-    if any(key.startswith("encoder.embed_images.layer4.") for key in result):
-        width = result["encoder.image_proj.weight"].size(1)
-        dtype = result["encoder.image_proj.weight"].dtype
-        for name, shape in (("weight", (CLASSES, width)), ("bias", (CLASSES,))):
-            result[f"encoder.embed_images.fc.{name}"] = torch.zeros(shape, dtype=dtype)
-            report.add("missing", f"encoder.embed_images.fc.{name}", "zeros: a classifier that the model does not use")
+    for key, value in _classifiers(result).items():
+        result[key] = value
+        report.add("missing", key, f"zeros: {CLASSIFIER_REASON}")
     return Conversion(result, report)
+
+
+def _classifiers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published networks' classifiers, which nothing uses, as zeros: of a whole ResNet, and of CNN6."""
+    layers: dict[str, tuple[int, int]] = {}
+    if any(key.startswith("encoder.embed_images.layer4.") for key in state):
+        layers["encoder.embed_images.fc"] = (CLASSES, state["encoder.image_proj.weight"].size(1))
+    if "encoder.embed_audios.conv_block1.conv1.weight" in state and "encoder.embed_audios.conv_block1.conv2.weight" not in state:
+        width = state["encoder.audio_proj.weight"].size(1)
+        layers.update({"encoder.embed_audios.fc1": (width, width), "encoder.embed_audios.fc_audioset": (SOUNDS, width)})
+    dtype = state[TOKENS].dtype
+    found: dict[str, Tensor] = {}
+    for name, shape in layers.items():
+        found.update({f"{name}.weight": torch.zeros(shape, dtype=dtype), f"{name}.bias": torch.zeros(shape[0], dtype=dtype)})
+    return found
 
 
 def without_media(conversion: Conversion, names: tuple[str, ...]) -> Conversion:

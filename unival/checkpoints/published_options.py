@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from unival.checkpoints.shapes import norm_options
 from unival.errors import UserError
 
 ABSENT = object()
@@ -35,7 +36,6 @@ SAME: dict[str, Any] = {
     "interpolate_position": ABSENT,
     "orig_patch_image_size": ABSENT,
     "code_image_size": ABSENT,
-    "qk_norm": ABSENT,
     "scale_resids": ABSENT,
     "sample_patch_num": ABSENT,
     "sample_video_patch_num": ABSENT,
@@ -48,7 +48,8 @@ FLOATS = (
     "decoder_drop_path_rate",
     "attn_scale_factor",
 )
-COUNTS = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")  # None or negative: all
+COUNTS = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")  # None or negative: all; ours has 0 for that
+MEDIA = ("image", "video", "audio")
 # published -> ours
 RENAMED = {"hop_size": "audio_hop_size", "mel_bins": "audio_mel_bins", "sample_rate": "audio_sample_rate"}
 # published task option -> ours
@@ -93,6 +94,10 @@ FIXED: dict[str, Any] = {
     "quant_noise_pq": 0,
     "sync_bn": False,  # those batch norms have another epsilon
     "fusion_type": None,
+    "enable_fusion": False,
+    "encoder_layers_to_keep": None,
+    "decoder_layers_to_keep": None,
+    "quant_noise_scalar": 0,
     "adapter": False,
     "encoder_prompt": False,
     "decoder_prompt": False,
@@ -101,7 +106,8 @@ IMAGE_STAGES = {"timm_resnet": 4, "resnet": 3}
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 ORIGINAL_RESNETS = ("resnet50", "resnet101", "resnet152")
 VIDEO_BACKBONES = {f"all_resnext{depth}": f"resnext3d{depth}" for depth in (50, 101, 152)}
-AUDIO_BACKBONES = {f"pann_cnn{depth}": f"cnn{depth}" for depth in (6, 10, 14)}
+AUDIO_BACKBONES = {"pann_cnn6": "cnn6", "pann_cnn10": "clap_cnn10", "pann_cnn14": "cnn14"}
+WINDOW_SIZE, CNN6_MEL_BINS = 1024, 64  # which the published code has as constants
 
 VIDEO_CAPTION = "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
 # The published models were fine-tuned on sounds with the prompt of videos.
@@ -135,13 +141,20 @@ def model_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str
     for old, new in RENAMED.items():
         if given.get(old) is not None:
             options[new] = int(given[old])
-    activation = given.get("activation_dropout", given.get("relu_dropout"))
+    activation = given.get("activation_dropout") or given.get("relu_dropout")
     if activation is not None:
         options["activation_dropout"] = float(activation)
+    options["attention_input_norm"] = bool(given.get("qk_norm"))  # which is another computation than our option of that name
+    options["freeze_batchnorm"] = bool(given.get("freeze_batchnorm"))
+    options["checkpoint_activations"] = bool(given.get("checkpoint_activations"))
     options["entangle_target_positions"] = not given.get("disable_entangle", False)
     if given.get("freeze_encoder_embedding") or given.get("freeze_decoder_embedding"):
         options["freeze_token_embeddings"] = True
-    return {**options, **_backbones(given)}
+    options.update(_backbones(given))
+    media = options["modalities"].split(",")
+    for name in media:
+        options[f"freeze_{name}_backbone"] = bool(given.get(f"freeze_{name}_encoder"))
+    return {**options, **norm_options(media, [name for name in MEDIA if given.get(f"layernorm_{name}_embedding")])}
 
 
 def task_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
@@ -169,8 +182,11 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
     Raises:
         UserError: the model has what the published code lacks.
     """
-    if options["modality_layernorm"]:
-        raise UserError("--modality-layernorm: models with it cannot be written in the published format")
+    if options["qk_norm"]:
+        raise UserError(
+            "--qk-norm: the published option of that name is another computation, our --attention-input-norm; models with ours"
+            " cannot be written in the published format"
+        )
     media = [name for name in options["modalities"].split(",") if name]
     back = {new: old for old, new in VIDEO_BACKBONES.items()}, {new: old for old, new in AUDIO_BACKBONES.items()}
     for name, table in zip(("video", "audio"), back, strict=True):
@@ -184,10 +200,23 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
         )
     if "image" not in media:
         raise UserError(f"--modalities {options['modalities']}: the published format has none without images")
+    if "audio" in media:
+        _check_spectrogram(options)
+    normed = options["modality_layernorm_media"]
+    arch = "unival_large" if (options["encoder_embed_dim"], options["encoder_layers"]) == (1024, 12) else "unival_base"
     return argparse.Namespace(
-        arch="unival_base",
+        arch=arch,
         **FIXED,
-        **{name: options[name] for name in SAME},
+        **{name: options[name] for name in SAME if name not in COUNTS},
+        **{name: options[name] or None for name in COUNTS},  # to the published code, 0 is a number of patches
+        **{
+            f"layernorm_{name}_embedding": bool(options["modality_layernorm"] and name in (normed.split(",") if normed else media))
+            for name in MEDIA
+        },
+        **{f"freeze_{name}_encoder": bool(name in media and options[f"freeze_{name}_backbone"]) for name in MEDIA},
+        qk_norm=options["attention_input_norm"],
+        freeze_batchnorm=options["freeze_batchnorm"],
+        checkpoint_activations=options["checkpoint_activations"],
         **{old: options[new] for old, new in RENAMED.items() if new != "audio_sample_rate"},
         sample_rate=options["audio_sample_rate"] or 48000,
         decoder_embed_dim=options["encoder_embed_dim"],
@@ -205,8 +234,16 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
         resnet_drop_path_rate=0.0,
         video_encoder_name=back[0][options["video_backbone"]] if "video" in media else None,
         audio_encoder_name=back[1][options["audio_backbone"]] if "audio" in media else None,
-        _name="unival_base",
+        _name=arch,
     )
+
+
+def _check_spectrogram(options: Mapping[str, Any]) -> None:
+    """Refuse spectrograms that the published code cannot make."""
+    if options["audio_window_size"] != WINDOW_SIZE:
+        raise UserError(f"--audio-window-size {options['audio_window_size']}: the published code has only {WINDOW_SIZE}")
+    if options["audio_backbone"] == "cnn6" and options["audio_mel_bins"] != CNN6_MEL_BINS:
+        raise UserError(f"--audio-mel-bins {options['audio_mel_bins']}: the published code's CNN6 has only {CNN6_MEL_BINS}")
 
 
 def published_task(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,12 +275,11 @@ def _check_fixed(given: Mapping[str, Any]) -> None:
 def _backbones(given: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     media = []
-    image = given.get("image_encoder_name", "resnet")  # OFA had no choice
-    if image:
-        media.append("image")
-        options["image_backbone_stages"] = _choose("image_encoder_name", image, IMAGE_STAGES)
-        if given.get("resnet_type"):
-            options["image_backbone"] = _choose("resnet_type", given["resnet_type"], {name: name for name in RESNETS})
+    image = given.get("image_encoder_name") or "resnet"  # OFA had no choice, and without a name the published code has OFA's
+    media.append("image")
+    options["image_backbone_stages"] = _choose("image_encoder_name", image, IMAGE_STAGES)
+    if given.get("resnet_type"):
+        options["image_backbone"] = _choose("resnet_type", given["resnet_type"], {name: name for name in RESNETS})
     if given.get("video_encoder_name"):
         media.append("video")
         options["video_backbone"] = _choose("video_encoder_name", given["video_encoder_name"], VIDEO_BACKBONES)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,13 +44,23 @@ def options_from_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "add_mm_type_embedding": shape["encoder.type_embedding.weight"][0] == 4,
         "qk_norm": "encoder.layers.0.self_attn.q_norm.weight" in shape,
         "scale_resids": "encoder.layers.0.w_resid" in shape,
-        "modality_layernorm": any(re.fullmatch(r"encoder\.media\.\w+\.norm\.weight", key) for key in shape),
+        "attention_input_norm": "encoder.layers.0.self_attn.input_norm.weight" in shape,
     }
     for side in ("encoder", "decoder"):
         options[f"{side}_layers"] = count_layers(state, f"{side}.layers.")
         options[f"{side}_attention_heads"] = shape[f"{side}.layers.0.self_attn.c_attn"][0]
         options[f"{side}_ffn_embed_dim"] = shape[f"{side}.layers.0.fc1.weight"][0]
     return {**options, **_media_options(shape)}
+
+
+def norm_options(media: Iterable[str], normed: Iterable[str]) -> dict[str, Any]:
+    """Fields of ``UnivalConfig`` for a model that takes ``media``, of which those in ``normed`` have a layer norm of their own."""
+    media = list(media)
+    having = [name for name in media if name in set(normed)]
+    return {
+        "modality_layernorm": bool(having),
+        "modality_layernorm_media": None if having in ([], media) else ",".join(having),
+    }
 
 
 def count_layers(state: Mapping[str, Any], prefix: str) -> int:
@@ -67,7 +77,8 @@ def media_in(state: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _media_options(shape: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     media = media_in(shape)
-    options: dict[str, Any] = {"modalities": ",".join(media)}
+    normed = [name for name in media if f"{MEDIA}{name}.norm.weight" in shape]
+    options: dict[str, Any] = {"modalities": ",".join(media), **norm_options(media, normed)}
     for name in media:
         prefix = f"{MEDIA}{name}.backbone."
         inner = {key.removeprefix(prefix): value for key, value in shape.items() if key.startswith(prefix)}

@@ -35,7 +35,7 @@ WRAPPERS = ("module.", "model.")  # put in front of all keys by training program
 # label -> the parts (see part_of) that it sums up, in our names, the published ones and those of BART
 GROUPS: dict[str, str] = {
     **{f"{name} CNN": rf"encoder\.(media\.{name}\.backbone|embed_{name}s)" for name in ("image", "video", "audio")},
-    "projections": r"encoder\.(media\.\w+\.(proj|norm)|(image|video|audio)_proj)",
+    "projections": r"encoder\.(media\.\w+\.(proj|norm)|(image|video|audio)_proj|layernorm_(image|video|audio)_embedding)",
     "position tables": r"encoder\.media\.\w+\.positions|(en|de)coder\.embed_(\w+_)?positions",
     "token embeddings": r"(en|de)coder\.embed_tokens|decoder\.output_projection|shared|lm_head",
     "encoder layers": r"encoder\.layers",

@@ -13,7 +13,7 @@ from torch import Tensor
 from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
-from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout
+from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes
 from unival.modalities.pyav_sound import Sound, open_track
 
@@ -209,7 +209,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         cfg.image_bucket_size,
         cfg.freeze_audio_backbone,
         freeze_batchnorm(backbone) if cfg.freeze_batchnorm else [],
-        norm=cfg.modality_layernorm,
+        norm=has_norm(cfg, "audio"),
         layout=audio_layout,
     )
 

@@ -118,6 +118,12 @@ def audio_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
     return grid_positions(side, side, bucket_size)[:count]
 
 
+def has_norm(cfg: Any, name: str) -> bool:
+    """Whether a model's configuration gives a modality (its name in lower case) a layer norm of its own."""
+    chosen = cfg.modality_layernorm_media
+    return cfg.modality_layernorm and (chosen is None or name in [part.strip().lower() for part in chosen.split(",")])
+
+
 class MediaEmbedding(nn.Module):
     """Backbone, projection to the model's width, and the table of positions.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities import kinds
-from unival.modalities.base import MediaEmbedding, MediaOptions, Modality
+from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm
 
 HALF = (0.5, 0.5, 0.5)  # the published models normalise to [-1, 1]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -56,7 +56,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         cfg.image_bucket_size,
         cfg.freeze_image_backbone,
         norms,
-        norm=cfg.modality_layernorm,
+        norm=has_norm(cfg, "image"),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds, pyav_reader
-from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, video_layout
+from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm, video_layout
 from unival.modalities.containers import declared_size
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
 from unival.modalities.pyav_reader import STILL, Frames
@@ -260,7 +260,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         cfg.image_bucket_size,
         cfg.freeze_video_backbone,
         norms,
-        norm=cfg.modality_layernorm,
+        norm=has_norm(cfg, "video"),
         layout=video_layout,
     )
 

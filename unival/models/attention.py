@@ -19,10 +19,18 @@ class MultiheadAttention(nn.Module):
         scale_factor: ``s`` above.
         dropout: probability on the attention weights.
         qk_norm: normalise each head's queries and keys (two layer norms of their own).
+        input_norm: normalise what queries, keys and values are projected from, all by the same layer norm of the whole width; the
+            published code calls that ``qk_norm``.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, scale_factor: float = 2.0, dropout: float = 0.0, qk_norm: bool = False
+        self,
+        dim: int,
+        num_heads: int,
+        scale_factor: float = 2.0,
+        dropout: float = 0.0,
+        qk_norm: bool = False,
+        input_norm: bool = False,
     ):
         super().__init__()
         assert dim % num_heads == 0, f"{num_heads} heads do not divide the width {dim}"
@@ -36,9 +44,12 @@ class MultiheadAttention(nn.Module):
         self.c_attn = nn.Parameter(torch.ones(num_heads))
         self.q_norm = nn.LayerNorm(dim // num_heads) if qk_norm else None
         self.k_norm = nn.LayerNorm(dim // num_heads) if qk_norm else None
+        self.input_norm = nn.LayerNorm(dim) if input_norm else None
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a memory ``b x s x c``: two tensors ``b x heads x s x d``."""
+        if self.input_norm is not None:
+            memory = self.input_norm(memory)
         k = split_heads(self.k_proj(memory), self.num_heads)
         if self.k_norm is not None:
             k = self.k_norm(k)
@@ -57,6 +68,8 @@ class MultiheadAttention(nn.Module):
             ``b x t x c``.
         """
         batch, length, _ = x.shape
+        if self.input_norm is not None:
+            x = self.input_norm(x)
         q = split_heads(self.q_proj(x), self.num_heads)  # B x H x T x D
         if self.q_norm is not None:
             q = self.q_norm(q)

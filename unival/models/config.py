@@ -88,6 +88,10 @@ class UnivalConfig(FairseqDataclass):
     modality_layernorm: bool = field(
         default=False, metadata={"help": "a layer norm per modality after the projection of its features"}
     )
+    modality_layernorm_media: Optional[str] = field(
+        default=None,
+        metadata={"help": "media that --modality-layernorm is for, e.g. image,audio (default: all that the model takes)"},
+    )
     entangle_position_embedding: bool = field(
         default=False, metadata={"help": "also add the source's position embeddings to its tokens, as BERT does"}
     )
@@ -111,6 +115,10 @@ class UnivalConfig(FairseqDataclass):
     )
     code_image_size: int = field(default=128, metadata={"help": "pixels per side of generated images (8 per code)"})
     qk_norm: bool = field(default=False, metadata={"help": "layer norm on each head's queries and keys"})
+    attention_input_norm: bool = field(
+        default=False,
+        metadata={"help": "one layer norm on what queries, keys and values are made from (--qk-norm of the published code)"},
+    )
     scale_resids: bool = field(default=False, metadata={"help": "learned scales on the feed-forward residuals"})
     freeze_token_embeddings: bool = field(default=False, metadata={"help": "do not train the shared token embeddings"})
     freeze_image_backbone: bool = field(
@@ -186,6 +194,7 @@ class StackConfig:
     activation_dropout: float
     attn_scale_factor: float
     qk_norm: bool
+    attention_input_norm: bool
     scale_resids: bool
 
     def drop_path(self, layer: int) -> float:
@@ -200,6 +209,7 @@ def _shared(cfg: UnivalConfig) -> dict[str, Any]:
         "activation_dropout": cfg.activation_dropout,
         "attn_scale_factor": cfg.attn_scale_factor,
         "qk_norm": cfg.qk_norm,
+        "attention_input_norm": cfg.attention_input_norm,
         "scale_resids": cfg.scale_resids,
     }
 

@@ -80,14 +80,18 @@ def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
     return layer(*args)
 
 
+def attention(cfg: StackConfig) -> MultiheadAttention:
+    """The attention of a stack's layers."""
+    sizes = (cfg.embed_dim, cfg.attention_heads, cfg.attn_scale_factor, cfg.attention_dropout)
+    return MultiheadAttention(*sizes, cfg.qk_norm, cfg.attention_input_norm)
+
+
 class EncoderLayer(FeedForward):
     """Self-attention and feed-forward, both pre-norm, with a norm after attention and inside the feed-forward."""
 
     def __init__(self, cfg: StackConfig, drop_path: float):
         super().__init__(cfg)
-        self.self_attn = MultiheadAttention(
-            cfg.embed_dim, cfg.attention_heads, cfg.attn_scale_factor, cfg.attention_dropout, cfg.qk_norm
-        )
+        self.self_attn = attention(cfg)
         self.self_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
         self.attn_ln = nn.LayerNorm(cfg.embed_dim)
         self.dropout = nn.Dropout(cfg.dropout)
@@ -106,11 +110,10 @@ class DecoderLayer(FeedForward):
 
     def __init__(self, cfg: StackConfig, drop_path: float):
         super().__init__(cfg)
-        attention = (cfg.embed_dim, cfg.attention_heads, cfg.attn_scale_factor, cfg.attention_dropout, cfg.qk_norm)
-        self.self_attn = MultiheadAttention(*attention)
+        self.self_attn = attention(cfg)
         self.self_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
         self.self_attn_ln = nn.LayerNorm(cfg.embed_dim)
-        self.encoder_attn = MultiheadAttention(*attention)
+        self.encoder_attn = attention(cfg)
         self.encoder_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
         self.cross_attn_ln = nn.LayerNorm(cfg.embed_dim)
         self.dropout = nn.Dropout(cfg.dropout)
