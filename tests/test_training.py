@@ -1,5 +1,6 @@
 """From a table to a trained, resumed, evaluated model, through fairseq's own commands."""
 
+import json
 import shutil
 
 import pytest
@@ -10,14 +11,21 @@ from tests.ranks import run_on_two_ranks
 from unival.data.table import open_table
 from unival.hub import from_checkpoint
 from unival.metrics.score import evaluate, read_generated
+from unival.score import read_references, score_file
+
+EMPTY = ["", " \t", "...", "?!"]  # nothing is left of these once they are tokenised
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Twelve training rows, seven validation rows, a vocabulary."""
+    """Twelve training rows, seven validation rows (two of them with references that do not count), a vocabulary."""
     folder = tmp_path_factory.mktemp("data")
     tiny.write_table(folder, rows=12, name="train.jsonl")
-    tiny.write_table(folder, rows=7, name="valid.jsonl", seed=1)
+    valid = tiny.write_table(folder, rows=7, name="valid.jsonl", seed=1)
+    lines = list(map(json.loads, valid.read_text().splitlines()))
+    for line in lines[1::3]:
+        line["caption"] = [*line["caption"], *EMPTY]
+    valid.write_text("".join(json.dumps(line) + "\n" for line in lines))
     tiny.vocabulary(folder / "vocab", num_codes=0, num_bins=0)
     return folder
 
@@ -90,9 +98,10 @@ def test_a_finished_run_that_is_started_again_makes_no_update(data, trained, tmp
 def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_path):
     """Validation, fairseq-generate + score (another batch size), and the Python API (one row at a time)."""
     validated = runs.log_lines(trained, "valid_cider")[-1]
-    generated = read_generated(runs.generate(data, trained / "checkpoint_last.pt", tmp_path, "valid", "--unnormalized"))
+    file = runs.generate(data, trained / "checkpoint_last.pt", tmp_path, "valid", "--unnormalized", "--scoring", "unival")
+    generated = read_generated(file)
     table = open_table(data / "valid.jsonl")
-    references = {i: table[i]["caption"] for i in range(len(table))}
+    references = {i: [text for text in table[i]["caption"] if text not in EMPTY] for i in range(len(table))}
     scores = evaluate({i: text for i, (text, _) in generated.items()}, references, ["cider", "bleu", "rouge_l"])
     model = from_checkpoint(trained / "checkpoint_last.pt")
     images = [str(data / table[i]["image"]) for i in range(len(table))]
@@ -106,6 +115,9 @@ def test_training_generation_and_python_give_the_same_scores(data, trained, tmp_
         assert output.score * 1.4426950408889634 == pytest.approx(generated[i][1], abs=1e-4)  # fairseq prints base 2
     for name, score in scores.items():
         assert float(validated[f"valid_{name}"]) == pytest.approx(score, abs=1e-3), name  # logged with three decimals
+    said = score_file(str(file), read_references(str(data / "valid.jsonl"), ["caption"]), ["cider", "bleu", "rouge_l"]).total
+    assert said == pytest.approx(scores, abs=1e-12)
+    assert f"cider {scores['cider']:.4f}, " in file.read_text() and f"rouge_l {scores['rouge_l']:.4f}" in file.read_text()
 
 
 def test_learning_is_possible(data, tmp_path):

@@ -211,7 +211,7 @@ def append(name, line):
         (append("dict.txt", "0 5\n"), "dict.txt, line 281: symbol '0' was listed before"),
         (write("dict.txt", "0 5\n"), "lacks 279 numbers of encoder.json .the first is 1"),
         (append("dict.txt", "<bin_0> 1\n"), "already holds 0 <code_i> and 1 <bin_i>"),
-        (lambda folder: (folder / "dict.txt").write_bytes(b"\xff 1\n"), "dict.txt is not UTF-8 text"),
+        (lambda folder: (folder / "dict.txt").write_bytes(b"\xff 1\n"), "dict.txt: not UTF-8 text .*looks like ISO-8859-1"),
     ],
 )
 def test_bad_files(small_folder, damage, message):

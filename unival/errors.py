@@ -8,6 +8,9 @@ SHOWN_WIDTH = 110  # characters of an instruction that fit under an error messag
 class UserError(ValueError):
     """Raised for bad input from a user; its message names the value, the place and the alternatives."""
 
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
+
 
 class InstructionError(UserError):
     """An instruction cannot be used. The message is one line, then the text and a caret below the character."""
@@ -27,6 +30,11 @@ class InstructionError(UserError):
 
     def __reduce__(self) -> tuple[type[InstructionError], tuple[str, str, int]]:
         return type(self), (self.problem, self.text, self.position)
+
+
+def printable(text: str) -> str:
+    """Text that every stream takes: lone surrogates (of undecodable file names, or ``\\ud800`` in JSON) become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _pointed(text: str, position: int) -> str:

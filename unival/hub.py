@@ -30,6 +30,7 @@ from unival.checkpoints.summary import non_finite
 from unival.data.dataset import InstructionDataset
 from unival.data.example import Example
 from unival.data.rows import RowTable, plain
+from unival.data.table import row_errors
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults
 from unival.instructions import Instruction, parse
@@ -353,8 +354,11 @@ def _rows(rows: Any) -> RowTable:
 
 def _plain(table: RowTable, row: int, column: str) -> Any:
     try:
-        return plain(table[row][column])
+        with row_errors(table, row, column):
+            return plain(table[row][column])
     except UserError as error:
+        if error.__cause__ is not None:
+            raise
         raise UserError(f"{table.where(row, column)}: {error}") from error
 
 

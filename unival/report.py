@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from unival.errors import UserError
+from unival.text import read_text
 
 MAIN, SWAPPED, UNSEEN = "main", "swapped", "unseen"
 FAILED_HEADING = "This model has not learnt to look at the image"
@@ -90,11 +91,10 @@ class Report:
 
 def read_json(path: pathlib.Path) -> dict:
     """A JSON object from a file; raises UserError naming the file."""
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds a JSON {type(value).__name__}, not an object")
@@ -122,10 +122,7 @@ def read_log(path: pathlib.Path, metric: str) -> Curves:
     fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count
     once. Lines that are not JSON objects (the configuration, warnings) are left out.
     """
-    try:
-        lines = dict.fromkeys(path.read_text(encoding="utf-8").splitlines())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    lines = dict.fromkeys(read_text(path).split("\n"))
     records = [record for record in map(parse_record, lines) if record is not None]
     valid_metric = points(records, "valid_num_updates", f"valid_{metric}")
     within_epochs = points(records, "num_updates", "loss")
@@ -165,7 +162,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     Raises:
         UserError: a file or column is missing, or the files do not belong together.
     """
-    from unival.data.table import cell_texts, decode_media, open_table
+    from unival.data.table import cell_references, decode_media, open_table
     from unival.metrics.score import read_generated
 
     columns = (args.image_column, args.reference_column)
@@ -187,7 +184,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     examples = []
     for row, (text, _) in sorted(generated.items()):
         record = table[row]
-        references = cell_texts(record[args.reference_column], table, row, args.reference_column)
+        references = cell_references(record[args.reference_column], table, row, args.reference_column)
         load = partial(decode_media, record[args.image_column], table, row, args.image_column)
         examples.append(Example(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
     return Split(name, role, tuple(examples), summary)

@@ -5,8 +5,10 @@ import json
 import sys
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, printable
 from unival.tasks.caption import CAPTION
+
+SHOWN = 200  # characters of a row in a message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             bad += 1
             sys.stderr.write(f"unival: {'skipped' if args.on_bad_sample == 'skip' else 'error'}: {answer}\n")
             continue
-        sys.stdout.write(_json(row, answer) if args.json else _lines(row, answer))
+        sys.stdout.write(printable(_json(row, answer) if args.json else _lines(row, answer)))
         sys.stdout.flush()
     if bad:
         sys.stderr.write(f"unival: {bad} of {len(rows)} rows could not be read\n")
@@ -88,10 +90,13 @@ def _json(row: dict[str, Any], answer: Any) -> str:
 
 
 def _row(text: str) -> dict:
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     try:
         row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--row {text!r} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"--row {shown!r}: nested too deeply") from error
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        raise UserError(f"--row {shown!r} is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise UserError(f'--row {text!r}: expected an object such as {{"image": "a.jpg"}}')
+        raise UserError(f'--row {shown!r}: expected an object such as {{"image": "a.jpg"}}')
     return row

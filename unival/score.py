@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from unival.data.table import cell_texts, open_table
+from unival.data.table import cell_references, cell_texts, open_table, warn_of_empty
 from unival.errors import UserError
 from unival.metrics import METRICS, make_metrics
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated
@@ -49,11 +49,17 @@ def read_references(table: str, columns: Sequence[str], selected_cols: str | Non
     """The references of every row of a table, by row number: the texts in the last of `columns`.
 
     Raises:
-        UserError: what `open_table` raises for the table and its columns; a cell that holds no text.
+        UserError: what `open_table` raises for the table and its columns; a cell that holds no text but blank ones.
     """
     rows = open_table(table, columns=columns, selected_cols=selected_cols)
     column = columns[-1]
-    return {i: cell_texts(rows[i][column], rows, i, column) for i in range(len(rows))}
+    references, empty = {}, 0
+    for i in range(len(rows)):
+        cell = rows[i][column]
+        references[i] = cell_references(cell, rows, i, column)
+        empty += len(cell_texts(cell, rows, i, column)) - len(references[i])
+    warn_of_empty(empty, rows)
+    return references
 
 
 def score_file(

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from unival.data.table import Table, open_table
+from unival.data.table import Table, cell_texts, open_table
 from unival.errors import UserError
 from unival.vocab import train_vocabulary
 
@@ -57,4 +57,5 @@ def _column_texts(table: Table, columns: list[str]) -> Iterator[str]:
             for value in values:
                 if not isinstance(value, str):
                     raise UserError(f"{table.where(i, column)}: expected text, found {type(value).__name__}")
+                cell_texts(value, table, i, column)  # complains about what cannot be encoded
                 yield f" {value.strip()}"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from unival.errors import UserError
 from unival.quiet_import import quiet_import
+from unival.text import read_text
 
 if TYPE_CHECKING:
     from fairseq.data import Dictionary
@@ -240,25 +241,22 @@ def _read_sizes(path: pathlib.Path) -> dict[str, int] | None:
     """The numbers of codes and bins that a folder notes; None when it notes none."""
     if not path.is_file():
         return None
+    text = read_text(path)
     try:
-        sizes = json.loads(_read_text(path))
+        sizes = json.loads(text)
         return {name: int(sizes[name]) for name in ("num_codes", "num_bins")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f'{path}: expected an object such as {{"num_codes": 0, "num_bins": 0}}') from None
 
 
-def _read_text(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-
-
 def _read_encoder(path: pathlib.Path) -> dict[str, int]:
+    text = read_text(path)
     try:
-        encoder: Any = json.loads(_read_text(path))
+        encoder: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}, character {error.colno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise UserError(f"{path}: not JSON that can be read: {error}") from None
     numbers_only = isinstance(encoder, dict) and all(type(n) is int and n >= 0 for n in encoder.values())
     if not numbers_only or len(set(encoder.values())) != len(encoder):
         raise UserError(f"{path} must be one JSON object that gives every token a different number, 0 or more")
@@ -271,7 +269,7 @@ def _read_encoder(path: pathlib.Path) -> dict[str, int]:
 
 
 def _read_merges(path: pathlib.Path, encoder: dict[str, int]) -> list[tuple[str, str]]:
-    lines = _read_text(path).split("\n")
+    lines = read_text(path).split("\n")
     if not lines[0].startswith("#version"):
         raise UserError(f"{path}, line 1: expected '{VERSION_LINE}', found {lines[0]!r}")
     merges = []
@@ -290,7 +288,7 @@ def _read_merges(path: pathlib.Path, encoder: dict[str, int]) -> list[tuple[str,
 
 def _read_dict(path: pathlib.Path) -> list[tuple[str, int]]:
     symbols: dict[str, int] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         symbol, _, count = line.strip().rpartition(" ")
         if not line.strip():
             continue

@@ -10,7 +10,7 @@ import pickle
 import numpy as np
 import pytest
 
-from unival.data import table as table_module
+from unival.data import line_index
 from unival.data.table import decode_media, media_path, open_table
 from unival.errors import UserError
 
@@ -86,7 +86,7 @@ def test_lines_across_chunks(tmp_path, monkeypatch):
     path = tmp_path / "x.tsv"
     path.write_text("\n".join(lines), encoding="utf-8")
     for chunk in (1, 7, 64):
-        monkeypatch.setattr(table_module, "INDEX_CHUNK", chunk)
+        monkeypatch.setattr(line_index, "INDEX_CHUNK", chunk)
         index_of(path).unlink(missing_ok=True)
         assert [row["0"] for row in open_table(path)] == lines
 
@@ -94,9 +94,9 @@ def test_lines_across_chunks(tmp_path, monkeypatch):
 def test_index_is_kept_and_used(tsv, monkeypatch):
     open_table(tsv)
     offsets = np.load(index_of(tsv))
-    assert offsets.dtype == np.uint64 and len(offsets) == table_module.INDEX_HEADER + 101
+    assert offsets.dtype == np.uint64 and len(offsets) == line_index.INDEX_HEADER + 101
     assert [entry.name for entry in tsv.parent.iterdir() if entry.name.startswith(".rows")] == [index_of(tsv).name]
-    monkeypatch.setattr(table_module, "_scan_lines", lambda data: pytest.fail("scanned though an index was there"))
+    monkeypatch.setattr(line_index, "_scan_lines", lambda data: pytest.fail("scanned though an index was there"))
     assert open_table(tsv)[99]["0"] == "99"
 
 
@@ -115,7 +115,7 @@ def test_damaged_index_is_made_anew(tsv, damage):
     open_table(tsv)
     index_of(tsv).write_bytes(damage)
     assert open_table(tsv)[99]["0"] == "99"
-    assert np.load(index_of(tsv)).shape == (table_module.INDEX_HEADER + 101,)
+    assert np.load(index_of(tsv)).shape == (line_index.INDEX_HEADER + 101,)
 
 
 def test_index_of_wrong_kind_is_made_anew(tsv):
@@ -130,7 +130,7 @@ def test_read_only_folder_uses_the_cache_folder(tsv, tmp_path, monkeypatch, capl
     kept = list((tmp_path / "cache/unival/index").iterdir())
     assert len(kept) == 1 and kept[0].name.endswith(".rows.tsv.index.npy")
     with monkeypatch.context() as patch:
-        patch.setattr(table_module, "_scan_lines", lambda data: pytest.fail("scanned though an index was there"))
+        patch.setattr(line_index, "_scan_lines", lambda data: pytest.fail("scanned though an index was there"))
         assert open_table(tsv)[5]["0"] == "5"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tsv / "no-folder"))
     with caplog.at_level(logging.WARNING):
@@ -203,7 +203,7 @@ def test_columns_that_are_not_there(tsv, jsonl):
         (b"c\td\te", "row 2 (line 3): 3 columns; the first row has 2 (p, q)"),
         (b"c", "row 2 (line 3): 1 columns; the first row has 2 (p, q)"),
         (b"", "row 2 (line 3): 1 columns; the first row has 2 (p, q)"),
-        (b"ab\tc\xff", "row 2 (line 3): not UTF-8 text (byte 0xff at position 4 of the line)"),
+        (b"ab\tc\xff", "row 2 (line 3): not UTF-8 text (byte 0xff at position 4 of the line); looks like ISO-8859-1"),
     ],
 )
 def test_broken_tsv_rows(tmp_path, line, message):
@@ -213,7 +213,7 @@ def test_broken_tsv_rows(tmp_path, line, message):
     assert len(table) == 4 and table[3] == {"p": "y", "q": "z"}
     with pytest.raises(UserError) as caught:
         table[2]
-    assert str(caught.value) == f"{path}, {message}"
+    assert str(caught.value).split("; if all")[0] == f"{path}, {message}"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,26 @@ def test_statistics_of_all_metrics_fit_in_one_dict():
     assert found == pytest.approx(evaluate(HYPOTHESES, REFERENCES, NAMES))
 
 
+EMPTY = ["", " \t\u3000", "...", "?!", "\u201c\u201d"]
+
+
+@pytest.mark.parametrize("empty", [*([text] for text in EMPTY), EMPTY], ids=ascii)
+def test_references_without_a_word_do_not_count_beside_others(empty, caplog):
+    """Before, between and after good ones, whole corpus and rows; a row that has no others is an error, or scores as it stands."""
+    expected = evaluate_rows(HYPOTHESES, REFERENCES, NAMES)
+    beside = {key: [*empty, texts[0], *empty, *texts[1:], *empty] for key, texts in REFERENCES.items()}
+    found = evaluate_rows(HYPOTHESES, beside, NAMES)
+    assert found.total == expected.total and found.rows == expected.rows
+    blank = all(not text.strip() for text in empty)
+    assert ("references without a word" in caplog.text) != blank
+    alone = {**REFERENCES, "y": empty}
+    if blank:
+        with pytest.raises(UserError, match="1 rows have no list of references: y .blank texts do not count"):
+            evaluate(HYPOTHESES, alone, NAMES)
+    else:
+        assert evaluate_rows(HYPOTHESES, alone, NAMES).rows["y"]["cider"] == 0
+
+
 def test_rows():
     scores = evaluate_rows(HYPOTHESES, REFERENCES, ["exact_match", "rouge_l", "bleu"])
     assert list(scores.rows) == list(HYPOTHESES)

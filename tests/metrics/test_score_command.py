@@ -8,7 +8,7 @@ import pytest
 
 from unival.errors import UserError
 from unival.metrics.score import evaluate
-from unival.score import add_arguments, run
+from unival.score import add_arguments, read_references, run
 
 ROWS = [["a red cat", "the cat"], ["a dog"], ["two birds fly"]]
 SAID = {2: "two birds", 0: "a red cat", 1: "a dog"}
@@ -113,6 +113,17 @@ def test_what_is_missing_is_said_before_anything_is_read(monkeypatch, tmp_path, 
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=message):
         score(tmp_path / "no output", "--table", tmp_path / "no table", *arguments)
+
+
+def test_empty_references_are_counted_and_left_out(output, tmp_path, caplog):
+    clean, file = tmp_path / "clean.tsv", tmp_path / "test.tsv"
+    clean.write_text("a cat&&one cat\na dog\ntwo birds\n")
+    file.write_text("a cat&&&&one cat&&\na dog&& \ntwo birds\n")
+    assert read_references(file, ["0"]) == read_references(clean, ["0"])
+    assert f"{file}: 3 empty references beside others are left out" in caplog.text
+    file.write_text("a cat\n && \ntwo birds\n")
+    with pytest.raises(UserError, match="row 1 .line 2., column '0': an empty text cannot be learned or scored"):
+        read_references(file, ["0"])
 
 
 def test_cells_without_text(output, tmp_path):

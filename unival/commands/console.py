@@ -27,7 +27,7 @@ BOOKKEEPING = frozenset(
     ["epoch", "nll_loss", "ppl", "wps", "ups", "wpb", "bsz", "num_updates", "wall", "train_wall", "lr", "gnorm", "clip"]
     + ["loss_scale", "gb_free", "gb_total", "ema_decay", "n_correct", "total"]
 )
-COUNTS = frozenset(["num_skipped", "num_truncated"])  # shown where there is something to count
+COUNTS = frozenset(["num_skipped", "num_truncated", "num_empty"])  # shown where there is something to count
 # fairseq's messages in our words: logger, pattern, what to show.
 REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (logger, re.compile(pattern), shown)

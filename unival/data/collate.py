@@ -14,7 +14,7 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     """Batch examples.
 
     Returns:
-        ``{id, nsentences, ntokens, net_input, target, references, num_truncated}``, with ``prefix_tokens`` where
+        ``{id, nsentences, ntokens, net_input, target, references, num_truncated, num_empty}``, with ``prefix_tokens`` where
         targets have a given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have
         it, and those rows.  Without examples there is no ``net_input`` and no ``target``.
     """
@@ -24,6 +24,7 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
         "ntokens": 0,
         "references": [example.references for example in examples],
         "num_truncated": sum(example.truncated for example in examples),
+        "num_empty": sum(example.empty for example in examples),
     }
     if not examples:
         return batch

@@ -6,6 +6,7 @@ same row in the same epoch is the same example whatever the number of workers or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,19 +16,27 @@ from torch import Tensor
 
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example
-from unival.data.table import MAX_PATH_CHARACTERS, Table, cell_texts, check_media, decode_media
+from unival.data.table import (
+    MAX_PATH_CHARACTERS,
+    Table,
+    cell_references,
+    cell_texts,
+    check_media,
+    decode_media,
+    row_errors,
+    warn_of_empty,
+)
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import modality
 from unival.modalities.base import MediaLoader, MediaOptions
 from unival.modalities.kinds import other_kind
-from unival.text import strip_punctuation
+from unival.text import not_empty, strip_punctuation
 from unival.vocab import Vocabulary
 
 T = TypeVar("T")
 
 NO_BATCH_SIZE = "give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)"
-REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,10 @@ class InstructionDataset(FairseqDataset):
         Raises:
             UserError: the row is broken; names file, row and column.
         """
+        with row_errors(self.table, row):
+            return self._read(row)
+
+    def _read(self, row: int) -> Example:
         record = self.table[row]
         rng = np.random.default_rng([self.seed, self.epoch, row])
         instruction = self.draw(self.instructions, rng)
@@ -135,10 +148,12 @@ class InstructionDataset(FairseqDataset):
             if slot.modality != "TEXT":
                 media.append((slot.modality.lower(), self.load_media(slot, record, row, rng)))
                 continue
-            ids, cut = encode_text(slot, self.text(slot, record, row, rng), self.vocabulary, self.limits.source)
+            text = self.text(slot, record, row, rng)
+            with row_errors(self.table, row, slot.column):
+                ids, cut = encode_text(slot, text, self.vocabulary, self.limits.source)
             source += ids
             cuts += cut
-        tokens, loss, references, target_cuts = self.read_target(instruction, record, row, rng)
+        tokens, loss, references, empty, target_cuts = self.read_target(instruction, record, row, rng)
         vocabulary = self.vocabulary
         limit = self.limits.tokens
         cuts += target_cuts + (len(source) > limit) + (len(tokens) > limit)
@@ -154,31 +169,33 @@ class InstructionDataset(FairseqDataset):
             media=media,
             references=references,
             truncated=cuts,
+            empty=empty,
         )
 
     def read_target(
         self, instruction: Instruction, record: Mapping[str, Any], row: int, rng: np.random.Generator
-    ) -> tuple[list[int], list[bool], list[str], int]:
-        """Target tokens, which of them carry loss, the references of the slot to predict, and how many texts were cut."""
+    ) -> tuple[list[int], list[bool], list[str], int, int]:
+        """Target tokens, which carry loss, the references of the predicted slot; how many of its texts are empty, how many were cut."""
         tokens: list[int] = []
         loss: list[bool] = []
         references: list[str] = []
-        truncated = 0
+        empty = truncated = 0
         for slot in instruction.target:
             if has_loss(slot):
                 if not self.with_target:
                     break
-                references = self.texts(slot, record, row)
-                text = self.draw(references, rng)
-                if not text.strip():
-                    raise UserError(f"{self.table.where(row, slot.column)}: an empty text cannot be learned or scored")
+                references = self.slot_references(slot, record, row)
+                usable = not_empty(references, partial(words_of, slot))
+                empty += len(self.texts(slot, record, row)) - len(usable)
+                text = self.draw(usable, rng)
             else:
                 text = self.text(slot, record, row, rng)
-            ids, cut = encode_text(slot, text, self.vocabulary, self.limits.target)
+            with row_errors(self.table, row, slot.column):
+                ids, cut = encode_text(slot, text, self.vocabulary, self.limits.target)
             tokens += ids
             loss += [has_loss(slot)] * len(ids)
             truncated += cut
-        return tokens, loss, references, truncated
+        return tokens, loss, references, empty, truncated
 
     def text(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> str:
         """The text of a plain or named slot; one of several is drawn in training, the first taken in evaluation."""
@@ -196,6 +213,14 @@ class InstructionDataset(FairseqDataset):
         assert slot.column is not None
         return cell_texts(self.cell(slot.column, record, row), self.table, row, slot.column)
 
+    def slot_references(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[str]:
+        """The texts of a slot that is predicted, less blank ones; at least one of them has words after normalisation."""
+        assert slot.column is not None
+        references = cell_references(self.cell(slot.column, record, row), self.table, row, slot.column)
+        if not not_empty(references, partial(words_of, slot)):
+            raise UserError(f"{self.table.where(row, slot.column)}: {references[0][:60]!r} is empty once normalised, and cannot be learned")
+        return references
+
     def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:
         """A row's value; rows of a JSONL table may lack columns that the first row has."""
         if column not in record:
@@ -208,11 +233,16 @@ class InstructionDataset(FairseqDataset):
         """The tensor of a media slot; errors name file, row and column."""
         assert slot.column is not None
         value = self.cell(slot.column, record, row)
-        data = value if isinstance(value, bytes) else decode_media(value, self.table, row, slot.column)
+        with row_errors(self.table, row, slot.column):
+            data = value if isinstance(value, bytes) else decode_media(value, self.table, row, slot.column)
+            return self._decode(slot, value, data, row, rng)
+
+    def _decode(self, slot: Slot, value: str | bytes, data: bytes, row: int, rng: np.random.Generator) -> Tensor:
         try:
             return self.loaders[slot.modality](data, rng, self.is_train)
         except UserError as error:
             name = value if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
+            name = name if name.isprintable() else ascii(name)
             takes = modality(slot.modality).takes
             if other := other_kind(data, takes):
                 what = f"{name or 'the cell'} is {other}; the instruction's slot takes {takes[0]}"
@@ -225,20 +255,31 @@ class InstructionDataset(FairseqDataset):
         Raises:
             UserError: the first row that cannot be used, with file, row and column.
         """
-        slots = [slot for slot in self.instructions[0].slots if not slot.is_plain]
+        instruction = self.instructions[0]
+        predicted = [slot for slot in instruction.target if has_loss(slot)]
+        slots = [slot for slot in instruction.slots if not slot.is_plain]
         for row in range(len(self)):
             record = self.table[row]
             for slot in slots:
                 assert slot.column is not None
-                if slot.modality == "TEXT":
+                if slot in predicted:
+                    self.slot_references(slot, record, row)
+                elif slot.modality == "TEXT":
                     self.texts(slot, record, row)
                 else:
-                    check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
+                    with row_errors(self.table, row, slot.column):
+                        check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""
         slot = next(slot for slot in self.instructions[0].target if has_loss(slot))
-        return [self.texts(slot, self.table[row], row) for row in range(len(self))]
+        references, empty = [], 0
+        for row in range(len(self)):
+            record = self.table[row]
+            references.append(self.slot_references(slot, record, row))
+            empty += len(self.texts(slot, record, row)) - len(references[-1])
+        warn_of_empty(empty, self.table)
+        return references
 
     def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
         """Batch examples; see :func:`unival.data.collate.collate`.  ``skipped`` holds what was wrong with the rows that are left out."""
@@ -288,10 +329,15 @@ def encode_text(slot: Slot, text: str, vocabulary: Vocabulary, limit: int) -> tu
     space = "" if slot.glued else " "
     if slot.is_plain:
         return vocabulary.encode(space + text), False
+    words = words_of(slot, text)
+    limit = int(slot.attributes.get("max_length", limit))
+    return vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
+
+
+def words_of(slot: Slot, text: str) -> list[str]:
+    """The words of a slot's text, normalised as its attributes say; none where nothing is left."""
     if slot.attributes.get("no_punctuation"):
         text = strip_punctuation(text)
     if slot.attributes.get("uncased"):
         text = text.lower()
-    words = text.split()
-    limit = int(slot.attributes.get("max_length", limit))
-    return vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
+    return text.split()

@@ -28,6 +28,9 @@ class RowTable(Table):
         for i, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise UserError(f'row {i}: expected a dict such as {{"image": "a.jpg"}}, got {type(row).__name__}')
+            odd = next((key for key in row if not isinstance(key, str)), None)
+            if odd is not None:
+                raise UserError(f"row {i}: names of columns are texts, and {str(odd)[:40]!r} is of {type(odd).__name__}")
         self.path = pathlib.Path("rows")
         self.media_root = None
         self.columns = tuple(rows[0])

@@ -11,32 +11,27 @@ import base64
 import binascii
 import contextlib
 import difflib
-import hashlib
 import json
 import logging
 import mmap
 import os
 import pathlib
 import re
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
+from unival.data.line_index import line_offsets
 from unival.errors import UserError
+from unival.text import BOM, HEAD, decode, is_weighted_answer, lone_surrogate, not_empty, refuse_wide
 
 logger = logging.getLogger(__name__)
 
 TSV_SUFFIXES = (".tsv", ".txt")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
-INDEX_VERSION = 1
-INDEX_HEADER = 3  # numbers before the offsets in an index file: version, size (bytes) and mtime (ns) of the table
-INDEX_CHUNK = 1 << 20  # bytes scanned for line ends at a time: small enough for the processor's cache
-INDEX_SAMPLES = 16  # offsets of a cached index that are checked against the file
-BOM = b"\xef\xbb\xbf"
 MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
 MAX_PATH_CHARACTERS = 1024
+TRIED_ROWS = 100  # the first ones, of which one must be readable
+LINE_ENDS = "convert them: tr '\\r' '\\n' < {path} > NEW"
 REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
 PathLike = str | os.PathLike[str]
@@ -100,7 +95,8 @@ class Table:
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        self._offsets = _line_offsets(self.path, self._bytes, self._stamp)
+        refuse_wide(self._bytes[:HEAD], self.path)
+        self._offsets = line_offsets(self.path, self._bytes, self._stamp)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_bytes", "_offsets")}
@@ -119,22 +115,23 @@ class Table:
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Row `i` (0 <= i < len). Raises UserError, naming file, row and column, when the row is broken."""
-        return self._parse(i, self._line(i))
+        self._check_number(i)
+        with row_errors(self, i):
+            return self._parse(i, self._line(i))
 
     def _parse(self, i: int, line: str) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _line(self, i: int) -> str:
+    def _check_number(self, i: int) -> None:
         if not 0 <= i < len(self):
             raise IndexError(f"row {i} of {len(self)} in {self.path}")
+
+    def _raw(self, i: int) -> bytes:
         raw: bytes = self._bytes[int(self._offsets[i]) : int(self._offsets[i + 1])]
-        raw = raw[:-1] if raw.endswith(b"\n") else raw
-        raw = raw[:-1] if raw.endswith(b"\r") else raw
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = f"byte 0x{raw[error.start]:02x} at position {error.start}"
-            raise UserError(f"{self.where(i)}: not UTF-8 text ({found} of the line)") from None
+        return raw.removesuffix(b"\n").removesuffix(b"\r").removeprefix(BOM)  # a BOM also where files were joined
+
+    def _line(self, i: int) -> str:
+        return decode(self._raw(i), self.where(i), self.path)
 
     def where(self, i: int, column: str | None = None) -> str:
         """Row `i` for messages: "file.tsv, row 3 (line 4)", and the column if one is given."""
@@ -148,7 +145,9 @@ class TsvTable(Table):
         self, path: pathlib.Path, columns: Sequence[str] | None, selected_cols: str | None, media_root: PathLike | None
     ) -> None:
         super().__init__(path, media_root)
-        self._width = self._line(0).count("\t") + 1
+        first = self._raw(0).decode("utf-8", "replace")  # a row that cannot be read tells its width all the same
+        self._check_one_row(0, first)
+        self._width = first.count("\t") + 1
         self._selected = self._select(selected_cols)
         self.columns = tuple(columns) if columns is not None else tuple(str(number) for number in self._selected)
         if len(self.columns) != len(self._selected):
@@ -158,6 +157,10 @@ class TsvTable(Table):
                 f"{', '.join(self.columns)}; the first row has columns 0 to {self._width - 1}"
             )
         _check_unique(path, self.columns)
+
+    def _check_one_row(self, i: int, line: str) -> None:
+        if "\r" in line and sum("\t" in part for part in line.split("\r")) > 1:
+            raise UserError(f"{self.where(i)}: rows end with a carriage return alone; {LINE_ENDS.format(path=self.path)}")
 
     def _select(self, selected_cols: str | None) -> tuple[int, ...]:
         if selected_cols is None:
@@ -175,6 +178,7 @@ class TsvTable(Table):
 
     def _parse(self, i: int, line: str) -> dict[str, Any]:
         fields = line.split("\t")
+        self._check_one_row(i, line)
         if len(fields) != self._width:
             names = f" ({', '.join(self.columns)})" if len(self.columns) == self._width else ""
             raise UserError(f"{self.where(i)}: {len(fields)} columns; the first row has {self._width}{names}")
@@ -188,21 +192,66 @@ class JsonlTable(Table):
         super().__init__(path, media_root)
         self.columns, self._required = (), tuple(columns or ())
         _check_unique(path, self._required)
-        self.columns = tuple(self[0])
+        self.columns = tuple(self._first_row())
+
+    def _first_row(self) -> dict[str, Any]:
+        """The first row that can be read: broken ones before it may be skipped."""
+        failure: UserError | None = None
+        for i in range(min(TRIED_ROWS, len(self))):
+            try:
+                return self[i]
+            except UserError as error:
+                failure = failure or error
+        assert failure is not None, "a table without rows"
+        raise failure
 
     def _parse(self, i: int, line: str) -> dict[str, Any]:
         if not line.strip():
             raise UserError(f"{self.where(i)}: blank line between rows")
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_unique_keys)
         except json.JSONDecodeError as error:
-            raise UserError(f"{self.where(i)}, character {error.colno}: not valid JSON: {error.msg}") from None
+            advice = f" (rows end with a carriage return alone? {LINE_ENDS.format(path=self.path)})" if "\r" in line else ""
+            raise UserError(f"{self.where(i)}, character {error.colno}: not valid JSON: {error.msg}{advice}") from None
+        except KeyError as error:
+            raise UserError(f"{self.where(i, error.args[0])}: the row names this column twice") from None
         if not isinstance(row, dict):
             raise UserError(f"{self.where(i)}: expected a JSON object, found {type(row).__name__}: {line[:60]}")
         for name in self._required:
             if name not in row:
                 raise UserError(f"{self.where(i, name)}: no such column; the row has {', '.join(map(repr, row))}")
         return row
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+@contextlib.contextmanager
+def row_errors(table: Table, row: int, column: str | None = None) -> Iterator[None]:
+    """Whatever goes wrong inside is a fault of the row: any exception becomes a UserError that names file, row and column.
+
+    What readers of files and texts may raise has no end (recursion, memory, numbers, codecs); the exception stays as the cause.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{table.where(row, column)}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, MemoryError):
+        return "too large for the memory that is free"
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _check_unique(path: pathlib.Path, columns: Sequence[str]) -> None:
@@ -217,87 +266,6 @@ def _similar_files(file: pathlib.Path) -> str:
     names = sorted(entry.name for entry in file.parent.iterdir() if not entry.name.startswith("."))
     close = difflib.get_close_matches(file.name, names, n=3) or names[:8]
     return f"; {file.parent} has {', '.join(close)}" if close else f"; {file.parent} is empty"
-
-
-# --- where lines start ------------------------------------------------------------------------------------------------
-
-
-def _line_offsets(path: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray:
-    """uint64 of rows + 1: where each row starts, and where the last one ends. From the cached index if it fits."""
-    places = _index_places(path)
-    for place in places:
-        offsets = _read_index(place, data, stamp)
-        if offsets is not None:
-            return offsets
-    offsets = _scan_lines(data)
-    for place in places:
-        if _write_index(place, offsets, stamp):
-            return offsets
-    logger.warning("the line index of %s could be kept in none of %s: every process makes it again", path, places)
-    return offsets
-
-
-def _index_places(path: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "unival" / "index"
-    full_name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
-    return path.with_name(f".{path.name}.index.npy"), cache / f"{full_name}.{path.name}.index.npy"
-
-
-def _scan_lines(data: mmap.mmap | bytes) -> np.ndarray:
-    starts = [np.array([len(BOM) if data[: len(BOM)] == BOM else 0], dtype=np.uint64)]
-    for begin in range(0, len(data), INDEX_CHUNK):
-        chunk = np.frombuffer(data[begin : begin + INDEX_CHUNK], dtype=np.uint8)
-        starts.append((np.flatnonzero(chunk == ord("\n")) + (begin + 1)).astype(np.uint64))
-    offsets = np.concatenate(starts)
-    if offsets[-1] < len(data):  # no newline after the last row
-        offsets = np.append(offsets, np.uint64(len(data)))
-    rows = len(offsets) - 1
-    while rows and not data[int(offsets[rows - 1]) : int(offsets[rows])].strip():  # blank lines at the end
-        rows -= 1
-    return offsets[: rows + 1]
-
-
-def _read_index(place: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray | None:
-    """The offsets kept at `place`, or None if they are not there or are of another state of the table."""
-    try:
-        index = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if index.dtype != np.uint64 or index.ndim != 1 or len(index) <= INDEX_HEADER:
-        return None
-    if tuple(map(int, index[:INDEX_HEADER])) != (INDEX_VERSION, *stamp):
-        return None
-    offsets = index[INDEX_HEADER:]
-    if int(offsets[-1]) > len(data):
-        return None
-    # Size and time do not tell when a file is replaced within the clock's step: look at some lines, too.
-    rows = len(offsets) - 1
-    sampled = {int(i) for i in np.linspace(0, rows - 1, INDEX_SAMPLES)} if rows else set()
-    if all(_is_line(data, int(offsets[i]), int(offsets[i + 1])) for i in sampled):
-        return offsets
-    return None
-
-
-def _is_line(data: mmap.mmap | bytes, start: int, end: int) -> bool:
-    begins = start in (0, len(BOM)) or data[start - 1] == ord("\n")
-    line_end = data.find(b"\n", start, end)
-    return begins and (line_end == end - 1 or (line_end == -1 and end == len(data)))
-
-
-def _write_index(place: pathlib.Path, offsets: np.ndarray, stamp: tuple[int, int]) -> bool:
-    """Write atomically, so that a process which opens the table at the same time never sees half an index."""
-    temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            np.save(file, np.concatenate([np.array([INDEX_VERSION, *stamp], dtype=np.uint64), offsets]))
-        temporary.replace(place)
-    except OSError as error:
-        logger.debug("no line index at %s: %s", place, error)
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        return False
-    return True
 
 
 # --- texts in columns -------------------------------------------------------------------------------------------------
@@ -315,7 +283,34 @@ def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
     if not texts or not all(isinstance(text, str) for text in texts):
         kind = type(value).__name__ if texts else "an empty list"
         raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
+    half = next(filter(None, map(lone_surrogate, texts)), None)
+    if half is not None:
+        raise UserError(f"{table.where(row, column)}: {half} is half of a character, and no text")
     return texts
+
+
+def cell_references(value: Any, table: Table, row: int, column: str) -> list[str]:
+    """The texts of one cell that can be learned or scored: those that are not blank.
+
+    Raises:
+        UserError: the cell holds no text, none but blank ones, or answers with their weights in the published VQA form.
+    """
+    texts = not_empty(cell_texts(value, table, row, column))
+    if not texts:
+        raise UserError(f"{table.where(row, column)}: an empty text cannot be learned or scored")
+    weighted = next(filter(is_weighted_answer, texts), None)
+    if weighted is not None:
+        raise UserError(
+            f"{table.where(row, column)}: {weighted[:40]!r} is an answer with its weight in the published VQA form, which is not read yet:"
+            " write the answers alone"
+        )
+    return texts
+
+
+def warn_of_empty(count: int, table: Table) -> None:
+    """Log how many empty references of a table stand beside others and are left out, if there are any."""
+    if count:
+        logger.warning("%s: %d empty references beside others are left out", table.path, count)
 
 
 # --- media in columns -------------------------------------------------------------------------------------------------

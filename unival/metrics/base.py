@@ -28,6 +28,12 @@ class Metric:
     def __init__(self, tokenizer: Tokenizer = tokenize) -> None:
         self.tokenizer = tokenizer
 
+    def tokenized(self, references: Sequence[str]) -> list[tuple[str, ...]]:
+        """References as tokens; those without a word (blank ones, punctuation alone) do not count beside others."""
+        tokenized = [self.tokenizer(reference) for reference in references]
+        pairs = zip(references, tokenized, strict=True)
+        return [words for reference, words in pairs if has_word(reference, words)] or tokenized
+
     def fit(self, references: Iterable[Sequence[str]]) -> None:
         """Learn what the score needs to know of the whole table: its references, row by row. Nothing by default."""
 
@@ -63,6 +69,11 @@ class MeanMetric(Metric):
         """The mean over rows; 0 for no rows."""
         count = statistics[f"{self.name}_count"]
         return {self.name: statistics[f"{self.name}_sum"] / count if count else 0.0}
+
+
+def has_word(text: str, tokens: Sequence[str]) -> bool:
+    """Whether tokens are left of a text, and a letter or digit is among them: ``?!`` is a token as well."""
+    return bool(tokens) and any(map(str.isalnum, text))
 
 
 @functools.lru_cache(maxsize=1 << 10)

@@ -20,7 +20,7 @@ class Bleu(Metric):
     def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
         """Per order the n-grams and those that match (clipped to the largest count in a reference); lengths."""
         words = self.tokenizer(hypothesis)
-        tokenized = [self.tokenizer(reference) for reference in references]
+        tokenized = self.tokenized(references)
         statistics = {
             "bleu_length": float(len(words)),
             "bleu_reference_length": float(min((len(r) for r in tokenized), key=lambda r: (abs(r - len(words)), r))),

@@ -47,8 +47,8 @@ class Cider(MeanMetric):
         words = self.tokenizer(hypothesis)
         weights, norms = self._weigh(words)
         total = 0.0
-        for reference in references:
-            reference_words = self.tokenizer(reference)
+        tokenized = self.tokenized(references)
+        for reference_words in tokenized:
             reference_weights, reference_norms = self._weigh(reference_words)
             penalty = math.exp(-((len(words) - len(reference_words)) ** 2) / (2 * SIGMA**2))
             for n in range(ORDERS):
@@ -57,7 +57,7 @@ class Cider(MeanMetric):
                     there = reference_weights[n]
                     overlap = sum(min(w, there[g]) * there[g] for g, w in weights[n].items() if g in there)
                     total += penalty * overlap / norm
-        return SCALE * total / (ORDERS * len(references))
+        return SCALE * total / (ORDERS * len(tokenized))
 
     def _weigh(self, words: tuple[str, ...]) -> tuple[list[dict[Ngram, float]], list[float]]:
         """Per order tf-idf weights and their Euclidean norm. An n-gram in no document weighs as one in one document."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from unival.metrics.base import MeanMetric
+from unival.text import not_empty
 
 
 class ExactMatch(MeanMetric):
@@ -13,7 +14,7 @@ class ExactMatch(MeanMetric):
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """1.0 or 0.0."""
-        return float(any(normalize(hypothesis) == normalize(reference) for reference in references))
+        return float(any(normalize(hypothesis) == normalize(reference) for reference in not_empty(references)))
 
 
 def normalize(text: str) -> str:

@@ -43,7 +43,7 @@ class Meteor(Metric):
 
         A row that matches a reference as a whole, in one chunk, is not fragmented: the program leaves that chunk out of its sums.
         """
-        texts = [" ".join(self.tokenizer(text)).replace("|||", "") for text in (*references, hypothesis)]
+        texts = [" ".join(words).replace("|||", "") for words in (*self.tokenized(references), self.tokenizer(hypothesis))]
         answer = self._ask(" ||| ".join(["SCORE", *texts])).split()
         assert len(answer) == NUM_STATISTICS, f"METEOR answered {len(answer)} numbers, not {NUM_STATISTICS}: {answer}"
         numbers = [float(number) for number in answer]

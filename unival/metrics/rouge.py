@@ -18,8 +18,8 @@ class RougeL(MeanMetric):
         # coco-caption splits at single spaces, so an empty text is one empty word there.
         words = self.tokenizer(hypothesis) or ("",)
         precision = recall = 0.0
-        for reference in references:
-            reference_words = self.tokenizer(reference) or ("",)
+        for reference_words in self.tokenized(references):
+            reference_words = reference_words or ("",)
             common = longest_common_subsequence(words, reference_words)
             precision = max(precision, common / len(words))
             recall = max(recall, common / len(reference_words))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from unival.errors import UserError
-from unival.metrics import make_metrics
+from unival.metrics import make_metrics, warn_of_wordless
 from unival.metrics.tokenize import make_tokenizer
+from unival.text import BOM, HEAD, decode, not_empty, refuse_wide
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -44,7 +45,7 @@ def evaluate_rows(
 
     Args:
         hypotheses: one text per key (row number, image id, ...).
-        references: at least one text for each of the same keys.
+        references: at least one text for each of the same keys; blank ones beside others do not count.
         metrics: names from METRICS.
         tokenizer: a name from TOKENIZERS.
         fit_on: references of the corpus that gives CIDEr its document frequencies, row by row; by default `references`.
@@ -52,10 +53,12 @@ def evaluate_rows(
     Raises:
         UserError: unknown metric or tokenizer, keys of one side only, a key without references, nothing to score.
     """
+    references = {key: texts if isinstance(texts, str) else not_empty(texts) for key, texts in references.items()}
     _check_keys(hypotheses, references)
     keys = list(hypotheses)
     corpus = list(references.values() if fit_on is None else fit_on)
     words = make_tokenizer(tokenizer, [*hypotheses.values(), *(text for texts in corpus for text in texts)])
+    warn_of_wordless(corpus, tokenizer=words)
     pairs = [(hypotheses[key], references[key]) for key in keys]
     scores = Scores(rows={key: {} for key in keys})
     for metric in make_metrics(metrics, words).values():
@@ -91,11 +94,15 @@ def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
         )
     generated: dict[int, tuple[str, float]] = {}
     last = None
-    with file.open(encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.startswith("D-"):
+    with file.open("rb") as lines:
+        refuse_wide(lines.read(HEAD), file)
+        lines.seek(0)
+        for number, raw in enumerate(lines, start=1):
+            line = raw.removeprefix(BOM).rstrip(b"\r\n")
+            if not line.startswith(b"D-"):
                 continue
-            row, score, text = _parse_line(line.rstrip("\r\n"), f"{file}, line {number}")
+            where = f"{file}, line {number}"
+            row, score, text = _parse_line(decode(line, where, file), where)
             if row in generated and row != last:
                 raise UserError(
                     f"{file}, line {number}: row {row} occurs again; does the file hold the output of two runs?"
@@ -128,7 +135,7 @@ def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence
             raise UserError(f"{len(lone)} rows have no {missing}: {list_some(lone)}")
     empty = [key for key, texts in references.items() if isinstance(texts, str) or not texts]
     if empty:
-        raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)}")
+        raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)} (blank texts do not count)")
 
 
 def list_some(values: Sequence[object], count: int = 5) -> str:

@@ -62,7 +62,7 @@ class Spice(MeanMetric):
             {
                 "image_id": i,
                 "test": " ".join(self.tokenizer(hypothesis)),
-                "refs": [" ".join(self.tokenizer(reference)) for reference in references],
+                "refs": [" ".join(words) for words in self.tokenized(references)],
             }
             for i, (hypothesis, references) in enumerate(rows)
         ]

@@ -393,8 +393,8 @@ class UnivalTask(LoopTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """The criterion's values, the counts of a training step, and the metrics' scores."""
         super().reduce_metrics(logging_outputs, criterion)
-        for key in ("num_skipped", "num_truncated"):
+        for key in ("num_skipped", "num_truncated", "num_empty"):
             counts = [float(output[key]) for output in logging_outputs if key in output]
-            if counts:
+            if sum(counts) or (counts and key != "num_empty"):
                 log.log_scalar_sum(key, sum(counts))
         self.evaluation.log(logging_outputs)

@@ -1,13 +1,17 @@
 """Answers from a closed set: ``[TEXT:answer,closed_set]`` restricts both the loss and generation to the answers of a list."""
 
+import logging
 import pathlib
 from collections.abc import Sequence
 
-from unival.data.dataset import encode_text, has_loss
+from unival.data.dataset import encode_text, has_loss, words_of
 from unival.errors import UserError
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
+from unival.text import is_weighted_answer, lone_surrogate, read_text
 from unival.vocab import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 def closed_slot(instruction: Instruction) -> Slot | None:
@@ -36,7 +40,7 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
     file = pathlib.Path(path)
     if not file.is_file():
         raise UserError(f"--closed-set {file}: no such file; it holds one answer a line")
-    answers = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    answers = [line.strip() for line in read_text(file).split("\n") if line.strip()]
     if not answers:
         raise UserError(f"--closed-set {file}: holds no answers; write one a line")
     return answers
@@ -57,10 +61,18 @@ def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Voc
         return None
     if not answers:
         raise instruction.error(slot, "closed_set needs the answers: give --closed-set FILE, one answer a line")
+    empty: list[str] = []
     whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was cut
     for number, answer in enumerate(answers):
         if not isinstance(answer, str):
             raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
+        if half := lone_surrogate(answer):
+            raise UserError(f"answer {number} of the closed set, {answer!r}: {half} is half of a character, and no text")
+        if is_weighted_answer(answer):
+            raise UserError(f"answer {number} of the closed set, {answer!r}, has its weight before it: write the answers alone")
+        if not words_of(slot, answer):
+            empty.append(answer)
+            continue
         ids, is_cut = encode_text(slot, answer, vocabulary, limit)
         other, was_cut = whole.setdefault(tuple(ids), (answer, is_cut))
         if other != answer and (is_cut or was_cut):
@@ -69,4 +81,8 @@ def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Voc
                 f"the answers {other!r} and {answer!r} of the closed set become equal when they are cut to {words} words:"
                 " raise --max-tgt-length, or the slot's max_length"
             )
+    if empty:
+        logger.warning("%d answers of the closed set are empty once normalised, and left out, for example %r", len(empty), empty[0])
+    if not whole:
+        raise UserError(f"all {len(empty)} answers of the closed set are empty, for example {empty[0]!r}")
     return Trie(whole, vocabulary.bos, vocabulary.eos)

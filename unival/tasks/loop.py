@@ -107,7 +107,7 @@ class LoopTask(FairseqTask):
             step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         else:
             step = self.idle_step(model, criterion, optimizer, update_num)
-        step[2].update(num_truncated=sample["num_truncated"], num_skipped=len(sample["skipped"]))
+        step[2].update({count: sample[count] for count in ("num_truncated", "num_empty")}, num_skipped=len(sample["skipped"]))
         return step
 
     def idle_step(self, model: Any, criterion: Any, optimizer: Any, update_num: int) -> Step:

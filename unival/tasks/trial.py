@@ -13,9 +13,9 @@ from torch import nn
 
 from unival.data.dataset import InstructionDataset
 from unival.data.example import Example
+from unival.data.table import TRIED_ROWS
 from unival.errors import UserError
 
-TRIED_ROWS = 100  # of a table whose broken rows are skipped: one of these must be readable
 CPU_ROWS = 2  # rows of a trial batch, and tokens generated for each, where memory is not what is tried
 CPU_TOKENS = 4
 
