@@ -169,7 +169,7 @@ WRONG_CALLS = {
     "no media": (lambda m, p: m.caption([]), "no rows were given"),
     "a text file": (lambda m, p: m.caption(text_file(p)), "row 0, column 'image': .*is open as text"),
     "a used file": (lambda m, p: m.caption([io.BytesIO(b"")]), "row 0, column 'image': .*was read to its end"),
-    "float pixels": (lambda m, p: m.caption(np.zeros((4, 4, 3))), "an array of float64, 4 x 4 x 3, is no picture"),
+    "float pixels": (lambda m, p: m.caption(np.full((4, 4, 3), 255.0)), "an array of float64 from 255 to 255 is no picture"),
     "two channels": (lambda m, p: m.caption(np.zeros((4, 4, 2), np.uint8)), "an array of uint8, 4 x 4 x 2"),
     "a batch of pixels": (lambda m, p: m.caption([torch.zeros(2, 3, 4, 4)]), "an array of float32, 2 x 3 x 4 x 4"),
     "rows of text": (lambda m, p: m.run(QUESTION, "a.jpg"), "rows: expected one dict .* got str"),

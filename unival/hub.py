@@ -122,7 +122,7 @@ class Unival:
         Args:
             instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
             rows: one dict or several, with the source's columns; media are paths, bytes, open files, PIL images, or images as
-                arrays or tensors of uint8 (``h x w x 3``; tensors also ``3 x h x w``).
+                arrays or tensors of uint8, uint16 or floats from 0 to 1 (``h x w x 3``; tensors also ``3 x h x w``).
             batch_size: rows at a time.
             closed_set: the answers that a slot such as ``[TEXT:answer,closed_set]`` may have; by default those of training.
             generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …) over the task's defaults.

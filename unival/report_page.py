@@ -174,14 +174,13 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def thumbnail(example: Example) -> bytes:
     """The example's image as a small JPEG; raises UserError naming file, row and column when it cannot be read."""
-    from PIL import Image
+    from unival.modalities.pillow import read_image  # imports torch
 
     try:
-        with Image.open(io.BytesIO(example.load_image())) as image:
-            small = image.convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except OSError as error:
-        raise UserError(f"{example.where}: the image cannot be decoded: {error}") from error
+        small = read_image(example.load_image(), 2 * THUMBNAIL).convert("RGB")
+    except UserError as error:
+        raise UserError(f"{example.where}: {error}") from error
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
     return stream.getvalue()

@@ -57,6 +57,7 @@ def test_the_published_task(cfg):
         "imagenet_mean_and_std": False,
         "sample_type": "rand",
         "frame_fit": "published",
+        "image_fit": "published",
         "use_dataaug": False,
         "audio_sample_rate": 48000,
         "max_audio_seconds": 10.0,
@@ -123,7 +124,7 @@ def test_tasks_and_their_prompts():
         assert parse(options["instruction"])[0].source[0].modality == modality
         assert "what does the video describe?" in options["instruction"] and options["frame_fit"] == "published"
         assert published_task({**asdict(UnivalTaskConfig()), **options})["_name"] == name
-    assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival", "frame_fit": "published"}
+    assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival", "frame_fit": "published", "image_fit": "published"}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from unival.tasks.inputs import TRAINING_ONLY
 
 OTHER = {  # another value of everything that evaluation reads rows by
     "patch_image_size": 96,
+    "image_fit": "published",
     "imagenet_mean_and_std": True,
     "patch_frame_size": 64,
     "num_frames": 4,
     "frame_fit": "squash",
+    "video_backend": "decord",
     "audio_sample_rate": 16000,
     "max_audio_seconds": 3.0,
     "audio_filling": "pad",
@@ -25,7 +27,7 @@ OTHER = {  # another value of everything that evaluation reads rows by
 
 def checkpoint(path, task=None, state=None):
     """A checkpoint as far as an ensemble looks at it."""
-    cfg = {"task": {"_name": "unival", **(task or {})}, "model": {"_name": "unival"}}
+    cfg = {"task": {"_name": "unival", "image_fit": None, **(task or {})}, "model": {"_name": "unival"}}
     torch.save({"cfg": cfg, "model": {"w": torch.ones(1)}, "optimizer_history": [], "extra_state": {}, "task_state": state or {}}, path)
     return path
 

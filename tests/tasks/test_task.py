@@ -111,10 +111,26 @@ def test_the_instruction_of_a_checkpoint_is_known_however_training_got_it(vocab,
         medium = "image" if name == "caption" else "video"
         expected = f"{source} what does the {medium} describe? -> [TEXT:caption,no_punctuation,max_length=20]"
         assert published.instruction_text == expected
-        assert (published.media.num_frames, published.media.frame_fit) == (16, "published")
+        assert (published.media.num_frames, published.media.frame_fit, published.media.image_fit) == (16, "published", "published")
     fine_tuned = task(vocab)  # a task of its own is not changed by what it starts from
     fine_tuned.adopt(config(instruction="[AUDIO:a] what? -> [TEXT:b]"), training=True)
     assert fine_tuned.instruction_text == CaptionTask.instruction and not caplog.records
+
+
+def test_checkpoints_from_before_image_fit_keep_reading_images_as_they_were_trained(vocab):
+    state = task(vocab).state_dict()
+    assert state["media"]["image_fit"] == "seen"
+    kept = task(vocab)
+    kept.load_state_dict(state)
+    older = {**state, "media": {name: value for name, value in state["media"].items() if name != "image_fit"}}
+    loaded, changed = task(vocab), task(vocab, image_fit="seen")
+    loaded.load_state_dict(older)
+    changed.load_state_dict(older)
+    oldest = task(vocab)  # whose task had no state
+    options = OmegaConf.to_container(oldest.cfg)
+    oldest.adopt(OmegaConf.create({name: value for name, value in options.items() if name != "image_fit"}))
+    found = [one.media.image_fit for one in (kept, loaded, changed, oldest)]
+    assert found == ["seen", "published", "seen", "published"]
 
 
 def test_another_vocabulary_is_refused(vocab, tmp_path):

@@ -1,6 +1,5 @@
 """Rows held in memory, as a table: what the Python API reads."""
 
-import io
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from unival.data.table import Table
 from unival.errors import UserError
+from unival.modalities.pillow import as_png
 
 
 class RowTable(Table):
@@ -56,20 +56,18 @@ class RowTable(Table):
 def plain(value: Any) -> Any:
     """What a table may hold in place of what Python programs have: bytes of open files, PNG bytes of pictures, paths as text.
 
-    Pictures are PIL images, or numpy arrays or tensors of uint8: ``h x w``, ``h x w x 3`` or (tensors) ``3 x h x w``.
+    Pictures are PIL images of any mode, read as the same picture in a file would be, or numpy arrays or tensors: ``h x w``,
+    ``h x w x c`` or (tensors) ``c x h x w`` with c 1, 3 or 4 (RGB and alpha), of uint8, uint16, bool or floats from 0 to 1.
 
     Raises:
         UserError: an array that is no such picture, or a file that was opened as text or read to its end.
     """
     if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = (value.permute(1, 2, 0) if value.dim() == 3 and value.size(0) in (1, 3) else value).numpy()
+        value = _array(value)
     if isinstance(value, np.ndarray):
         value = _picture(value)
     if isinstance(value, Image.Image):
-        buffer = io.BytesIO()
-        value.convert("RGB").save(buffer, format="PNG")
-        return buffer.getvalue()
+        return as_png(value)
     if hasattr(value, "read"):
         data = value.read()
         if not isinstance(data, bytes) or not data:
@@ -81,13 +79,33 @@ def plain(value: Any) -> Any:
     return os.fsdecode(value) if isinstance(value, os.PathLike) else value
 
 
+CHANNELS = (1, 3, 4)
+
+
+def _array(value: Tensor) -> np.ndarray:
+    """A tensor as an array, its channels last."""
+    value = value.detach().cpu()
+    if value.is_floating_point():
+        value = value.float()  # numpy has no bfloat16
+    is_first = value.dim() == 3 and (value.size(0) in (1, 3) or (value.size(0) == 4 and value.size(2) not in CHANNELS))
+    return (value.permute(1, 2, 0) if is_first else value).numpy()
+
+
 def _picture(pixels: np.ndarray) -> Image.Image:
-    """An array as an image."""
-    shape = " x ".join(map(str, pixels.shape))
-    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))
-    if pixels.dtype != np.uint8 or not is_picture or not pixels.size:
+    """An array as an image of 8 bits."""
+    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS)
+    is_float = np.issubdtype(pixels.dtype, np.floating)
+    if not (is_float or pixels.dtype in (np.uint8, np.uint16, np.bool_)) or not is_picture or not pixels.size:
+        shape = " x ".join(map(str, pixels.shape))
         raise UserError(
-            f"an array of {pixels.dtype}, {shape}, is no picture: expected uint8, h x w, h x w x 3 or (tensors) 3 x h x w; videos and"
-            " sounds are given as paths or bytes"
+            f"an array of {pixels.dtype}, {shape}, is no picture: expected uint8, uint16, bool or floats from 0 to 1, as h x w, h x w x 3"
+            " (or 4, with alpha) or (tensors) 3 x h x w; videos and sounds are given as paths or bytes"
         )
+    if is_float and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise UserError(
+            f"an array of {pixels.dtype} from {pixels.min():g} to {pixels.max():g} is no picture: floats are from 0 to 1, or give uint8"
+        )
+    if pixels.dtype != np.uint8:
+        white = 2**16 - 1 if pixels.dtype == np.uint16 else 1
+        pixels = np.round(pixels.astype(np.float64) * (255 / white)).astype(np.uint8)
     return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else np.ascontiguousarray(pixels))

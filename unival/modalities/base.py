@@ -24,6 +24,7 @@ class MediaOptions:
     """
 
     patch_image_size: int = 384  # pixels per side of images
+    image_fit: str = "seen"  # how image files become pixels: see unival.modalities.image
     imagenet_mean_and_std: bool = False  # of images and frames; else pixels are in [-1, 1]
     patch_frame_size: int = 224  # pixels per side of video frames
     num_frames: int = 8

@@ -1,16 +1,18 @@
 """Images: decode, resize to a square, normalise; a ResNet turns them into tokens."""
 
-import io
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities import kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm
+from unival.modalities.pillow import read_image
+
+IMAGE_FITS = ("seen", "published")
 
 HALF = (0.5, 0.5, 0.5)  # the published models normalise to [-1, 1]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,10 +21,20 @@ DECODE_MARGIN = 2  # JPEGs are decoded at a reduced scale that is still at least
 
 
 class ImageLoader:
-    """Bytes of an image file -> pixels ``3 x s x s``, normalised, by a plain square bicubic resize (published recipe)."""
+    """Bytes of an image file -> pixels ``3 x s x s``, normalised, by a plain square bicubic resize (published recipe).
+
+    ``image_fit``: ``seen`` is the image as a person sees it (:func:`unival.modalities.pillow.read_image`), ``published`` what the
+    original makes of it; they differ in orientation, transparency and values of more than 8 bits.
+
+    Raises:
+        UserError: there is no such ``image_fit``.
+    """
 
     def __init__(self, options: MediaOptions):
+        if options.image_fit not in IMAGE_FITS:
+            raise UserError(f"unknown --image-fit {options.image_fit!r}; choose from {', '.join(IMAGE_FITS)}")
         self.size = options.patch_image_size
+        self.is_published = options.image_fit == "published"
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.imagenet_mean_and_std else (HALF, HALF)
         self.mean = torch.tensor(mean)[:, None, None]
         self.std = torch.tensor(std)[:, None, None]
@@ -33,14 +45,8 @@ class ImageLoader:
         Raises:
             UserError: the bytes are no image, or a truncated one; the caller adds file, row and column.
         """
-        try:
-            file = Image.open(io.BytesIO(data))
-            file.draft("RGB", (DECODE_MARGIN * self.size, DECODE_MARGIN * self.size))  # only JPEG heeds this
-            image = file.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC)
-        except UnidentifiedImageError as error:
-            raise UserError(f"cannot decode the image: its {len(data)} bytes are in no known format") from error
-        except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot decode the image ({len(data)} bytes): {error}") from error
+        image = read_image(data, DECODE_MARGIN * self.size, self.is_published)
+        image = image.resize((self.size, self.size), Image.Resampling.BICUBIC).convert("RGB")
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 3 x S x S
         return (pixels - self.mean) / self.std
 

@@ -6,6 +6,7 @@ IMAGE, VIDEO, AUDIO, TEXT = "an image", "a video", "an audio file", "a text file
 STARTS: tuple[tuple[bytes, str], ...] = (
     *((start, IMAGE) for start in (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"8BPS")),
     *((start, IMAGE) for start in (b"\0\0\x01\0", b"\0\0\0\x0cjP  ", b"\xffO\xffQ", b"P4\n", b"P5\n", b"P6\n")),
+    *((start, IMAGE) for start in (b"MM\0+", b"II+\0", b"qoif", b"icns", b"DDS ")),
     *((start, VIDEO) for start in (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\x01\xba", b"\0\0\x01\xb3")),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", VIDEO),  # ASF: WMV
     *((start, AUDIO) for start in (b"fLaC", b"ID3", b"FORM", b".snd", b"#!AMR", b"caff", b"wvpk")),
@@ -21,11 +22,47 @@ BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the f
 LOOKED_AT = 4096  # bytes that tell a text
 
 
+# Images that are not read: where their mark is, the mark, what they are.
+UNREAD_IMAGES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"%!PS", "an EPS or PostScript file"),
+    (0, b"\xc5\xd0\xd3\xc6", "an EPS file"),
+    (0, b"\xd7\xcd\xc6\x9a", "a WMF file"),
+    (40, b" EMF", "an EMF file"),
+    *((8, brand, "a HEIF file") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")),
+    (0, b"\xff\x0a", "a JPEG XL file"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL file"),
+    (0, b"II\xbc\x01", "a JPEG XR file"),
+    (0, b"v/1\x01", "an OpenEXR file"),
+    (0, b"#?RADIANCE", "a Radiance HDR file"),
+    (0, b"SIMPLE  =", "a FITS file"),
+    *((0, start, "a BLP file") for start in (b"BLP1", b"BLP2")),
+    (0, b"gimp xcf", "a GIMP file"),
+    (0, b"/* XPM */", "an XPM file"),
+    (0, b"Y\xa6j\x95", "a Sun raster file"),
+    (0, b"AT&TFORM", "a DjVu file"),
+    *((4, mark + b"\0\0", "an FLI animation") for mark in (b"\x11\xaf", b"\x12\xaf")),
+    (0, b"\xb1h\xde:", "a DCX file"),
+    *((0, start, "an MSP file") for start in (b"DanM", b"LinS")),
+    (0, b"FTEX", "an FTEX texture"),
+    (0, b"<svg", "an SVG file"),
+)
+
+
+def unread_image(data: bytes) -> str | None:
+    """What kind of image file it is, of those that are not read: formats that are programs, drawings, or need other decoders."""
+    for place, mark, name in UNREAD_IMAGES:
+        if data.startswith(mark, place):
+            return name
+    return "an SVG file" if data.lstrip()[:5] == b"<?xml" and b"<svg" in data[:LOOKED_AT] else None
+
+
 def kind_of(data: bytes) -> str | None:
     """``an image``, ``a video``, ``an audio file``, ``a text file``, …; None if the bytes do not say.
 
     A file of several streams is what its container is for: an MP4 file without pictures is a video here.
     """
+    if unread_image(data):
+        return IMAGE
     if data[:4] in (b"RIFF", b"RF64"):
         return RIFF.get(data[8:12])
     if data[4:8] in BOXES:

@@ -1,16 +1,13 @@
 """Videos: decode a few frames, fit them into squares, augment, normalise; a 3-D ResNeXt turns them into tokens."""
 
 import contextlib
-import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from unival.errors import UserError
@@ -18,6 +15,8 @@ from unival.modalities import decord_reader, kinds, pyav_reader
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm, video_layout
 from unival.modalities.containers import declared_size
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
+from unival.modalities.pillow import check_memory, decoding, open_image
+from unival.modalities.pixels import orientation, to_rgb, upright
 from unival.modalities.pyav_reader import STILL, Frames
 
 SAMPLE_TYPES = ("rand", "middle")
@@ -188,11 +187,6 @@ def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 
 # Decoding -------------------------------------------------------------------------------------------------------------
 
-# What Pillow raises for broken files
-PILLOW_ERRORS = (
-    *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
 PICTURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"P6")  # starts of JPEG, BMP, TIFF and PPM files
 
 
@@ -219,8 +213,9 @@ def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
 
 
 def _open_animation(data: bytes) -> Frames:
-    with _decoding(data, *PILLOW_ERRORS):
-        file: Any = Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "PNG"))
+    with decoding("video", data):
+        file = open_image(data, ("GIF", "WEBP", "PNG"))
+        check_memory(file)
         frames = file.n_frames
         first = 1 if file.info.get("default_image") else 0  # of a PNG: a still image beside the animation
         total = frames - first
@@ -228,24 +223,15 @@ def _open_animation(data: bytes) -> Frames:
         raise UserError(STILL)
 
     def frame(index: int) -> Image.Image:
-        with _decoding(data, *PILLOW_ERRORS):
-            file.seek(first + index)
-            return file.convert("RGB")
+        with decoding("video", data):
+            for i in range(min(file.tell() + 1, first + index), first + index + 1):  # Pillow decodes those before the one asked for
+                file.seek(i)
+                check_memory(file)  # a GIF's frames may be larger than it says
+            return upright(to_rgb(file), orientation(file)).convert("RGB")
 
     if not data.rstrip(b"\0").endswith((b";", b"IEND\xae\x42\x60\x82")) and file.format != "WEBP":
         frame(total - 1)  # the end mark of a GIF or PNG is missing, perhaps more: a cut shows in the last frame
     return total, frame
-
-
-@contextlib.contextmanager
-def _decoding(data: bytes, *errors: type[BaseException]) -> Iterator[None]:
-    """Turn what decoders raise into a UserError of one line."""
-    try:
-        yield
-    except errors as error:
-        is_unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is in no known format, or cut off" if is_unknown else " ".join(str(error).split())
-        raise UserError(f"cannot decode the video ({len(data)} bytes): {reason}") from error
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:

@@ -161,7 +161,7 @@ class UnivalTask(LoopTask):
         ``saved``: the checkpoint's task options.  What its training had taken over itself is in its task state, and goes before.
         """
         saved = restore.our_task_options(saved)
-        trained = self.trained_media or given_media_options(saved, MediaOptions())
+        trained = self.trained_media or restore.trained_media(saved)
         self.media = given_media_options(self.cfg, trained)
         for option, value in vars(trained).items():
             if option not in TRAINING_ONLY and value != getattr(self.media, option):
@@ -272,7 +272,7 @@ class UnivalTask(LoopTask):
         self.answers = self.answers or list(state_dict.get("closed_set", []))
         self.trained_instruction = state_dict.get("instruction") or None
         if "media" in state_dict:
-            self.trained_media = given_media_options(state_dict["media"], MediaOptions())
+            self.trained_media = restore.trained_media(state_dict["media"])
             self.media = given_media_options(self.cfg, self.trained_media)
         saved = state_dict.get("vocabulary")
         if saved is not None and saved != self.vocabulary.fingerprint:

@@ -69,6 +69,15 @@ class UnivalTaskConfig(RunOptions):
             "help": "pixels per side that images are resized to (default: the checkpoint's, else 384)",
         },
     )
+    image_fit: Optional[str] = field(
+        default=None,
+        metadata={
+            "group": "media",
+            "help": "how image files become pixels: as a person sees them, turned by their EXIF orientation, on white where they are"
+            " transparent, grey of 16 bits and more scaled (seen), or as the published code reads them, without any of that"
+            " (published) (default: the checkpoint's, else seen)",
+        },
+    )
     imagenet_mean_and_std: bool = field(
         default=False,
         metadata={"group": "media", "help": "normalise pixels by ImageNet's mean and deviation instead of to [-1, 1]"},

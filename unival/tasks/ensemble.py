@@ -6,9 +6,8 @@ from typing import Any
 from fairseq import utils
 
 from unival.errors import UserError
-from unival.modalities.base import MediaOptions
 from unival.tasks import restore
-from unival.tasks.inputs import TRAINING_ONLY, given_media_options
+from unival.tasks.inputs import TRAINING_ONLY
 
 
 def check_ensemble(cfg: Any) -> None:
@@ -42,7 +41,7 @@ def _trained_with(path: str) -> dict[str, Any]:
     container = restore.read_for_fairseq(path)
     state: Mapping[str, Any] = container.get("task_state") or {}
     saved = restore.our_task_options((container.get("cfg") or {}).get("task") or {})
-    media = given_media_options(state.get("media", saved), MediaOptions())
+    media = restore.trained_media(state.get("media", saved))
     found = {name: value for name, value in vars(media).items() if name not in TRAINING_ONLY}
     instruction = state.get("instruction") or restore.trained_instruction(saved)
     return {**found, "instruction": instruction, "closed_set": tuple(state.get("closed_set", ()))}

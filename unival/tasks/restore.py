@@ -4,6 +4,7 @@ import logging
 import pathlib
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
@@ -16,8 +17,10 @@ from unival.checkpoints.files import read
 from unival.checkpoints.published import model_options, task_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError
+from unival.modalities.base import MediaOptions
 from unival.models.config import SILENT_OPTIONS
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.inputs import given_media_options
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,12 @@ def trained_instruction(saved: Any) -> str | None:
     """
     own = TASK_REGISTRY.get(saved.get("_name"))
     return saved.get("instruction") or getattr(own, "instruction", None)
+
+
+def trained_media(saved: Any) -> MediaOptions:
+    """How a checkpoint's training read media, by what it saved of that; one from before ``image_fit`` read images as published."""
+    default = MediaOptions()
+    return given_media_options(saved, default if "image_fit" in saved else replace(default, image_fit="published"))
 
 
 def last_checkpoint(cfg: Any) -> pathlib.Path:

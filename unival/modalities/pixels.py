@@ -1,0 +1,156 @@
+"""Pixels of any of Pillow's modes as a person sees them: turned upright, on white, every range of values as 0 to 255."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from unival.errors import UserError
+
+ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+INTEGERS = ("I;16", "I;16L", "I;16B", "I;16N")
+GREY = ("1", "L", "I", "F", *INTEGERS)
+BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, **dict.fromkeys(INTEGERS, 2)}  # per pixel; 4 of all others
+STRIP = 2**20  # pixels that are converted at a time, so that intermediate copies are small
+# Where Pillow finds an orientation; it turns TIFF files itself, by their tags.
+METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
+
+
+def orientation(image: Image.Image, decode: bool = True) -> int:
+    """EXIF's orientation, 1 to 8; 1 (upright) without one, or one that cannot be read: broken metadata do not spoil good pixels.
+
+    ``decode``: those that follow the pixels, in PNG, are wanted as well.
+    """
+    if decode:
+        image.load()
+    if not any(key in image.info for key in METADATA):
+        return 1
+    if not decode and image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the pixels
+    value: Any = 1
+    with contextlib.suppress(Exception):
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
+def upright(image: Image.Image, turn: int) -> Image.Image:
+    """The image turned by an orientation of EXIF."""
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Has it an alpha channel, a palette with alpha, or a transparent colour?"""
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        return True
+    return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB or L, transparent parts on white.
+
+    Integers are scaled by the range of their format, so that its largest value is white; floats by 0 to 1.
+
+    Raises:
+        UserError: floats outside of 0 to 1, or integers whose range is not known.
+    """
+    image.load()
+    convert = _converter(image)
+    if convert is None:
+        return image
+    width, height = image.size
+    rows = max(1, STRIP // max(width, 1))
+    if rows >= height:
+        return convert(image)
+    result = Image.new("L" if image.mode in GREY and not _has_colour_key(image) else "RGB", image.size)
+    for top in range(0, height, rows):
+        result.paste(convert(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return result
+
+
+def _has_colour_key(image: Image.Image) -> bool:
+    return "transparency" in image.info and image.mode not in INTEGERS
+
+
+def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
+    """What makes RGB or L of the image or a strip of it; None: it is that already."""
+    if image.mode in (*INTEGERS, "I", "F"):
+        return _scaling(image)
+    if is_transparent(image):
+        return _on_white
+    if image.mode == "1":
+        return lambda strip: strip.convert("L")
+    return None if image.mode in ("L", "RGB") else lambda strip: strip.convert("RGB")
+
+
+def _on_white(strip: Image.Image) -> Image.Image:
+    if strip.mode == "La":
+        strip = strip.convert("LA")
+    strip = strip.convert("RGBA")
+    white = Image.new("RGB", strip.size, "white")
+    white.paste(strip, mask=strip.getchannel("A"))
+    return white
+
+
+def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    low, high = _range(image)
+    key = image.info.get("transparency")
+    is_inverted = image.format == "TIFF" and _tag(image, PHOTOMETRIC) == 0  # white is 0, which Pillow heeds for 8 bits only
+
+    def scale(strip: Image.Image) -> Image.Image:
+        values = np.asarray(strip)
+        if strip.mode == "I" and low == 0 and high > 2**31:
+            values = values.view(np.uint32)
+        if strip.mode == "F" and not (values.min() >= 0 and values.max() <= 1):
+            raise UserError(
+                f"its pixels are floats from {values.min():g} to {values.max():g}; only 0 to 1 is read: scale them, or save 8 or 16 bits"
+            )
+        if strip.mode in INTEGERS:
+            grey = _table(high)[values]
+        else:
+            grey = np.round((values.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+        if is_inverted:
+            grey = 255 - grey
+        if isinstance(key, int):
+            grey = np.where(values == key, np.uint8(255), grey)
+        return Image.fromarray(grey)
+
+    return scale
+
+
+def _table(high: int) -> np.ndarray:
+    """Grey value 0 to 255 of every 16-bit value, where ``high`` is white."""
+    return np.round(np.arange(2**16).clip(0, high) * (255 / high)).astype(np.uint8)
+
+
+def _range(image: Image.Image) -> tuple[int, int]:
+    """The values of black and white in a format's pixels."""
+    if image.mode == "F":
+        return 0, 1
+    bits = 16 if image.mode in INTEGERS or image.format in ("PNG", "PPM") else None
+    if image.format == "TIFF":
+        bits = _tag(image, BITS_PER_SAMPLE)
+        if _tag(image, SAMPLE_FORMAT) == 2:
+            return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    if bits is None:
+        raise UserError(
+            "its pixels are 32-bit integers (mode I), and which value is white is not known: give 8 bits (mode L) or 16 (mode I;16)"
+        )
+    return 0, 2**bits - 1
+
+
+def _tag(image: Image.Image, tag: int) -> Any:
+    """The first value of a tag of a TIFF file; None in other formats, and without it."""
+    value = image.tag_v2.get(tag) if image.format == "TIFF" and hasattr(image, "tag_v2") else None
+    return value[0] if isinstance(value, tuple) and value else value
