@@ -302,18 +302,20 @@ def test_options_of_ours_survive_the_published_format(tmp_path, data):
     """resnet50: the smallest CNN that the published code has."""
     vocabulary = convert.Vocabulary.load(data / "vocab", 0, 0)
     model = tiny.model(vocabulary, image_backbone="resnet50", image_backbone_stages=3, modalities="image", scale_resids=True)
-    task = {**asdict(UnivalTaskConfig(data="")), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival"}
+    task = {**asdict(UnivalTaskConfig(data="")), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival_caption"}
     plain = {key: value for key, value in task.items() if key not in ("seed", "cpu", "bf16", "fp16")}
     cfg = convert.own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, plain)
-    files.write(tmp_path / "a.pt", {"cfg": cfg, "model": model.state_dict()})
+    state = {"instruction": "[VIDEO:clip] what? -> [TEXT:answer]"}  # which training had taken over
+    files.write(tmp_path / "a.pt", {"cfg": cfg, "model": model.state_dict(), "task_state": state})
     run(tmp_path / "a.pt", tmp_path / "b.pt", "--to", "published")
+    assert files.read(tmp_path / "b.pt")["cfg"]["task"]["_name"] == "video_caption"
     assert published.is_published(weights_of(tmp_path / "b.pt"))
     run(tmp_path / "b.pt", tmp_path / "c.pt")
     assert_same(weights_of(tmp_path / "c.pt"), model.state_dict())
     after = files.read(tmp_path / "c.pt")["cfg"]
     changed = {key for key, value in cfg["model"].items() if after["model"][key] != value}
     assert changed <= {"audio_sample_rate", "init_std", "video_backbone", "audio_backbone"}  # unused here, or of training
-    assert after["task"]["patch_image_size"] == 64
+    assert (after["task"]["patch_image_size"], after["task"]["frame_fit"]) == (64, "published")
     loaded = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "b.pt"))
     assert loaded["cfg"].model.scale_resids
 
