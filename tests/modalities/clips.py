@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -91,3 +92,45 @@ def clip(
             if packet is not None:
                 out.mux(packet)
     return buffer.getvalue()
+
+
+def remux(data: bytes, container: str, keep: Callable[[int, Any], bool] = lambda i, packet: True, shift: int = 0) -> bytes:
+    """The packets of a clip that are to be kept, in another container, ``shift`` frames (of 25 a second) earlier."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format=container) as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        ticks = round(shift / 25 / stream.time_base)
+        for i, packet in enumerate(source.demux(stream)):
+            if packet.size and keep(i, packet):
+                packet.stream = copy
+                packet.pts, packet.dts = (None if time is None else time - ticks for time in (packet.pts, packet.dts))
+                out.mux(packet)
+    return buffer.getvalue()
+
+
+def with_edits(data: bytes, edits: Sequence[tuple[int, int]]) -> bytes:
+    """An MP4 file of one track whose edit list is another: (frames, first frame or -1 for a pause), at 25 frames a second."""
+    import av
+
+    with av.open(io.BytesIO(data)) as source:
+        frame = round(1 / (25 * source.streams.video[0].time_base))
+    start = data.index(b"elst") - 4
+    (size,) = struct.unpack_from(">I", data, start)
+    (offset,) = struct.unpack_from(">i", data, start + 20)
+    table = [struct.pack(">IiI", 40 * n, first if first < 0 else offset + first * frame, 65536) for n, first in edits]
+    box = struct.pack(">I4sII", 16 + 12 * len(edits), b"elst", 0, len(edits)) + b"".join(table)
+    changed = bytearray(data[:start] + box + data[start + size :])
+    for kind in (b"edts", b"trak", b"moov"):  # the boxes around it, which come before
+        at = changed.rindex(kind, 0, start) - 4
+        struct.pack_into(">I", changed, at, struct.unpack_from(">I", changed, at)[0] + len(box) - size)
+    return bytes(changed)
+
+
+def with_matrix(data: bytes, a: int, b: int, c: int, d: int) -> bytes:
+    """An MP4 file of one track that is to be shown with (x, y) at (ax + cy, bx + dy)."""
+    at = data.index(struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 2**30), data.index(b"tkhd"))
+    matrix = struct.pack(">9i", 65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 2**30)
+    return data[:at] + matrix + data[at + 36 :]

@@ -1,6 +1,10 @@
 """Frames of videos of every kind: the one asked for is the one read."""
 
+import io
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.modalities import clips
 from unival.errors import UserError
@@ -67,6 +71,15 @@ def made(kind, **more):
     return frames, clips.clip(frames=frames, **how)
 
 
+def decoded_in_order(data):
+    """The numbers that a decoding from the start shows: what is right, by definition."""
+    import av
+
+    with av.open(io.BytesIO(data)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        return [clips.number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
 def read(data, indices=None, count=8, backend="pyav"):
     """Number of frames, and the numbers that the frames asked for show."""
     with open_frames(data, backend) as (total, frame):
@@ -92,3 +105,271 @@ def test_decord_shows_the_frames_asked_for_or_is_not_used(kind):
         assert "--video-backend pyav" in str(error) and "\n" not in str(error)
     else:
         assert found == (total, frame_indices(total, 8, None)[:total])
+
+
+# Times and cuts -------------------------------------------------------------------------------------------------------
+
+CODINGS = {"x264": X264, "open GOP": OPEN_GOP, "refresh": REFRESH, "hevc": X265, "mpeg4": MPEG4_B, "mpeg2": MPEG2, "vp9": VP9}
+CUTS = {
+    "before its key frame": {"shift": 15, "keep": lambda i, packet: i >= 12},  # hidden by an edit list, or shown
+    "in the middle": {"shift": 15, "keep": lambda i, packet: i >= 15},
+    "early end": {"keep": lambda i, packet: i < 33},
+    "lost packet": {"keep": lambda i, packet: i != 7},
+    "late": {"shift": -50},
+    "before time zero": {"shift": 7},
+}
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov", "matroska", "mpegts", "flv", "avi"])
+@pytest.mark.parametrize("coding", CODINGS)
+def test_cut_without_encoding_again(coding, container):
+    """The frames are those of a decoding from the start, or the file is refused."""
+    data = clips.clip("matroska" if coding == "vp9" else "nut", frames=N, **CODINGS[coding])
+    found = set()
+    for cut in CUTS.values():
+        try:
+            piece = clips.remux(data, container, **cut)
+        except ValueError:  # the container does not take the codec
+            continue
+        try:
+            total, numbers = read(piece)
+        except UserError as error:
+            assert "cannot decode the video" in str(error) and "\n" not in str(error)
+        else:
+            expected = decoded_in_order(piece)
+            assert (total, numbers) == (len(expected), [expected[i] for i in frame_indices(total, 8, None)])
+            assert read(piece, range(total)) == (total, expected)
+            found.add(total)
+    assert N in found or not found
+
+
+@pytest.mark.parametrize("coding", ["x264", "open GOP", "hevc", "mpeg4"])
+def test_edit_lists(coding):
+    data = clips.clip("mp4", frames=N, **CODINGS[coding])
+    for edits in ([(40, 0)], [(35, 5)], [(10, 15)], [(20, -1), (40, 0)], [(10, 0), (10, 0)], [(10, 24), (10, 0)]):
+        expected = [i for n, first in edits if first >= 0 for i in range(first, first + n)]
+        total, numbers = read(clips.with_edits(data, edits), range(len(expected)))
+        assert (total, numbers) == (len(expected), expected)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "flv", "avi", "mpegts", "asf"])
+def test_variable_frame_rates(container):
+    times = [0, 1, 2, 5, 9, 10, 11, 30, 31, 32, 40, 41, 42, 43, 44, 80, 81, 82, 83, 90]
+    assert read(clips.clip(container, frames=20, times=times, **X264))[1] == frame_indices(20, 8, None)
+
+
+@pytest.mark.parametrize("container", ["mpegts", "mpeg2video", "h264"])
+def test_concatenated_streams_with_times_that_start_again(container):
+    data = clips.clip(container, frames=20, **(MPEG2 if container == "mpeg2video" else X264))
+    assert read(2 * data, range(40)) == (40, 2 * list(range(20)))
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_every_frame+empty_moov", "negative_cts_offsets"])
+def test_other_ways_of_writing_mp4(flags):
+    data = clips.clip("mp4", frames=N, container_options={"movflags": flags}, **X264)
+    assert read(data)[1] == frame_indices(N, 8, None)
+
+
+# Pixels ---------------------------------------------------------------------------------------------------------------
+
+TURNS = {
+    "hflip": ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+    "vflip": ((1, 0, 0, -1), lambda x: x[::-1]),
+    "180": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+    "90": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+    "270": ((0, -1, 1, 0), np.rot90),
+    "transpose": ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+    "transverse": ((0, -1, -1, 0), lambda x: np.rot90(x, 2).swapaxes(0, 1)),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_frames_are_upright(turn):
+    matrix, expected = TURNS[turn]
+    data = clips.clip(frames=5, width=96, height=64, **X264)
+    with open_frames(data) as (_, frame):
+        plain = np.asarray(frame(3))
+    with open_frames(clips.with_matrix(data, *matrix)) as (_, frame):
+        assert np.array_equal(np.asarray(frame(3)), expected(plain))
+
+
+def gradient_clip(container, codec, pix_fmt, colours=None, to=None, alpha=None, **options):
+    """Five equal frames of a colour gradient, and the gradient."""
+    import av
+
+    y, x = np.mgrid[:48, :64]
+    image = np.stack([4 * x, 5 * y, 255 - 2 * x - 2 * y], 2).astype(np.uint8)
+    source = image if alpha is None else np.dstack([image, alpha])
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as out:
+        stream = clips.encoder(out, codec, 64, 48, 25, pix_fmt, options, **(colours or {}))
+        for i in range(5):
+            frame = av.VideoFrame.from_ndarray(source, format="rgb24" if alpha is None else "rgba").reformat(format=pix_fmt, **(to or {}))
+            frame.pts = i
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return buffer.getvalue(), image
+
+
+BT709 = {"colorspace": 1, "color_primaries": 1, "color_trc": 1}
+COLOURS = {
+    "BT.601": ("libx264", "yuv444p", {}, {}),
+    "BT.709": ("libx264", "yuv444p", BT709, {"dst_colorspace": "ITU709"}),
+    "full range": ("libx264", "yuvj444p", {}, {}),
+    "10 bit": ("libx264", "yuv444p10le", {}, {}),
+    "RGB": ("libx264rgb", "rgb24", {}, {}),
+    "JPEG": ("mjpeg", "yuvj444p", {}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+def test_colours(kind):
+    codec, pix_fmt, colours, to = COLOURS[kind]
+    data, image = gradient_clip("matroska", codec, pix_fmt, colours, to, **({"crf": "1"} if "264" in codec else {"qmax": "2", "qmin": "1"}))
+    with open_frames(data) as (total, frame):
+        difference = np.asarray(frame(2)).astype(int) - image
+    assert total == 5 and np.abs(difference).mean() < 3 and np.abs(difference.mean((0, 1))).max() < 1.5
+
+
+@pytest.mark.parametrize("kind", ["BT.601", "BT.709", "full range"])
+def test_ordinary_frames_are_those_of_decord(kind):
+    pytest.importorskip("decord")
+    codec, pix_fmt, colours, to = COLOURS[kind]
+    data, _ = gradient_clip("mp4", codec, pix_fmt.replace("444", "420"), colours, to)
+    with open_frames(data) as (_, ours), open_frames(data, "decord") as (_, theirs):
+        assert np.abs(np.asarray(ours(2)).astype(int) - np.asarray(theirs(2))).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "container, codec, pix_fmt",
+    [
+        ("mov", "prores_ks", "yuva444p10le"),
+        ("webm", "libvpx-vp9", "yuva420p"),
+        ("webm", "libvpx", "yuva420p"),
+        ("matroska", "ffv1", "bgra"),
+        ("mov", "qtrle", "argb"),
+    ],
+)
+def test_transparent_frames_are_on_white(container, codec, pix_fmt):
+    alpha = np.repeat(np.repeat(np.array([[0, 0, 128, 255]], np.uint8), 16, 1), 48, 0)
+    data, image = gradient_clip(container, codec, pix_fmt, alpha=alpha, **({"auto-alt-ref": "0", "b": "2M"} if "vpx" in codec else {}))
+    with open_frames(data) as (_, frame):
+        found = np.asarray(frame(2)).astype(int)
+    share = alpha[..., None] / 255
+    assert (found[:, :30] > 247).all() and np.abs(found - (image * share + 255 * (1 - share))).mean() < 5
+
+
+def test_the_fourth_byte_of_uncompressed_avi_is_no_transparency():
+    data, image = gradient_clip("avi", "rawvideo", "bgra", alpha=np.zeros((48, 64), np.uint8))
+    with open_frames(data) as (_, frame):
+        assert np.array_equal(np.asarray(frame(2)), image)
+
+
+def test_frames_that_change_their_size():
+    from unival.modalities.base import MediaOptions
+    from unival.modalities.video import VideoLoader
+
+    data = b"".join(clips.clip("h264", frames=20, **{**X264, "width": width}) for width in (64, 128))
+    with open_frames(data) as (total, frame):
+        assert total == 40 and [frame(i).size for i in (19, 20)] == [(64, 64), (128, 64)]
+    for train in (False, True):
+        loader = VideoLoader(MediaOptions(patch_frame_size=32, use_dataaug=True))
+        assert loader(data, np.random.default_rng(0), train).shape == (3, 8, 32, 32)
+
+
+# Streams, and what is refused -----------------------------------------------------------------------------------------
+
+
+def file_of(container, *streams):
+    """A file of videos (numbers of frames, side, whether it is cover art) that all show their numbers."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as out:
+        made = []
+        for frames, side, is_cover in streams:
+            stream = clips.encoder(out, "png" if is_cover else "libx264", side, side, pix_fmt="rgb24" if is_cover else "yuv420p")
+            if is_cover:
+                stream.disposition = av.stream.Disposition.attached_pic
+            made.append((frames, stream))
+        for frames, stream in made:
+            for i, frame in enumerate(clips.frames_of(range(frames), stream.width, stream.height, stream.pix_fmt)):
+                frame.pts = i
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def test_cover_art_is_no_video():
+    assert read(file_of("mp4", (1, 256, True), (20, 64, False))) == (20, frame_indices(20, 8, None))
+    with pytest.raises(UserError, match="it has no video stream"):
+        read(file_of("mp4", (1, 256, True)))
+
+
+def test_of_several_videos_the_default_or_the_one_with_most_pixels_is_read():
+    videos = ((10, 64, False), (20, 128, False), (15, 96, False))
+    assert read(file_of("matroska", *videos))[0] == 20
+    assert read(file_of("mp4", *videos))[0] == 10  # MP4 marks the first as the default
+
+
+@pytest.mark.parametrize("form", ["PPM", "PCX", "DDS", "JPEG2000", "AVIF", "ICO"])
+def test_pictures_are_no_videos(form):
+    buffer = io.BytesIO()
+    Image.fromarray(clips.picture(3)).save(buffer, form)
+    with pytest.raises(UserError, match="it is a picture"):
+        read(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {path}\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    ],
+)
+def test_playlists_open_nothing(text, tmp_path):
+    path = tmp_path / "clip.ts"
+    path.write_bytes(clips.clip("mpegts", frames=10, **X264))
+    for name in (path, path.as_uri()):
+        with pytest.raises(UserError, match="cannot decode the video") as error:
+            read(text.format(path=name).encode())
+        assert str(tmp_path) not in str(error.value)
+
+
+def test_frames_too_large_for_memory(monkeypatch):
+    monkeypatch.setattr("unival.modalities.pyav_reader.MAX_PIXELS", 64 * 64 - 1)
+    with pytest.raises(UserError, match="64 x 64 pixels"):
+        read(clips.clip(frames=5, **X264))
+
+
+DAMAGED = (
+    *("h264 mp4", "h264 matroska", "h264 mpegts", "hevc mp4", "mpeg4 avi", "mpeg2 mpeg", "wmv2 asf"),
+    *("vp9 webm", "av1 mp4", "mjpeg avi"),
+)
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_files_are_refused_or_read_as_a_decoding_from_the_start_does(kind, capfd):
+    total, data = made(kind, frames=20)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for trial in range(12):
+        broken = bytearray(data)
+        at = int(rng.integers(len(data)))
+        if trial % 3 == 0:
+            del broken[at:]
+        elif trial % 3 == 1:
+            broken[at] ^= 1 << int(rng.integers(8))
+        else:
+            broken[at : at + 100] = rng.bytes(len(broken[at : at + 100]))
+        try:
+            total, numbers = read(bytes(broken))
+        except UserError as error:
+            refused += 1
+            assert str(error).isprintable() and "cannot decode the video" in str(error) and len(str(error)) < 150
+        else:
+            indices = frame_indices(total, 8, None)
+            assert numbers == indices or numbers == [decoded_in_order(bytes(broken))[i] for i in indices]
+    assert refused
+    assert not capfd.readouterr().err

@@ -11,10 +11,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from unival.errors import UserError
+from unival.modalities.pyav_pixels import pixels
 
 INSTALL = {"video": 'pip install "unival[video]"', "sound": 'pip install "unival[audio]"'}
 # How many frames there are, and the one with a number; numbers must be asked for in ascending order.
@@ -23,6 +23,7 @@ Frames = tuple[int, Callable[[int], Image.Image]]
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # a packet is a frame, and what is shown after a key frame needs none before it
 WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not give every frame a time of its own
 WITHOUT_INDEX = "mpegts"  # in it seeking is a guess
+RECORDINGS = ("mpegts", "mpeg")
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192
 STILL = "cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)"
 OPTIONS = {"protocol_whitelist": "none"}  # nothing but the bytes is read, whatever a playlist among them names
@@ -58,7 +59,7 @@ def open_video(data: bytes) -> Iterator[Frames]:
 
         def frame(index: int) -> Image.Image:
             with decoding(data, "video"):
-                return Image.fromarray(pixels(video.frame(index)))
+                return Image.fromarray(pixels(video.frame(index), video.uses_alpha))
 
         yield total, frame
 
@@ -92,7 +93,7 @@ def open_container(data: bytes, what: str) -> Any:
 
 
 def video_stream(container: Any) -> Any:
-    """The stream that FFmpeg's command shows: of those that are default, else of all, the first of those with most pixels.
+    """The stream that FFmpeg's command shows: the first of those with most pixels, where being the default is worth 5 million.
 
     Raises:
         UserError: there is none, or only cover art.
@@ -107,9 +108,8 @@ def video_stream(container: Any) -> Any:
     streams = [stream for stream in streams if stream.codec_context is not None]
     if not streams:
         raise UserError("cannot decode the video: its codec is unknown")
-    stream = max(streams, key=lambda one: (bool(one.disposition & Disposition.default), one.width * one.height))
+    stream = max(streams, key=lambda one: one.width * one.height + 5_000_000 * bool(one.disposition & Disposition.default))
     check_size(stream)
-    stream.codec_context.thread_count = 1  # of each of the data workers
     return stream
 
 
@@ -130,6 +130,8 @@ class Video:
         self.container: Any = None
         self.stream: Any = None
         self.codec = ""
+        self.decoder: Any = None
+        self.uses_alpha = True
         self.is_plain = False  # nothing of it is cut away, and no frame comes before a key frame that it needs
         self.times: list[int] = []  # pts of the frames, ascending, as long as the container is trusted
         self.keys: list[tuple[int, int | None]] = []  # pts and dts of the key frames that can be sought
@@ -148,11 +150,15 @@ class Video:
         self.close()
         self.container = open_container(self.data, "video")
         self.stream = video_stream(self.container)
+        self.codec = self.stream.codec_context.codec.canonical_name
+        self.decoder = decoder_of(self.stream)
+        # Four bytes a pixel without compression: the fourth is of no use
+        self.uses_alpha = (self.codec, self.container.format.name) != ("rawvideo", "avi")
 
     def open(self) -> int:
         """Number of frames."""
         self.reopen()
-        self.codec, container = self.stream.codec_context.codec.canonical_name, self.container.format.name
+        container = self.container.format.name
         packets = [described(packet, self.codec) for packet in self.container.demux(self.stream) if packet.buffer_ptr]
         if is_trusted(packets, self.codec, container):
             self.times = sorted(shown_times(packets))
@@ -210,7 +216,8 @@ class Video:
 
     def from_start(self) -> Iterator[tuple[int, Any]]:
         """The frames from the first packet on."""
-        for number, frame in enumerate(decoded(self.container.demux(self.stream))):
+        is_recording = self.container.format.name in RECORDINGS
+        for number, frame in enumerate(decoded(self.container.demux(self.stream), self.decoder, is_recording)):
             check_size(frame)
             if frame.is_corrupt:
                 raise UserError(f"cannot decode the video ({len(self.data)} bytes): frame {number} is damaged")
@@ -227,6 +234,7 @@ class Video:
             if time is None:
                 continue
             self.container.seek(time, stream=self.stream)
+            self.decoder.flush_buffers()
             packets = self.container.demux(self.stream)
             first = next(packets)
             if (first.pts, first.dts) in self.keys[: place + 1]:
@@ -239,7 +247,7 @@ class Video:
 
         number = bisect_left(self.times, start)
         try:
-            for frame in decoded(packets):
+            for frame in decoded(packets, self.decoder):
                 if frame.pts is not None and frame.pts < start:
                     continue  # it is made from frames before the key frame
                 if frame.is_corrupt or number == len(self.times) or frame.pts != self.times[number]:
@@ -251,10 +259,34 @@ class Video:
             raise WrongIndexError from error
 
 
-def decoded(packets: Iterable[Any]) -> Iterator[Any]:
-    """The frames of packets, of which the last is empty and flushes the decoder."""
+def decoder_of(stream: Any) -> Any:
+    """PyAV's codec context for a stream; of VP8 and VP9 with transparency, only libvpx decodes that."""
+    import av
+
+    context = stream.codec_context
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.canonical_name)
+    if name and stream.metadata.get("alpha_mode") == "1":
+        context = av.CodecContext.create(name, "r")
+    context.thread_count = 1  # of each of the data workers
+    return context
+
+
+def decoded(packets: Iterable[Any], decoder: Any, is_recording: bool = False) -> Iterator[Any]:
+    """The frames of packets, of which the last is empty and flushes the decoder.
+
+    Recordings of what is broadcast start anywhere: what cannot be decoded before the first key frame is left out of them.
+    """
+    import av
+
     for packet in packets:
-        yield from packet.decode()
+        is_recording = is_recording and not packet.is_keyframe
+        try:
+            frames = decoder.decode(packet)
+        except av.error.InvalidDataError:
+            if is_recording:
+                continue
+            raise
+        yield from frames
 
 
 # The index ------------------------------------------------------------------------------------------------------------
@@ -294,11 +326,3 @@ def is_plain(packets: Sequence[Packet]) -> bool:
         if packet.is_discarded or (newest is not None and packet.pts is not None and packet.pts < newest):
             return False
     return True
-
-
-# Pixels ---------------------------------------------------------------------------------------------------------------
-
-
-def pixels(frame: Any) -> np.ndarray:
-    """A frame as it is to be looked at: height x width x 3, upright."""
-    return np.rot90(frame.to_ndarray(format="rgb24", threads=1), frame.rotation // 90)

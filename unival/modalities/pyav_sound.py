@@ -55,7 +55,7 @@ class Track:
         """Rate in Hz and samples, mixed, block by block."""
         with contextlib.closing(open_container(self.data, "sound")) as container:
             stream = sound_stream(container, len(self.data))
-            for frame in decoded(container.demux(stream)):
+            for frame in decoded(container.demux(stream), stream.codec_context):
                 if frame.is_corrupt:
                     raise UserError(f"cannot decode the sound ({len(self.data)} bytes): it is damaged")
                 yield frame.sample_rate, mono(frame)

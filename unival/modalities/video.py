@@ -83,10 +83,14 @@ class VideoLoader:
         with open_frames(data, self.options.video_backend) as (total, frame):
             is_random = train and self.options.sample_type == "rand"
             indices = frame_indices(total, self.options.num_frames, rng if is_random else None)
+            size: tuple[int, int] | None = None
             fit: Callable[[Image.Image], Image.Image] | None = None
             fitted: dict[int, Image.Image] = {}
             for i in sorted(set(indices)):
                 picture = frame(i)
+                size = size or picture.size
+                if picture.size != size:  # it changes within the video
+                    picture = picture.resize(size, Image.Resampling.BICUBIC)
                 if fit is None:
                     fit = self.fit(picture.size, rng if train and self.options.use_dataaug else None)
                 fitted[i] = fit(picture)
@@ -187,8 +191,6 @@ def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 
 # Decoding -------------------------------------------------------------------------------------------------------------
 
-PICTURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"P6")  # starts of JPEG, BMP, TIFF and PPM files
-
 
 @contextlib.contextmanager
 def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
@@ -201,11 +203,11 @@ def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
         raise UserError("cannot decode the video: the file is empty")
     if (size := declared_size(data)) is not None and size > len(data):
         raise UserError(f"cannot decode the video: it is cut off after {len(data)} of {size} bytes")
-    if data.startswith(PICTURES):
-        raise UserError(STILL)
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
         yield _open_animation(data)
+    elif kinds.kind_of(data) == kinds.IMAGE:
+        raise UserError(STILL)
     else:
         open_video = decord_reader.open_video if backend == "decord" else pyav_reader.open_video
         with open_video(data) as video:
@@ -249,8 +251,6 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         norm=has_norm(cfg, "video"),
         layout=video_layout,
     )
-
-
 
 
 def _packages(options: MediaOptions) -> dict[str, str]:
