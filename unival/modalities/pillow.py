@@ -50,9 +50,9 @@ def read_image(data: bytes, least: int, published: bool = False) -> Image.Image:
     """
     with decoding("image", data):
         file = open_image(data)
-        buffered = _coefficients(file, data) if file.format == "JPEG" or file.format == "MPO" else 0
+        buffered = _coefficients(file, data) if file.format in ("JPEG", "MPO") else 0
         file.draft("RGB", (least, least))  # only JPEG heeds this
-        check_memory(file, buffered)
+        check_memory(file, buffered + (4 * math.prod(file.size) if published else 0))
         if published:
             file.load()
             return file if file.mode == "RGB" else file.convert("RGB")
@@ -89,7 +89,7 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
             continue
         _check_embedded(name, data)
         try:
-            file = factory(io.BytesIO(data), "")
+            file = _opened(factory, data)
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # how plugins say that it is not theirs
             reason = reason or (error if accept is not None else None)
             continue
@@ -104,6 +104,16 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
         if known
         else f"its {len(data)} bytes are in no known format"
     )
+
+
+def _opened(factory: Any, data: bytes) -> Any:
+    try:
+        return factory(io.BytesIO(data), "")
+    except ValueError as error:
+        if "Exif" not in str(error):
+            raise
+        # libavif refuses AVIF files whose EXIF is broken, of which it uses nothing: hide that from it.
+        return factory(io.BytesIO(data.replace(b"Exif", b"skip")), "")
 
 
 @contextlib.contextmanager
@@ -142,6 +152,8 @@ def check_memory(file: Any, more: int = 0) -> None:
     if any(tile[0] in Image.DECODERS for tile in file.tile):
         extra = PYTHON_DECODER_BYTES
     if file.format == "TIFF":
+        if file.info.get("compression") == "webp":  # Pillow's libtiff has no decoder, and says so on standard error
+            raise UserError("its TIFF strips are compressed by WebP, which is not read")
         more += _tiff_chunk(file)
     _check_bytes(file.size, math.prod(file.size) * (BYTES.get(file.mode, 4) + copies + extra) + more)
 
@@ -156,13 +168,25 @@ def _check_bytes(size: tuple[int, int], memory: int) -> None:
 
 def _coefficients(file: Any, data: bytes) -> int:
     """Bytes that libjpeg takes for a JPEG in several scans: all coefficients at full size, two bytes each, whatever the scale."""
-    scan = data.rfind(b"\xff\xda", 0, file.fp.tell())
-    in_scan = data[scan + 4] if 0 <= scan < len(data) - 4 else 0
-    if "progressive" not in file.info and in_scan == file.layers:
+    if "progressive" not in file.info and _in_first_scan(data) == file.layers:
         return 0
     samples = [(vertical, horizontal) for _, vertical, horizontal, _ in file.layer]
     most = max(max(v for v, _ in samples), 1) * max(max(h for _, h in samples), 1)
     return 2 * math.prod(file.size) * sum(v * h for v, h in samples) // most
+
+
+def _in_first_scan(data: bytes) -> int:
+    """How many components the first scan of a JPEG holds."""
+    place = 2
+    while place + 4 < len(data):
+        marker = data[place + 1] if data[place] == 0xFF else None
+        if marker == 0xDA:
+            return data[place + 4]
+        if marker is None or marker == 0xFF or marker <= 1 or 0xD0 <= marker <= 0xD9:  # nothing follows these
+            place += 1
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 0
 
 
 def _tiff_chunk(file: Any) -> int:

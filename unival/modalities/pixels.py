@@ -42,6 +42,8 @@ def orientation(image: Image.Image, decode: bool = True) -> int:
     value: Any = 1
     with contextlib.suppress(Exception):
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if isinstance(value, bytes | tuple):  # of an unusual type or count
+            value = value[0]
     return value if isinstance(value, int) and value in TURNS else 1
 
 

@@ -1,6 +1,7 @@
 """Videos: decode a few frames, fit them into squares, augment, normalise; a 3-D ResNeXt turns them into tokens."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -191,6 +192,7 @@ def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 
 # Decoding -------------------------------------------------------------------------------------------------------------
 
+FRAME_BYTES = 8  # per pixel: Pillow keeps the frame before, and what is below a frame that will be removed
 
 @contextlib.contextmanager
 def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
@@ -217,7 +219,7 @@ def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
 def _open_animation(data: bytes) -> Frames:
     with decoding("video", data):
         file = open_image(data, ("GIF", "WEBP", "PNG"))
-        check_memory(file)
+        check_memory(file, FRAME_BYTES * math.prod(file.size))
         frames = file.n_frames
         first = 1 if file.info.get("default_image") else 0  # of a PNG: a still image beside the animation
         total = frames - first
@@ -228,7 +230,7 @@ def _open_animation(data: bytes) -> Frames:
         with decoding("video", data):
             for i in range(min(file.tell() + 1, first + index), first + index + 1):  # Pillow decodes those before the one asked for
                 file.seek(i)
-                check_memory(file)  # a GIF's frames may be larger than it says
+                check_memory(file, FRAME_BYTES * math.prod(file.size))  # a GIF's frames may be larger than it says
             return upright(to_rgb(file), orientation(file)).convert("RGB")
 
     if not data.rstrip(b"\0").endswith((b";", b"IEND\xae\x42\x60\x82")) and file.format != "WEBP":
