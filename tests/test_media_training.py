@@ -7,10 +7,12 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from fairseq import checkpoint_utils
 from PIL import Image
 
 from tests import runs, tiny
 from tests.test_training import assert_equal
+from unival.checkpoints import files
 from unival.cli import main
 from unival.errors import UserError
 from unival.hub import from_checkpoint
@@ -218,9 +220,11 @@ def test_checkpoints_that_fairseq_cannot_load_are_named(data, trained, tmp_path,
         assert words in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_media_that_a_published_file_names_but_lacks_are_left_out(trained):
+def test_media_that_a_published_file_names_but_lacks_are_left_out(data, trained, tmp_path):
     """`--path` and the Python API use such a file with the media that its weights have."""
-    model = from_checkpoint(trained / "checkpoint_last.pt")
-    state = {key: value for key, value in model.model.state_dict().items() if "media.audio" not in key}
-    model.model.load_state_dict(state)
-    assert sorted(model.model.encoder.media) == ["image", "video"]
+    container = files.read(trained / "checkpoint_last.pt")
+    state = {key: value for key, value in container["model"].items() if "media.audio" not in key}
+    files.write(tmp_path / "less.pt", {**container, "model": state})
+    assert sorted(from_checkpoint(tmp_path / "less.pt").model.encoder.media) == ["image", "video"]
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "less.pt")], {"vocab_dir": str(data / "vocab")})
+    assert sorted(model.encoder.media) == ["image", "video"]

@@ -34,6 +34,7 @@ from unival.data.table import row_errors
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults
 from unival.instructions import Instruction, parse
+from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
 from unival.tasks.inputs import media_of
@@ -265,7 +266,7 @@ def from_checkpoint(
         keys = ", ".join(f"{key} ({count} of {state[key].numel()})" for key, count in list(damaged.items())[:SHOWN])
         more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
         raise UserError(f"{path}: has weights with values that are infinite or not a number: {keys}{more}")
-    model.load_state_dict(state)
+    model.load_state_dict(fit_to_checkpoint(model, state))
     return Unival(task, model, device)
 
 

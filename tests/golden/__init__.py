@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.golden import recipe
 from tests.golden.extract import CASES, CHANNELS, FOLDER
 from unival.models.config import UnivalConfig
+from unival.models.fitting import fit_to_checkpoint
 from unival.models.unival import UnivalModel
 
 __all__ = ["CASES", "CHANNELS", "recipe"]
@@ -125,7 +126,7 @@ def build_golden_model(dtype: torch.dtype = torch.float32, **changes: Any) -> Un
     state = golden_state(*model.encoder.media)
     if "audio" in model.encoder.media:
         state["encoder.embed_audios.logmel_extractor.melW"] = model.encoder.media["audio"].backbone.mel_filters
-    model.load_state_dict(state)
+    model.load_state_dict(fit_to_checkpoint(model, state))  # it names all media
     return model.to(dtype).eval()
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from tests import tiny
 from unival.errors import UserError
 from unival.models.encoder import UnivalEncoder
+from unival.models.fitting import fit_to_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,9 @@ def test_parts_of_a_checkpoint_that_the_model_does_not_take(vocab, caplog):
     caplog.set_level("INFO")
     full = tiny.model(vocab, modalities="image,video,audio", seed=1)
     image = tiny.model(vocab, modalities="image", seed=2)
-    image.load_state_dict(full.state_dict())
+    with pytest.raises(UserError, match=r"unexpected encoder.media.video.*takes no audio, video: unival.models.fitting"):
+        image.load_state_dict(full.state_dict())
+    image.load_state_dict(fit_to_checkpoint(image, full.state_dict()))
     assert "left out of the checkpoint: audio" in caplog.text and "left out of the checkpoint: video" in caplog.text
     for key, value in image.state_dict().items():
         assert torch.equal(value, full.state_dict()[key]), key
@@ -195,10 +198,10 @@ def test_parts_that_a_checkpoint_lacks_must_be_asked_for(vocab, caplog):
         tiny.model(vocab, modalities="image,video").load_state_dict(image.state_dict())
     both = tiny.model(vocab, modalities="image,video", new_modalities="video", seed=2)
     before = both.encoder.media["video"].proj.weight.clone()
-    both.load_state_dict(image.state_dict())
+    both.load_state_dict(fit_to_checkpoint(both, image.state_dict()))
     assert torch.equal(both.encoder.media["video"].proj.weight, before)
     assert torch.equal(both.encoder.pos_ln.weight, image.encoder.pos_ln.weight)
     assert "new in this model: video" in caplog.text
     with pytest.raises(UserError, match="--new-modalities audio: the model takes image, video"):
         model = tiny.model(vocab, modalities="image,video", new_modalities="audio")
-        model.load_state_dict(image.state_dict())
+        fit_to_checkpoint(model, image.state_dict())

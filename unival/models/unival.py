@@ -2,25 +2,25 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from unival.backbones.pann import filters_sample_rate
 from unival.checkpoints.published import is_published, rename_published
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
-from unival.models.config import UnivalConfig, split_names
+from unival.models.config import UnivalConfig
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
+from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, media_of_weights, renamed
 
 logger = logging.getLogger(__name__)
-
-MEDIA_PREFIX = "encoder.media."  # of the keys of the media's parts in state dicts
 
 # What the named architectures change in UnivalConfig.
 SIZES: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
     def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
         super().__init__(encoder, decoder)
         self.cfg = cfg
-        self.keeps_to_checkpoint = False  # built to use a checkpoint as it is: media that it lacks are left out
+        self.keeps_to_checkpoint = False  # built to use a checkpoint as it is: see fit_to_checkpoint
         backbones = [module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()]
         initialise(self, cfg.init_std, skip=backbones)
         if cfg.freeze_token_embeddings:
@@ -143,55 +143,50 @@ class UnivalModel(FairseqEncoderDecoderModel):
             rename_published(state_dict)
 
     def load_state_dict(
-        self, state_dict: dict[str, Tensor], strict: bool = True, model_cfg: Any = None, args: Any = None
+        self,
+        state_dict: Mapping[str, Tensor],
+        strict: bool = True,
+        model_cfg: Any = None,
+        args: Any = None,
+        assign: bool = False,
     ) -> Any:
-        """Load, or explain key by key what does not fit.
+        """Copy weights into this model, whose modules stay as they are, or explain key by key what does not fit.
+
+        Args:
+            state_dict: weights by our names or the published ones; not changed.
+            strict: every key of the model must be there, and no other.
+            model_cfg, args: given by fairseq's trainer and commands when they load a checkpoint: media that only the model or only the
+                checkpoint has are settled first, see :func:`unival.models.fitting.fit_to_checkpoint`.
+            assign: as in torch.
+
+        Returns:
+            torch's named tuple ``missing_keys, unexpected_keys``; both are empty if ``strict``.
 
         Raises:
-            UserError: keys are missing or unexpected, or shapes differ.
+            UserError: keys are missing or unexpected (if ``strict``), or shapes differ.
         """
-        self.upgrade_state_dict(state_dict)
-        state_dict = self._own_modalities(state_dict)
+        is_checkpoint = model_cfg is not None or args is not None
+        state = fit_to_checkpoint(self, state_dict) if is_checkpoint else renamed(self, state_dict)
         own = self.state_dict()
-        problems = [f"missing {key}" for key in own if key not in state_dict]
-        problems += [f"unexpected {key}" for key in state_dict if key not in own]
-        problems += [
+        shapes = [
             f"{key} is {tuple(value.shape)}, the model's is {tuple(own[key].shape)}"
-            for key, value in state_dict.items()
+            for key, value in state.items()
             if key in own and value.shape != own[key].shape
         ]
-        if problems and strict:
+        missing, unexpected = [key for key in own if key not in state], [key for key in state if key not in own]
+        problems = [f"missing {key}" for key in missing] + [f"unexpected {key}" for key in unexpected] if strict else []
+        problems += shapes
+        if problems:
             shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise UserError(
-                f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state_dict)}"
-            )
-        explain_mel_filters(state_dict, own, self.cfg)
-        return nn.Module.load_state_dict(self, state_dict, strict=False)  # checked above, with better words
+            raise UserError(f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state)}")
+        explain_mel_filters(state, own, self.cfg)
+        nn.Module.load_state_dict(self, state, strict=False, assign=assign)  # checked above, with better words
+        return _IncompatibleKeys(missing, unexpected)
 
-    def _own_modalities(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Leave out media that this model does not take, and fill in those that may be new; both are logged."""
-        own = self.state_dict()
-        new = () if self.keeps_to_checkpoint else split_names(self.cfg.new_modalities)
-        for name in [name for name in new if name not in self.encoder.media]:
-            raise UserError(f"--new-modalities {name}: the model takes {', '.join(self.encoder.media) or 'only text'}")
-        found = {key.split(".")[2] for key in state_dict if key.startswith(MEDIA_PREFIX)}
-        kept = dict(state_dict)
-        for name in sorted(found - set(self.encoder.media)):
-            keys = [key for key in kept if key.startswith(f"{MEDIA_PREFIX}{name}.")]
-            for key in keys:
-                del kept[key]
-            logger.info("left out of the checkpoint: %s (%d keys), which this model does not take", name, len(keys))
-        for name in sorted(set(self.encoder.media) - found) if self.keeps_to_checkpoint else ():
-            del self.encoder.media[name]  # published options name media that some files lack
-            logger.warning("the checkpoint has no %s, though its options name it: the model takes none", name)
-        for name in [name for name in new if name not in found and name in self.encoder.media]:
-            keys = [key for key in own if key.startswith(f"{MEDIA_PREFIX}{name}.")]
-            kept.update({key: own[key] for key in keys})
-            logger.info("new in this model: %s (%d keys), not in the checkpoint", name, len(keys))
-        return kept
-
-    def _hint(self, state_dict: dict[str, Tensor]) -> str:
-        found = {key.split(".")[2] for key in state_dict if key.startswith(MEDIA_PREFIX)}
+    def _hint(self, state_dict: Mapping[str, Tensor]) -> str:
+        found = media_of_weights(state_dict)
+        if foreign := sorted(found - set(self.encoder.media)):
+            return f" (the model takes no {', '.join(foreign)}: unival.models.fitting.fit_to_checkpoint leaves that out)"
         absent = sorted(set(self.encoder.media) - found)
         if absent:
             names = ",".join(absent)
@@ -222,7 +217,7 @@ def check_mel_filters(path: str, given: Tensor, own: Tensor, cfg: UnivalConfig) 
     )
 
 
-def explain_mel_filters(state_dict: dict[str, Tensor], own: dict[str, Tensor], cfg: UnivalConfig) -> None:
+def explain_mel_filters(state_dict: Mapping[str, Tensor], own: dict[str, Tensor], cfg: UnivalConfig) -> None:
     """Say so when a checkpoint's mel filters, which are used as they are, are for another sample rate than sounds have here."""
     key = f"{MEDIA_PREFIX}audio.backbone.mel_filters"
     if key not in own or key not in state_dict or torch.allclose(state_dict[key].float(), own[key].float(), atol=1e-4):
