@@ -95,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
     source = _from_bart(args, container, state) if "bart" in args.source else _from_unival(args, container, state)
     source.task.update(source.task_state.get("media", {}))  # as training took them over from the checkpoint it started from
     source.task["instruction"] = source.task_state.get("instruction") or source.task["instruction"]
-    source.task["instruction"] = source.task_state.get("instruction") or source.task.get("instruction")
     report = source.conversion.report
     _note_what_stays(args, container, report)
     checked = _checked(args, source)
