@@ -340,6 +340,7 @@ def _published_cfg(source: Source) -> dict[str, Any]:
         for name in ("video", "audio"):
             if name not in media:
                 setattr(model, f"{name}_encoder_name", None)
+                setattr(model, f"layernorm_{name}_embedding", False)
         return {**source.cfg, "model": model}
     namespace = published_options.published_model(source.model, source.model["image_backbone_stages"] == 4)
     media = vars(given_media_options(source.task, MediaOptions()))

@@ -109,3 +109,26 @@ def test_moving_averages_take_published_names(model, other):
     torch.testing.assert_close(average.get_model().state_dict()[key], (other[key] + model.state_dict()[key]) / 2)
     average.reverse(model)
     assert equal(model.state_dict(), average.get_model().state_dict())
+
+
+@pytest.mark.parametrize("option", ["attention_input_norm", "qk_norm", "modality_layernorm", "scale_resids"])
+def test_options_that_the_checkpoint_has_and_the_model_not_are_named(vocab, option):
+    """And the other way round."""
+    with_it, without = tiny.model(vocab, modalities="image", **{option: True}), tiny.model(vocab, modalities="image")
+    flag = f"--{option.replace('_', '-')}"
+    with pytest.raises(UserError, match=f"trained with {flag}"):
+        without.load_state_dict(with_it.state_dict())
+    with pytest.raises(UserError, match=f"trained without {flag}"):
+        with_it.load_state_dict(without.state_dict())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"modality_layernorm_media": "image"}, "--modality-layernorm-media image: give --modality-layernorm, too"),
+        ({"modality_layernorm": True, "modality_layernorm_media": "Image,video"}, "takes no video, it has image"),
+    ],
+)
+def test_norms_of_media_that_the_model_lacks_are_refused(vocab, options, message):
+    with pytest.raises(UserError, match=message):
+        tiny.model(vocab, modalities="image", **options).load_backbones()

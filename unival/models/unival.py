@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,12 +16,20 @@ from unival.backbones.pann import filters_sample_rate
 from unival.checkpoints.published import is_published, rename_published
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
-from unival.models.config import UnivalConfig
+from unival.models.config import UnivalConfig, split_names
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
 from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, media_of_weights, renamed
 
 logger = logging.getLogger(__name__)
+
+# Parts of keys that an option adds
+KEYS_OF_OPTIONS = {
+    r"attn\.input_norm\.": "--attention-input-norm",
+    r"attn\.[qk]_norm\.": "--qk-norm",
+    r"media\.\w+\.norm\.": "--modality-layernorm for these media (--modality-layernorm-media)",
+    r"\.w_resid$": "--scale-resids",
+}
 
 # What the named architectures change in UnivalConfig.
 SIZES: dict[str, dict[str, Any]] = {
@@ -131,6 +140,11 @@ class UnivalModel(FairseqEncoderDecoderModel):
         for name in ("image", "video", "audio"):
             if cfg[f"freeze_{name}_backbone"] and name not in self.encoder.media:
                 raise UserError(f"--freeze-{name}-backbone: the model takes no {name}, it has {has}")
+        normed = split_names(cfg.modality_layernorm_media or "")
+        if normed and not cfg.modality_layernorm:
+            raise UserError(f"--modality-layernorm-media {cfg.modality_layernorm_media}: give --modality-layernorm, too")
+        for name in [name for name in normed if name not in self.encoder.media]:
+            raise UserError(f"--modality-layernorm-media {name}: the model takes no {name}, it has {has}")
         if cfg.inflate_video_backbone and cfg.video_backbone_weights is None:
             raise UserError("--inflate-video-backbone: give --video-backbone-weights FILE, a 2-D network to inflate")
         for option in ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num"):
@@ -191,13 +205,18 @@ class UnivalModel(FairseqEncoderDecoderModel):
         if absent:
             names = ",".join(absent)
             return f" (the checkpoint has no {names}: give --new-modalities {names} to start with fresh parts)"
+        own = self.state_dict().keys()
+        for part, option in KEYS_OF_OPTIONS.items():
+            more, less = (any(re.search(part, key) for key in keys) for keys in (state_dict.keys() - own, own - state_dict.keys()))
+            if more or less:
+                return f" (the checkpoint was trained {'with' if more else 'without'} {option})"
         key = "encoder.embed_tokens.weight"
         if key not in state_dict or state_dict[key].shape == self.encoder.embed_tokens.weight.shape:
             return ""
-        own = self.encoder.embed_tokens
+        table = self.encoder.embed_tokens
         return (
             f" (the checkpoint has {state_dict[key].size(0)} symbols of width {state_dict[key].size(1)}, the vocabulary and"
-            f" --arch given here make {own.num_embeddings} of width {own.embedding_dim}: use the checkpoint's own)"
+            f" --arch given here make {table.num_embeddings} of width {table.embedding_dim}: use the checkpoint's own)"
         )
 
     def max_positions(self) -> tuple[int, int]:
