@@ -34,6 +34,7 @@ from unival.models.unival import SIZES, UnivalModel
 from unival.tasks.caption import CAPTION
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import given_media_options
+from unival.tasks.restore import trained_media
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
@@ -172,7 +173,8 @@ def _from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: 
     else:
         conversion.report.note("the file says nothing of its options: sizes are read off the weights, the rest are defaults")
     if given_task is not None:
-        task.update(_known(given_task, task) if is_own else published_options.task_options(given_task))
+        saved = _known(given_task, task) if is_own else published_options.task_options(given_task)
+        task.update({"image_fit": trained_media(saved).image_fit, **saved})  # a checkpoint from before it read images as published
     model.update(options_from_weights(conversion.state), **dict.fromkeys(OWN_BACKBONE_FILES))
     model.update(new_modalities="", inflate_video_backbone=False, _name="unival")
     task_state = dict(container.get("task_state") or {}) if is_own else {}

@@ -316,6 +316,8 @@ def test_options_of_ours_survive_the_published_format(tmp_path, data):
     changed = {key for key, value in cfg["model"].items() if after["model"][key] != value}
     assert changed <= {"audio_sample_rate", "init_std", "video_backbone", "audio_backbone"}  # unused here, or of training
     assert (after["task"]["patch_image_size"], after["task"]["frame_fit"]) == (64, "published")
+    from unival.tasks import user_dir  # noqa: F401  allows a Namespace, as --user-dir does
+
     loaded = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "b.pt"))
     assert loaded["cfg"].model.scale_resids
 
@@ -328,3 +330,13 @@ def test_a_flipped_byte_is_noticed(own, tmp_path, capsys):
     for words in (["flipped.pt"], ["--diff", "flipped.pt", str(own)]):
         assert main(["inspect", *(word.replace("flipped.pt", str(tmp_path / "flipped.pt")) for word in words)]) in (1, 2)
         assert "flipped.pt: damaged: " in capsys.readouterr().err
+
+
+def test_older_checkpoints_go_on_reading_images_as_they_did(own, tmp_path):
+    """Converted, they still say so where nothing said it before."""
+    before = files.read(own)
+    task = {name: value for name, value in before["cfg"]["task"].items() if name != "image_fit"}
+    files.write(tmp_path / "old.pt", {**before, "cfg": {**before["cfg"], "task": task}})
+    run(tmp_path / "old.pt", tmp_path / "new.pt")
+    assert from_checkpoint(tmp_path / "new.pt").task.media == from_checkpoint(tmp_path / "old.pt").task.media
+    assert files.read(tmp_path / "new.pt")["cfg"]["task"]["image_fit"] == "published"
