@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
-from unival.modalities.containers import missing_bytes
-from unival.modalities.pyav_sound import Sound, open_track
+from unival.modalities.containers import missing_bytes, ogg_links
+from unival.modalities.pyav_sound import Sound, open_track, packet_samples
 
 FILLINGS = ("repeatpad", "repeat", "pad")
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
-UNKNOWN_FORMAT = 1  # libsndfile's number for a file that it does not recognise
+UNKNOWN_FORMAT, UNKNOWN_CODEC = 1, 4  # libsndfile's numbers for files that it does not recognise, or cannot decode
+MP3_PADDING = 4 * 1152  # samples that encoders put around a sound, at most
 MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how long it is
 INSTALL = 'pip install "unival[audio]"'
 PEAK = 100.0  # times full scale: more is a broken file
@@ -88,20 +90,25 @@ class AudioLoader:
         return x[before * new :][: self.samples]
 
     def resampler(self, rate: int) -> Any:
-        """torchaudio's resampling from a rate, kept for the next sound."""
+        """What resamples from a rate, kept for the next sound."""
         if rate not in self._resamplers:
-            try:
-                from torchaudio.transforms import Resample
-            except (ImportError, OSError) as error:  # OSError: built for another torch
-                raise UserError(f"sounds at {rate} Hz need the package torchaudio: {INSTALL} ({error})") from error
-            divisor = math.gcd(rate, self.rate)
-            if rate // divisor * (self.rate // divisor) > MAX_FILTER_VALUES:
-                raise UserError(
-                    f"cannot resample a sound from {rate} to {self.rate} Hz: the rates have no large common divisor; convert the"
-                    f" file first (ffmpeg -i old.wav -ar {self.rate} new.wav)"
-                )
-            self._resamplers[rate] = Resample(rate, self.rate)
+            self._resamplers[rate] = resampler(rate, self.rate)
         return self._resamplers[rate]
+
+
+def resampler(old: int, new: int) -> Any:
+    """torchaudio's resampling from one rate to another."""
+    try:
+        from torchaudio.transforms import Resample
+    except (ImportError, OSError) as error:  # OSError: built for another torch
+        raise UserError(f"sounds at {old} Hz need the package torchaudio: {INSTALL} ({error})") from error
+    divisor = math.gcd(old, new)
+    if old // divisor * (new // divisor) > MAX_FILTER_VALUES:
+        raise UserError(
+            f"cannot resample a sound from {old} to {new} Hz: the rates have no large common divisor; convert the"
+            f" file first (ffmpeg -i old.wav -ar {new} new.wav)"
+        )
+    return Resample(old, new)
 
 
 def fill(x: Tensor, samples: int, filling: str) -> Tensor:
@@ -118,33 +125,68 @@ def fill(x: Tensor, samples: int, filling: str) -> Tensor:
 
 @contextlib.contextmanager
 def open_sound(data: bytes, backend: str = "pyav") -> Iterator[Sound]:
-    """Open a sound: wav, flac, ogg, mp3 and what else libsndfile knows; else, and the sound track of a video, with ``backend``.
+    """Open a sound: wav, flac, ogg, mp3 and what else libsndfile knows; other sounds, and the sound tracks of videos, with ``backend``.
 
-    A sound track is decoded as a whole: long videos are better extracted to sound files first.  Channels are averaged, but by
-    decord: see :func:`unival.modalities.decord_reader.open_sound_track`.
+    What libsndfile does not know is decoded as a whole: long videos are better extracted to sound files first.  Channels are
+    averaged, but by decord: see :func:`unival.modalities.decord_reader.open_sound_track`.  Ogg files that follow one another in
+    one file (chained) are one sound.
 
     Raises:
         UserError: also when samples are asked for that cannot be decoded.
     """
     if not data:
         raise UserError("cannot decode the sound: the file is empty")
+    if missing := missing_bytes(data):
+        raise UserError(f"cannot decode the sound: it is cut off, {missing} of its {len(data) + missing} bytes are missing")
+    with contextlib.ExitStack() as stack:
+        parts = ogg_links(data)
+        if len(parts) > 1:
+            yield joined([_open(part, backend, stack) for part in parts])
+        else:
+            yield _open(data, backend, stack)
+
+
+def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> Sound:
+    """A sound that is open as long as ``stack``."""
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: libsndfile is missing
         raise UserError(f"sounds need the package soundfile: {INSTALL} ({error})") from error
-    if missing := missing_bytes(data):
-        raise UserError(f"cannot decode the sound: it is cut off, {missing} of its {len(data) + missing} bytes are missing")
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(soundfile.SoundFile(io.BytesIO(data)))
-        except soundfile.LibsndfileError as error:
-            if error.code != UNKNOWN_FORMAT and data[8:12] != b"AVI ":
-                raise UserError(f"cannot decode the sound ({len(data)} bytes): {error.error_string}") from error
-            file = None
-        if file:
-            yield _from_file(file, data)
-        else:
-            yield stack.enter_context(decord_reader.open_sound_track(data)) if backend == "decord" else open_track(data)
+    try:
+        file = stack.enter_context(soundfile.SoundFile(io.BytesIO(data)))
+    except soundfile.LibsndfileError as error:
+        is_unknown = error.code == UNKNOWN_FORMAT or data[8:12] == b"AVI "
+        if is_unknown and backend == "decord":
+            return stack.enter_context(decord_reader.open_sound_track(data))
+        if is_unknown or error.code == UNKNOWN_CODEC or data[:4] == b"OggS":  # FLAC in Ogg
+            return open_track(data)
+        raise UserError(f"cannot decode the sound ({len(data)} bytes): {error.error_string}") from error
+    if file.subtype == "MPEG_LAYER_III" and is_longer(file, data):
+        return open_track(data)
+    return _from_file(file, data)
+
+
+def joined(sounds: Sequence[Sound]) -> Sound:
+    """Sounds one after another, at the rate of the first."""
+    rate = sounds[0].rate
+    sounds = [sound if sound.rate == rate else _resampled(sound, rate) for sound in sounds]
+    starts = [0, *itertools.accumulate(sound.frames for sound in sounds)]
+
+    def read(first: int, count: int) -> np.ndarray:
+        blocks = []
+        for start, sound in zip(starts, sounds, strict=False):
+            begin, end = max(first - start, 0), min(first + count - start, sound.frames)
+            if begin < end:
+                blocks.append(sound.read(begin, end - begin))
+        return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
+    return Sound(rate, starts[-1], read)
+
+
+def _resampled(sound: Sound, rate: int) -> Sound:
+    """A sound at another rate, decoded as a whole."""
+    whole = resampler(sound.rate, rate)(torch.from_numpy(sound.read(0, sound.frames))).numpy()
+    return Sound(rate, len(whole), lambda first, count: whole[first : first + count])
 
 
 def _from_file(file: Any, data: bytes) -> Sound:
@@ -171,21 +213,20 @@ def _from_file(file: Any, data: bytes) -> Sound:
         raise UserError(
             "cannot decode the sound: the file does not say how long it is, as one from a pipe; convert it (ffmpeg -i old.flac new.flac)"
         )
-    if file.format == "MP3" and not _mp3_knows_its_length(data):
-        whole = decode(-1)  # the number of frames is a guess
-        return Sound(file.samplerate, len(whole), lambda first, count: whole[first : first + count])
     if file.format in ("MP3", "FLAC") and file.frames:
         read(file.frames - 1, 1)  # whether it is cut off shows only at the end
     return Sound(file.samplerate, file.frames, read)
 
 
-def _mp3_knows_its_length(data: bytes) -> bool:
-    """Whether an MP3 file has the header that says how many frames it has, in its first frame."""
+def is_longer(file: Any, data: bytes) -> bool:
+    """Whether an MP3 file may hold more than the samples that libsndfile sees in it: its header is wrong, or only guessed at."""
     start = 0
     if data[:3] == b"ID3":  # tags: 7 bits of the size per byte
         start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
     head = data[start : start + 256]
-    return b"Xing" in head or b"Info" in head
+    if file.format != "MP3" or not (b"Xing" in head or b"Info" in head):
+        return True
+    return packet_samples(data) - file.frames > MP3_PADDING
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:

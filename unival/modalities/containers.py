@@ -3,6 +3,8 @@
 import struct
 from typing import Any
 
+from unival.errors import UserError
+
 MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the first box of MP4 and QuickTime files
 UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe put this much or more where the size belongs
 
@@ -75,6 +77,27 @@ def _end_of_samples(data: bytes, name: bytes, order: Any) -> int:
             return position + 8 + size if size < UNKNOWN_SIZE else 0
         position += 8 + size + size % 2
     return 0
+
+
+def ogg_links(data: bytes) -> list[bytes]:
+    """The Ogg files that follow one another in an Ogg file (chained); others as a whole.
+
+    Raises:
+        UserError: there is something else between its pages.
+    """
+    if data[:4] != b"OggS" or b"\x80theora" in data[:256]:
+        return [data]
+    starts, position, was_first = [0], 0, True
+    while data.startswith(b"OggS", position) and position + 27 <= len(data):
+        is_first = bool(data[position + 5] & 2)  # of the pages of a stream; the streams of a file all begin before they go on
+        if is_first and not was_first:
+            starts.append(position)
+        was_first = is_first
+        segments = data[position + 26]
+        position += 27 + segments + sum(data[position + 27 : position + 27 + segments])
+    if b"OggS" in data[position:]:
+        raise UserError(f"cannot decode the sound: it is damaged at byte {position} of {len(data)}")
+    return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
 
 
 def _end_of_last_page(data: bytes) -> int:

@@ -271,10 +271,11 @@ def decoder_of(stream: Any) -> Any:
     return context
 
 
-def decoded(packets: Iterable[Any], decoder: Any, is_recording: bool = False) -> Iterator[Any]:
+def decoded(packets: Iterable[Any], decoder: Any, is_recording: bool = False, may_skip: bool = False) -> Iterator[Any]:
     """The frames of packets, of which the last is empty and flushes the decoder.
 
-    Recordings of what is broadcast start anywhere: what cannot be decoded before the first key frame is left out of them.
+    Recordings of what is broadcast start anywhere: what cannot be decoded before the first key frame is left out of them; with
+    ``may_skip``, whatever cannot be decoded.
     """
     import av
 
@@ -283,9 +284,9 @@ def decoded(packets: Iterable[Any], decoder: Any, is_recording: bool = False) ->
         try:
             frames = decoder.decode(packet)
         except av.error.InvalidDataError:
-            if is_recording:
-                continue
-            raise
+            if not (is_recording or may_skip):
+                raise
+            continue
         yield from frames
 
 

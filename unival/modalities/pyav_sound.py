@@ -9,6 +9,7 @@ import numpy as np
 from unival.errors import UserError
 from unival.modalities.pyav_reader import decoded, decoding, open_container
 
+SKIPS = ("mp3", "mp3float")  # their packets may need earlier ones, or hold a header, as where files were put together
 KEPT = 2**24  # samples kept from counting them (64 MB, six minutes at 48 kHz): more are decoded again when they are read
 
 
@@ -55,7 +56,7 @@ class Track:
         """Rate in Hz and samples, mixed, block by block."""
         with contextlib.closing(open_container(self.data, "sound")) as container:
             stream = sound_stream(container, len(self.data))
-            for frame in decoded(container.demux(stream), stream.codec_context):
+            for frame in decoded(container.demux(stream), stream.codec_context, may_skip=stream.codec_context.name in SKIPS):
                 if frame.is_corrupt:
                     raise UserError(f"cannot decode the sound ({len(self.data)} bytes): it is damaged")
                 yield frame.sample_rate, mono(frame)
@@ -74,6 +75,14 @@ class Track:
                 if position >= first + count:
                     break
         return values
+
+
+def packet_samples(data: bytes) -> int:
+    """Samples in the packets of an MP3 file, which are not decoded."""
+    with decoding(data, "sound"), contextlib.closing(open_container(data, "sound")) as container:
+        stream = sound_stream(container, len(data))
+        packets = sum(1 for packet in container.demux(stream) if packet.size)
+        return packets * (stream.codec_context.frame_size or 1152)
 
 
 def sound_stream(container: Any, size: int) -> Any:
