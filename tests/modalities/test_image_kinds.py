@@ -19,7 +19,7 @@ from unival.modalities import pillow
 from unival.modalities.base import MediaOptions
 from unival.modalities.image import ImageLoader
 from unival.modalities.pillow import FORMATS, MAX_MEMORY, read_image
-from unival.modalities.pixels import TURNS
+from unival.modalities.pixels import TURNS, to_rgb
 from unival.modalities.video import open_frames
 
 WIDTH, HEIGHT = 48, 32
@@ -134,6 +134,13 @@ def test_files_of_every_format_and_mode_show_what_was_saved(form):
 def test_pil_images_of_every_mode_are_read_as_files_of_them():
     for mode, (image, seen) in PICTURES.items():
         assert np.abs(read(plain(image)) - seen).max() <= TOLERANCE.get(mode, 1), mode
+
+
+def test_large_images_are_converted_in_strips_to_the_same_pixels(monkeypatch):
+    whole = {mode: np.asarray(to_rgb(image)) for mode, (image, _) in PICTURES.items()}
+    monkeypatch.setattr("unival.modalities.pixels.STRIP", 3 * WIDTH)
+    for mode, (image, _) in PICTURES.items():
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), whole[mode], err_msg=mode)
 
 
 # Orientation ----------------------------------------------------------------------------------------------------------

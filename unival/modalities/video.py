@@ -194,6 +194,7 @@ def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 
 FRAME_BYTES = 8  # per pixel: Pillow keeps the frame before, and what is below a frame that will be removed
 
+
 @contextlib.contextmanager
 def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
     """Open a video: animated GIF, WebP and PNG with Pillow, all else with ``backend``, one of :data:`VIDEO_BACKENDS`.
