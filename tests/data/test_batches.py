@@ -171,7 +171,7 @@ def test_fairseqs_own_position_is_understood(vocab):
 def test_how_many_updates_an_epoch_has_is_known_before_it_begins(vocab, skip):
     """For any rows, batches, processes and update frequencies, and of what is left of an epoch that is resumed."""
     told = []
-    for rows, size, ranks, freqs in itertools.product((7, 8, 13, 20), (1, 2, 3), (1, 2, 3), ([1], [2], [3, 1])):
+    for rows, size, ranks, freqs in itertools.product((7, 8, 13), (1, 2, 3), (1, 2, 3), ([1], [2], [3, 1])):
         setting = {"update_freq": freqs, "ranks": ranks, "skip_remainder_batch": skip, "on_epoch": told.append}
         batches = EpochBatches(dataset(vocab, rows), size, **setting)
         planned = [batches.length(epoch) for epoch in (1, 2)]

@@ -111,7 +111,7 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
             return options.total_num_update, options.total_num_update - self._updates
         run = options._get_root()
         told = run.lr_scheduler if "lr_scheduler" in run else options
-        # it is not without epochs, and by another task
+        # not told: a run without --max-epoch, or one of another task
         is_told = bool(told.planned_updates) and not OmegaConf.is_interpolation(told, "updates_left")
         most = options.max_update or (math.inf if is_told else 0)
         if not most:
