@@ -76,9 +76,9 @@ class Plan:
     metric: str = "loss"  # that decides which checkpoint is the best
     maximize: bool = False
 
-    def updates(self, per_epoch: int | None) -> int | None:
-        """Updates of the whole run, given those of an epoch; None when no end is known."""
-        limits = [self.max_update, self.max_epoch * (per_epoch or 0)]
+    def updates(self, per_epoch: int | None, planned: int | None = None) -> int | None:
+        """Updates of the whole run, given those of an epoch or, if known, of all of them; None when no end is known."""
+        limits = [self.max_update, planned or self.max_epoch * (per_epoch or 0)]
         return min((limit for limit in limits if limit > 0), default=None)
 
 
@@ -246,7 +246,7 @@ class Console(logging.Handler):
             self.line(f"{text}; {_share(done, total)} {unit}")
 
     def _training(self, step: Any) -> tuple[str, int, int | None]:
-        total = self.plan.updates(self.seen.per_epoch)
+        total = self.plan.updates(self.seen.per_epoch, step.total)
         parts = [f"epoch {self.seen.epoch}: loss {step.loss():.3f}"]
         if self._seconds_per_update:
             parts.append(_speed(self._seconds_per_update))

@@ -220,9 +220,9 @@ def _train(request: Request, session: Session) -> None:
 def _check_validation_tables(cfg: Any) -> None:
     """Refuse what fairseq refuses after the model is built: tables beside ``valid`` that nobody asked for."""
     data = cfg.dataset
-    folder = pathlib.Path(cfg.task.data)
-    if data.ignore_unused_valid_subsets or data.combine_valid_subsets or data.disable_validation or not folder.is_dir():
+    if data.ignore_unused_valid_subsets or data.combine_valid_subsets or data.disable_validation or not os.path.isdir(cfg.task.data):
         return
+    folder = pathlib.Path(cfg.task.data)
     named = data.valid_subset.split(",")
     others = sorted(
         path.name for path in folder.iterdir() if re.match(r"valid*[0-9].*", path.name) and path.stem not in named

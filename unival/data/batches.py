@@ -72,6 +72,7 @@ class EpochBatches(EpochBatchIterator):
         rank: the number of this one.
         epoch: the first epoch.
         skip_remainder_batch: leave out the last round of an epoch.
+        rows_by_epoch: rows of the tables that epochs train on in turn, this one among them; by default it is alone.
         dry: no batches at all.
         on_epoch: called with the iterator at the beginning of each epoch, and of what is left of one that is resumed.
 
@@ -93,6 +94,7 @@ class EpochBatches(EpochBatchIterator):
         rank: int = 0,
         epoch: int = 1,
         skip_remainder_batch: bool = False,
+        rows_by_epoch: Sequence[int] = (),
         dry: bool = False,
         on_epoch: Callable[["EpochBatches"], None] | None = None,
     ):
@@ -108,16 +110,17 @@ class EpochBatches(EpochBatchIterator):
             buffer_size=ahead,
             skip_remainder_batch=skip_remainder_batch,
         )
-        if dataset.is_train and len(dataset) < ranks:
-            raise UserError(
-                f"{dataset.table.path}: {len(dataset)} rows cannot be shared by {ranks} processes: use at most {len(dataset)}"
-            )
+        self.rows_by_epoch = list(rows_by_epoch) or [len(dataset)]
+        fewest = min(self.rows_by_epoch)
+        if dataset.is_train and fewest < ranks:
+            whose = dataset.table.path if len(dataset) == fewest else f"a table that a later epoch trains on, after {dataset.table.path}"
+            raise UserError(f"{whose}: {fewest} rows cannot be shared by {ranks} processes: use at most {fewest}")
         self.batch_size = batch_size
         self.update_freq = list(update_freq)
         self.pin_memory = pin_memory
         self.dry = dry
         self.on_epoch = on_epoch
-        self._lengths: dict[int, int] = {}  # by update frequency
+        self._lengths: dict[tuple[int, int], int] = {}  # by update frequency and rows
         self._before: list[Stretch] = []  # what was trained of this epoch before it was resumed
         self._start = 0  # where the counter of rounds started
 
@@ -145,10 +148,11 @@ class EpochBatches(EpochBatchIterator):
     def length(self, epoch: int) -> int:
         """Updates in a whole epoch; it does not depend on the order of the batches."""
         freq = self.rounds_per_update(epoch)
-        if freq not in self._lengths:
-            rounds = len(self.rounds(epoch, False, [])) - self.skip_remainder_batch
-            self._lengths[freq] = self._updates(rounds, epoch)
-        return self._lengths[freq]
+        rows = self.rows_by_epoch[(epoch - 1) % len(self.rows_by_epoch)]
+        if (freq, rows) not in self._lengths:
+            batches = spread(self.cut(np.arange(rows), self.batch_size), self.num_shards, freq)
+            self._lengths[freq, rows] = self._updates(math.ceil(len(batches) / self.num_shards) - self.skip_remainder_batch, epoch)
+        return self._lengths[freq, rows]
 
     def _updates(self, rounds: int, epoch: int) -> int:
         whole = rounds / self.rounds_per_update(epoch)

@@ -138,7 +138,7 @@ class UnivalTask(LoopTask):
             with_target=with_target,
         )
 
-    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, **kwargs: Any) -> None:
+    def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int = 1, **kwargs: Any) -> None:
         """Load a split for what it is used for: training on ``--train-subset`` draws, shuffles and augments; all else evaluates.
 
         ``task_cfg`` (the checkpoint's task options, given by fairseq-generate and -validate) fills in what was left open.
@@ -146,7 +146,7 @@ class UnivalTask(LoopTask):
         if task_cfg is not None:
             self.adopt(task_cfg)
         is_train_subset = split == self.cfg.train_subset
-        path = find_table(self.cfg.data, split, is_train_subset)
+        path = find_table(self.cfg.data, split, is_train_subset, epoch)
         dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
         dataset.split = split
         dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
@@ -298,7 +298,7 @@ class UnivalTask(LoopTask):
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
         step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
-        self.progress.trained(update_num, step[2])
+        self.progress.trained(update_num, step[2], self.planned_updates)
         return step
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:

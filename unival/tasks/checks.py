@@ -23,7 +23,7 @@ from unival.modalities.base import MediaOptions
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
 from unival.tasks.ensemble import check_ensemble
-from unival.tasks.inputs import check_splits, find_table, media_of, used_splits
+from unival.tasks.inputs import check_splits, find_table, find_train_tables, media_of, used_splits
 from unival.tasks.restore import last_checkpoint
 from unival.tasks.schedule import check_schedule
 from unival.tasks.trial import first_examples, run_trial
@@ -43,7 +43,7 @@ class TrainingChecks:
     def __init__(self, task: Any):
         self.task = task
         self.criterion: nn.Module | None = None
-        self.rows = 0  # of the table to train on
+        self.rows = 0.0  # of the table to train on, of several the mean
         self.found: list[str] = []
         self.seconds = 0.0
         with self._timed():
@@ -68,17 +68,18 @@ class TrainingChecks:
                 check_best_so_far(self.task.cfg, start)
             check_eval_args(self.task)
             check_packages(self.task.instructions, self.task.media)
-            splits = used_splits(self.task.cfg)
+            splits, data = used_splits(self.task.cfg), self.task.cfg.data
             for split in splits:
                 is_train = split == self.task.cfg.train_subset
-                table = self.task.open_table(find_table(self.task.cfg.data, split, is_train))
-                dataset = self.task.build_dataset(table, train=is_train)
-                if not self.task.cfg.skip_checks:
-                    first_examples(dataset, 1)
-                    if not is_train:  # broken rows are never left out of an evaluation: it would end the run after an epoch
-                        dataset.check_rows()
-                if is_train:
-                    self.rows = len(dataset)
+                paths = find_train_tables(data, split) if is_train else [find_table(data, split, False)]
+                for path in dict.fromkeys(paths):
+                    dataset = self.task.build_dataset(self.task.open_table(path), train=is_train)
+                    if not self.task.cfg.skip_checks:
+                        first_examples(dataset, 1)
+                        if not is_train:  # broken rows are never left out of an evaluation: it would end the run after an epoch
+                            dataset.check_rows()
+                    if is_train:
+                        self.rows += len(dataset) * paths.count(path) / len(paths)
             self.found.append(f"tables of {', '.join(splits)}")
 
     def after_model(self, model: nn.Module) -> None:

@@ -19,7 +19,8 @@ class UnivalTaskConfig(RunOptions):
         default=MISSING,
         metadata={
             "group": "data",
-            "help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID (or one table for any split)",
+            "help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID, or TRAIN1,TRAIN2,…,VALID, on which"
+            " epochs train in turn (or one table for any split)",
         },
     )
     instruction: Optional[str] = field(

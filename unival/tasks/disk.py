@@ -24,12 +24,12 @@ def checkpoint_bytes(model: nn.Module, optimizer_state: bool, ema: bool) -> int:
     return BYTES * (weights * (1 + ema) + ADAM * trained * optimizer_state)
 
 
-def kept_checkpoints(cfg: Any, rows: int) -> dict[str, float]:
+def kept_checkpoints(cfg: Any, rows: float) -> dict[str, float]:
     """How many checkpoints of each kind will lie in the folder at the end; infinite where nothing limits them.
 
     Args:
         cfg: :class:`unival.tasks.run_options.RunOptions`.
-        rows: of the table to train on.
+        rows: of the table to train on; of several the mean.
     """
     batch = (cfg.batch_size or 1) * cfg.distributed_world_size * int((list(cfg.update_freq) or [1])[0])
     updates_per_epoch = max(1, math.ceil(rows / batch))
@@ -54,7 +54,7 @@ def _limited(count: float, keep: int) -> float:
     return min(count, keep) if keep > 0 else count
 
 
-def check_space(cfg: Any, model: nn.Module, rows: int) -> str:
+def check_space(cfg: Any, model: nn.Module, rows: float) -> str:
     """Compare what is free with what will be kept; returns what was found in a few words.  Warns when not all will fit.
 
     Raises:

@@ -1,5 +1,6 @@
 """Where a task's inputs come from: its tables, and how their media become tensors."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,26 +39,37 @@ def media_of(instructions: Sequence[Instruction]) -> set[str]:
     return {slot.modality.lower() for slot in slots if slot.modality != "TEXT"}
 
 
+def listed(data: str) -> list[str]:
+    """The paths in ``data``: one, even with commas in its name, or a list that commas separate."""
+    return [data] if os.path.exists(data) else data.split(",")
+
+
+def train_tables(data: str) -> list[str]:
+    """The tables of a list that epochs train on in turn: all but the last, which is for validation; one path alone is for both."""
+    paths = listed(data)
+    return paths[:-1] if len(paths) > 1 else paths
+
+
 def data_folder(data: str) -> pathlib.Path:
     """The folder that the tables of ``data`` are in.  Raises UserError when there is no such place."""
-    path = pathlib.Path(data.split(",")[0])
+    path = pathlib.Path(listed(data)[0])
     if not path.exists():
         raise UserError(f"{path}: no such table or folder")
     return path if path.is_dir() else path.parent
 
 
-def find_table(data: str, split: str, train: bool) -> pathlib.Path:
+def find_table(data: str, split: str, train: bool, epoch: int = 1) -> pathlib.Path:
     """The table of a split.
 
     Args:
-        train: it is the one to train on, the first of ``TRAIN,VALID``.
+        train: it is the one to train on: of ``TRAIN1,TRAIN2,…,VALID`` the first in the first epoch, and so on in turn.
 
     Raises:
         UserError: there is none, or more than one.
     """
     data_folder(data)  # complains when there is no such place
-    parts = data.split(",")
-    if len(parts) == 1 and pathlib.Path(data).is_dir():
+    parts = listed(data)
+    if len(parts) == 1 and os.path.isdir(data):
         folder = pathlib.Path(data)
         found = [folder / f"{split}{suffix}" for suffix in SUFFIXES if (folder / f"{split}{suffix}").is_file()]
         if len(found) == 1:
@@ -71,9 +83,12 @@ def find_table(data: str, split: str, train: bool) -> pathlib.Path:
         raise UserError(
             f"{folder}: no table for split {split!r}: {reason}; tables in the folder: {', '.join(there) or 'none'}"
         )
-    if len(parts) > 2:
-        raise UserError(f"data {data!r}: give a folder, one table, or TRAIN,VALID")
-    path = pathlib.Path(parts[0] if train else parts[-1])
+    if "" in parts:
+        raise UserError(f"data {data!r}: an empty name; give a folder, one table, or TRAIN,VALID, or TRAIN1,TRAIN2,…,VALID")
+    tables = train_tables(data)
+    path = pathlib.Path(tables[(epoch - 1) % len(tables)] if train else parts[-1])
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a list as data holds tables (split {split!r})")
     if not path.is_file():
         raise UserError(f"{path}: no such table or folder (split {split!r})")
     return path
@@ -84,6 +99,11 @@ def find_tables(data: str, splits: Sequence[str], train_subset: str) -> list[pat
     return [find_table(data, split, split == train_subset) for split in splits]
 
 
+def find_train_tables(data: str, split: str) -> list[pathlib.Path]:
+    """The tables that epochs train on in turn.  Raises as :func:`find_table` does."""
+    return [find_table(data, split, True, epoch) for epoch in range(1, len(train_tables(data)) + 1)]
+
+
 def used_splits(cfg: Any) -> list[str]:
     """The splits that a training run reads: the one to train on, then those of validation."""
     return [cfg.train_subset, *([] if cfg.disable_validation else cfg.valid_subset.split(","))]
@@ -91,6 +111,8 @@ def used_splits(cfg: Any) -> list[str]:
 
 def check_splits(cfg: Any) -> None:
     """The tables of a training run, by name.
+
+    fairseq looks for tables beside ``valid`` that nobody validates on, in folders only: of tables by name it is told not to.
 
     Raises:
         UserError: there is no such table, or the splits cannot be read as they are asked for.
@@ -106,6 +128,10 @@ def check_splits(cfg: Any) -> None:
             f"--train-subset and --valid-subset both name {train!r}, which can be read for one of them only: give the table a second"
             " name for validation (a copy of it or a link to it)"
         )
-    if len(valid) > 1 and not pathlib.Path(cfg.data).is_dir():
+    if len(valid) > 1 and not os.path.isdir(cfg.data):
         raise UserError(f"--valid-subset {cfg.valid_subset}: {cfg.data} is one table for all of them; give a folder as data")
-    find_tables(cfg.data, [train, *valid], train)
+    find_tables(cfg.data, valid, train)
+    find_train_tables(cfg.data, train)
+    run = cfg._get_root()
+    if not os.path.isdir(cfg.data) and "dataset" in run:
+        run.dataset.ignore_unused_valid_subsets = True

@@ -1,6 +1,7 @@
 """The training loop's hooks: batches planned for all processes, batches without rows, updates without a gradient, equal norms."""
 
 import logging
+import pathlib
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,10 @@ from unival.data.batches import EpochBatches
 from unival.data.collate import collate
 from unival.data.dataset import NO_BATCH_SIZE, InstructionDataset
 from unival.data.example import Example
+from unival.data.table import Table
 from unival.errors import UserError
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.inputs import train_tables
 from unival.tasks.schedule import tell_schedule
 from unival.vocab import Vocabulary
 
@@ -37,9 +40,27 @@ class LoopTask(FairseqTask):
     def __init__(self, cfg: UnivalTaskConfig):
         super().__init__(cfg)
         self._train_batches: EpochBatches | None = None
+        self._rows_by_epoch: list[int] = []
+        self.planned_updates: int | None = None  # of all epochs; None without --max-epoch
         self._began = False
         self._idle_updates = 0  # of the present epoch
         self._skipped = ""  # what was wrong with the last row that was skipped
+
+    def has_sharded_data(self, split: str) -> bool:
+        """fairseq's hook: whether every epoch loads the table to train on, since it is another one."""
+        return len(train_tables(self.cfg.data)) > 1
+
+    def open_table(self, path: str | pathlib.Path) -> Table:
+        """Open one of this task's tables."""
+        raise NotImplementedError
+
+    def rows_by_epoch(self, dataset: InstructionDataset) -> list[int]:
+        """Rows of the tables that epochs train on in turn; of a data set that is not in turn with others, its own."""
+        if not dataset.is_train or not self.has_sharded_data(dataset.split):
+            return [len(dataset)]
+        if not self._rows_by_epoch:
+            self._rows_by_epoch = [len(self.open_table(path)) for path in train_tables(self.cfg.data)]
+        return self._rows_by_epoch
 
     def get_batch_iterator(
         self,
@@ -79,6 +100,7 @@ class LoopTask(FairseqTask):
             rank=shard_id,
             epoch=epoch,
             skip_remainder_batch=skip_remainder_batch,
+            rows_by_epoch=self.rows_by_epoch(dataset),
             dry=not dataset.is_train and self._train_batches is not None and not self._began,
             on_epoch=partial(tell_schedule, self.cfg) if dataset.is_train else None,
         )
@@ -90,6 +112,8 @@ class LoopTask(FairseqTask):
         """fairseq's hook before each epoch of training."""
         self._began = True
         self._idle_updates = 0
+        if self._train_batches is not None and self.cfg.max_epoch:
+            self.planned_updates = sum(map(self._train_batches.length, range(1, self.cfg.max_epoch + 1)))
 
     def train_step(
         self,

@@ -32,10 +32,10 @@ class Progress:
     def __init__(self) -> None:
         self._rows = 0
 
-    def trained(self, update_num: int, logging_output: dict[str, Any]) -> None:
-        """A batch of the update after ``update_num`` was learned."""
+    def trained(self, update_num: int, logging_output: dict[str, Any], planned: int | None = None) -> None:
+        """A batch of the update after ``update_num`` was learned; ``planned``: updates of all epochs, where their number is known."""
         loss, size = logging_output["loss"], logging_output["sample_size"]
-        _tell(Step("training", update_num + 1, loss=lambda: _bits(loss, size)))
+        _tell(Step("training", update_num + 1, planned, loss=lambda: _bits(loss, size)))
 
     def begin_validation(self) -> None:
         """The rows are counted anew."""
