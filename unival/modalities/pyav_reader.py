@@ -8,20 +8,19 @@ import contextlib
 import io
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from PIL import Image
 
 from unival.errors import UserError
+from unival.modalities.pyav_index import is_plain, is_trusted, packets_of, shown_times
 from unival.modalities.pyav_pixels import pixels
 
 INSTALL = {"video": 'pip install "unival[video]"', "sound": 'pip install "unival[audio]"'}
 # How many frames there are, and the one with a number; numbers must be asked for in ascending order.
 Frames = tuple[int, Callable[[int], Image.Image]]
 
-CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # a packet is a frame, and what is shown after a key frame needs none before it
-WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not give every frame a time of its own
 WITHOUT_INDEX = "mpegts"  # in it seeking is a guess
 RECORDINGS = ("mpegts", "mpeg")
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192
@@ -29,17 +28,6 @@ STILL = "cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)
 OPTIONS = {"protocol_whitelist": "none"}  # nothing but the bytes is read, whatever a playlist among them names
 # What PyAV raises for broken files, beside its own errors
 BROKEN = (OSError, EOFError, ValueError, LookupError, ArithmeticError, AttributeError, MemoryError, NotImplementedError)
-
-
-class Packet(NamedTuple):
-    """What a container says of a packet; times are in units of the stream."""
-
-    pts: int | None  # when its frame is shown
-    dts: int | None  # when it is decoded
-    is_key: bool
-    is_discarded: bool  # cut away, by an edit list for example
-    is_hidden: bool  # of a codec with frames that are never shown
-    is_whole: bool  # neither empty nor marked as damaged
 
 
 class WrongIndexError(Exception):
@@ -159,7 +147,7 @@ class Video:
         """Number of frames."""
         self.reopen()
         container = self.container.format.name
-        packets = [described(packet, self.codec) for packet in self.container.demux(self.stream) if packet.buffer_ptr]
+        packets = packets_of(self.container, self.stream)
         if is_trusted(packets, self.codec, container):
             self.times = sorted(shown_times(packets))
             self.is_plain = is_plain(packets)
@@ -288,42 +276,3 @@ def decoded(packets: Iterable[Any], decoder: Any, is_recording: bool = False, ma
                 raise
             continue
         yield from frames
-
-
-# The index ------------------------------------------------------------------------------------------------------------
-
-
-def described(packet: Any, codec: str) -> Packet:
-    """What the container, and the first bytes of codecs with hidden frames, say of a packet."""
-    is_hidden = codec == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
-    is_whole = packet.size > 0 and not packet.is_corrupt
-    return Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, is_hidden, is_whole)
-
-
-def is_trusted(packets: Sequence[Packet], codec: str, container: str) -> bool:
-    """Whether the packets tell which frames decoding gives, and when they are shown."""
-    if codec not in CODECS or container in WITHOUT_TIMES or not packets or not packets[0].is_key:
-        return False
-    if not all(packet.is_whole and packet.pts is not None for packet in packets):
-        return False
-    pts = [packet.pts for packet in packets if packet.pts is not None]
-    dts = [packet.dts for packet in packets if packet.dts is not None]
-    is_ascending = all(a < b for a, b in itertools.pairwise(dts))
-    shown = shown_times(packets)
-    return bool(shown) and len(set(pts)) == len(pts) and is_ascending and min(shown) >= pts[0]
-
-
-def shown_times(packets: Sequence[Packet]) -> list[int]:
-    """The pts of those packets whose frames are shown."""
-    return [p.pts for p in packets if p.pts is not None and not p.is_discarded and not p.is_hidden]
-
-
-def is_plain(packets: Sequence[Packet]) -> bool:
-    """Whether all of trusted packets are shown, those from a key frame on after those before it."""
-    newest = None
-    for packet in packets:
-        if packet.is_key:
-            newest = packet.pts
-        if packet.is_discarded or (newest is not None and packet.pts is not None and packet.pts < newest):
-            return False
-    return True
