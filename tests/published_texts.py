@@ -1,4 +1,4 @@
-"""The texts that the published recipes make of table rows, with the ids measured for them (see reference/text.json)."""
+"""The texts that the published recipes make of table rows, with the ids measured for them (see golden/text.json)."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -15,7 +15,7 @@ from unival.checkpoints.published_options import task_options
 from unival.tasks.caption import CaptionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
-PUBLISHED = json.loads((ROOT / "tests" / "reference" / "published_recipes.json").read_text(encoding="utf-8"))
+PUBLISHED = json.loads((ROOT / "tests" / "golden" / "published_recipes.json").read_text(encoding="utf-8"))
 
 # Options that have another name or form here: published option -> what ours must be.
 OURS: dict[str, Any] = {

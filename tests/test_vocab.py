@@ -1,6 +1,6 @@
 """Vocabulary: the published order and ids, decoding, the trainer, and what bad files get.
 
-GPT-2's files are too large for the repository, so these tests use an extract of them (reference/gpt2_extract.json):
+GPT-2's files are too large for the repository, so these tests use an extract of them (golden/gpt2_extract.json):
 the byte symbols and every merge that the texts below use, with their published numbers. The other rows of BART's
 dict.txt are filled with fairseq's filler words, so the size and every id are the published ones. Name a folder with the
 complete encoder.json and vocab.bpe in UNIVAL_GPT2_BPE to repeat the comparison with these.
@@ -21,12 +21,12 @@ from unival.errors import UserError
 from unival.text import normalize_caption, normalize_question, strip_punctuation, truncate_words
 from unival.vocab import Vocabulary, train_vocabulary
 
-REFERENCE = pathlib.Path(__file__).parent / "reference"
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 CAPTIONS = [" a red dog left of a red flag", " a blue flag right of a red dog", " two red dogs"] * 4
 
 
 def write_extract(folder: pathlib.Path) -> pathlib.Path:
-    extract = json.loads((REFERENCE / "gpt2_extract.json").read_text(encoding="utf-8"))
+    extract = json.loads((GOLDEN / "gpt2_extract.json").read_text(encoding="utf-8"))
     encoder = {token: number for token, number, _ in extract["tokens"]}
     rows = [f"madeupword{row:05d} 0" for row in range(extract["dict_rows"])]
     for _, number, row in extract["tokens"]:
@@ -55,7 +55,7 @@ def small_folder(trained_folder, tmp_path):
 
 
 def golden_extract():
-    return json.loads((REFERENCE / "text.json").read_text(encoding="utf-8"))
+    return json.loads((GOLDEN / "text.json").read_text(encoding="utf-8"))
 
 
 def test_published_order_of_symbols(published):
