@@ -1,7 +1,11 @@
 """Frames of videos of every kind: the one asked for is the one read."""
 
+import contextlib
+import functools
 import io
 import itertools
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -66,11 +70,11 @@ KINDS = {
 }
 
 
-def made(kind, **more):
-    """The clip of a kind."""
-    how = {**KINDS[kind], **more}
-    frames = how.pop("frames", 4 if "dnxhd" in kind else N)
-    return frames, clips.clip(frames=frames, **how)
+@functools.cache
+def made(kind, frames=N):
+    """The clip of a kind, and how many frames it has."""
+    frames = 4 if "dnxhd" in kind else frames
+    return frames, clips.clip(frames=frames, **KINDS[kind])
 
 
 def decoded_in_order(data):
@@ -274,6 +278,9 @@ def test_frames_too_large_for_memory(monkeypatch):
     monkeypatch.setattr("unival.modalities.pyav_reader.MAX_PIXELS", 64 * 64 - 1)
     with pytest.raises(UserError, match="64 x 64 pixels"):
         read(clips.clip(frames=5, **X264))
+    growing = b"".join(clips.clip("h264", frames=5, **{**X264, "width": width}) for width in (48, 128))
+    with pytest.raises(UserError, match="cannot decode the video"):
+        read(growing)
 
 
 DAMAGED = (
@@ -306,3 +313,18 @@ def test_damaged_files_are_refused_or_read_as_a_decoding_from_the_start_does(kin
             assert numbers == indices or numbers == [decoded_in_order(bytes(broken))[i] for i in indices]
     assert refused
     assert not capfd.readouterr().err
+
+
+def test_workers_read_what_the_process_that_forks_them_has_read():
+    """Without threads of the decoder's own, which a fork would leave behind."""
+    kinds = ("h264 mp4", "hevc mp4", "av1 mp4", "vp9 webm", "mpeg4 avi")
+    clips_of = [made(kind)[1] for kind in kinds]
+    expected = [read(data) for data in clips_of]
+    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+    with contextlib.ExitStack() as stack:
+        for data in clips_of:
+            stack.enter_context(open_frames(data))[1](0)
+        if threads:
+            assert len(os.listdir("/proc/self/task")) == threads
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map_async(read, 2 * clips_of).get(timeout=60) == 2 * expected

@@ -256,6 +256,7 @@ def decoder_of(stream: Any) -> Any:
     if name and stream.metadata.get("alpha_mode") == "1":
         context = av.CodecContext.create(name, "r")
     context.thread_count = 1  # of each of the data workers
+    context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes later
     return context
 
 
