@@ -1,5 +1,6 @@
 """Reading ahead: the same batches from workers, from a thread and without either; one set at a time, none left."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -95,11 +96,15 @@ def test_no_files_stay_open():
         next(itr)
         itr.close()
 
+    def count():
+        gc.collect()  # what other tests left may be closed at any time, in cycles of garbage for example
+        return len(os.listdir("/proc/self/fd"))
+
     use()
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
+    before = count()
+    for _ in range(5):
         use()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count() <= before
 
 
 def test_reading_draws_no_global_random_numbers():
