@@ -133,6 +133,8 @@ def test_tasks_and_their_prompts():
         ({"qk_norm": True}, "--qk-norm: the published option of that name is another computation"),
         ({"modalities": "image,audio", "audio_backbone": "cnn10"}, "cnn10: the published format has only cnn6, clap_cnn10, cnn14"),
         ({"modalities": "image,audio", "audio_window_size": 512}, "--audio-window-size 512: the published code has only 1024"),
+        ({"modalities": "image,audio", "audio_fmin": 0.0}, "--audio-fmin 0: the published code has only 50"),
+        ({"modalities": "image,audio", "audio_fmax": 8000.0}, "--audio-fmax 8000: the published code has only 14000"),
         ({"modalities": "image,audio", "audio_backbone": "cnn6", "audio_mel_bins": 128}, "CNN6 has only 64"),
         ({"image_backbone": "resnet10"}, "resnet10: the published format has only resnet50"),
         ({"modalities": "image,video", "video_backbone": "resnext3d14"}, "only resnext3d50"),

@@ -107,7 +107,9 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 ORIGINAL_RESNETS = ("resnet50", "resnet101", "resnet152")
 VIDEO_BACKBONES = {f"all_resnext{depth}": f"resnext3d{depth}" for depth in (50, 101, 152)}
 AUDIO_BACKBONES = {"pann_cnn6": "cnn6", "pann_cnn10": "clap_cnn10", "pann_cnn14": "cnn14"}
-WINDOW_SIZE, CNN6_MEL_BINS = 1024, 64  # which the published code has as constants
+# Of spectrograms, what the published code has as constants
+SPECTROGRAM = {"audio_window_size": 1024, "audio_fmin": 50.0, "audio_fmax": 14000.0}
+CNN6_MEL_BINS = 64
 
 VIDEO_CAPTION = "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
 # The published models were fine-tuned on sounds with the prompt of videos.
@@ -240,8 +242,9 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
 
 def _check_spectrogram(options: Mapping[str, Any]) -> None:
     """Refuse spectrograms that the published code cannot make."""
-    if options["audio_window_size"] != WINDOW_SIZE:
-        raise UserError(f"--audio-window-size {options['audio_window_size']}: the published code has only {WINDOW_SIZE}")
+    for name, value in SPECTROGRAM.items():
+        if options[name] != value:
+            raise UserError(f"--{name.replace('_', '-')} {options[name]:g}: the published code has only {value:g}")
     if options["audio_backbone"] == "cnn6" and options["audio_mel_bins"] != CNN6_MEL_BINS:
         raise UserError(f"--audio-mel-bins {options['audio_mel_bins']}: the published code's CNN6 has only {CNN6_MEL_BINS}")
 
