@@ -110,6 +110,40 @@ def test_the_first_row_may_be_the_broken_one(folder, vocabulary):
     assert [type(train[i]) for i in range(2)] == [BadSample, Example]
 
 
+GOOD_ROW = f"7\ta dog\t{IMAGE}"
+BROKEN_FIRST = {
+    "a tab too many": (f"{GOOD_ROW}\tx", "4 columns; row 2, as most of the first rows, has 3"),
+    "a tab too few": ("7\ta dog", "2 columns; row 2, as most of the first rows, has 3"),
+    "spaces for tabs": (GOOD_ROW.replace("\t", "    "), "1 column; row 2, as most of the first rows, has 3"),
+    "blank": ("", "blank line between rows"),
+    "no UTF-8": (b"7\t\xe9\t" + IMAGE.encode(), "not UTF-8 text"),
+    "an old Mac's rows": (f"{GOOD_ROW}\r{GOOD_ROW}", "rows end with a carriage return alone"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_FIRST)
+@pytest.mark.parametrize("selected", ["2,1", None])
+def test_the_first_rows_of_a_tsv_table_may_be_broken(folder, vocabulary, kind, selected):
+    """Most of the first rows tell how many columns there are, not the first."""
+    line, message = BROKEN_FIRST[kind]
+    table = write(folder / "first_rows.tsv", line, line, *[GOOD_ROW] * 3)
+    columns = ["image", "caption"] if selected else ["id", "caption", "image"]
+    table = open_table(table.path, columns, selected)
+    train = dataset(table, vocabulary, train=True, skip_bad=True)
+    assert [type(train[i]) for i in range(5)] == [BadSample] * 2 + [Example] * 3
+    assert train[0].message.startswith(f"{table.path}, row 0 (line 1)") and message in train[0].message
+    with pytest.raises(UserError, match=r"no column 3: .*first_rows.tsv, row \d \(line \d\), as most .* has columns 0 to 2"):
+        open_table(table.path, None, "3,1")
+
+
+def test_of_two_widths_it_is_the_one_that_is_named(folder):
+    path = write(folder / "tie.tsv", "7\ta", GOOD_ROW).path
+    assert open_table(path, ["id", "caption", "image"])[1]["image"] == IMAGE
+    assert open_table(path, ["id", "caption"])[0] == {"id": "7", "caption": "a"}
+    blank = write(folder / "blank.tsv", "", "a", "b")
+    assert blank[1] == {"0": "a"} and blank[0] == {"0": ""}
+
+
 ERRORS = [MemoryError(), RecursionError("deep"), ValueError("two\nlines"), RuntimeError("torch"), OSError(5, "I/O")]
 
 

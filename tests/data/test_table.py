@@ -182,14 +182,14 @@ def test_files_that_cannot_be_tables(tsv, tmp_path):
 
 
 def test_columns_that_are_not_there(tsv, jsonl):
-    assert "there is no column 5 in" in opening(tsv, selected_cols="0,5")
-    assert opening(tsv, selected_cols="0,5").endswith("its first row has columns 0 to 4")
+    widths = f"{tsv}, row 0 (line 1), as most of the first rows, has columns 0 to 4"
+    assert opening(tsv, selected_cols="0,5").endswith(f"there is no column 5: {widths}")
     for wrong in ("0,x", "-1", "", "0,,1", "1.5"):
         assert "column numbers such as '0,4,2'" in opening(tsv, selected_cols=wrong)
     assert "selected_cols '0,4,2' has 3 columns, but 2 names were given: a, b" in opening(
         tsv, columns=["a", "b"], selected_cols="0,4,2"
     )
-    assert "has 5 columns, but 1 names were given: a; the first row has columns 0 to 4" in opening(tsv, columns=["a"])
+    assert f"has 5 columns, but 1 names were given: a; {widths}" in opening(tsv, columns=["a"])
     assert "column name 'a' is given twice in a, b, a" in opening(tsv, columns=list("aba"), selected_cols="0,1,2")
     assert opening(jsonl, columns=["id", "captoin"]) == (
         f"{jsonl}, row 0 (line 1), column 'captoin': no such column; the row has 'id', 'image', 'caption'"
@@ -200,9 +200,9 @@ def test_columns_that_are_not_there(tsv, jsonl):
 @pytest.mark.parametrize(
     "line,message",
     [
-        (b"c\td\te", "row 2 (line 3): 3 columns; the first row has 2 (p, q)"),
-        (b"c", "row 2 (line 3): 1 columns; the first row has 2 (p, q)"),
-        (b"", "row 2 (line 3): 1 columns; the first row has 2 (p, q)"),
+        (b"c\td\te", "row 2 (line 3): 3 columns; row 0, as most of the first rows, has 2 (p, q)"),
+        (b"c", "row 2 (line 3): 1 column; row 0, as most of the first rows, has 2 (p, q)"),
+        (b"", "row 2 (line 3): blank line between rows"),
         (b"ab\tc\xff", "row 2 (line 3): not UTF-8 text (byte 0xff at position 4 of the line); looks like ISO-8859-1"),
     ],
 )

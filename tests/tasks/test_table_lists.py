@@ -1,5 +1,7 @@
 """Lists of tables as data: TRAIN,VALID and TRAIN1,TRAIN2,…,VALID, whose tables the epochs train on in turn."""
 
+import os
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from tests.test_training import assert_equal
 from unival.commands.console import Plan
 from unival.errors import UserError
 from unival.tasks.caption import CaptionTask
-from unival.tasks.inputs import find_table, train_tables
+from unival.tasks.inputs import check_splits, find_table, train_tables
 from unival.vocab import Vocabulary
 
 ROWS = {"one": 5, "two": 8, "valid": 3}
@@ -90,6 +92,23 @@ def test_every_table_is_checked_at_the_start(folder, tmp_path, names, message, c
     assert len(error := capsys.readouterr().err.strip().splitlines()) == 1
     with pytest.raises(UserError, match=message):
         raise UserError(error[0])
+
+
+def test_validation_on_a_table_of_training_takes_another_name(folder, tmp_path):
+    """The same file in any spelling is a slip; a link or a copy is meant, and so is a run without validation."""
+    one, link = folder / "one.jsonl", folder / "linked.jsonl"
+    link.symlink_to(one)
+    detour = folder / "folder.d" / ".." / "one.jsonl"
+    detour.parent.parent.mkdir()
+    options = {"train_subset": "train", "valid_subset": "valid", "disable_validation": False, "combine_valid_subsets": False}
+    for data in ([one], [one, one], [one, detour], [one, os.path.relpath(one)], [folder / "two.jsonl", one, one]):
+        cfg = config(data=",".join(map(str, data)), **options)
+        with pytest.raises(UserError, match="one.jsonl would be the table for training and for validation: .*TRAIN,VALID.*a link to it"):
+            check_splits(cfg)
+        cfg.disable_validation = True
+        check_splits(cfg)
+    for data in ([one, link], [one, one, folder / "valid.jsonl"]):
+        check_splits(config(data=",".join(map(str, data)), **options))
 
 
 def test_lengths_of_epochs_to_come(folder):

@@ -17,6 +17,7 @@ import mmap
 import os
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ TSV_SUFFIXES = (".tsv", ".txt")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
 MAX_PATH_CHARACTERS = 1024
-TRIED_ROWS = 100  # the first ones, of which one must be readable
+TRIED_ROWS = 100  # the first ones, which show what a table's rows are like
 LINE_ENDS = "convert them: tr '\\r' '\\n' < {path} > NEW"
 REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
@@ -53,7 +54,7 @@ def open_table(
         media_root: where relative paths of media start, besides the table's own folder.
 
     Raises:
-        UserError: no such file, unknown format, no rows, or columns that the first row does not have.
+        UserError: no such file, unknown format, no rows, or columns that most of the first rows do not have.
     """
     file = pathlib.Path(path)
     if not file.is_file():
@@ -145,18 +146,45 @@ class TsvTable(Table):
         self, path: pathlib.Path, columns: Sequence[str] | None, selected_cols: str | None, media_root: PathLike | None
     ) -> None:
         super().__init__(path, media_root)
-        first = self._raw(0).decode("utf-8", "replace")  # a row that cannot be read tells its width all the same
-        self._check_one_row(0, first)
-        self._width = first.count("\t") + 1
+        needed = len(columns) if columns is not None and selected_cols is None else None
+        self._width, self._model = self._usual_width(needed)
         self._selected = self._select(selected_cols)
         self.columns = tuple(columns) if columns is not None else tuple(str(number) for number in self._selected)
         if len(self.columns) != len(self._selected):
             chosen = f"selected_cols {selected_cols!r} has" if selected_cols is not None else f"{path} has"
             raise UserError(
                 f"{chosen} {len(self._selected)} columns, but {len(self.columns)} names were given: "
-                f"{', '.join(self.columns)}; the first row has columns 0 to {self._width - 1}"
+                f"{', '.join(self.columns)}; {self._widths()}"
             )
         _check_unique(path, self.columns)
+
+    def _usual_width(self, needed: int | None) -> tuple[int, int]:
+        """How many columns most of the first rows have, and the first row that has them: any row may be the broken one.
+
+        Of widths that are equally common it is the one that is `needed`, else the first. Blank rows do not count beside others;
+        rows that cannot be decoded do: their tabs are there all the same.
+        """
+        firsts: dict[int, int] = {}
+        counts: Counter[int] = Counter()
+        failure: UserError | None = None
+        tried = [(i, self._raw(i)) for i in range(min(TRIED_ROWS, len(self)))]
+        for i, raw in [(i, raw) for i, raw in tried if raw] or tried:
+            try:
+                self._check_one_row(i, raw.decode("utf-8", "replace") if b"\r" in raw else "")
+            except UserError as error:
+                failure = failure or error
+                continue
+            width = raw.count(b"\t") + 1
+            firsts.setdefault(width, i)
+            counts[width] += 1
+        if not counts:
+            assert failure is not None, "a table without rows"
+            raise failure
+        width = max(counts, key=lambda width: (counts[width], width == needed))  # the first of equals
+        return width, firsts[width]
+
+    def _widths(self) -> str:
+        return f"{self.where(self._model)}, as most of the first rows, has columns 0 to {self._width - 1}"
 
     def _check_one_row(self, i: int, line: str) -> None:
         if "\r" in line and sum("\t" in part for part in line.split("\r")) > 1:
@@ -166,22 +194,22 @@ class TsvTable(Table):
         if selected_cols is None:
             return tuple(range(self._width))
         numbers = [part.strip() for part in selected_cols.split(",")]
-        if not all(re.fullmatch(r"[0-9]+", number) for number in numbers):
+        if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
             raise UserError(f"selected_cols must be column numbers such as '0,4,2', got {selected_cols!r}")
         outside = [number for number in numbers if int(number) >= self._width]
         if outside:
-            raise UserError(
-                f"selected_cols {selected_cols!r}: there is no column {outside[0]} in {self.path}; "
-                f"its first row has columns 0 to {self._width - 1}"
-            )
+            raise UserError(f"selected_cols {selected_cols!r}: there is no column {outside[0]}: {self._widths()}")
         return tuple(map(int, numbers))
 
     def _parse(self, i: int, line: str) -> dict[str, Any]:
         fields = line.split("\t")
         self._check_one_row(i, line)
         if len(fields) != self._width:
+            if not line:
+                raise UserError(f"{self.where(i)}: blank line between rows")
             names = f" ({', '.join(self.columns)})" if len(self.columns) == self._width else ""
-            raise UserError(f"{self.where(i)}: {len(fields)} columns; the first row has {self._width}{names}")
+            count = f"{len(fields)} column{'s' * (len(fields) > 1)}"
+            raise UserError(f"{self.where(i)}: {count}; row {self._model}, as most of the first rows, has {self._width}{names}")
         return dict(zip(self.columns, (fields[number] for number in self._selected), strict=True))
 
 

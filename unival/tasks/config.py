@@ -20,7 +20,7 @@ class UnivalTaskConfig(RunOptions):
         metadata={
             "group": "data",
             "help": "folder with <split>.jsonl or <split>.tsv, or the tables themselves: TRAIN,VALID, or TRAIN1,TRAIN2,…,VALID, on which"
-            " epochs train in turn (or one table for any split)",
+            " epochs train in turn (or one table for any split; to train on it, --disable-validation)",
         },
     )
     instruction: Optional[str] = field(

@@ -109,6 +109,20 @@ def used_splits(cfg: Any) -> list[str]:
     return [cfg.train_subset, *([] if cfg.disable_validation else cfg.valid_subset.split(","))]
 
 
+SECOND_NAME = "to validate on the rows of training, give the table a second name (a copy of it or a link to it)"
+
+
+def _check_other_names(train: Sequence[pathlib.Path], valid: Sequence[pathlib.Path]) -> None:
+    """Whoever means to validate on rows of training says so by another name of the table; otherwise it is a slip."""
+    trained = {os.path.abspath(path) for path in train}
+    same = next((path for path in valid if os.path.abspath(path) in trained), None)
+    if same is not None:
+        raise UserError(
+            f"{same} would be the table for training and for validation: give another one for validation (TRAIN,VALID as data), or"
+            f" --disable-validation; {SECOND_NAME}"
+        )
+
+
 def check_splits(cfg: Any) -> None:
     """The tables of a training run, by name.
 
@@ -125,13 +139,11 @@ def check_splits(cfg: Any) -> None:
         raise UserError(f"--valid-subset {cfg.valid_subset!r}: {'an empty name' if doubled is None else f'{doubled!r} is named twice'}")
     if train in valid:
         raise UserError(
-            f"--train-subset and --valid-subset both name {train!r}, which can be read for one of them only: give the table a second"
-            " name for validation (a copy of it or a link to it)"
+            f"--train-subset and --valid-subset both name {train!r}, which can be read for one of them only: {SECOND_NAME}"
         )
     if len(valid) > 1 and not os.path.isdir(cfg.data):
         raise UserError(f"--valid-subset {cfg.valid_subset}: {cfg.data} is one table for all of them; give a folder as data")
-    find_tables(cfg.data, valid, train)
-    find_train_tables(cfg.data, train)
+    _check_other_names(find_train_tables(cfg.data, train), find_tables(cfg.data, valid, train))
     run = cfg._get_root()
     if not os.path.isdir(cfg.data) and "dataset" in run:
         run.dataset.ignore_unused_valid_subsets = True
