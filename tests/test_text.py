@@ -5,10 +5,13 @@ import codecs
 import pytest
 
 from tests import tiny
+from unival.data.rows import plain
 from unival.data.table import open_table
 from unival.errors import UserError
+from unival.instructions import parse
 from unival.metrics.score import read_generated
 from unival.report import read_json, read_log
+from unival.run import _row as row_of_command_line
 from unival.tasks.closed_set import read_answers
 from unival.text import is_weighted_answer, read_text
 from unival.vocab import Vocabulary
@@ -97,3 +100,57 @@ def test_a_vocabulary_edited_elsewhere(tmp_path):
 @pytest.mark.parametrize("text", ["1.0|!+two cats", " 0.6|!+2", "1|!+a", ".5|!+a", "1e-1|!+a", "1.|!+"])
 def test_weighted_answers(text):
     assert is_weighted_answer(text)
+
+
+WHAT = "[IMAGE:image] what? -> [TEXT:answer]"
+
+
+CULPRITS = {"\0": r"\\u0000 \(NUL\) is no character of a text", "\ud800": r"\\ud800 is half of a character"}
+
+
+@pytest.mark.parametrize("culprit, said", CULPRITS.items(), ids=ascii)
+def test_what_is_no_text(tmp_path, culprit, said):
+    """One rule for cells (see test_broken_rows), outputs, answers and instructions."""
+    with pytest.raises(UserError, match=said) as caught:
+        parse(WHAT.replace("what", f"wh{culprit}at"))
+    assert caught.value.position == WHAT.index("at?") and str(caught.value).encode("utf-8")
+    if culprit == "\0":  # UTF-8 has no half characters
+        (tmp_path / "a.txt").write_bytes(b"yes\nn\0o\n")
+        with pytest.raises(UserError, match=rf"a.txt, line 2, .*{said}"):
+            read_answers(tmp_path / "a.txt")
+        (tmp_path / "g.txt").write_bytes(b"D-0\t-1\ta\nD-1\t-1\tn\0o\n")
+        with pytest.raises(UserError, match=rf"g.txt, line 2: {said}"):
+            read_generated(tmp_path / "g.txt")
+
+
+def test_answers_that_cannot_be_and_repeated_ones(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("yes\n\n1.0|!+two cats\n")
+    with pytest.raises(UserError, match="a.txt, line 3, '1.0.*two cats': has its weight before it, in the published VQA form"):
+        read_answers(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text("yes\n\nno\n yes\nYes\n")
+    assert read_answers(tmp_path / "a.txt") == ["yes", "no", "Yes"]
+    assert "a.txt: 1 lines repeat an answer and do not count, for example 'yes' in lines 1 and 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ('{"image": "a", "image": "b"}', "column 'image': the row names this column twice"),
+        ("{}", "the row has no columns; expected an object such as"),
+        ("[1]", "expected a JSON object, found list"),
+        ("[" * 100000, "nested too deeply"),
+        ('{"a": ' + "9" * 9000 + "}", "4300 digits"),
+        ('{"image":', "character 10: not valid JSON"),
+    ],
+)
+def test_rows_of_the_command_line_follow_the_rules_of_tables(text, said):
+    with pytest.raises(UserError, match=said) as caught:
+        row_of_command_line(text)
+    assert str(caught.value).startswith("--row '") and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_closed_file(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        pass
+    with pytest.raises(UserError, match="a.png'> is closed$"):
+        plain(file)

@@ -24,6 +24,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from unival.errors import InstructionError
+from unival.text import why_no_text
 
 Value = bool | int | float | str
 
@@ -153,9 +154,12 @@ def parse(text: str) -> tuple[Instruction, ...]:
     """Read an instruction: one Instruction for each alternative.
 
     Raises:
-        InstructionError: the text breaks the grammar, uses an unknown modality or attribute, or its alternatives ask
-            for different modalities on the decoder side.
+        InstructionError: the text is none (half a character, NUL), breaks the grammar, uses an unknown modality or attribute,
+            or its alternatives ask for different modalities on the decoder side.
     """
+    odd = next((i for i, character in enumerate(text) if why_no_text(character)), None)
+    if odd is not None:
+        raise InstructionError(str(why_no_text(text[odd])), text, odd)
     parser = _Parser(text)
     instructions = [parser.alternative()]
     while parser.took(OR):

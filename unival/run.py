@@ -90,13 +90,6 @@ def _json(row: dict[str, Any], answer: Any) -> str:
 
 
 def _row(text: str) -> dict:
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    try:
-        row = json.loads(text)
-    except RecursionError as error:
-        raise UserError(f"--row {shown!r}: nested too deeply") from error
-    except ValueError as error:  # no JSON, or a number of thousands of digits
-        raise UserError(f"--row {shown!r} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f'--row {shown!r}: expected an object such as {{"image": "a.jpg"}}')
-    return row
+    from unival.data.table import parse_row
+
+    return parse_row(text, f"--row {text if len(text) <= SHOWN else text[:SHOWN] + '...'!r}")

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         _check_writable(path)
     columns = tuple(args.columns.split(","))
     references = read_references(args.table, columns, args.selected_cols)
-    scores = score_file(args.output, references, args.metrics.split(","), args.tokenizer, args.allow_partial)
+    scores = score_file(args.output, references, args.metrics.split(","), args.tokenizer, args.allow_partial, f"{args.table}, ")
     if args.json:
         _write_json(args.json, scores.total)
     if args.per_row:
@@ -68,10 +68,12 @@ def score_file(
     metrics: Sequence[str],
     tokenizer: str = "python",
     allow_partial: bool = False,
+    whose: str = "",
 ) -> Scores:
     """Scores of generated rows against the references with the same row numbers.
 
     With `allow_partial` the rows on both sides are scored; document frequencies come from all references all the same.
+    Messages about rows of the table begin with `whose`.
 
     Raises:
         UserError: rows that only one side has (unless `allow_partial`), or what reading and scoring raise.
@@ -94,7 +96,7 @@ def score_file(
         found = f"{len(missing)} rows of the table were not generated, {len(unknown)} generated rows are not in it"
         sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
     pairs = {row: hypotheses[row] for row in both}, {row: references[row] for row in both}
-    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references.values())
+    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose)
 
 
 def _check_writable(path: str) -> None:

@@ -65,6 +65,11 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return decode(data.removeprefix(BOM), str(file), file).replace("\r\n", "\n").replace("\r", "\n")
 
 
+def lone_returns(path: str | os.PathLike[str]) -> str:
+    """What is said of a file whose lines end as on old Macs, where that is no end of a row."""
+    return f"rows end with a carriage return alone; convert them: tr '\\r' '\\n' < {path} > NEW"
+
+
 def refuse_wide(head: bytes, path: str | os.PathLike[str]) -> None:
     """Refuse a file whose first bytes show UTF-16 or UTF-32; other encodings show where the text is no UTF-8.
 
@@ -133,20 +138,31 @@ def narrow_encoding(data: bytes) -> str | None:
 # --- characters and words ---------------------------------------------------------------------------------------------
 
 
-def lone_surrogate(text: str) -> str | None:
-    """The first half of a character that stands alone, written as in JSON; None in text that can be encoded."""
+def why_no_text(text: str) -> str | None:
+    """Why a string is no text, with the culprit written as in JSON; None for a text.
+
+    The one rule for cells of tables, closed sets of answers, generated outputs and instructions.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"\\u{ord(text[error.start]):04x}"
-    return None
+        return f"\\u{ord(text[error.start]):04x} is half of a character, and no text"
+    return "\\u0000 (NUL) is no character of a text" if "\0" in text else None
 
 
-def not_empty(texts: Iterable[str], words: Callable[[str], object] = str.split) -> list[str]:
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # characters without width
+
+
+def seen_words(text: str) -> list[str]:
+    """What a person sees of a text: its words less characters without width."""
+    return _INVISIBLE.sub("", text).split()
+
+
+def not_empty(texts: Iterable[str], words: Callable[[str], object] = seen_words) -> list[str]:
     """Those of several texts that have words; the one rule for what counts as empty.
 
     Args:
-        words: what a text consists of for its reader: tokens of a metric, ids of a target; by default it is empty if it is blank.
+        words: what a text consists of for its reader: tokens of a metric, ids of a target; by default it is empty if it looks blank.
     """
     return [text for text in texts if words(text)]
 

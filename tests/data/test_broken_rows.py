@@ -36,6 +36,10 @@ BROKEN = {
     "path of 300 characters": (row(image=f'"{"a" * 300}.png"'), "'image': .*is neither a file"),
     "path of 5,000 characters": (row(image=f'"{"a" * 5000}.png"'), "'image': .*is neither a file"),
     "folder": (row(image='"images"'), "'image': .*is neither a file"),
+    "zero in a text": (row('"a\\u0000b"'), r"'caption': \\u0000 \(NUL\) is no character"),
+    "zero in a list of texts": (row('["a", "\\u0000"]'), r"'caption': \\u0000 \(NUL\) is no character"),
+    "raw zero in a text": (row('"a\0b"'), "not valid JSON"),
+    "zero without width": (row('["\u200b", "\ufeff\u00ad"]'), "'caption': an empty text"),
     "NaN": (row("NaN"), "'caption': expected a string .*float"),
     "infinite": (row(image="-Infinity"), "'image': expected a path"),
     "null": (row("null"), "'caption': expected a string"),
@@ -45,7 +49,7 @@ BROKEN = {
     "blank": (row('" \\u00a0"'), "'caption': an empty text"),
     "blank texts": (row('["", "\\t"]'), "'caption': an empty text"),
     "column twice": (row(more='"caption": "x", '), "'caption': the row names this column twice"),
-    "no columns": ("{}", "'image': no such column"),
+    "no columns": ("{}", "the row has no columns"),
     "list": ("[1]", "expected a JSON object, found list"),
     "text": ('"a"', "expected a JSON object, found str"),
     "cut": (row()[:-3], "not valid JSON"),
@@ -204,7 +208,8 @@ def test_targets_that_normalisation_leaves_empty(folder, vocabulary):
     dog = vocabulary.encode(" a dog")
     for train.epoch in range(1, 9):
         assert train[0].target.tolist() == [*dog, vocabulary.eos] and train[0].empty == 2
-    assert train[1].message == f"{table.path}, row 1 (line 2), column 'caption': '...' is empty once normalised, and cannot be learned"
+    reason = "is empty once normalised, and cannot be learned or scored"
+    assert train[1].message == f"{table.path}, row 1 (line 2), column 'caption': '...' {reason}"
     assert isinstance(train[2], BadSample)
     assert dataset(table, vocabulary, slot)[0].target.tolist() == [*dog, vocabulary.eos]
     plain = dataset(table, vocabulary)  # marks can be learned where they are kept

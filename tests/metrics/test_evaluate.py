@@ -54,19 +54,22 @@ EMPTY = ["", " \t\u3000", "...", "?!", "\u201c\u201d"]
 
 @pytest.mark.parametrize("empty", [*([text] for text in EMPTY), EMPTY], ids=ascii)
 def test_references_without_a_word_do_not_count_beside_others(empty, caplog):
-    """Before, between and after good ones, whole corpus and rows; a row that has no others is an error, or scores as it stands."""
+    """Before, between and after good ones, whole corpus and rows; a row that has no others is an error, but for exact match."""
     expected = evaluate_rows(HYPOTHESES, REFERENCES, NAMES)
     beside = {key: [*empty, texts[0], *empty, *texts[1:], *empty] for key, texts in REFERENCES.items()}
     found = evaluate_rows(HYPOTHESES, beside, NAMES)
     assert found.total == expected.total and found.rows == expected.rows
     blank = all(not text.strip() for text in empty)
-    assert ("references without a word" in caplog.text) != blank
+    assert ("references without a letter or digit stand beside others" in caplog.text) != blank
     alone = {**REFERENCES, "y": empty}
     if blank:
         with pytest.raises(UserError, match="1 rows have no list of references: y .blank texts do not count"):
             evaluate(HYPOTHESES, alone, NAMES)
     else:
-        assert evaluate_rows(HYPOTHESES, alone, NAMES).rows["y"]["cider"] == 0
+        with pytest.raises(UserError, match="^t.tsv, row y: no reference has a letter or digit, and [a-z_]+ compares words: .*leave"):
+            evaluate_rows(HYPOTHESES, alone, NAMES, whose="t.tsv, ")
+        caplog.clear()
+        assert evaluate_rows(HYPOTHESES, alone, ["exact_match"]).rows["y"]["exact_match"] == 0 and not caplog.text
 
 
 def test_rows():
@@ -81,7 +84,7 @@ def test_rows():
 def test_the_corpus_gives_document_frequencies():
     part = {"x": HYPOTHESES["x"]}, {"x": REFERENCES["x"]}
     alone = evaluate_rows(*part, ["cider"]).total["cider"]
-    within = evaluate_rows(*part, ["cider"], fit_on=REFERENCES.values()).total["cider"]
+    within = evaluate_rows(*part, ["cider"], fit_on=REFERENCES).total["cider"]
     assert alone == 0  # one document: nothing is rare
     assert within == pytest.approx(evaluate_rows(HYPOTHESES, REFERENCES, ["cider"]).rows["x"]["cider"])
 

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from unival.errors import UserError
-from unival.metrics.score import evaluate
+from unival.metrics.score import evaluate, read_generated
 from unival.score import add_arguments, read_references, run
+from unival.tasks.evaluation import Evaluation
 
 ROWS = [["a red cat", "the cat"], ["a dog"], ["two birds fly"]]
 SAID = {2: "two birds", 0: "a red cat", 1: "a dog"}
@@ -91,6 +92,7 @@ def test_rows_of_another_table(output, table):
     "arguments, message",
     [
         (["--columns", "text"], "text"),
+        (["--metrics", "cider,"], "metrics 'cider,': an empty name; there are cider"),
         (["--metrics", "cider,bleurt"], "unknown metric 'bleurt'; there are cider"),
         (["--tokenizer", "moses"], "unknown tokenizer 'moses'; there are python, ptb"),
     ],
@@ -131,3 +133,37 @@ def test_cells_without_text(output, tmp_path):
     file.write_text("".join(json.dumps({"caption": cell}) + "\n" for cell in ("a", 5, "c")))
     with pytest.raises(UserError, match="row 1 .line 2., column 'caption': expected a string"):
         score(output(), "--table", file)
+
+
+ODD_LINES = {
+    "a row of 5,000 digits": ("D-" + "9" * 5000 + "\t-1\tx", "expected D-<row>.*in digits 0 to 9"),
+    "a row in other digits": ("D-\u0660\t-1\tx", "expected D-<row>.*in digits 0 to 9"),
+    "a negative row": ("D--1\t-1\tx", "expected D-<row>.*in digits 0 to 9"),
+    "no text": ("D-1\t-1", "expected D-<row>.*found 'D-1.*-1'$"),
+    "a score that is none": ("D-1\tgood\tx", "the score 'good' is no number"),
+    "lines of old Macs": ("D-1\t-1\tx\rD-2\t-1\ty", "rows end with a carriage return alone; convert them: tr"),
+    "lines of old Macs that begin otherwise": ("S-1\tx\rT-1\tx\rD-1\t-1\ty", "rows end with a carriage return alone; convert them: tr"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_LINES)
+def test_odd_lines_of_an_output(tmp_path, kind):
+    line, said = ODD_LINES[kind]
+    file = tmp_path / "odd.txt"
+    file.write_bytes(f"D-0\t-1\ta\n{line}\n".encode())
+    with pytest.raises(UserError, match=f"odd.txt, line 2: {said}") as caught:
+        read_generated(file)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("lone", ["#", "...", "-", "\u2605", "?!&&-"])
+def test_rows_whose_references_have_no_word(output, tmp_path, lone, caplog):
+    """Refused by whatever scores words, as validation does (see test_evaluate), and said of this row alone."""
+    file = tmp_path / "test.tsv"
+    file.write_text(f"a red cat&&!\n{lone}\ntwo birds\n")
+    arguments = ["--table", file, "--selected-cols", "0"]
+    with pytest.raises(UserError, match=r"test.tsv, row 1: no reference has a letter or digit, and rouge_l compares words"):
+        score(output(), *arguments, "--metrics", "exact_match,rouge_l")
+    assert score(output(), *arguments, "--metrics", "exact_match") == 0 and not caplog.text
+    with pytest.raises(UserError, match="^valid: row 1: no reference has a letter or digit"):
+        Evaluation(["cider"], {}, "{}", 0).fit("valid", list(read_references(file, ["0"]).values()))

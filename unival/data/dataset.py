@@ -218,7 +218,8 @@ class InstructionDataset(FairseqDataset):
         assert slot.column is not None
         references = cell_references(self.cell(slot.column, record, row), self.table, row, slot.column)
         if not not_empty(references, partial(words_of, slot)):
-            raise UserError(f"{self.table.where(row, slot.column)}: {references[0][:60]!r} is empty once normalised, and cannot be learned")
+            reason = "is empty once normalised, and cannot be learned or scored"
+            raise UserError(f"{self.table.where(row, slot.column)}: {references[0][:60]!r} {reason}")
         return references
 
     def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:

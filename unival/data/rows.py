@@ -60,7 +60,7 @@ def plain(value: Any) -> Any:
     ``h x w x c`` or (tensors) ``c x h x w`` with c 1, 3 or 4 (RGB and alpha), of uint8, uint16, bool or floats from 0 to 1.
 
     Raises:
-        UserError: an array that is no such picture, or a file that was opened as text or read to its end.
+        UserError: an array that is no such picture, or a file that is closed, or was opened as text or read to its end.
     """
     if isinstance(value, Tensor):
         value = _array(value)
@@ -69,7 +69,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Image.Image):
         return as_png(value)
     if hasattr(value, "read"):
-        data = value.read()
+        try:
+            data = value.read()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{value!r} {'is closed' if getattr(value, 'closed', False) else f'cannot be read: {error}'}") from None
         if not isinstance(data, bytes) or not data:
             reason = "is empty, or was read to its end" if data in (b"", "") else 'is open as text: open it with mode "rb"'
             raise UserError(f"{value!r} {reason}")

@@ -23,7 +23,7 @@ from typing import Any
 
 from unival.data.line_index import line_offsets
 from unival.errors import UserError
-from unival.text import BOM, HEAD, decode, is_weighted_answer, lone_surrogate, not_empty, refuse_wide
+from unival.text import BOM, HEAD, decode, is_weighted_answer, lone_returns, not_empty, refuse_wide, why_no_text
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ JSONL_SUFFIXES = (".jsonl", ".ndjson")
 MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
 MAX_PATH_CHARACTERS = 1024
 TRIED_ROWS = 100  # the first ones, which show what a table's rows are like
-LINE_ENDS = "convert them: tr '\\r' '\\n' < {path} > NEW"
 REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
 PathLike = str | os.PathLike[str]
@@ -188,7 +187,7 @@ class TsvTable(Table):
 
     def _check_one_row(self, i: int, line: str) -> None:
         if "\r" in line and sum("\t" in part for part in line.split("\r")) > 1:
-            raise UserError(f"{self.where(i)}: rows end with a carriage return alone; {LINE_ENDS.format(path=self.path)}")
+            raise UserError(f"{self.where(i)}: {lone_returns(self.path)}")
 
     def _select(self, selected_cols: str | None) -> tuple[int, ...]:
         if selected_cols is None:
@@ -236,19 +235,36 @@ class JsonlTable(Table):
     def _parse(self, i: int, line: str) -> dict[str, Any]:
         if not line.strip():
             raise UserError(f"{self.where(i)}: blank line between rows")
-        try:
-            row = json.loads(line, object_pairs_hook=_unique_keys)
-        except json.JSONDecodeError as error:
-            advice = f" (rows end with a carriage return alone? {LINE_ENDS.format(path=self.path)})" if "\r" in line else ""
-            raise UserError(f"{self.where(i)}, character {error.colno}: not valid JSON: {error.msg}{advice}") from None
-        except KeyError as error:
-            raise UserError(f"{self.where(i, error.args[0])}: the row names this column twice") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{self.where(i)}: expected a JSON object, found {type(row).__name__}: {line[:60]}")
+        row = parse_row(line, self.where(i), f" ({lone_returns(self.path)}?)" if "\r" in line else "")
         for name in self._required:
             if name not in row:
                 raise UserError(f"{self.where(i, name)}: no such column; the row has {', '.join(map(repr, row))}")
         return row
+
+
+def parse_row(text: str, where: str, advice: str = "") -> dict[str, Any]:
+    """A row in JSON: an object in which every column has another name.
+
+    Args:
+        where: what the text is, for messages.
+        advice: what else is said where it is no JSON.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        row = json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}, character {error.pos + 1}: not valid JSON: {error.msg}{advice}") from None
+    except KeyError as error:
+        raise UserError(f"{where}, column {error.args[0]!r}: the row names this column twice") from None
+    except (RecursionError, ValueError) as error:  # or a number of thousands of digits
+        raise UserError(f"{where}: {_reason(error)}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}: {text[:60]}")
+    if not row:
+        raise UserError(f'{where}: the row has no columns; expected an object such as {{"image": "a.jpg"}}')
+    return row
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -311,9 +327,9 @@ def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
     if not texts or not all(isinstance(text, str) for text in texts):
         kind = type(value).__name__ if texts else "an empty list"
         raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
-    half = next(filter(None, map(lone_surrogate, texts)), None)
-    if half is not None:
-        raise UserError(f"{table.where(row, column)}: {half} is half of a character, and no text")
+    reason = next(filter(None, map(why_no_text, texts)), None)
+    if reason is not None:
+        raise UserError(f"{table.where(row, column)}: {reason}")
     return texts
 
 

@@ -5,7 +5,8 @@ A metric works on raw text, tokenises as coco-caption does, and keeps statistics
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from unival.errors import UserError
 from unival.metrics.base import MeanMetric, Metric, has_word
@@ -18,6 +19,10 @@ from unival.metrics.spice import Spice
 from unival.metrics.tokenize import Tokenizer, tokenize
 
 logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+
+SHOWN = 60  # characters of a text in a message
 
 METRICS: dict[str, type[Metric]] = {
     "cider": Cider,
@@ -36,17 +41,38 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize) -> dict[
     Raises:
         UserError: an unknown name, or a metric whose programs are not installed.
     """
+    if "" in names:
+        raise UserError(f"metrics {','.join(names)!r}: an empty name; there are {', '.join(METRICS)}")
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise UserError(f"unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}")
     return {name: METRICS[name](tokenizer) for name in dict.fromkeys(names)}
 
 
-def warn_of_wordless(references: Iterable[Sequence[str]], whose: str = "", tokenizer: Tokenizer = tokenize) -> None:
-    """Log how many references have no word, if there are any; see :meth:`Metric.tokenized`."""
-    wordless = sum(not has_word(text, tokenizer(text)) for texts in references for text in texts)
-    if wordless:
-        logger.warning("%s%d references without a word (punctuation alone, say) do not count beside others", whose, wordless)
+def check_words(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metric], whose: str = "") -> None:
+    """Before metrics that count words score: references without one do not count beside others, and are logged by their number.
+
+    Args:
+        references: of every row, by its number or key.
+        whose: what messages begin with: a table, say.
+
+    Raises:
+        UserError: a row has no reference with a word: whatever is said of it would score 0.
+    """
+    metric = next((metric for metric in metrics if metric.needs_words), None)
+    if metric is None:
+        return
+    left_out = 0
+    for key, texts in references.items():
+        wordless = [text for text in texts if not has_word(text, metric.tokenizer(text))]
+        if len(wordless) == len(texts):
+            raise UserError(
+                f"{whose}row {key}: no reference has a letter or digit, and {metric.name} compares words:"
+                f" {', '.join(repr(text[:SHOWN]) for text in wordless[:3])}; leave the row out"
+            )
+        left_out += len(wordless)
+    if left_out:
+        logger.warning("%s%d references without a letter or digit stand beside others and do not count", whose, left_out)
 
 
-__all__ = ["METRICS", "MeanMetric", "Metric", "Tokenizer", "make_metrics", "tokenize", "warn_of_wordless"]
+__all__ = ["METRICS", "MeanMetric", "Metric", "Tokenizer", "check_words", "make_metrics", "tokenize"]

@@ -20,10 +20,12 @@ class Metric:
     Attributes:
         name: as in METRICS.
         keys: names of the scores that `compute` returns.
+        needs_words: whether words are compared, so that references without one cannot be scored by.
     """
 
     name: ClassVar[str]
     keys: ClassVar[tuple[str, ...]]
+    needs_words: ClassVar[bool] = True
 
     def __init__(self, tokenizer: Tokenizer = tokenize) -> None:
         self.tokenizer = tokenizer

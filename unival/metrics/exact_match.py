@@ -11,6 +11,7 @@ class ExactMatch(MeanMetric):
 
     name = "exact_match"
     keys = ("exact_match",)
+    needs_words = False
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """1.0 or 0.0."""

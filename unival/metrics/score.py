@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from unival.errors import UserError
-from unival.metrics import make_metrics, warn_of_wordless
+from unival.metrics import check_words, make_metrics
 from unival.metrics.tokenize import make_tokenizer
-from unival.text import BOM, HEAD, decode, not_empty, refuse_wide
+from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide, why_no_text
 
 Key = TypeVar("Key", bound=Hashable)
 
-_LINE = re.compile(r"D-(\d+)\t([^\t]+)\t(.*)", re.DOTALL)
+_LINE = re.compile(r"D-([0-9]{1,18})\t([^\t]+)\t(.*)", re.DOTALL)
+_SHOWN = 60  # characters of a line in a message
 
 
 @dataclass
@@ -39,7 +40,8 @@ def evaluate_rows(
     references: Mapping[Key, Sequence[str]],
     metrics: Sequence[str],
     tokenizer: str = "python",
-    fit_on: Iterable[Sequence[str]] | None = None,
+    fit_on: Mapping[Key, Sequence[str]] | None = None,
+    whose: str = "",
 ) -> Scores:
     """Fit, update, sum, compute.
 
@@ -48,21 +50,24 @@ def evaluate_rows(
         references: at least one text for each of the same keys; blank ones beside others do not count.
         metrics: names from METRICS.
         tokenizer: a name from TOKENIZERS.
-        fit_on: references of the corpus that gives CIDEr its document frequencies, row by row; by default `references`.
+        fit_on: references of the corpus that gives CIDEr its document frequencies; by default `references`.
+        whose: what messages about rows begin with: a table, say.
 
     Raises:
-        UserError: unknown metric or tokenizer, keys of one side only, a key without references, nothing to score.
+        UserError: unknown metric or tokenizer, keys of one side only, a key without references (or without words in them, for metrics that
+            compare words), nothing to score.
     """
     references = {key: texts if isinstance(texts, str) else not_empty(texts) for key, texts in references.items()}
     _check_keys(hypotheses, references)
     keys = list(hypotheses)
-    corpus = list(references.values() if fit_on is None else fit_on)
-    words = make_tokenizer(tokenizer, [*hypotheses.values(), *(text for texts in corpus for text in texts)])
-    warn_of_wordless(corpus, tokenizer=words)
+    corpus = references if fit_on is None else fit_on
+    words = make_tokenizer(tokenizer, [*hypotheses.values(), *(text for texts in corpus.values() for text in texts)])
+    scorers = make_metrics(metrics, words).values()
+    check_words(corpus, scorers, whose)
     pairs = [(hypotheses[key], references[key]) for key in keys]
     scores = Scores(rows={key: {} for key in keys})
-    for metric in make_metrics(metrics, words).values():
-        metric.fit(corpus)
+    for metric in scorers:
+        metric.fit(corpus.values())
         statistics = metric.update_all(pairs)
         for key, row in zip(keys, statistics, strict=True):
             scores.rows[key].update(metric.compute(row))
@@ -99,9 +104,11 @@ def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
         lines.seek(0)
         for number, raw in enumerate(lines, start=1):
             line = raw.removeprefix(BOM).rstrip(b"\r\n")
+            where = f"{file}, line {number}"
+            if re.search(rb"\r[A-Z]-[0-9]+\t", line):
+                raise UserError(f"{where}: {lone_returns(file)}")
             if not line.startswith(b"D-"):
                 continue
-            where = f"{file}, line {number}"
             row, score, text = _parse_line(decode(line, where, file), where)
             if row in generated and row != last:
                 raise UserError(
@@ -119,11 +126,15 @@ def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
 def _parse_line(line: str, where: str) -> tuple[int, float, str]:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise UserError(f"{where}: expected D-<row>\\t<score>\\t<text>, found {line[:60]!r}")
+        number = "" if line.count("\t") < 2 else "; a row is the number of one in the table, in digits 0 to 9"
+        raise UserError(f"{where}: expected D-<row>\\t<score>\\t<text>, found {line[:_SHOWN]!r}{number}")
+    reason = why_no_text(match[3])
+    if reason is not None:
+        raise UserError(f"{where}: {reason}")
     try:
         return int(match[1]), float(match[2]), match[3]
     except ValueError:
-        raise UserError(f"{where}: the score {match[2]!r} is no number") from None
+        raise UserError(f"{where}: the score {match[2][:_SHOWN]!r} is no number") from None
 
 
 def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence[str]]) -> None:

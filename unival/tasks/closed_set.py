@@ -8,10 +8,12 @@ from unival.data.dataset import encode_text, has_loss, words_of
 from unival.errors import UserError
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
-from unival.text import is_weighted_answer, lone_surrogate, read_text
+from unival.text import is_weighted_answer, read_text, why_no_text
 from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 60  # characters of an answer in a message
 
 
 def closed_slot(instruction: Instruction) -> Slot | None:
@@ -35,15 +37,33 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
     """One answer a line; empty lines do not count.
 
     Raises:
-        UserError: there is no such file, or no answer in it.
+        UserError: there is no such file, or no answer in it, or one that cannot be an answer.
     """
     file = pathlib.Path(path)
     if not file.is_file():
         raise UserError(f"--closed-set {file}: no such file; it holds one answer a line")
-    answers = [line.strip() for line in read_text(file).split("\n") if line.strip()]
+    answers: dict[str, int] = {}  # and their lines
+    repeated = []
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        answer = line.strip()
+        if answer in answers:
+            repeated.append(f"{answer!r} in lines {answers[answer]} and {number}")
+        elif answer:
+            _check_answer(answer, f"--closed-set {file}, line {number}, {answer[:SHOWN]!r}")
+            answers[answer] = number
     if not answers:
         raise UserError(f"--closed-set {file}: holds no answers; write one a line")
-    return answers
+    if repeated:
+        logger.warning("--closed-set %s: %d lines repeat an answer and do not count, for example %s", file, len(repeated), repeated[0])
+    return list(answers)
+
+
+def _check_answer(answer: str, where: str) -> None:
+    reason = why_no_text(answer)
+    if reason is None and is_weighted_answer(answer):
+        reason = "has its weight before it, in the published VQA form: write the answers alone"
+    if reason is not None:
+        raise UserError(f"{where}: {reason}")
 
 
 def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Vocabulary, limit: int) -> Trie | None:
@@ -66,10 +86,7 @@ def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Voc
     for number, answer in enumerate(answers):
         if not isinstance(answer, str):
             raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
-        if half := lone_surrogate(answer):
-            raise UserError(f"answer {number} of the closed set, {answer!r}: {half} is half of a character, and no text")
-        if is_weighted_answer(answer):
-            raise UserError(f"answer {number} of the closed set, {answer!r}, has its weight before it: write the answers alone")
+        _check_answer(answer, f"answer {number} of the closed set, {answer[:SHOWN]!r}")
         if not words_of(slot, answer):
             empty.append(answer)
             continue

@@ -12,7 +12,7 @@ from fairseq.logging import metrics as log
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults, generation_options
 from unival.generation.scorer import TaskScorer
-from unival.metrics import Metric, make_metrics, warn_of_wordless
+from unival.metrics import Metric, check_words, make_metrics
 from unival.tasks.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,12 @@ class Evaluation:
         return Namespace(**{**fitting_defaults(self.generation, closed_set), **changes})
 
     def fit(self, split: str, references: Sequence[Sequence[str]]) -> None:
-        """Learn what the metrics need to know of a split's whole table: its references, row by row."""
-        warn_of_wordless(references, f"{split}: ")
+        """Learn what the metrics need to know of a split's whole table: its references, row by row.
+
+        Raises:
+            UserError: a row has no reference that the metrics can score by.
+        """
+        check_words(dict(enumerate(references)), self.metrics.values(), f"{split}: ")
         fitted = self.fitted[split] = dict(self.metrics)
         for name, metric in fitted.items():
             if type(metric).fit is not Metric.fit:  # those that learn nothing are shared: METEOR holds a process
