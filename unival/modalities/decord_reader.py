@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from unival.errors import UserError
+from unival.modalities.pyav_index import is_plain
+from unival.modalities.pyav_pixels import display_matrix
 from unival.modalities.pyav_reader import Frames, Video, decoding
 from unival.modalities.pyav_sound import Sound
 
@@ -59,13 +61,26 @@ def check(data: bytes) -> None:
     with contextlib.closing(Video(data)) as video, decoding(data, "video"):
         total = video.open()
         container = video.container.format.name
-        is_known = bool(video.times) and video.is_plain and video.codec in RIGHT.get(container, ())
+        is_known = bool(video.times) and video.codec in RIGHT.get(container, ()) and len(video.container.streams.video) == 1
+        is_known = is_known and is_plain(video.packets) and is_turned(video.frame(0)) and not has_false_keys(video)
         # Where a frame of HEVC is missing, those made from it are left out too, and decord counts them
         if is_known and (video.codec != "hevc" or video.count() == total):
             return
     raise UserError(
         f"decord may show wrong frames of this video ({video.codec} in {container.split(',')[0]}): use --video-backend pyav"
     )
+
+
+def is_turned(frame: Any) -> bool:
+    """Whether a frame is to be shown as it is, or turned by right angles; decord does not mirror."""
+    a, b, c, d = display_matrix(frame)
+    return (a, b) == (d, -c) and bool(a) != bool(b)
+
+
+def has_false_keys(video: Video) -> bool:
+    """Whether the file marks frames as key frames which are none by their own bytes."""
+    marked = sum(entry.is_keyframe for entry in video.stream.index_entries)
+    return marked > sum(packet.is_entry for packet in video.packets)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,22 @@
 """What a container says of the frames of a video, and whether it can be relied on."""
 
+import bisect
 import itertools
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # a packet is a frame, and what is shown after a key frame needs none before it
 WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not give every frame a time of its own
+
+# Types of the units of H.264 and HEVC that are parts of frames, of frames that need none before them, and of the end of a sequence:
+# what follows and needs frames before it is left out
+SLICES = {"h264": range(1, 6), "hevc": range(32)}
+ENTRIES = {"h264": range(5, 6), "hevc": range(16, 22)}
+ENDS = {"h264": frozenset((10, 11)), "hevc": frozenset((16, 17, 18, 36, 37))}
+
+MAX_GAP = 1.5  # times the usual distance of two frames: phones are off by less, and where a frame is lost it is 2
+MAX_DEPTH = 2  # frames that wait for one that is shown before them, in plain files
 
 
 class Packet(NamedTuple):
@@ -17,6 +28,8 @@ class Packet(NamedTuple):
     is_discarded: bool  # cut away, by an edit list for example
     is_hidden: bool  # it holds no frame that is shown
     is_whole: bool  # neither empty nor marked as damaged
+    is_entry: bool  # decoding can begin at it, by its own bytes
+    ends_sequence: bool  # decoders leave out frames after it that need some before it
 
 
 def packets_of(container: Any, stream: Any) -> list[Packet]:
@@ -27,40 +40,55 @@ def packets_of(container: Any, stream: Any) -> list[Packet]:
         if packet.buffer_ptr:  # else it is the one that flushes the decoder
             data = memoryview(packet)
             is_whole = len(data) > 0 and not packet.is_corrupt
-            is_hidden = is_whole and not shows_frame(data, codec, extradata)
-            found.append(Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, is_hidden, is_whole))
+            units = list(unit_types(data, codec, extradata)) if codec in SLICES else []
+            found.append(
+                Packet(
+                    pts=packet.pts,
+                    dts=packet.dts,
+                    is_key=packet.is_keyframe,
+                    is_discarded=packet.is_discard,
+                    is_hidden=is_whole and not shows_frame(data, codec, units),
+                    is_whole=is_whole,
+                    is_entry=is_whole and is_entry(data, codec, units),
+                    ends_sequence=not ENDS.get(codec, frozenset()).isdisjoint(units),
+                )
+            )
     return found
 
 
-def shows_frame(data: memoryview, codec: str, extradata: bytes) -> bool:
-    """Whether a packet of some bytes holds a frame that is shown."""
+def shows_frame(data: memoryview, codec: str, units: Sequence[int]) -> bool:
+    """Whether a packet of some bytes, and of H.264 and HEVC with units of some types, holds a frame that is shown."""
     if codec == "vp8":
         return bool(data[0] & 0x10)
     if codec == "vp9":  # the last byte tells of several frames, of which the last is shown
         return data[-1] & 0xE0 == 0xC0 or data[0] >> 4 & 3 == 3 or bool(data[0] & 0x0A)
-    if codec in ("h264", "hevc"):
-        return any(is_slice(first, codec) for first in unit_headers(data, codec, extradata))
-    return True
+    return codec not in SLICES or any(unit in SLICES[codec] for unit in units)
 
 
-def is_slice(header: int, codec: str) -> bool:
-    """Whether the unit of H.264 or HEVC that begins with a byte is a part of a frame."""
-    return 1 <= header & 31 <= 5 if codec == "h264" else header >> 1 & 63 < 32
+def is_entry(data: memoryview, codec: str, units: Sequence[int]) -> bool:
+    """Whether decoding can begin at such a packet; of AV1 that is not looked up."""
+    if codec in SLICES:
+        slices = [unit for unit in units if unit in SLICES[codec]]
+        return bool(slices) and all(unit in ENTRIES[codec] for unit in slices)
+    if codec == "vp8":
+        return not data[0] & 1
+    return codec != "vp9" or data[0] & (0xCE if data[0] >> 4 & 3 == 3 else 0xCC) == 0x80
 
 
-def unit_headers(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]:
-    """First bytes of the units (NAL) of a packet, which have their lengths before them or a start code."""
+def unit_types(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]:
+    """Types of the units (NAL) of a packet of H.264 or HEVC, which have their lengths before them or a start code."""
+    shift, mask = (0, 31) if codec == "h264" else (1, 63)
     at = {"h264": 4, "hevc": 21}[codec]
     if len(extradata) > at and extradata[0] == 1:  # else it begins with a start code, or is missing
         width, position = (extradata[at] & 3) + 1, 0
         while position + width < len(data):
-            yield data[position + width]
+            yield data[position + width] >> shift & mask
             position += width + int.from_bytes(data[position : position + width], "big")
     else:
         content = bytes(data)
         position = content.find(b"\0\0\1")
         while 0 <= position < len(content) - 3:
-            yield content[position + 3]
+            yield content[position + 3] >> shift & mask
             position = content.find(b"\0\0\1", position + 3)
 
 
@@ -77,17 +105,42 @@ def is_trusted(packets: Sequence[Packet], codec: str, container: str) -> bool:
     return bool(shown) and len(set(pts)) == len(pts) and is_ascending and min(shown) >= pts[0]
 
 
+def may_lose_frames(packets: Sequence[Packet]) -> bool:
+    """Whether decoding may leave out frames of trusted packets: those that need a lost one, or one from before the end of a sequence."""
+    times = sorted(shown_times(packets))
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    has_hole = bool(gaps) and max(gaps) > MAX_GAP * statistics.median(gaps)
+    return has_hole or any(packet.ends_sequence for packet in packets[:-1])
+
+
+def reorder_depth(packets: Sequence[Packet]) -> int:
+    """How many frames, at most, are decoded before one that is shown before them."""
+    waiting: list[int] = []  # pts, ascending, of the frames so far
+    depth = 0
+    for packet in packets:
+        if packet.pts is not None:
+            place = bisect.bisect_right(waiting, packet.pts)
+            depth = max(depth, len(waiting) - place)
+            waiting.insert(place, packet.pts)
+    return depth
+
+
 def shown_times(packets: Sequence[Packet]) -> list[int]:
     """The pts of those packets whose frames are shown."""
     return [p.pts for p in packets if p.pts is not None and not p.is_discarded and not p.is_hidden]
 
 
 def is_plain(packets: Sequence[Packet]) -> bool:
-    """Whether all of trusted packets are shown, those from a key frame on after those before it."""
+    """Whether all of trusted packets are shown, those from a key frame on after those before it, and none long after it is decoded.
+
+    The key frames must be such by their own bytes as well.
+    """
     newest = None
     for packet in packets:
         if packet.is_key:
             newest = packet.pts
+        if packet.is_key and not packet.is_entry:
+            return False
         if packet.is_discarded or (newest is not None and packet.pts is not None and packet.pts < newest):
             return False
-    return True
+    return reorder_depth(packets) <= MAX_DEPTH

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from unival.errors import UserError
-from unival.modalities.pyav_index import is_plain, is_trusted, packets_of, shown_times
+from unival.modalities.pyav_index import Packet, is_trusted, may_lose_frames, packets_of, shown_times
 from unival.modalities.pyav_pixels import pixels
 
 INSTALL = {"video": 'pip install "unival[video]"', "sound": 'pip install "unival[audio]"'}
@@ -120,7 +120,7 @@ class Video:
         self.codec = ""
         self.decoder: Any = None
         self.uses_alpha = True
-        self.is_plain = False  # nothing of it is cut away, and no frame comes before a key frame that it needs
+        self.packets: list[Packet] = []
         self.times: list[int] = []  # pts of the frames, ascending, as long as the container is trusted
         self.keys: list[tuple[int, int | None]] = []  # pts and dts of the key frames that can be sought
         self.frames: Iterator[tuple[int, Any]] = iter(())  # the next ones, with their numbers
@@ -147,17 +147,29 @@ class Video:
         """Number of frames."""
         self.reopen()
         container = self.container.format.name
-        packets = packets_of(self.container, self.stream)
+        packets = self.packets = packets_of(self.container, self.stream)
         if is_trusted(packets, self.codec, container):
             self.times = sorted(shown_times(packets))
-            self.is_plain = is_plain(packets)
             if container != WITHOUT_INDEX:
                 self.keys = sorted((packet.pts, packet.dts) for packet in packets if packet.is_key and packet.pts is not None)
             self.rewind()
             with contextlib.suppress(WrongIndexError):
                 if not self.find(0).interlaced_frame:  # whose fields may have packets of their own
+                    if may_lose_frames(packets):
+                        self.verify()
                     return len(self.times)
         return self.count()
+
+    def verify(self) -> None:
+        """Decode all that is left.
+
+        Raises:
+            WrongIndexError: there are other frames than the packets announced.
+        """
+        self.find(len(self.times) - 1)
+        if next(self.frames, None) is not None:
+            raise WrongIndexError
+        self.rewind()
 
     def count(self) -> int:
         """Number of frames of a decoding from the start; the index is not used any more."""
