@@ -123,7 +123,8 @@ class Unival:
         Args:
             instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
             rows: one dict or several, with the source's columns; media are paths, bytes, open files, PIL images, or images as
-                arrays or tensors of uint8, uint16 or floats from 0 to 1 (``h x w x 3``; tensors also ``3 x h x w``).
+                arrays or tensors of uint8, uint16 or floats from 0 to 1 (``h x w x 3``; tensors also ``3 x h x w``).  PIL images are
+                turned upright by their EXIF only as opened from a file; what ``rotate`` or ``convert`` made of one is as it is.
             batch_size: rows at a time.
             closed_set: the answers that a slot such as ``[TEXT:answer,closed_set]`` may have; by default those of training.
             generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …) over the task's defaults.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unival.data.table import Table
 from unival.errors import UserError
-from unival.modalities.pillow import as_png
+from unival.modalities.pillow import as_file
 
 
 class RowTable(Table):
@@ -56,7 +56,8 @@ class RowTable(Table):
 def plain(value: Any) -> Any:
     """What a table may hold in place of what Python programs have: bytes of open files, PNG bytes of pictures, paths as text.
 
-    Pictures are PIL images of any mode, read as the same picture in a file would be, or numpy arrays or tensors: ``h x w``,
+    Pictures are PIL images of any mode, read as the same picture in a file would be (turned upright by their EXIF only as opened from
+    a file; what a program made of one, by ``rotate`` or ``convert``, is not), or numpy arrays or tensors: ``h x w``,
     ``h x w x c`` or (tensors) ``c x h x w`` with c 1, 3 or 4 (RGB and alpha), of uint8, uint16, bool or floats from 0 to 1.
 
     Raises:
@@ -67,7 +68,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = _picture(value)
     if isinstance(value, Image.Image):
-        return as_png(value)
+        return as_file(value)
     if hasattr(value, "read"):
         try:
             data = value.read()
@@ -95,7 +96,8 @@ def _array(value: Tensor) -> np.ndarray:
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
-    """An array as an image of 8 bits."""
+    """An array of any byte order as an image of 8 bits."""
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS)
     is_float = np.issubdtype(pixels.dtype, np.floating)
     if not (is_float or pixels.dtype in (np.uint8, np.uint16, np.bool_)) or not is_picture or not pixels.size:

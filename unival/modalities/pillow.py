@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from unival.errors import UserError
-from unival.modalities import kinds
+from unival.modalities import kinds, mends
 from unival.modalities.pixels import ALPHA_MODES, BYTES, GREY, is_transparent, orientation, to_rgb, upright
 
 # What is decoded within this process by Pillow's own code.  Those that begin like others (DIB) or like nothing (TGA) come last.
@@ -52,12 +52,14 @@ def read_image(data: bytes, least: int, published: bool = False) -> Image.Image:
         file = open_image(data)
         buffered = _coefficients(file, data) if file.format in ("JPEG", "MPO") else 0
         file.draft("RGB", (least, least))  # only JPEG heeds this
-        check_memory(file, buffered + (4 * math.prod(file.size) if published else 0))
+        check_memory(file, buffered + (4 * math.prod(file.size) if published else mends.extra_memory(file)))
         if published:
+            if getattr(file, "is_mended", False):
+                raise UserError("its TIFF pixels are of a kind that the published code does not read: use --image-fit seen, or convert it")
             file.load()
             return file if file.mode == "RGB" else file.convert("RGB")
         covered = file.tile[0][1] if file.format == "GIF" and file.tile else None
-        image = upright(to_rgb(file), orientation(file))
+        image = upright(to_rgb(mends.seen(file, data)), orientation(file))
         if covered is not None and covered != (0, 0, *file.size) and "transparency" not in file.info:
             white = Image.new(image.mode, image.size, "white")  # a frame smaller than its canvas, the rest of which is transparent
             white.paste(image.crop(covered), covered[:2])
@@ -82,6 +84,8 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
         if name not in Image.OPEN:
             continue  # this Pillow was built without it
         factory, accept = Image.OPEN[name]
+        if name == "TIFF":
+            factory = mends.TiffFile
         accepted = accept is None or accept(data[:16])
         if isinstance(accepted, str):  # why it cannot be read here
             raise UserError(accepted)
@@ -93,8 +97,7 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # how plugins say that it is not theirs
             reason = reason or (error if accept is not None else None)
             continue
-        if name == "PNG":
-            _mend_transparency(file)
+        mends.opened(file, data)
         return file
     if reason is not None:
         raise reason
@@ -240,25 +243,15 @@ def _places(data: bytes, mark: bytes) -> Iterator[int]:
         place = data.find(mark, place + 1)
 
 
-def _mend_transparency(file: Any) -> None:
-    """The transparent colour of a PNG that is not decoded yet in the units of Pillow's pixels; Pillow leaves it in those of the file."""
-    key = file.info.get("transparency")
-    layout = file.tile[0][3] if file.tile else ""
-    if isinstance(key, str):  # a text chunk of that name
-        del file.info["transparency"]
-    elif layout in ("L;2", "L;4") and isinstance(key, int):
-        file.info["transparency"] = key * 255 // (2 ** int(layout[2:]) - 1)
-    elif layout == "RGB;16B" and isinstance(key, tuple):  # of which Pillow keeps the high bytes
-        file.info["transparency"] = tuple(value >> 8 for value in key)
-
-
 # Images that programs hand over ---------------------------------------------------------------------------------------
 
 
-def as_png(image: Image.Image) -> bytes:
-    """A PIL image as a PNG file that :func:`read_image` reads as it would read the file that the image came from.
+def as_file(image: Image.Image) -> bytes:
+    """The bytes of a file that :func:`read_image` reads as it would read the file that a PIL image came from.
 
-    Modes that PNG lacks are made RGB here, on white and scaled, whatever the image's options.
+    An image that is not loaded yet is its file.  Of the others, those as opened from a file (they have a ``format``) are turned
+    upright by their EXIF; what a program made of such an image (``rotate``, ``convert``, ``exif_transpose``; Pillow keeps the EXIF of
+    those) is as it is.  Modes that PNG lacks are made RGB here, on white and scaled, whatever the image's options.
 
     Raises:
         UserError: it cannot be decoded, or its values have no known range.
@@ -266,12 +259,14 @@ def as_png(image: Image.Image) -> bytes:
     with decoding("image"):
         if not image.width or not image.height:
             raise UserError(f"it has {image.width} x {image.height} pixels")
+        data = _not_loaded(image)
+        if data is not None:
+            return data
         if getattr(image, "tile", None):
             check_memory(image)
-            if image.format == "PNG":
-                _mend_transparency(image)
         image.load()
-        turn = orientation(image)
+        turn = 1 if image.format is None else orientation(image)
+        image = mends.loaded(image)
         if image.mode in ALPHA_MODES:
             image = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         elif image.mode not in ("1", "L", "P", "RGB", "I;16") or image.format == "TIFF":
@@ -282,6 +277,21 @@ def as_png(image: Image.Image) -> bytes:
         buffer = io.BytesIO()
         image.save(buffer, format="PNG", exif=exif.tobytes() if turn != 1 else None, icc_profile=None)
         return buffer.getvalue()
+
+
+def _not_loaded(image: Any) -> bytes | None:
+    """The file of an image that is as opened: its pixels are not decoded, nor another frame or scale chosen."""
+    is_loaded = "timestamp" in image.info if image.format == "WEBP" else not getattr(image, "tile", None)
+    if is_loaded or image.format not in FORMATS or image.tell() or (image.format == "JPEG" and image.decoderconfig):
+        return None
+    stream = getattr(image, "fp", None)
+    if stream is None or getattr(stream, "closed", False):
+        return None
+    place = stream.tell()
+    stream.seek(0)
+    data = stream.read()
+    stream.seek(place)
+    return bytes(data)
 
 
 # Warnings -------------------------------------------------------------------------------------------------------------

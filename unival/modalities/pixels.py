@@ -1,6 +1,7 @@
 """Pixels of any of Pillow's modes as a person sees them: turned upright, on white, every range of values as 0 to 255."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,9 @@ INTEGERS = ("I;16", "I;16L", "I;16B", "I;16N")
 GREY = ("1", "L", "I", "F", *INTEGERS)
 BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, **dict.fromkeys(INTEGERS, 2)}  # per pixel; 4 of all others
 STRIP = 2**20  # pixels that are converted at a time, so that intermediate copies are small
-# Where Pillow finds an orientation; it turns TIFF files itself, by their tags.
-METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+# Where an orientation is; Pillow turns TIFF files itself, by their tags.
+METADATA = ("exif", "Raw profile type exif", "Raw profile type APP1", "xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
+XMP_PREFIX = rb"""xmlns:([\w.-]+)\s*=\s*["']http://ns\.adobe\.com/tiff/1\.0/["']"""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +31,7 @@ PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 
 
 def orientation(image: Image.Image, decode: bool = True) -> int:
-    """EXIF's orientation, 1 to 8; 1 (upright) without one, or one that cannot be read: broken metadata do not spoil good pixels.
+    """EXIF's or XMP's orientation, 1 to 8; 1 (upright) without one, or one that cannot be read: broken metadata do not spoil good pixels.
 
     ``decode``: those that follow the pixels, in PNG, are wanted as well.
     """
@@ -39,12 +41,33 @@ def orientation(image: Image.Image, decode: bool = True) -> int:
         return 1
     if not decode and image.format == "PNG" and "exif" not in image.info:
         return 1  # Pillow would decode the pixels
-    value: Any = 1
+    value: Any = None
     with contextlib.suppress(Exception):
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-        if isinstance(value, bytes | tuple):  # of an unusual type or count
-            value = value[0]
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    for key in METADATA if value is None else ():
+        with contextlib.suppress(Exception):
+            value = value or _noted(key, image.info.get(key))
+    if isinstance(value, bytes | tuple):  # of an unusual type or count
+        value = value[0] if value else 1
     return value if isinstance(value, int) and value in TURNS else 1
+
+
+def _noted(key: str, data: Any) -> int | None:
+    """The orientation in EXIF, in XMP, or in either of them as ImageMagick keeps it in a PNG's text: name, length, hexadecimal digits."""
+    if key.startswith("Raw profile"):
+        data = bytes.fromhex("".join(data.split()[2:]))
+    elif isinstance(data, str):
+        data = data.encode()
+    if not data or key == "exif":  # which Pillow has read
+        return None
+    if data.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
+        tags = Image.Exif()
+        tags.load(data)
+        return tags.get(ExifTags.Base.Orientation)
+    data = data.replace(b"\0", b"")  # of UTF-16
+    prefixes = b"|".join({b"tiff", *(re.escape(prefix) for prefix in re.findall(XMP_PREFIX, data))})
+    found = re.search(rb"\b(?:" + prefixes + rb"):Orientation(?:\s*=\s*[\"']|(?:\s[^<>]*)?>)\s*([1-8])\s*[\"'<]", data)
+    return int(found[1]) if found else None
 
 
 def upright(image: Image.Image, turn: int) -> Image.Image:
@@ -65,7 +88,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Integers are scaled by the range of their format, so that its largest value is white; floats by 0 to 1.
 
     Raises:
-        UserError: floats outside of 0 to 1, or integers whose range is not known.
+        UserError: floats outside of 0 to 1, or integers whose range is not known: of 32 bits outside of TIFF, signed ones of 8 bits.
     """
     image.load()
     convert = _converter(image)
@@ -89,6 +112,10 @@ def _converter(image: Image.Image) -> Callable[[Image.Image], Image.Image] | Non
     """What makes RGB or L of the image or a strip of it; None: it is that already."""
     if image.mode in (*INTEGERS, "I", "F"):
         return _scaling(image)
+    if image.mode == "L" and _tag(image, SAMPLE_FORMAT) == 2:
+        raise UserError(
+            "its TIFF pixels are of 8 bits, signed; some programs mean -128 to 127 by that, others 0 to 255: convert it to unsigned ones"
+        )
     if is_transparent(image):
         return _on_white
     if image.mode == "1":
