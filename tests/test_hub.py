@@ -353,9 +353,13 @@ def test_shards_share_the_rows(place, checkpoint, tmp_path, capsys):
     tiny.write_table(place, rows=5, name="test.jsonl", seed=3)
     small = ("--patch-image-size", "32")
     whole = runs.generate(place, checkpoint, tmp_path / "whole", "test", *small)
+    bare = tmp_path / "without vocab"  # which the checkpoint holds
+    bare.mkdir()
+    for name in ("test.jsonl", "images"):
+        (bare / name).symlink_to(place / name)
     found = {}
-    for number in ("0", "1"):
-        file = runs.generate(place, checkpoint, tmp_path, "test", *small, "--num-shards", "2", "--shard-id", number)
+    for number, data in (("0", place), ("1", bare)):
+        file = runs.generate(data, checkpoint, tmp_path, "test", *small, "--num-shards", "2", "--shard-id", number)
         assert not file.exists()
         shard = tmp_path / f"shard-{number}-of-2" / file.name
         assert f"the texts are in {shard}, the whole log is {shard.with_suffix('.log')}" in capsys.readouterr().err
@@ -369,5 +373,7 @@ def test_shards_share_the_rows(place, checkpoint, tmp_path, capsys):
         arguments = ["generate", place, *runs.TASK, *runs.CPU, "--path", checkpoint, "--gen-subset", "test", "--batch-size", "3"]
         code, _, err = command(capsys, *arguments, *flags)
         assert code == 1 and re.search(message, err)
+    arguments = [bare, *runs.TASK, *runs.CPU, "--path", checkpoint, "--valid-subset", "test", "--batch-size", "5"]
+    assert command(capsys, "validate", *arguments, "--eval-metrics", "exact_match", *small)[0] == 0
     code, _, err = command(capsys, "train", *runs.train_flags(place, tmp_path, "--batch-size", "2", "--num-shards", "2"))
     assert code == 1 and "--num-shards 2 is for unival generate and validate" in err

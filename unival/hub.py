@@ -9,7 +9,6 @@ import numbers
 import os
 import pathlib
 import pickle
-import tempfile
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +38,7 @@ from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
 from unival.tasks.inputs import media_of
 from unival.tasks.restore import our_task_options
+from unival.tasks.vocabulary import kept_vocabulary
 from unival.vocab import Vocabulary
 
 PROCESS = os.getpid()  # that imported this module; another one was forked from it
@@ -318,18 +318,14 @@ def lone_medium(instruction: str) -> str | None:
 
 
 def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:
-    sizes = [task_state.get(name, cfg[name]) for name in ("num_codes", "num_bins")]
     if vocab_dir is not None:
-        return Vocabulary.load(vocab_dir, *sizes)
-    files = task_state.get("vocabulary_files")
-    if files is None:
+        return Vocabulary.load(vocab_dir, *(task_state.get(name, cfg[name]) for name in ("num_codes", "num_bins")))
+    kept = kept_vocabulary(task_state, cfg)
+    if kept is None:
         raise UserError(
             f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (pathlib.Path(folder) / pathlib.Path(name).name).write_text(text, encoding="utf-8")
-        return Vocabulary.load(folder, *sizes)
+    return kept
 
 
 def _batch_size(size: Any) -> int:

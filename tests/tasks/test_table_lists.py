@@ -42,6 +42,7 @@ def test_epochs_train_on_the_tables_in_turn_and_resume(folder, tmp_path):
     data = listed(folder, "one", "two", "valid")
     log = train(data, tmp_path / "whole", "--max-epoch", "3", "--eval-metrics", "exact_match", "--best-checkpoint-metric", "exact_match")
     assert [int(line["train_num_updates"]) for line in runs.log_lines(tmp_path / "whole", "train_num_updates")] == [3, 7, 10]
+    assert log.count("train: 8 rows from ") == 1, "an epoch that never comes was announced"
     assert "valid: 3 rows from " in log and len(runs.log_lines(tmp_path / "whole", "valid_exact_match")) == 3
     stops = [2, 3, 5, 7]  # within the first epoch, at its end, within and at the end of the second, which is another table's
     for stop in stops:
@@ -113,7 +114,7 @@ def test_validation_on_a_table_of_training_takes_another_name(folder, tmp_path):
 
 def test_lengths_of_epochs_to_come(folder):
     """Schedules are told how long the run is, whatever table comes when; too few rows for all processes are said at the start."""
-    cfg = config(data=listed(folder, "one", "two", "valid"), patch_image_size=32, update_freq=[1])
+    cfg = config(data=listed(folder, "one", "two", "valid"), patch_image_size=32, update_freq=[1], max_epoch=0)
     task = CaptionTask(cfg, Vocabulary.load(folder / "vocab", 0, 0))
     task.build_model(model_config())
     task.load_dataset("train", epoch=2)

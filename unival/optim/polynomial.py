@@ -35,7 +35,7 @@ class PolynomialScheduleConfig(FairseqDataclass):
     """Options of ``--lr-scheduler unival_polynomial``."""
 
     warmup_ratio: float = field(
-        default=0.0, metadata={"help": "the learning rate rises linearly over this part of all updates, e.g. 0.06"}
+        default=0.0, metadata={"help": "the learning rate rises linearly over this part of all updates, rounded down, e.g. 0.06"}
     )
     warmup_updates: Optional[int] = field(
         default=None, metadata={"help": "it rises over the first N updates instead, whatever --warmup-ratio says"}

@@ -32,6 +32,7 @@ from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of, shard_of
 from unival.tasks.loop import LoopTask, weightless
 from unival.tasks.progress import Progress
+from unival.tasks.vocabulary import find_vocabulary
 from unival.vocab import SymbolDecoder, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,7 @@ class UnivalTask(LoopTask):
         self.media = given_media_options(cfg, MediaOptions())
         self.trained_media: MediaOptions | None = None  # of the checkpoint that was loaded
         self.trained_instruction: str | None = None  # likewise
-        names = (
-            self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
-        )
+        names = self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
         self.checks: TrainingChecks | None = None  # of a run that has not begun yet
         self.is_training = False  # else models that are trained already are used
@@ -89,8 +88,7 @@ class UnivalTask(LoopTask):
         data_folder(cfg.data)  # complains when there is no such place, before anything is built
         if not from_checkpoint and cfg.path is not None:
             check_generation(cfg)
-        folder = pathlib.Path(cfg.vocab_dir) if cfg.vocab_dir else data_folder(cfg.data) / "vocab"
-        task = cls(cfg, Vocabulary.load(folder, cfg.num_codes, cfg.num_bins))
+        task = cls(cfg, find_vocabulary(cfg))
         task.shard = shard_of(cfg, is_training=not from_checkpoint and cfg.path is None)
         if not from_checkpoint and cfg.path is None:
             task.checks = TrainingChecks(task)
@@ -150,7 +148,8 @@ class UnivalTask(LoopTask):
         dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
         dataset.split = split
         dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
-        logger.info("%s: %d rows from %s", split, len(dataset), path)
+        is_over = epoch > 1 and dataset.is_train and 0 < (self.cfg.max_epoch or 0) < epoch  # fairseq loads one epoch more
+        logger.log(logging.DEBUG if is_over else logging.INFO, "%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
         if not dataset.is_train and self.evaluation.metrics:
             self.evaluation.fit(split, dataset.references())

@@ -49,7 +49,8 @@ class UnivalTaskConfig(RunOptions):
         default=None,
         metadata={
             "group": "text",
-            "help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder)",
+            "help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder; to evaluate, else the"
+            " one in the checkpoint)",
         },
     )
     num_codes: Optional[int] = field(
