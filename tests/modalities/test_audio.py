@@ -149,6 +149,36 @@ def test_cut_off_files_are_refused(form, part):
         load(data[: int(len(data) * part)], 0.1, 44100)  # though its beginning is there
 
 
+# Others whose files say how long they are, and in some of which libsndfile cannot seek
+SEEN = [(form, "PCM_16") for form in ("W64", "RF64", "CAF", "VOC", "AVR", "NIST", "SVX", "SDS", "HTK", "FLAC", "AIFF")]
+SEEN += [("WAV", kind) for kind in ("GSM610", "G721_32", "IMA_ADPCM", "NMS_ADPCM_16")] + [("AU", "G723_24"), ("AIFF", "GSM610")]
+SEEN += [("WVE", "ALAW"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("CAF", "ALAC_16"), ("W64", "IMA_ADPCM")]
+
+
+@pytest.mark.parametrize("form, kind", SEEN)
+def test_any_stretch_is_that_of_the_whole_and_cut_off_files_are_refused(form, kind):
+    rng = np.random.default_rng(0)
+    data = encoded(waves(3, 8000), 8000, form, kind)
+    with open_sound(data) as sound:
+        whole = sound.read(0, sound.frames)
+        assert len(whole) >= 24000
+        for first in rng.integers(0, 22000, 20):
+            assert np.allclose(sound.read(int(first), 2000), whole[first : first + 2000], atol=1e-5)
+    for part in (0.5, 0.9, 0.995):
+        with pytest.raises(UserError, match="cannot decode the sound"):
+            load(data[: int(len(data) * part)], 0.1)
+
+
+def test_stretches_of_vorbis():
+    """In which libsndfile comes to wrong places, above all where it has read before."""
+    rng = np.random.default_rng(0)
+    for values in (waves(1.3, 48000), rng.normal(0, 0.2, (40000, 1)).astype(np.float32)):
+        with open_sound(encoded(values, 44100, "OGG", "VORBIS")) as sound:
+            whole = sound.read(0, sound.frames)
+            for first in rng.integers(0, len(whole) - 3000, 60):
+                assert np.abs(sound.read(int(first), 3000) - whole[first : first + 3000]).max() < 1e-5
+
+
 @pytest.mark.parametrize("data", [b"", b"hello" * 100, bytes(2000), np.random.default_rng(0).bytes(2000)])
 def test_no_sounds(data):
     with pytest.raises(UserError, match="cannot decode the sound") as caught:

@@ -346,6 +346,19 @@ def test_pictures_are_no_videos(form):
         read(buffer.getvalue())
 
 
+def test_pictures_in_a_row_are_no_video():
+    with pytest.raises(UserError, match="JPEG pictures in a row"):
+        read(clips.clip("mjpeg", frames=5, **MJPEG))
+
+
+def test_frames_with_notes_that_pyav_does_not_know():
+    data = clips.clip("mov", "tiff", frames=5, pix_fmt="rgb24")
+    try:
+        assert read(data, range(5)) == (5, list(range(5)))
+    except UserError as error:
+        assert "which way up they are" in str(error)
+
+
 @pytest.mark.parametrize(
     "text",
     [

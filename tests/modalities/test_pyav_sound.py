@@ -146,6 +146,36 @@ def test_lossy_kinds_are_whole_and_in_time(container, codec):
     assert values.shape[1] <= len(found) + 2 and len(found) <= values.shape[1] + at + 2048
 
 
+def test_files_that_libsndfile_recognises_and_refuses():
+    """FFmpeg reads them; cut off, they are refused all the same."""
+    values = tones(22050, 1, 1.0)
+    for container, codec in (("wav", "ac3"), ("wav", "mp2"), ("wav", "flac"), ("wav", "adpcm_yamaha"), ("voc", "pcm_u8"), ("w64", "ac3")):
+        rate = 44100 if codec == "ac3" else 22050
+        data = encoded(container, codec, values, rate)
+        found_rate, found = heard(data)
+        assert abs(found_rate / rate - 1) < 0.01 and 22050 <= len(found) <= 22050 + 3072  # VOC rounds rates
+        for part in (0.5, 0.99):
+            with pytest.raises(UserError, match="cannot decode the sound"):
+                heard(data[: int(len(data) * part)])
+
+
+@pytest.mark.parametrize("rate", [22050, 44100])
+def test_mp2_of_any_length(rate):
+    """Of which libsndfile guesses how long it is."""
+    for seconds in (1.0, 1.3, 2.0):
+        assert len(heard(encoded("mp2", "mp2", tones(rate, 1, seconds), rate))[1]) >= seconds * rate
+
+
+@pytest.mark.parametrize("container, codec", [("sox", "pcm_s32le"), ("w64", "pcm_s16le"), ("voc", "pcm_u8"), ("caf", "pcm_s16be")])
+def test_cut_off_files_of_ffmpeg(container, codec):
+    values = tones(22050, 1)
+    data = encoded(container, codec, values, 22050)
+    assert abs(len(heard(data)[1]) - values.shape[1]) < 8
+    for part in (0.5, 0.995):
+        with pytest.raises(UserError, match="cut off"):
+            heard(data[: int(len(data) * part)])
+
+
 def test_wma():
     """FFmpeg takes the first two blocks of 2048 samples for what the encoder put there; its own encoder puts only one."""
     values = tones()

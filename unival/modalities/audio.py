@@ -24,6 +24,8 @@ UNKNOWN_FORMAT, UNKNOWN_CODEC = 1, 4  # libsndfile's numbers for files that it d
 MP3_PADDING = 4 * 1152  # samples that encoders put around a sound, at most
 MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how long it is
 INSTALL = 'pip install "unival[audio]"'
+MP3_WARMUP = 32 * 1152  # samples before a place, as a packet may need the 511 bytes before it: libsndfile decodes too few of them
+BLOCK = 2**18  # samples decoded at a time to come to others
 PEAK = 100.0  # times full scale: more is a broken file
 
 
@@ -158,12 +160,24 @@ def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> Sound:
         is_unknown = error.code == UNKNOWN_FORMAT or data[8:12] == b"AVI "
         if is_unknown and backend == "decord":
             return stack.enter_context(decord_reader.open_sound_track(data))
-        if is_unknown or error.code == UNKNOWN_CODEC or data[:4] == b"OggS":  # FLAC in Ogg
-            return open_track(data)
-        raise UserError(f"cannot decode the sound ({len(data)} bytes): {error.error_string}") from error
-    if file.subtype == "MPEG_LAYER_III" and is_longer(file, data):
+        reason = f"cannot decode the sound ({len(data)} bytes): {error.error_string}"
+        try:
+            track = open_track(data)
+        except UserError as other:
+            if is_unknown or error.code == UNKNOWN_CODEC or data[:4] == b"OggS":
+                raise
+            raise UserError(reason) from other
+        if track.frames < flac_samples(data):
+            raise UserError(reason) from error
+        return track
+    if file.subtype in ("MPEG_LAYER_I", "MPEG_LAYER_II") or (file.subtype == "MPEG_LAYER_III" and is_longer(file, data)):
         return open_track(data)
-    return _from_file(file, data)
+    return _from_file(file, data, stack)
+
+
+def flac_samples(data: bytes) -> int:
+    """Samples that a FLAC file says it holds, of a channel; 0 if it does not say, or is none."""
+    return int.from_bytes(data[21:26], "big") % 2**36 if data[:4] == b"fLaC" else 0
 
 
 def joined(sounds: Sequence[Sound]) -> Sound:
@@ -189,9 +203,15 @@ def _resampled(sound: Sound, rate: int) -> Sound:
     return Sound(rate, len(whole), lambda first, count: whole[first : first + count])
 
 
-def _from_file(file: Any, data: bytes) -> Sound:
-    """An open soundfile.SoundFile as a Sound."""
+def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> Sound:
+    """An open soundfile.SoundFile as a Sound; what ``stack`` closes."""
     import soundfile
+
+    total = file.frames
+    # libsndfile comes to wrong places in Ogg Vorbis, and to none in some compressed WAV, AIFF and AU files
+    can_seek = file.seekable() and file.subtype != "VORBIS"
+    warmup = MP3_WARMUP if file.subtype == "MPEG_LAYER_III" else 0
+    position = 0
 
     def decode(count: int) -> np.ndarray:
         try:
@@ -199,23 +219,35 @@ def _from_file(file: Any, data: bytes) -> Sound:
         except soundfile.LibsndfileError as error:
             raise UserError(f"cannot decode the sound ({len(data)} bytes): {error.error_string}") from error
 
+    def go_to(first: int) -> None:
+        nonlocal file, position
+        if can_seek:
+            position = file.seek(max(first - warmup, 0))
+        elif first < position:
+            file.close()
+            file, position = stack.enter_context(soundfile.SoundFile(io.BytesIO(data))), 0
+        while position < first and (step := len(decode(min(first - position, BLOCK)))):
+            position += step
+
     def read(first: int, count: int) -> np.ndarray:
+        nonlocal position
         try:
-            file.seek(first)
+            go_to(first)
         except soundfile.LibsndfileError as error:
-            raise UserError(f"cannot decode the sound: it ends before sample {first} of {file.frames}") from error
+            raise UserError(f"cannot decode the sound: it ends before sample {first} of {total}") from error
         values = decode(count)
+        position += len(values)
         if len(values) < count:
-            raise UserError(f"cannot decode the sound: it ends after {first + len(values)} of {file.frames} samples")
+            raise UserError(f"cannot decode the sound: it ends after {first + len(values)} of {total} samples")
         return values
 
-    if file.frames > MAX_FRAMES:
+    if total > MAX_FRAMES:
         raise UserError(
             "cannot decode the sound: the file does not say how long it is, as one from a pipe; convert it (ffmpeg -i old.flac new.flac)"
         )
-    if file.format in ("MP3", "FLAC") and file.frames:
-        read(file.frames - 1, 1)  # whether it is cut off shows only at the end
-    return Sound(file.samplerate, file.frames, read)
+    if file.format in ("MP3", "FLAC") and total:
+        read(total - 1, 1)  # whether it is cut off shows only at the end
+    return Sound(file.samplerate, total, read)
 
 
 def is_longer(file: Any, data: bytes) -> bool:

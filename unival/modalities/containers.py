@@ -1,6 +1,9 @@
 """What media files say about their own length: decoders take many files that are cut off for shorter ones."""
 
+import math
+import re
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unival.errors import UserError
@@ -52,31 +55,127 @@ def _element_end(data: bytes, position: int) -> int | None:
 def missing_bytes(data: bytes) -> int:
     """How many bytes are missing at the end of a file, by its own account; 0 if it does not say.
 
-    For WAV, AIFF, AU, Ogg, MP4, AVI, MKV and WebM.
+    For WAV (also with sizes of 64 bits: RF64, BW64, W64), AIFF, IFF, AU, CAF, VOC, AVR, NIST, SoX, SDS, Psion, Ogg, MP4, AVI, MKV and WebM.
     """
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
-        end = _end_of_samples(data, b"data", "little")
-    elif data[:4] == b"FORM":
-        end = _end_of_samples(data, b"SSND", "big")
-    elif data[:4] == b".snd":  # AU: where the samples begin, their bytes
-        size = int.from_bytes(data[8:12], "big")
-        end = int.from_bytes(data[4:8], "big") + size if size < UNKNOWN_SIZE else 0
-    elif data[:4] == b"OggS":
-        end = _end_of_last_page(data)
-    else:
-        end = declared_size(data) or 0
-    return max(end - len(data), 0)
+    ends = [end_of(data) for start, end_of in SOUND_ENDS.items() if data.startswith(start)]
+    if not ends or data[:4] == b"RIFF" and data[8:12] != b"WAVE":
+        ends = [declared_size(data) or 0]
+    return max(ends[0] - len(data), 0)
 
 
-def _end_of_samples(data: bytes, name: bytes, order: Any) -> int:
-    """Where the chunk of samples of a WAV or AIFF file ends.  (The size of the whole in the first chunk is often wrong.)"""
-    position = 12
+def _number(data: bytes, at: int, length: int, order: Any = "big") -> int:
+    return int.from_bytes(data[at : at + length], order)
+
+
+def _end_of_chunk(data: bytes, position: int, names: Sequence[bytes], order: Any = "big") -> int:
+    """Where the chunk of samples ends, one of ``names``; 0 if it does not say.  (The size of the whole file is often wrong.)
+
+    A chunk is its name of four bytes, its size of 32 bits and its content, with a zero byte if that is odd.
+    """
     while position + 8 <= len(data):
-        size = int.from_bytes(data[position + 4 : position + 8], order)
-        if data[position : position + 4] == name:
+        size = _number(data, position + 4, 4, order)
+        if data[position : position + 4] in names:
             return position + 8 + size if size < UNKNOWN_SIZE else 0
         position += 8 + size + size % 2
     return 0
+
+
+def _end_of_wav(data: bytes) -> int:
+    end = _end_of_chunk(data, 12, (b"data",), "little")
+    if end == 0 and data[12:16] == b"ds64":  # it holds the size which 32 bits cannot
+        size = _number(data, 28, 8, "little")
+        place = data.find(b"data\xff\xff\xff\xff", 36)
+        return place + 8 + size if place >= 0 and size < 2**62 else 0
+    return end
+
+
+def _end_of_w64(data: bytes) -> int:
+    position = 40  # behind the name and size of the whole; sizes are those of chunks with their heads, which begin at multiples of 8
+    while position + 24 <= len(data):
+        size = _number(data, position + 16, 8, "little")
+        if size < 24 or size >= 2**62:
+            return 0
+        if data[position : position + 4] == b"data":
+            return position + size
+        position += -(-size // 8) * 8
+    return 0
+
+
+def _end_of_caf(data: bytes) -> int:
+    position = 8
+    while position + 12 <= len(data):
+        size = _number(data, position + 4, 8)
+        if size >= 2**62:  # -1: as far as the file goes
+            return 0
+        if data.startswith(b"data", position):
+            return position + 12 + size
+        position += 12 + size
+    return 0
+
+
+def _end_of_voc(data: bytes) -> int:
+    position = _number(data, 20, 2, "little")
+    while 26 <= position < len(data) and data[position]:  # a block's kind; 0 is the end
+        position += 4 + _number(data, position + 1, 3, "little")
+    return position if position >= 26 else 0
+
+
+def _end_of_avr(data: bytes) -> int:
+    return 128 + _number(data, 26, 4) * _number(data, 14, 2) // 8  # at least: programs differ in whether they count channels
+
+
+def _end_of_nist(data: bytes) -> int:
+    head = data[: 2**16].split(b"end_head")[0]
+    found = [re.search(rb"\n" + name + rb" -i (\d{1,12})\s", head) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+    start = re.match(rb"NIST_1A\n\s*(\d{1,6})\n", head)
+    if start is None or None in found or re.search(rb"\nsample_coding -s\d+ \S*,", head):  # compressed
+        return 0
+    return int(start[1]) + math.prod(int(match[1]) for match in found if match)
+
+
+def _end_of_sox(data: bytes) -> int:
+    order = "little" if data[:1] == b"." else "big"
+    return 4 + _number(data, 4, 4, order) + 4 * _number(data, 8, 8, order)
+
+
+def _end_of_sds(data: bytes) -> int:
+    if data[3:4] != b"\1" or len(data) < 21:
+        return 0
+    samples = data[10] + (data[11] << 7) + (data[12] << 14)
+    per_packet = 120 // max(1, -(-data[6] // 7))  # 7 bits a byte
+    return 21 + 127 * -(-samples // max(1, per_packet))
+
+
+def _end_of_au(data: bytes) -> int:
+    size = _number(data, 8, 4)
+    return _number(data, 4, 4) + size if size < UNKNOWN_SIZE else 0
+
+
+def _end_of_last_page(data: bytes) -> int:
+    """Where the last page of an Ogg file ends: its header lists the sizes of its segments, 255 at most each."""
+    start = data.rfind(b"OggS")
+    header = start + 27
+    if header > len(data):
+        return header
+    segments = data[header - 1]
+    return header + segments + sum(data[header : header + segments])
+
+
+# Starts of sound files -> where the samples end, by what the file says
+SOUND_ENDS: dict[bytes, Callable[[bytes], int]] = {
+    **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _end_of_wav),
+    b"riff\x2e\x91\xcf\x11": _end_of_w64,
+    b"FORM": lambda data: _end_of_chunk(data, 12, (b"SSND", b"BODY")),
+    b".snd": _end_of_au,
+    b"caff": _end_of_caf,
+    b"Creative Voice File\x1a": _end_of_voc,
+    b"2BIT": _end_of_avr,
+    b"NIST_1A\n": _end_of_nist,
+    **dict.fromkeys((b".SoX", b"XoS."), _end_of_sox),
+    b"\xf0\x7e": _end_of_sds,
+    b"ALawSoundFile**": lambda data: 32 + _number(data, 18, 4),
+    b"OggS": _end_of_last_page,
+}
 
 
 def ogg_links(data: bytes) -> list[bytes]:
@@ -98,13 +197,3 @@ def ogg_links(data: bytes) -> list[bytes]:
     if b"OggS" in data[position:]:
         raise UserError(f"cannot decode the sound: it is damaged at byte {position} of {len(data)}")
     return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
-
-
-def _end_of_last_page(data: bytes) -> int:
-    """Where the last page of an Ogg file ends: its header lists the sizes of its segments, 255 at most each."""
-    start = data.rfind(b"OggS")
-    header = start + 27
-    if header > len(data):
-        return header
-    segments = data[header - 1]
-    return header + segments + sum(data[header : header + segments])

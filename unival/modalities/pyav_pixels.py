@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from unival.errors import UserError
+
 IDENTITY = (1, 0, 0, 1)
 
 
@@ -29,7 +31,14 @@ def has_alpha(pixel_format: Any) -> bool:
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """a, b, c, d of the matrix that takes the pixel at (x, y) to (ax + cy, bx + dy) of the screen; y points down."""
-    for data in frame.side_data:
+    try:
+        notes = frame.side_data
+    except ValueError as error:  # one of a kind that PyAV has no name for keeps the others from being read
+        raise UserError(
+            "cannot decode the video: PyAV does not understand what its frames say of themselves (EXIF, for example), such as which"
+            " way up they are; convert it (ffmpeg -i old.mov new.mp4)"
+        ) from error
+    for data in notes:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
             return a, b, c, d

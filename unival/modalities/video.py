@@ -192,6 +192,7 @@ def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 
 # Decoding -------------------------------------------------------------------------------------------------------------
 
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 FRAME_BYTES = 8  # per pixel: Pillow keeps the frame before, and what is below a frame that will be removed
 
 
@@ -209,6 +210,10 @@ def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
         yield _open_animation(data)
+    elif data.startswith(JPEG_START) and JPEG_END + JPEG_START in data:
+        raise UserError(
+            "cannot decode the video: it is JPEG pictures in a row without their times (ffmpeg -i old.mjpeg new.mp4)"
+        )
     elif kinds.kind_of(data) == kinds.IMAGE:
         raise UserError(STILL)
     else:
