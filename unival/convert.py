@@ -17,7 +17,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from unival.backbones.pann import fourier_kernels
 from unival.checkpoints import bart, files, hf_bart, hf_ofa, ofa, published, published_options
 from unival.checkpoints.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options
 from unival.checkpoints.precision import cast
@@ -29,7 +28,7 @@ from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
 from unival.models.config import UnivalConfig, saved_config
-from unival.models.positions import code_positions, image_bucket_rows, token_buckets
+from unival.models.published_buffers import published_buffers, published_kernels
 from unival.models.unival import SIZES, UnivalModel
 from unival.tasks.caption import CAPTION
 from unival.tasks.config import UnivalTaskConfig
@@ -38,8 +37,6 @@ from unival.tasks.restore import trained_media
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
-PUBLISHED_VERSION = 3.0  # of fairseq's transformers
-PUBLISHED_TAIL = 769  # entries of image_position_idx after the grid
 FP16, FP32 = torch.float16, torch.float32
 VIDEO_OPTIONS = ("patch_frame_size", "num_frames", "sample_type", "frame_fit", "use_dataaug")
 VOCABULARY_SIZES = {"num_codes": NUM_CODES, "num_bins": NUM_BINS}  # of the published vocabulary
@@ -294,27 +291,6 @@ def _checked(args: argparse.Namespace, source: Source) -> dict[str, Tensor]:
     report = source.conversion.report
     report.entries = [("unexpected", k, d) if (d or k) in unknown and e in ("kept", "renamed") else (e, k, d) for e, k, d in report.entries]
     return {key: state[key] for key in shapes}
-
-
-def published_kernels(window_size: int) -> dict[str, Tensor]:
-    """The Fourier kernels that published checkpoints hold, by their names."""
-    kernels = fourier_kernels(window_size)  # window x (real, imaginary)
-    parts = zip(("real", "imag"), kernels.chunk(2, dim=1), strict=True)
-    return {f"{published.STFT}conv_{name}.weight": part.T[:, None].contiguous() for name, part in parts}
-
-
-def published_buffers(options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What the published model of these options keeps besides weights: all of it follows from formulas."""
-    bucket = options["image_bucket_size"]
-    ids = torch.arange(bucket**2 + 1)
-    length = (options["code_image_size"] // 8) ** 2 + 1 + PUBLISHED_TAIL
-    found = {"decoder.image_position_idx": code_positions(length, options["code_image_size"], bucket)}
-    tokens, images = token_buckets(1024, options["token_bucket_size"]), image_bucket_rows(ids, ids, bucket)
-    for side in ("encoder", "decoder"):
-        found[f"{side}.version"] = torch.tensor([PUBLISHED_VERSION])
-        found[f"{side}.token_rp_bucket"] = tokens
-        found[f"{side}.image_rp_bucket"] = images
-    return {**found, **published_kernels(options["audio_window_size"])}
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------------------

@@ -162,7 +162,8 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     Raises:
         UserError: a file or column is missing, or the files do not belong together.
     """
-    from unival.data.table import cell_references, decode_media, open_table
+    from unival.data.cells import cell_references, decode_media
+    from unival.data.table import open_table
     from unival.metrics.score import read_generated
 
     columns = (args.image_column, args.reference_column)

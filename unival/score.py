@@ -7,7 +7,8 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from unival.data.table import cell_references, cell_texts, open_table, warn_of_empty
+from unival.data.cells import cell_references, cell_texts, warn_of_empty
+from unival.data.table import open_table
 from unival.errors import UserError
 from unival.metrics import METRICS, make_metrics
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated

@@ -7,7 +7,8 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from unival.data.table import Table, cell_texts, open_table
+from unival.data.cells import cell_texts
+from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.vocab import train_vocabulary
 

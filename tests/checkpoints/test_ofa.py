@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests import tiny
-from unival import convert
 from unival.checkpoints import hf_ofa, ofa, published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
 from unival.models.config import UnivalConfig
+from unival.models.published_buffers import published_buffers
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_other_checkpoints_are_refused(tmp_path, state):
 
 
 def test_the_published_buffers_are_dropped(fairseq):
-    buffers = convert.published_buffers(asdict(UnivalConfig()))
+    buffers = published_buffers(asdict(UnivalConfig()))
     kept = {key: value for key, value in buffers.items() if "stft" not in key}
     report = ofa.from_ofa({**fairseq, **kept}).report
     assert set(kept) <= set(report.keys("dropped"))

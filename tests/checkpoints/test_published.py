@@ -10,11 +10,11 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
 from tests import golden, tiny
-from unival import convert
 from unival.checkpoints import published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
 from unival.models.config import UnivalConfig
+from unival.models.published_buffers import published_buffers, published_kernels
 from unival.models.unival import UnivalModel
 
 ALL = "image,video,audio"
@@ -71,9 +71,9 @@ def test_sizes_are_read_off_the_weights():
 def test_ours_to_published_and_back(vocab):
     model = tiny.model(vocab, modalities=ALL)
     state = model.state_dict()
-    there = published.to_published(state, convert.published_buffers(asdict(UnivalConfig())))
+    there = published.to_published(state, published_buffers(asdict(UnivalConfig())))
     assert published.is_published(there.state) and not any(".media." in key for key in there.state)
-    back = published.from_published(there.state, convert.published_kernels(1024))
+    back = published.from_published(there.state, published_kernels(1024))
     assert back.state.keys() == state.keys() and back.report.notes == []
     assert all(torch.equal(back.state[key], state[key]) for key in state)
 
@@ -82,7 +82,7 @@ def test_published_to_ours_and_back():
     """All keys come back as they were, but for the unused classifier and counters."""
     state, reference = golden.golden_state(), golden.numbers("model")
     ours = published.from_published(state).state
-    back = published.to_published(ours, convert.published_buffers({**golden.golden_config()})).state
+    back = published.to_published(ours, published_buffers({**golden.golden_config()})).state
     assert {key: list(back[key].shape) for key in reference["tiny"]} == reference["tiny"]
     assert all(torch.equal(back[key], state[key]) for key in state)
     for key, (shape, dtype, digest) in reference["buffers"].items():
@@ -92,7 +92,7 @@ def test_published_to_ours_and_back():
 
 def test_published_shapes_come_back():
     """Names and shapes of the whole base model, with position buckets, counters, kernels and classifier."""
-    buffers = convert.published_buffers(asdict(UnivalConfig()))
+    buffers = published_buffers(asdict(UnivalConfig()))
     state = published.to_published(base_model().state_dict(), buffers).state
     assert shapes_of(state) == shapes_of(base_state())
 
@@ -117,8 +117,8 @@ def test_untied_token_embeddings_are_refused(vocab):
 
 
 def test_kernels_that_follow_no_formula_are_reported(vocab):
-    state = published.to_published(tiny.model(vocab, modalities=ALL).state_dict(), convert.published_kernels(1024)).state
-    kernels = convert.published_kernels(1024)
+    state = published.to_published(tiny.model(vocab, modalities=ALL).state_dict(), published_kernels(1024)).state
+    kernels = published_kernels(1024)
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     assert published.from_published(half, kernels).report.notes == []
     state[f"{published.STFT}conv_imag.weight"] = torch.zeros(513, 1, 1024)

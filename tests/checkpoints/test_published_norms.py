@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from tests import tiny
-from unival import convert
 from unival.checkpoints import files, published
 from unival.checkpoints.published_options import model_options, published_model
 from unival.checkpoints.shapes import options_from_weights
@@ -17,6 +16,7 @@ from unival.cli import main
 from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.models.config import UnivalConfig
+from unival.models.published_buffers import published_buffers
 
 MEDIA = ("image", "video", "audio")
 OPTIONS = {"modalities": "image,video,audio", "image_backbone": "resnet50", "image_backbone_stages": 3, "video_backbone": "resnext3d50"}
@@ -171,4 +171,4 @@ def test_norms_of_media_that_a_file_lacks_are_dropped(vocab):
 def test_our_norm_of_heads_is_no_published_one(vocab):
     model = tiny.model(vocab, modalities="image", qk_norm=True)
     with pytest.raises(UserError, match="q_norm.* is of --qk-norm, which the published code computes otherwise"):
-        published.to_published(model.state_dict(), convert.published_buffers(asdict(UnivalConfig())))
+        published.to_published(model.state_dict(), published_buffers(asdict(UnivalConfig())))

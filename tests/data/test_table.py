@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from unival.data import line_index
-from unival.data.table import decode_media, media_path, open_table
+from unival.data.cells import decode_media, media_path
+from unival.data.table import open_table
 from unival.errors import UserError
 
 PIXELS = bytes(range(256)) * 2  # stands for an image file; its base64 has characters of both alphabets

@@ -14,18 +14,10 @@ import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
+from unival.data.cells import MAX_PATH_CHARACTERS, cell_references, cell_texts, check_media, decode_media, warn_of_empty
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example
-from unival.data.table import (
-    MAX_PATH_CHARACTERS,
-    Table,
-    cell_references,
-    cell_texts,
-    check_media,
-    decode_media,
-    row_errors,
-    warn_of_empty,
-)
+from unival.data.table import Table, row_errors
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import modality
