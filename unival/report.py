@@ -185,7 +185,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     examples = []
     for row, (text, _) in sorted(generated.items()):
         record = table[row]
-        references = cell_references(record[args.reference_column], table, row, args.reference_column)
+        references, _ = cell_references(record[args.reference_column], table, row, args.reference_column)
         load = partial(decode_media, record[args.image_column], table, row, args.image_column)
         examples.append(Example(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
     return Split(name, role, tuple(examples), summary)

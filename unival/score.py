@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from unival.data.cells import cell_references, cell_texts, warn_of_empty
+from unival.data.cells import cell_references, warn_of_empty
 from unival.data.table import open_table
 from unival.errors import UserError
 from unival.metrics import METRICS, make_metrics
@@ -56,9 +56,8 @@ def read_references(table: str, columns: Sequence[str], selected_cols: str | Non
     column = columns[-1]
     references, empty = {}, 0
     for i in range(len(rows)):
-        cell = rows[i][column]
-        references[i] = cell_references(cell, rows, i, column)
-        empty += len(cell_texts(cell, rows, i, column)) - len(references[i])
+        references[i], blank = cell_references(rows[i][column], rows, i, column)
+        empty += blank
     warn_of_empty(empty, rows)
     return references
 

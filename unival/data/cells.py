@@ -37,13 +37,14 @@ def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
     return texts
 
 
-def cell_references(value: Any, table: Table, row: int, column: str) -> list[str]:
-    """The texts of one cell that can be learned or scored: those that are not blank.
+def cell_references(value: Any, table: Table, row: int, column: str) -> tuple[list[str], int]:
+    """The texts of one cell that can be learned or scored, those that are not blank; and how many are.
 
     Raises:
         UserError: the cell holds no text, none but blank ones, or answers with their weights in the published VQA form.
     """
-    texts = not_empty(cell_texts(value, table, row, column))
+    every = cell_texts(value, table, row, column)
+    texts = not_empty(every)
     if not texts:
         raise UserError(f"{table.where(row, column)}: an empty text cannot be learned or scored")
     weighted = next(filter(is_weighted_answer, texts), None)
@@ -52,7 +53,7 @@ def cell_references(value: Any, table: Table, row: int, column: str) -> list[str
             f"{table.where(row, column)}: {weighted[:40]!r} is an answer with its weight in the published VQA form, which is not read yet:"
             " write the answers alone"
         )
-    return texts
+    return texts, len(every) - len(texts)
 
 
 def warn_of_empty(count: int, table: Table) -> None:

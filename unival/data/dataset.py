@@ -176,9 +176,8 @@ class InstructionDataset(FairseqDataset):
             if has_loss(slot):
                 if not self.with_target:
                     break
-                references = self.slot_references(slot, record, row)
-                usable = not_empty(references, partial(words_of, slot))
-                empty += len(self.texts(slot, record, row)) - len(usable)
+                references, usable, blank = self.slot_references(slot, record, row)
+                empty += blank + len(references) - len(usable)
                 text = self.draw(usable, rng)
             else:
                 text = self.text(slot, record, row, rng)
@@ -205,14 +204,15 @@ class InstructionDataset(FairseqDataset):
         assert slot.column is not None
         return cell_texts(self.cell(slot.column, record, row), self.table, row, slot.column)
 
-    def slot_references(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[str]:
-        """The texts of a slot that is predicted, less blank ones; at least one of them has words after normalisation."""
+    def slot_references(self, slot: Slot, record: Mapping[str, Any], row: int) -> tuple[list[str], list[str], int]:
+        """The texts of a predicted slot, less blank ones; those with words after normalisation, at least one; how many are blank."""
         assert slot.column is not None
-        references = cell_references(self.cell(slot.column, record, row), self.table, row, slot.column)
-        if not not_empty(references, partial(words_of, slot)):
+        references, blank = cell_references(self.cell(slot.column, record, row), self.table, row, slot.column)
+        usable = not_empty(references, partial(words_of, slot))
+        if not usable:
             reason = "is empty once normalised, and cannot be learned or scored"
             raise UserError(f"{self.table.where(row, slot.column)}: {references[0][:60]!r} {reason}")
-        return references
+        return references, usable, blank
 
     def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:
         """A row's value; rows of a JSONL table may lack columns that the first row has."""
@@ -268,9 +268,9 @@ class InstructionDataset(FairseqDataset):
         slot = next(slot for slot in self.instructions[0].target if has_loss(slot))
         references, empty = [], 0
         for row in range(len(self)):
-            record = self.table[row]
-            references.append(self.slot_references(slot, record, row))
-            empty += len(self.texts(slot, record, row)) - len(references[-1])
+            texts, _, blank = self.slot_references(slot, self.table[row], row)
+            references.append(texts)
+            empty += blank
         warn_of_empty(empty, self.table)
         return references
 
