@@ -38,7 +38,7 @@ from unival.tasks.base import UnivalTask
 from unival.tasks.caption import CAPTION
 from unival.tasks.inputs import media_of
 from unival.tasks.restore import our_task_options
-from unival.tasks.vocabulary import kept_vocabulary
+from unival.tasks.vocabulary import kept_sizes, kept_vocabulary
 from unival.vocab import Vocabulary
 
 PROCESS = os.getpid()  # that imported this module; another one was forked from it
@@ -319,7 +319,7 @@ def lone_medium(instruction: str) -> str | None:
 
 def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:
     if vocab_dir is not None:
-        return Vocabulary.load(vocab_dir, *(task_state.get(name, cfg[name]) for name in ("num_codes", "num_bins")))
+        return Vocabulary.load(vocab_dir, *kept_sizes(task_state, cfg))
     kept = kept_vocabulary(task_state, cfg)
     if kept is None:
         raise UserError(

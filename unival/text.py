@@ -47,6 +47,11 @@ def strip_punctuation(text: str) -> str:
     return text.translate(_NO_PUNCTUATION).strip()
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """``"image,video"`` -> names in lower case."""
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

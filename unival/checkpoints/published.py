@@ -1,7 +1,7 @@
 """Key names of the published UnIVAL checkpoints (and of OFA's, which have the same) and ours, both ways."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unival.checkpoints.published_options import model_options, task_options
 from unival.checkpoints.report import Conversion, Report
-from unival.checkpoints.shapes import media_in
+from unival.checkpoints.shapes import media_in, media_of_weights
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
@@ -89,10 +89,10 @@ def our_name(key: str) -> str | None:
     return key.replace(*INPUT_NORM)
 
 
-def unused_norms(state: Mapping[str, Any]) -> list[str]:
-    """Norms, by our names, of media that the model does not take: the published options ask for them apart from the media."""
-    media = media_in(state)
-    return [key for key in state if (found := re.fullmatch(r"encoder\.media\.(\w+)\.norm\.\w+", key)) and found[1] not in media]
+def unused_norms(keys: Collection[str]) -> list[str]:
+    """Norms among keys by our names, of media that the model does not take: the published options ask for them apart from the media."""
+    media = media_in(keys)
+    return [key for key in keys if (found := re.fullmatch(r"encoder\.media\.(\w+)\.norm\.\w+", key)) and found[1] not in media]
 
 
 def drop_reason(key: str) -> str | None:
@@ -112,22 +112,20 @@ def from_published(state: Mapping[str, Tensor], fourier: Mapping[str, Tensor] | 
     whole, strange = dict(state), []
     for key in _fill_tokens(whole):
         report.add("missing", key, "tied token embeddings, from the copy that is there")
+    names = {key: our_name(key) for key in whole}
+    unused = set(unused_norms([new for new in names.values() if new is not None]))
     for key, value in whole.items():
-        new = our_name(key)
+        new = names[key]
         if new is None:
             report.add("dropped", key, drop_reason(key) or TIED_REASON)
             if fourier is not None and key in fourier and not _equal(value, fourier[key], KERNEL_TOLERANCE):
                 strange.append(key)
+        elif new in unused:
+            report.add("dropped", key, "the norm of a modality that the checkpoint lacks")
         else:
             result[new] = value
-    unused = unused_norms(result)
-    for key in whole:
-        new = our_name(key)
-        if new in unused:
-            report.add("dropped", key, "the norm of a modality that the checkpoint lacks")
-            del result[new]
-        elif new is not None and key in state:
-            report.add("kept" if new == key else "renamed", key, "" if new == key else new)
+            if key in state:
+                report.add("kept" if new == key else "renamed", key, "" if new == key else new)
     if strange:
         report.note(f"not what the formula gives: {', '.join(strange)}; sounds are analysed by the formula")
     return Conversion(result, report)
@@ -193,7 +191,7 @@ def _classifiers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def without_media(conversion: Conversion, names: tuple[str, ...]) -> Conversion:
     """Leave media out of a conversion to our layout; the report says so.  Raises UserError when one is not there."""
-    found = {key.split(".")[2] for key in conversion.state if key.startswith("encoder.media.")}
+    found = media_of_weights(conversion.state)
     for name in names:
         if name not in found:
             raise UserError(f"--without {name}: the checkpoint has {', '.join(sorted(found)) or 'no media'}")

@@ -5,11 +5,12 @@ them) and its task's in a dict.  Options that say what the weights mean are mapp
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unival.checkpoints.shapes import norm_options
 from unival.errors import UserError
+from unival.text import split_names
 
 ABSENT = object()
 
@@ -184,37 +185,17 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
     Raises:
         UserError: the model has what the published code lacks.
     """
-    if options["qk_norm"]:
-        raise UserError(
-            "--qk-norm: the published option of that name is another computation, our --attention-input-norm; models with ours"
-            " cannot be written in the published format"
-        )
     media = [name for name in options["modalities"].split(",") if name]
     back = {new: old for old, new in VIDEO_BACKBONES.items()}, {new: old for old, new in AUDIO_BACKBONES.items()}
-    for name, table in zip(("video", "audio"), back, strict=True):
-        if name in media and options[f"{name}_backbone"] not in table:
-            raise UserError(
-                f"--{name}-backbone {options[f'{name}_backbone']}: the published format has only {', '.join(table)}"
-            )
-    if options["image_backbone"] not in ORIGINAL_RESNETS:
-        raise UserError(
-            f"--image-backbone {options['image_backbone']}: the published format has only {', '.join(ORIGINAL_RESNETS)}"
-        )
-    if "image" not in media:
-        raise UserError(f"--modalities {options['modalities']}: the published format has none without images")
-    if "audio" in media:
-        _check_spectrogram(options)
-    normed = options["modality_layernorm_media"]
+    _check_has_place(options, media, back)
+    normed = split_names(options["modality_layernorm_media"] or "") or media
     arch = "unival_large" if (options["encoder_embed_dim"], options["encoder_layers"]) == (1024, 12) else "unival_base"
     return argparse.Namespace(
         arch=arch,
         **FIXED,
         **{name: options[name] for name in SAME if name not in COUNTS},
         **{name: options[name] or None for name in COUNTS},  # to the published code, 0 is a number of patches
-        **{
-            f"layernorm_{name}_embedding": bool(options["modality_layernorm"] and name in (normed.split(",") if normed else media))
-            for name in MEDIA
-        },
+        **{f"layernorm_{name}_embedding": bool(options["modality_layernorm"] and name in normed) for name in MEDIA},
         **{f"freeze_{name}_encoder": bool(name in media and options[f"freeze_{name}_backbone"]) for name in MEDIA},
         qk_norm=options["attention_input_norm"],
         freeze_batchnorm=options["freeze_batchnorm"],
@@ -238,6 +219,28 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
         audio_encoder_name=back[1][options["audio_backbone"]] if "audio" in media else None,
         _name=arch,
     )
+
+
+def _check_has_place(options: Mapping[str, Any], media: Sequence[str], backbones: tuple[Mapping[str, str], Mapping[str, str]]) -> None:
+    """Refuse what the published code lacks; ``backbones``: our names of its video and audio CNNs -> its own."""
+    if options["qk_norm"]:
+        raise UserError(
+            "--qk-norm: the published option of that name is another computation, our --attention-input-norm; models with ours"
+            " cannot be written in the published format"
+        )
+    for name, table in zip(("video", "audio"), backbones, strict=True):
+        if name in media and options[f"{name}_backbone"] not in table:
+            raise UserError(
+                f"--{name}-backbone {options[f'{name}_backbone']}: the published format has only {', '.join(table)}"
+            )
+    if options["image_backbone"] not in ORIGINAL_RESNETS:
+        raise UserError(
+            f"--image-backbone {options['image_backbone']}: the published format has only {', '.join(ORIGINAL_RESNETS)}"
+        )
+    if "image" not in media:
+        raise UserError(f"--modalities {options['modalities']}: the published format has none without images")
+    if "audio" in media:
+        _check_spectrogram(options)
 
 
 def _check_spectrogram(options: Mapping[str, Any]) -> None:

@@ -69,9 +69,14 @@ def count_layers(state: Mapping[str, Any], prefix: str) -> int:
     return max(found, default=-1) + 1
 
 
-def media_in(state: Mapping[str, Any]) -> tuple[str, ...]:
-    """The media that a state dict in our layout has parts for; a norm alone, which nothing would use, is no such part."""
-    found = {key.split(".")[2] for key in state if key.startswith(MEDIA) and not re.fullmatch(r".*\.norm\.(weight|bias)", key)}
+def media_of_weights(keys: Iterable[str]) -> set[str]:
+    """The media that keys in our layout are parts of."""
+    return {key.split(".")[2] for key in keys if key.startswith(MEDIA)}
+
+
+def media_in(keys: Iterable[str]) -> tuple[str, ...]:
+    """The media that keys in our layout have parts for; a norm alone, which nothing would use, is no such part."""
+    found = media_of_weights(key for key in keys if not re.fullmatch(r".*\.norm\.(weight|bias)", key))
     return tuple(name for name in CHOICES if name in found)
 
 

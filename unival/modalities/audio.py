@@ -16,7 +16,7 @@ from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes, ogg_links
-from unival.modalities.pyav_sound import Sound, open_track, packet_samples
+from unival.modalities.pyav_sound import PEAK, Sound, open_track, packet_samples
 
 FILLINGS = ("repeatpad", "repeat", "pad")
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
@@ -26,7 +26,6 @@ MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how lo
 INSTALL = 'pip install "unival[audio]"'
 MP3_WARMUP = 32 * 1152  # samples before a place, as a packet may need the 511 bytes before it: libsndfile decodes too few of them
 BLOCK = 2**18  # samples decoded at a time to come to others
-PEAK = 100.0  # times full scale: more is a broken file
 
 
 class AudioLoader:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unival.errors import UserError
+from unival.text import split_names
 
 VIDEO_BACKENDS = ("pyav", "decord")
 
@@ -122,7 +123,7 @@ def audio_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
 def has_norm(cfg: Any, name: str) -> bool:
     """Whether a model's configuration gives a modality (its name in lower case) a layer norm of its own."""
     chosen = cfg.modality_layernorm_media
-    return cfg.modality_layernorm and (chosen is None or name in [part.strip().lower() for part in chosen.split(",")])
+    return cfg.modality_layernorm and (chosen is None or name in split_names(chosen))
 
 
 class MediaEmbedding(nn.Module):

@@ -5,7 +5,6 @@ decord 0.6 shows wrong frames of many kinds of files without an error; those of 
 
 import contextlib
 import os
-import pathlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from unival.errors import UserError
 from unival.modalities.pyav_index import is_plain
 from unival.modalities.pyav_pixels import display_matrix
 from unival.modalities.pyav_reader import Frames, Video, decoding
-from unival.modalities.pyav_sound import Sound
+from unival.modalities.pyav_sound import PEAK, Sound
 
 INSTALL = 'pip install "unival[decord]"'
 # Container and codecs of which decord has been found to give the frames asked for, if the container is to be trusted at all
@@ -121,7 +120,6 @@ def _decoding(data: bytes, *errors: type[BaseException]) -> Iterator[None]:
 # decord resamples badly, but how many samples it makes tells the rate of the track
 TRACK_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000, 192000)  # Hz
 PROBE_RATE = 16000  # Hz
-TRACK_PEAK = 100.0  # full scale is 1, the mix of many channels a few times that; decord makes wild numbers of broken packets
 RATE_TOLERANCE = 0.03  # the rates are at least 8 % apart
 
 
@@ -136,13 +134,11 @@ def open_sound_track(data: bytes) -> Iterator[Sound]:
         UserError: also when what is read is no sound.
     """
     decord = import_decord("sound tracks of videos")
-    with tempfile.TemporaryDirectory() as folder:  # given bytes, decord reads past the end of broken files
-        path = pathlib.Path(folder, "media")
-        path.write_bytes(data)
+    with as_file(data) as path:
 
         def decode(rate: int) -> Any:
             # mono: with several channels, decord 0.6 writes to memory that is not its own
-            return decord.AudioReader(str(path), sample_rate=rate, mono=True)
+            return decord.AudioReader(path, sample_rate=rate, mono=True)
 
         try:
             track = decode(-1)
@@ -160,7 +156,7 @@ def open_sound_track(data: bytes) -> Iterator[Sound]:
 
         def read(first: int, count: int) -> np.ndarray:
             values = track.get_batch(range(first, first + count)).asnumpy()[0]
-            if np.abs(values).max(initial=0) > TRACK_PEAK:
+            if np.abs(values).max(initial=0) > PEAK:  # decord makes wild numbers of broken packets
                 raise UserError(f"cannot decode the sound ({len(data)} bytes): its sound track is damaged")
             return values
 

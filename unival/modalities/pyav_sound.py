@@ -10,6 +10,7 @@ from unival.errors import UserError
 from unival.modalities.pyav_reader import decoded, decoding, open_container
 
 SKIPS = ("mp3", "mp3float")  # their packets may need earlier ones, or hold a header, as where files were put together
+PEAK = 100.0  # times full scale, which is 1: more is a broken file; the mix of many channels is a few times that
 KEPT = 2**24  # samples kept from counting them (64 MB, six minutes at 48 kHz): more are decoded again when they are read
 
 

@@ -7,6 +7,8 @@ from typing import Any, Optional
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import OmegaConf
 
+from unival.text import split_names
+
 
 @dataclass
 class UnivalConfig(FairseqDataclass):
@@ -173,11 +175,6 @@ def cfg_modalities(cfg: UnivalConfig) -> tuple[str, ...]:
     """The media that a model takes, in lower case.  Checkpoints from before there was a choice take images."""
     names = ("image",) if cfg.modalities is None else split_names(cfg.modalities)
     return tuple(sorted(set(names)))
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """``"image,video"`` -> names in lower case."""
-    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from unival.checkpoints.shapes import MEDIA as MEDIA_PREFIX
+from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError
-from unival.models.config import split_names
+from unival.text import split_names
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +66,6 @@ def renamed(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kept._metadata = state._metadata  # type: ignore[attr-defined]
     model.upgrade_state_dict(kept)
     return kept
-
-
-def media_of_weights(state: Mapping[str, Any]) -> set[str]:
-    """The media that weights in our layout have parts of."""
-    return {key.split(".")[2] for key in state if key.startswith(MEDIA_PREFIX)}
 
 
 def leave_out_media(model: Any, names: list[str]) -> None:

@@ -14,12 +14,14 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from unival.backbones.pann import filters_sample_rate
 from unival.checkpoints.published import is_published, rename_published
+from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
-from unival.models.config import UnivalConfig, split_names
+from unival.models.config import UnivalConfig
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
-from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, media_of_weights, renamed
+from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, renamed
+from unival.text import split_names
 
 logger = logging.getLogger(__name__)
 

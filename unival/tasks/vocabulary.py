@@ -40,4 +40,9 @@ def kept_vocabulary(task_state: Mapping[str, Any], cfg: Any) -> Vocabulary | Non
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (pathlib.Path(folder) / pathlib.Path(name).name).write_text(text, encoding="utf-8")
-        return Vocabulary.load(folder, *(task_state.get(name, cfg[name]) for name in ("num_codes", "num_bins")))
+        return Vocabulary.load(folder, *kept_sizes(task_state, cfg))
+
+
+def kept_sizes(task_state: Mapping[str, Any], cfg: Any) -> tuple[int, int]:
+    """The numbers of image codes and location bins that a checkpoint was trained with, else those of the options."""
+    return task_state.get("num_codes", cfg.num_codes), task_state.get("num_bins", cfg.num_bins)
