@@ -522,7 +522,7 @@ def test_quickstart_runs_from_any_folder_and_again(tmp_path):
     page = (tmp_path / "made here" / "report.html").read_text(encoding="utf-8")
     assert "<h1>What a small UnIVAL says about drawn shapes it has never seen</h1>" in page
     logged = (tmp_path / "made here" / "train.jsonl").read_text(encoding="utf-8")
-    last = max(map(int, re.findall(r'"num_updates": "(\d+)"', logged)))
+    last = max(map(int, re.findall(r'num_updates": "(\d+)"', logged)))  # every second update is logged, and the last
     assert f'"last_update": "{last}"' in logged and f'"valid_swapped_num_updates": "{last}"' in logged, "ends with its decay"
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert {"made here/report.html", "made here/report.png", "made here/model/checkpoint_best.pt"} <= made
