@@ -107,7 +107,7 @@ def test_import_rule(path):
     [
         ("unival.backbones.resnet", "from unival.modalities.image import load", False, "unival.modalities.image"),
         ("unival.models.encoder", "import unival.data.table", False, "unival.data.table"),
-        ("unival.data.dataset", "def f():\n    from unival import tasks", False, "unival.tasks"),
+        ("unival.data.stream", "def f():\n    from unival import tasks", False, "unival.tasks"),
         ("unival.metrics.cider", "from ..data.table import open_table", False, "unival.data.table"),
         ("unival.metrics", "from ..data import table", True, "unival.data"),
         ("unival.checkpoints.published", "from unival.models import Encoder", False, "unival.models"),

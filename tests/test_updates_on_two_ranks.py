@@ -8,8 +8,8 @@ import torch
 from tests import runs, tiny
 from tests.ranks import run_on_two_ranks
 from tests.test_training import SAME, state
-from unival.data.batches import EpochBatches
-from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.mixture import EpochBatches
+from unival.data.stream import InstructionDataset, TextLimits
 from unival.data.table import open_table
 from unival.instructions import parse
 from unival.modalities.base import MediaOptions

@@ -26,9 +26,9 @@ from PIL import Image
 
 from unival.checkpoints.files import read, weights
 from unival.checkpoints.summary import non_finite
-from unival.data.dataset import InstructionDataset
 from unival.data.example import Example
 from unival.data.rows import RowTable, plain
+from unival.data.stream import InstructionDataset
 from unival.data.table import row_errors
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults

@@ -136,12 +136,12 @@ def test_messages_of_the_package_are_shown_and_fairseqs_are_not(console):
 
 def test_warnings_of_one_kind_are_limited_and_counted(console):
     for row in range(10):
-        made = record("unival.data.dataset", "skipped: row %d", logging.WARNING)
+        made = record("unival.data.stream", "skipped: row %d", logging.WARNING)
         made.args = (row,)
         console.handle(made)
-    console.handle(record("unival.data.dataset", "another", logging.WARNING))
+    console.handle(record("unival.data.stream", "another", logging.WARNING))
     console.clock.now += 100
-    made = record("unival.data.dataset", "skipped: row %d", logging.WARNING)
+    made = record("unival.data.stream", "skipped: row %d", logging.WARNING)
     made.args = (10,)
     console.handle(made)
     assert lines(console) == [

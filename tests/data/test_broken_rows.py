@@ -6,9 +6,9 @@ import json
 import pytest
 
 from tests import tiny
-from unival.data.dataset import InstructionDataset, TextLimits
 from unival.data.example import BadSample, Example
 from unival.data.rows import RowTable
+from unival.data.stream import InstructionDataset, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.instructions import parse

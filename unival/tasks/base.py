@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unival.checkpoints.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
-from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.stream import InstructionDataset, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.generation.search import UnivalGenerator, build_generator

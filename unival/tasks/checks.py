@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
-from unival.data.dataset import InstructionDataset
+from unival.data.stream import InstructionDataset
 from unival.errors import UserError
 from unival.generation.options import check_options, generation_options
 from unival.instructions import Instruction

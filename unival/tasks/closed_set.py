@@ -4,7 +4,7 @@ import logging
 import pathlib
 from collections.abc import Sequence
 
-from unival.data.dataset import encode_text, has_loss, words_of
+from unival.data.stream import encode_text, has_loss, words_of
 from unival.errors import UserError
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot

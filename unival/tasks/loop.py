@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from unival.data.batches import EpochBatches
 from unival.data.collate import collate
-from unival.data.dataset import NO_BATCH_SIZE, InstructionDataset
 from unival.data.example import Example
+from unival.data.mixture import EpochBatches
+from unival.data.stream import NO_BATCH_SIZE, InstructionDataset
 from unival.data.table import Table
 from unival.errors import UserError
 from unival.tasks.config import UnivalTaskConfig

@@ -8,7 +8,7 @@ from fairseq.optim import FairseqOptimizer
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 from omegaconf import DictConfig
 
-from unival.data.batches import EpochBatches
+from unival.data.mixture import EpochBatches
 from unival.errors import UserError
 
 OTHERS = ("pass_through",)  # schedules that belong to an optimizer

@@ -11,8 +11,8 @@ from fairseq import utils
 from fairseq.logging import metrics
 from torch import nn
 
-from unival.data.dataset import InstructionDataset
 from unival.data.example import Example
+from unival.data.stream import InstructionDataset
 from unival.data.table import TRIED_ROWS
 from unival.errors import UserError
 

@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests import tiny
-from unival.data.dataset import InstructionDataset, TextLimits
 from unival.data.rows import RowTable
+from unival.data.stream import InstructionDataset, TextLimits
 from unival.data.table import open_table
 from unival.errors import UserError
 from unival.instructions import parse

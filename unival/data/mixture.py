@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 import numpy as np
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
-from unival.data.dataset import InstructionDataset
 from unival.data.reading import Reader
+from unival.data.stream import InstructionDataset
 from unival.errors import UserError
 
 logger = logging.getLogger(__name__)

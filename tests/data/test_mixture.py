@@ -9,9 +9,9 @@ import pytest
 from fairseq.data import iterators
 
 from tests import tiny
-from unival.data.batches import EpochBatches, spread
-from unival.data.dataset import InstructionDataset, TextLimits
+from unival.data.mixture import EpochBatches, spread
 from unival.data.rows import RowTable
+from unival.data.stream import InstructionDataset, TextLimits
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.modalities.base import MediaOptions
