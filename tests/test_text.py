@@ -5,13 +5,13 @@ import codecs
 import pytest
 
 from tests import tiny
+from unival.commands.report import read_json, read_log
+from unival.commands.run import _row as row_of_command_line
 from unival.data.rows import plain
 from unival.data.table import open_table
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.metrics.score import read_generated
-from unival.report import read_json, read_log
-from unival.run import _row as row_of_command_line
 from unival.tasks.closed_set import read_answers
 from unival.text import is_weighted_answer, read_text
 from unival.vocab import Vocabulary

@@ -8,10 +8,10 @@ import torch
 
 from tests import runs, tiny
 from tests.ranks import run_on_two_ranks
+from unival.commands.score import read_references, score_file
 from unival.data.table import open_table
 from unival.hub import from_checkpoint
 from unival.metrics.score import evaluate, read_generated
-from unival.score import read_references, score_file
 
 EMPTY = ["", " \t", "...", "?!"]  # nothing is left of these once they are tokenised
 

@@ -16,7 +16,7 @@ import shutil
 import pytest
 
 from tests.published_texts import published_texts
-from unival import train_vocab
+from unival.commands import train_vocab
 from unival.errors import UserError
 from unival.text import normalize_caption, normalize_question, strip_punctuation, truncate_words
 from unival.vocab import Vocabulary, train_vocabulary

@@ -16,12 +16,12 @@ from unival.quiet_import import quiet_import
 
 # name -> (module with add_arguments and run, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train-vocab": ("unival.train_vocab", "train a small byte-level BPE on the text columns of tables"),
-    "score": ("unival.score", "score generated text against a table's references"),
-    "report": ("unival.report", "write a page and a picture of what a model generated"),
-    "convert": ("unival.convert", "convert checkpoints: published UnIVAL, OFA and BART to ours, ours back, to safetensors"),
-    "inspect": ("unival.inspect_checkpoint", "show what is in a checkpoint, or how two differ"),
-    "run": ("unival.run", "run an instruction on media files or rows with a checkpoint"),
+    "train-vocab": ("unival.commands.train_vocab", "train a small byte-level BPE on the text columns of tables"),
+    "score": ("unival.commands.score", "score generated text against a table's references"),
+    "report": ("unival.commands.report", "write a page and a picture of what a model generated"),
+    "convert": ("unival.commands.convert", "convert checkpoints: published UnIVAL, OFA and BART to ours, ours back, to safetensors"),
+    "inspect": ("unival.commands.inspect", "show what is in a checkpoint, or how two differ"),
+    "run": ("unival.commands.run", "run an instruction on media files or rows with a checkpoint"),
 }
 # fairseq's commands with this plugin loaded; unival.commands.fairseq runs them
 FAIRSEQ: dict[str, str] = {

@@ -20,9 +20,10 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.checkpoints.samples import own_container
-from unival import convert, hub, inspect_checkpoint
+from unival import hub
 from unival.checkpoints import files
 from unival.checkpoints.backbones import backbone_weights
+from unival.commands import convert, inspect
 from unival.errors import UserError
 
 
@@ -126,7 +127,7 @@ def load_with_fairseq(path):
 
 ENTRIES = {
     "files.read": files.read,
-    "inspect": lambda path: run_command(inspect_checkpoint, path),
+    "inspect": lambda path: run_command(inspect, path),
     "backbone_weights": read_backbone,
     "convert": lambda path: run_command(convert, path, path.with_name("out.pt")),
     "convert BART": lambda path: run_command(convert, "--from", "bart", path, path.with_name("out.pt")),

@@ -8,7 +8,6 @@ import torch
 from omegaconf import OmegaConf
 
 from tests import golden, tiny
-from unival import convert
 from unival.checkpoints import files
 from unival.checkpoints.published_container import CAPTION_TASK, published_cfg
 from unival.checkpoints.published_options import (
@@ -21,6 +20,7 @@ from unival.checkpoints.published_options import (
     task_options,
 )
 from unival.cli import main
+from unival.commands import convert
 from unival.modalities.base import MediaOptions
 from unival.models.config import UnivalConfig
 from unival.models.unival import SIZES

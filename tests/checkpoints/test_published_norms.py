@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from tests import tiny
-from unival.checkpoints import files, published
+from unival.checkpoints import files
+from unival.checkpoints.names import published
 from unival.checkpoints.published_options import model_options, published_model
 from unival.checkpoints.shapes import options_from_weights
 from unival.cli import main

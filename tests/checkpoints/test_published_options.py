@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from tests import golden
-from unival.checkpoints.published import model_options, task_options
+from unival.checkpoints.names.published import model_options, task_options
 from unival.checkpoints.published_options import FIXED, published_model, published_task
 from unival.errors import UserError
 from unival.instructions import parse

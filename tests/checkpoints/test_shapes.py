@@ -6,7 +6,6 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from unival import convert
 from unival.backbones.pann import PANNS
 from unival.backbones.resnet import RESNETS
 from unival.backbones.resnext3d import RESNETS3D
@@ -14,6 +13,7 @@ from unival.checkpoints import files
 from unival.checkpoints.backbones import CHOICES
 from unival.checkpoints.shapes import options_from_weights
 from unival.cli import main
+from unival.commands import convert
 from unival.errors import UserError
 from unival.models.config import UnivalConfig
 

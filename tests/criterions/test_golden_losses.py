@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import golden
-from unival.checkpoints.published import rename_published
+from unival.checkpoints.names.published import rename_published
 from unival.criterions.encouraging import EncouragingConfig, EncouragingCriterion
 from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
 from unival.models.unival import UnivalModel

@@ -9,7 +9,7 @@ from fairseq.dataclass.configs import EMAConfig
 from fairseq.models.ema.ema import EMA
 
 from tests import tiny
-from unival.checkpoints import published
+from unival.checkpoints.names import published
 from unival.errors import UserError
 from unival.models.fitting import fit_to_checkpoint
 

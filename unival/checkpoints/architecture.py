@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from unival.checkpoints.backbones import PARTS, looks_like, recognise, shapes_of
-from unival.checkpoints.bart import is_bart
-from unival.checkpoints.hf_bart import is_hf_bart
-from unival.checkpoints.hf_ofa import is_hf_ofa
-from unival.checkpoints.ofa import is_ofa
-from unival.checkpoints.published import is_published
+from unival.checkpoints.names.bart import is_bart
+from unival.checkpoints.names.hf_bart import is_hf_bart
+from unival.checkpoints.names.hf_ofa import is_hf_ofa
+from unival.checkpoints.names.ofa import is_ofa
+from unival.checkpoints.names.published import is_published
 
 KINDS: dict[str, str] = {
     "unival": "unival",

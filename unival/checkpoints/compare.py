@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unival.checkpoints import files
 from unival.checkpoints.architecture import identify
-from unival.checkpoints.published import rename_published
+from unival.checkpoints.names.published import rename_published
 from unival.checkpoints.summary import Difference, changed_values, difference, part_of, tied_keys, type_name
 
 STATE_SHOWN = 60  # characters of a value

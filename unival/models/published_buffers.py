@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unival.backbones.pann import fourier_kernels
-from unival.checkpoints.published import STFT
+from unival.checkpoints.names.published import STFT
 from unival.models.positions import code_positions, image_bucket_rows, token_buckets
 
 VERSION = 3.0  # of fairseq's transformers

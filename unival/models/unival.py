@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from unival.backbones.pann import filters_sample_rate
-from unival.checkpoints.published import is_published, rename_published
+from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
@@ -154,7 +154,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
                 raise UserError(f"--{option.replace('_', '-')} {cfg[option]}: give a number of patches, or 0 for all")
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Accept the published key names (see ``unival.checkpoints.published``)."""
+        """Accept the published key names (see ``unival.checkpoints.names.published``)."""
         if is_published(state_dict):
             rename_published(state_dict)
 

@@ -13,7 +13,7 @@ from fairseq.tasks import register_task
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from unival.checkpoints.published import model_options
+from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.stream import InstructionDataset, TextLimits
 from unival.data.table import Table, open_table

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import distributed
 
 from unival.checkpoints.files import read
-from unival.checkpoints.published import model_options, task_options
+from unival.checkpoints.names.published import model_options, task_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions

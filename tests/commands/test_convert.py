@@ -10,9 +10,10 @@ from fairseq import checkpoint_utils
 from omegaconf import OmegaConf
 
 from tests import golden, runs, tiny
-from unival import convert
-from unival.checkpoints import files, published, published_options
+from unival.checkpoints import files, published_options
+from unival.checkpoints.names import published
 from unival.cli import main
+from unival.commands import convert
 from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.models.config import UnivalConfig
@@ -205,7 +206,7 @@ def test_media_are_left_out(data, tmp_path):
 
 def bart_container(width, ffn, rows, hugging_face):
     """BART with the names of either library, as wide as ``unival_tiny``."""
-    from tests.checkpoints import test_bart
+    from tests.checkpoints.names import test_bart
 
     before = test_bart.WIDTH, test_bart.FFN
     try:

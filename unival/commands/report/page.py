@@ -12,8 +12,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from unival.commands.report import MAIN, SWAPPED, UNSEEN, Curves, Example, Report, Split
 from unival.errors import UserError
-from unival.report import MAIN, SWAPPED, UNSEEN, Curves, Example, Report, Split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from unival.cli import main
-from unival.report import FAILED_HEADING, Curves, Report, Split, named_paths, ratio_failure, read_log
-from unival.report_page import display_name, evenly, html_page, picture, plain, wrapped
+from unival.commands.report import FAILED_HEADING, Curves, Report, Split, named_paths, ratio_failure, read_log
+from unival.commands.report.page import display_name, evenly, html_page, picture, plain, wrapped
 
 pytest.importorskip("matplotlib", reason="the report's pictures need the extra [eval]")
 

@@ -255,7 +255,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page and the picture; returns 1 when `--require-ratio` is not met."""
-    from unival.report_page import html_page, picture, summary_lines
+    from unival.commands.report.page import html_page, picture, summary_lines
 
     if args.examples < 1:
         raise UserError(f"--examples {args.examples}: must be at least 1")

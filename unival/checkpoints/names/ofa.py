@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from unival.checkpoints.published import from_published, is_published
+from unival.checkpoints.names.published import from_published, is_published
 from unival.checkpoints.report import Conversion
 from unival.errors import UserError
 

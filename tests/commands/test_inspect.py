@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 
 from tests import golden
 from tests.checkpoints.samples import own_container
-from unival import inspect_checkpoint
 from unival.checkpoints import files, summary
 from unival.checkpoints.architecture import identify
-from unival.checkpoints.published import TIED, to_published
+from unival.checkpoints.names.published import TIED, to_published
 from unival.checkpoints.published_options import VIDEO_CAPTION
 from unival.checkpoints.summary import count_parts, difference, non_finite, tied_keys
+from unival.commands import inspect as command
 from unival.errors import UserError
 from unival.tasks.caption import CAPTION
 
@@ -41,8 +41,8 @@ def inspect(capsys, *arguments):
     """Exit code and output of a run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--traceback", action="store_true")
-    inspect_checkpoint.add_arguments(parser)
-    code = inspect_checkpoint.run(parser.parse_args(list(map(str, arguments))))
+    command.add_arguments(parser)
+    code = command.run(parser.parse_args(list(map(str, arguments))))
     out = capsys.readouterr().out
     assert all(len(line) <= 120 for line in out.splitlines()) or "--json" in arguments
     return code, out
@@ -211,7 +211,7 @@ def test_every_key_of_the_published_base_model_fits(published_base):
     architecture = identify(published_base, published_base["model"])
     assert (architecture.kind, architecture.name) == ("published", "unival_base")
     assert architecture.media == {"image": "resnet101", "video": "resnext3d101", "audio": "cnn14"}
-    found = inspect_checkpoint.fit(published_base, published_base["model"], architecture)
+    found = command.fit(published_base, published_base["model"], architecture)
     assert found == {"missing": [], "unexpected": [], "reshaped": {}}
 
 

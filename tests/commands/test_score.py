@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
+from unival.commands.score import add_arguments, read_references, run
 from unival.errors import UserError
 from unival.metrics.score import evaluate, read_generated
-from unival.score import add_arguments, read_references, run
 from unival.tasks.evaluation import Evaluation
 
 ROWS = [["a red cat", "the cat"], ["a dog"], ["two birds fly"]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unival.checkpoints import bart, hf_bart
+from unival.checkpoints.names import bart, hf_bart
 from unival.checkpoints.report import Report
 from unival.errors import UserError
 

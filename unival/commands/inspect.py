@@ -160,7 +160,7 @@ def task(container: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     from fairseq.tasks import TASK_REGISTRY
 
-    from unival.checkpoints.published import task_options
+    from unival.checkpoints.names.published import task_options
     from unival.tasks import UnivalTask
     from unival.tasks.restore import is_published_cfg
 
@@ -242,7 +242,7 @@ def expected(
     with quiet_import():
         from fairseq.data import Dictionary
 
-    from unival.checkpoints.published import model_options
+    from unival.checkpoints.names.published import model_options
     from unival.models.config import saved_config
     from unival.models.unival import UnivalModel
 

@@ -10,7 +10,7 @@ from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
 from tests import golden, tiny
-from unival.checkpoints import published
+from unival.checkpoints.names import published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
 from unival.models.config import UnivalConfig

@@ -17,13 +17,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from unival.checkpoints import bart, files, hf_bart, hf_ofa, ofa, published, published_options
-from unival.checkpoints.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options
+from unival.checkpoints import files, published_options
+from unival.checkpoints.names import bart, hf_bart, hf_ofa, ofa, published
 from unival.checkpoints.precision import cast
 from unival.checkpoints.published_container import published_cfg
 from unival.checkpoints.report import Conversion, Report
 from unival.checkpoints.shapes import options_from_weights
 from unival.checkpoints.summary import non_finite
+from unival.commands.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import tiny
-from unival.checkpoints import hf_ofa, ofa, published
+from unival.checkpoints.names import hf_ofa, ofa, published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
 from unival.models.config import UnivalConfig
