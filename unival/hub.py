@@ -28,7 +28,7 @@ from unival.checkpoints.files import read, weights
 from unival.checkpoints.summary import non_finite
 from unival.data.example import Example
 from unival.data.rows import RowTable, plain
-from unival.data.stream import InstructionDataset
+from unival.data.stream import Stream
 from unival.data.table import row_errors
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults
@@ -165,7 +165,7 @@ class Unival:
         nbest = generation.get("nbest", 1)
         return self._answers(dataset, size, generator, int(nbest))
 
-    def _answers(self, dataset: InstructionDataset, batch_size: int, generator: Any, nbest: int) -> Iterator[Output | UserError]:
+    def _answers(self, dataset: Stream, batch_size: int, generator: Any, nbest: int) -> Iterator[Output | UserError]:
         compute_alone_after_fork()
         for start in range(0, len(dataset), batch_size):
             read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
@@ -197,7 +197,7 @@ class Unival:
             has = ", ".join(self.model.encoder.media) or "only text"
             raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")
 
-    def _dataset(self, instructions: Sequence[Instruction], table: RowTable) -> InstructionDataset:
+    def _dataset(self, instructions: Sequence[Instruction], table: RowTable) -> Stream:
         for instruction in instructions[:1]:  # the rows have what the source needs: the predicted columns are not theirs
             replace(instruction, target=()).resolve(table.columns)
         predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
@@ -368,7 +368,7 @@ def _closed_set(answers: Any) -> list[str]:
     return listed
 
 
-def _read(dataset: InstructionDataset, row: int) -> Example | UserError:
+def _read(dataset: Stream, row: int) -> Example | UserError:
     try:
         return dataset.read(row)
     except UserError as error:

@@ -8,7 +8,7 @@ import pytest
 from tests import tiny
 from unival.data.example import BadSample, Example
 from unival.data.rows import RowTable
-from unival.data.stream import InstructionDataset, TextLimits
+from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.instructions import parse
@@ -77,7 +77,7 @@ def vocabulary(folder):
 
 def dataset(table, vocabulary, target="[TEXT:caption]", **options):
     instruction = parse(f"[IMAGE:image] what does the image describe? -> {target}")
-    return InstructionDataset(table, instruction, vocabulary, MediaOptions(patch_image_size=32), TextLimits(), **options)
+    return Stream(table, instruction, vocabulary, MediaOptions(patch_image_size=32), TextLimits(), **options)
 
 
 def write(path, *lines):

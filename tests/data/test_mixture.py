@@ -11,7 +11,7 @@ from fairseq.data import iterators
 from tests import tiny
 from unival.data.mixture import EpochBatches, spread
 from unival.data.rows import RowTable
-from unival.data.stream import InstructionDataset, TextLimits
+from unival.data.stream import Stream, TextLimits
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.modalities.base import MediaOptions
@@ -24,7 +24,7 @@ def vocab(tmp_path_factory):
 
 def dataset(vocab, rows, train=True):
     table = RowTable([{"q": "red", "a": "blue"}] * rows)
-    return InstructionDataset(table, parse("[TEXT:q] -> [TEXT:a]"), vocab, MediaOptions(32), TextLimits(), train=train)
+    return Stream(table, parse("[TEXT:q] -> [TEXT:a]"), vocab, MediaOptions(32), TextLimits(), train=train)
 
 
 def update_of(epoch, rank_iterators, freq):

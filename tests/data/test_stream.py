@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from tests import tiny
 from unival.data.rows import RowTable
-from unival.data.stream import InstructionDataset, TextLimits
+from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
 from unival.errors import UserError
 from unival.instructions import parse
@@ -28,7 +28,7 @@ def vocab(tmp_path_factory):
 
 
 def dataset(table, vocab, instruction=CAPTION, limits=TextLimits(), **options):  # noqa: B008
-    return InstructionDataset(table, parse(instruction), vocab, MediaOptions(32), limits, **options)
+    return Stream(table, parse(instruction), vocab, MediaOptions(32), limits, **options)
 
 
 def same(a, b):

@@ -14,7 +14,7 @@ import numpy as np
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
 from unival.data.reading import Reader
-from unival.data.stream import InstructionDataset
+from unival.data.stream import Stream
 from unival.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class EpochBatches(EpochBatchIterator):
 
     def __init__(
         self,
-        dataset: InstructionDataset,
+        dataset: Stream,
         batch_size: int,
         *,
         update_freq: Sequence[int] = (1,),

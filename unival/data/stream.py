@@ -1,4 +1,4 @@
-"""The one dataset: rows of a table, read through an instruction, as token ids and media tensors.
+"""A stream: rows of one table, read through one instruction, as token ids and media tensors.
 
 Randomness (which caption, which alternative, augmentation) comes from a generator seeded by (seed, epoch, row) and from nothing else: the
 same row in the same epoch is the same example whatever the number of workers or GPUs.
@@ -40,7 +40,7 @@ class TextLimits:
     tokens: int = 1000  # of the whole source and of the whole target; the models have 1024 positions
 
 
-class InstructionDataset(FairseqDataset):
+class Stream(FairseqDataset):
     """Reads a table through an instruction.
 
     Args:

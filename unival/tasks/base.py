@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
-from unival.data.stream import InstructionDataset, TextLimits
+from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.generation.search import UnivalGenerator, build_generator
@@ -120,11 +120,11 @@ class UnivalTask(LoopTask):
         train: bool = False,
         with_target: bool = True,
         instructions: Sequence[Instruction] | None = None,
-    ) -> InstructionDataset:
+    ) -> Stream:
         """Read a table through this task's instruction, or through another one."""
         if not instructions and not self.instruction_text:
             raise UserError("give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'")
-        return InstructionDataset(
+        return Stream(
             table,
             instructions or self.instructions,
             self.vocabulary,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
-from unival.data.stream import InstructionDataset
+from unival.data.stream import Stream
 from unival.errors import UserError
 from unival.generation.options import check_options, generation_options
 from unival.instructions import Instruction
@@ -100,7 +100,7 @@ class TrainingChecks:
                 splits = used_splits(cfg)
                 valid = None if cfg.disable_validation else self.task.datasets[splits[1]]
                 train = self.task.datasets[splits[0]]
-                assert isinstance(train, InstructionDataset)
+                assert isinstance(train, Stream)
                 logged = run_trial(self.task, model, self.criterion, train, valid)
             if not cfg.disable_validation and cfg.best_checkpoint_metric not in logged:
                 raise UserError(_not_computed(cfg, sorted(logged)))

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from unival.data.collate import collate
 from unival.data.example import Example
 from unival.data.mixture import EpochBatches
-from unival.data.stream import NO_BATCH_SIZE, InstructionDataset
+from unival.data.stream import NO_BATCH_SIZE, Stream
 from unival.data.table import Table
 from unival.errors import UserError
 from unival.tasks.config import UnivalTaskConfig
@@ -54,7 +54,7 @@ class LoopTask(FairseqTask):
         """Open one of this task's tables."""
         raise NotImplementedError
 
-    def rows_by_epoch(self, dataset: InstructionDataset) -> list[int]:
+    def rows_by_epoch(self, dataset: Stream) -> list[int]:
         """Rows of the tables that epochs train on in turn; of a data set that is not in turn with others, its own."""
         if not dataset.is_train or not self.has_sharded_data(dataset.split):
             return [len(dataset)]
@@ -64,7 +64,7 @@ class LoopTask(FairseqTask):
 
     def get_batch_iterator(
         self,
-        dataset: InstructionDataset,
+        dataset: Stream,
         max_tokens: int | None = None,
         max_sentences: int | None = None,
         max_positions: Any = None,

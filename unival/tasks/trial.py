@@ -12,7 +12,7 @@ from fairseq.logging import metrics
 from torch import nn
 
 from unival.data.example import Example
-from unival.data.stream import InstructionDataset
+from unival.data.stream import Stream
 from unival.data.table import TRIED_ROWS
 from unival.errors import UserError
 
@@ -20,7 +20,7 @@ CPU_ROWS = 2  # rows of a trial batch, and tokens generated for each, where memo
 CPU_TOKENS = 4
 
 
-def first_examples(dataset: InstructionDataset, count: int) -> list[Example]:
+def first_examples(dataset: Stream, count: int) -> list[Example]:
     """The first rows that can be read: the first of the table, or with ``--on-bad-sample skip`` of its first 100.
 
     Leaves no mark: the rows do not count as read or skipped.
@@ -44,7 +44,7 @@ def first_examples(dataset: InstructionDataset, count: int) -> list[Example]:
     return examples
 
 
-def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: InstructionDataset, valid: InstructionDataset | None) -> set[str]:
+def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Stream, valid: Stream | None) -> set[str]:
     """A batch of each data set through the loss, and of the second through generation and the metrics.
 
     On a GPU the second is a full validation batch and generates to its full length, so that memory is tried, too.
@@ -83,7 +83,7 @@ def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Instruct
         return set(logged.get_smoothed_values())
 
 
-def _prepared(dataset: InstructionDataset, rows: int, parameter: torch.Tensor) -> dict[str, Any]:
+def _prepared(dataset: Stream, rows: int, parameter: torch.Tensor) -> dict[str, Any]:
     """A batch of the first rows as fairseq's trainer hands it to the model: on its device, in its precision."""
     sample = dataset.collater([*first_examples(dataset, rows)])
     if parameter.is_cuda:
