@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from tests.test_run_scripts import RECIPES, ROOT, inputs, name_of, recorded  # noqa: F401  fixtures
 from unival.checkpoints.published_options import task_options
-from unival.tasks.caption import CaptionTask
+from unival.tasks.presets import CaptionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
 PUBLISHED = json.loads((ROOT / "tests" / "golden" / "published_recipes.json").read_text(encoding="utf-8"))

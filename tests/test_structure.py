@@ -106,7 +106,7 @@ def test_import_rule(path):
         ("unival.metrics", "from ..data import table", True, "unival.data"),
         ("unival.checkpoints.names.published", "from unival.models import Encoder", False, "unival.models"),
         ("unival.criterions.label_smoothed", "from unival.tasks.base import UnivalTask", False, "unival.tasks.base"),
-        ("unival.tasks.caption", "if x:\n    import unival.cli", False, "unival.cli"),
+        ("unival.tasks.presets", "if x:\n    import unival.cli", False, "unival.cli"),
         ("unival.new.part", "", False, "add it here"),
     ],
 )
@@ -119,7 +119,7 @@ def test_import_rule_finds_violations(module, source, is_package, forbidden):
     "module, source",
     [
         ("unival.models.encoder", "from unival.modalities.image import X\nfrom .layers import Y\nimport torch"),
-        ("unival.tasks.caption", "from unival.generation.search import X\nfrom unival.errors import UserError"),
+        ("unival.tasks.presets", "from unival.generation.search import X\nfrom unival.errors import UserError"),
         ("unival.vocab", "from unival import errors"),
         ("unival.cli", "from unival.tasks import caption"),
         ("unival.commands.run", "from unival.hub import from_checkpoint"),

@@ -11,7 +11,7 @@ import pathlib
 import pickle
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; registers the tasks that checkpoints name
@@ -32,34 +32,18 @@ from unival.data.stream import Stream
 from unival.data.table import row_errors
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults
+from unival.generation.outputs import Output
 from unival.instructions import Instruction, parse
 from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
-from unival.tasks.caption import CAPTION
 from unival.tasks.inputs import media_of
+from unival.tasks.presets import CAPTION
 from unival.tasks.restore import our_task_options
 from unival.tasks.vocabulary import kept_sizes, kept_vocabulary
 from unival.vocab import Vocabulary
 
 PROCESS = os.getpid()  # that imported this module; another one was forked from it
 SHOWN = 3  # keys in a message
-
-
-@dataclass(frozen=True)
-class Output:
-    """What the model says about one row.
-
-    Attributes:
-        text: the best hypothesis.
-        score: its log-probability, length-normalised unless ``unnormalized=True``.
-        tokens: its ids, without those of the target's given prefix and without end of sentence.
-        alternatives: with ``nbest=n`` the n - 1 next best hypotheses (fewer where a closed set has fewer answers), best first.
-    """
-
-    text: str
-    score: float
-    tokens: tuple[int, ...] = ()
-    alternatives: tuple["Output", ...] = ()
 
 
 class Unival:

@@ -17,7 +17,7 @@ from unival.checkpoints.published_options import VIDEO_CAPTION
 from unival.checkpoints.summary import count_parts, difference, non_finite, tied_keys
 from unival.commands import inspect as command
 from unival.errors import UserError
-from unival.tasks.caption import CAPTION
+from unival.tasks.presets import CAPTION
 
 
 @pytest.fixture(scope="module")

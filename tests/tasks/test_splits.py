@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from tests import tiny
 from tests.tasks.test_task import config, model_config
 from unival.metrics.score import evaluate
-from unival.tasks.caption import CaptionTask
+from unival.tasks.presets import CaptionTask
 from unival.vocab import Vocabulary
 
 

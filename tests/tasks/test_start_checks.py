@@ -25,8 +25,8 @@ from unival.instructions import parse
 from unival.metrics import METRICS
 from unival.modalities.base import MediaOptions
 from unival.tasks import checks, disk
-from unival.tasks.caption import CaptionTask
 from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.presets import CaptionTask
 from unival.tasks.trial import untouched
 
 MAXIMIZE = {"checkpoint.maximize_best_checkpoint_metric": True}

@@ -10,8 +10,8 @@ from tests.tasks.test_task import config, model_config
 from tests.test_training import assert_equal
 from unival.commands.console import Plan
 from unival.errors import UserError
-from unival.tasks.caption import CaptionTask
 from unival.tasks.inputs import check_splits, find_table, train_tables
+from unival.tasks.presets import CaptionTask
 from unival.vocab import Vocabulary
 
 ROWS = {"one": 5, "two": 8, "valid": 3}

@@ -11,9 +11,9 @@ from unival.data.rows import RowTable
 from unival.errors import UserError
 from unival.models.config import UnivalConfig
 from unival.tasks.base import UnivalTask
-from unival.tasks.caption import CaptionTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import find_table
+from unival.tasks.presets import CaptionTask
 from unival.vocab import SymbolDecoder
 
 

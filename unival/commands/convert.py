@@ -31,9 +31,9 @@ from unival.modalities.base import MediaOptions
 from unival.models.config import UnivalConfig, saved_config
 from unival.models.published_buffers import published_buffers, published_kernels
 from unival.models.unival import SIZES, UnivalModel
-from unival.tasks.caption import CAPTION
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import given_media_options
+from unival.tasks.presets import CAPTION
 from unival.tasks.restore import trained_media
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 

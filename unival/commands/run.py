@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from unival.errors import UserError, printable
-from unival.tasks.caption import CAPTION
+from unival.tasks.presets import CAPTION
 
 SHOWN = 200  # characters of a row in a message
 

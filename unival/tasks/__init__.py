@@ -10,6 +10,6 @@ import unival.criterions  # noqa: E402
 import unival.models.unival  # noqa: E402,F401
 import unival.optim  # noqa: E402,F401
 from unival.tasks.base import UnivalTask  # noqa: E402
-from unival.tasks.caption import CaptionTask  # noqa: E402
+from unival.tasks.presets import CaptionTask  # noqa: E402
 
 __all__ = ["CaptionTask", "UnivalTask"]
