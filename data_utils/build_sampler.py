@@ -140,7 +140,7 @@ def settings_from(arguments: argparse.Namespace) -> AnySettings:
 
 
 def prepare(settings: AnySettings, arguments: argparse.Namespace) -> tuple[Maker, Source]:
-    """What makes the rows that `settings` ask for, and where its material came from."""
+    """What makes the rows that ``settings`` ask for, and where its material came from."""
     stamps = (arguments.stamps_dir, arguments.stamps_deb)
     if isinstance(settings, SoundSettings):
         check_soundfile()
@@ -159,10 +159,10 @@ def prepare(settings: AnySettings, arguments: argparse.Namespace) -> tuple[Maker
 
 
 def already_there(out: pathlib.Path, settings: AnySettings, stamps_given: bool, force: bool) -> bool:
-    """Whether `out` holds this very data, so that nothing is left to do; with `force` there always is.
+    """Whether ``out`` holds this very data, so that nothing is left to do; with ``force`` there always is.
 
     Raises:
-        UserError: `out` holds something else.
+        UserError: ``out`` holds something else.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False

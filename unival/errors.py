@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 
 def _pointed(text: str, position: int) -> str:
-    """The line of `text` with that character, cut to a width, and a caret below the character."""
+    """The line of ``text`` with that character, cut to a width, and a caret below the character."""
     begin = text.rfind("\n", 0, position) + 1
     line = text[begin:].split("\n", 1)[0].replace("\t", " ").replace("\r", " ")
     column = position - begin

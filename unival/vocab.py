@@ -1,10 +1,10 @@
 """Text to ids and back: byte-level BPE, the dictionary, and the symbols for image codes and box coordinates.
 
-A vocabulary is a folder with three files: `encoder.json` (BPE token -> number) and `vocab.bpe` (merges), as GPT-2
-publishes them, and `dict.txt`, a fairseq dictionary whose symbols are those numbers in decimal. Loading appends
-`<mask>`, `<code_i>` and `<bin_i>`. With GPT-2's files, BART's `dict.txt`, 8192 codes and 1000 bins this gives the
-59,457 symbols of the published UnIVAL and OFA checkpoints, in their order. `train_vocabulary` makes the same three
-files for small runs, and notes in `sizes.json` beside them that there are neither codes nor bins.
+A vocabulary is a folder with three files: ``encoder.json`` (BPE token -> number) and ``vocab.bpe`` (merges), as GPT-2
+publishes them, and ``dict.txt``, a fairseq dictionary whose symbols are those numbers in decimal. Loading appends
+``<mask>``, ``<code_i>`` and ``<bin_i>``. With GPT-2's files, BART's ``dict.txt``, 8192 codes and 1000 bins this gives the
+59,457 symbols of the published UnIVAL and OFA checkpoints, in their order. ``train_vocabulary`` makes the same three
+files for small runs, and notes in ``sizes.json`` beside them that there are neither codes nor bins.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ HOW_TO_GET = (
 
 
 class Vocabulary:
-    """The symbols of one model. Make it with `Vocabulary.load`.
+    """The symbols of one model. Make it with ``Vocabulary.load``.
 
     Attributes:
-        dictionary: fairseq's view of the symbols: 0 `<s>`, 1 `<pad>`, 2 `</s>`, 3 `<unk>`, the BPE numbers in the order
-            of dict.txt, `<mask>`, `<code_0>`..., `<bin_0>`...
-        code_range, bin_range: (start, end) ids of image codes and of box coordinates, `end` exclusive.
+        dictionary: fairseq's view of the symbols: 0 ``<s>``, 1 ``<pad>``, 2 ``</s>``, 3 ``<unk>``, the BPE numbers in the order
+            of dict.txt, ``<mask>``, ``<code_0>``..., ``<bin_0>``...
+        code_range, bin_range: (start, end) ids of image codes and of box coordinates, ``end`` exclusive.
         bos, pad, eos, unk, mask: ids of the special symbols.
     """
 
@@ -87,15 +87,15 @@ class Vocabulary:
     def load(
         cls, directory: str | pathlib.Path, num_codes: int | None = None, num_bins: int | None = None
     ) -> Vocabulary:
-        """Read the three files of `directory`.
+        """Read the three files of ``directory``.
 
-        Numbers of codes and bins that are not given are those that the folder notes in `sizes.json`, else the published ones.
-        A `dict.txt` that already ends with `<mask>`, codes and bins (a dictionary saved from a model) is taken too, if
-        it holds exactly `num_codes` codes and `num_bins` bins.
+        Numbers of codes and bins that are not given are those that the folder notes in ``sizes.json``, else the published ones.
+        A ``dict.txt`` that already ends with ``<mask>``, codes and bins (a dictionary saved from a model) is taken too, if
+        it holds exactly ``num_codes`` codes and ``num_bins`` bins.
 
         Raises:
             UserError: a file is missing or malformed, the files do not belong together, or the numbers of codes and
-                bins differ from those in `dict.txt`.
+                bins differ from those in ``dict.txt``.
         """
         folder = pathlib.Path(directory)
         _check_files(folder)
@@ -133,7 +133,7 @@ class Vocabulary:
         return self.bin_range[1] - self.bin_range[0]
 
     def files(self) -> dict[str, str]:
-        """The three files' contents, from which `load` makes this vocabulary again: what a checkpoint keeps."""
+        """The three files' contents, from which ``load`` makes this vocabulary again: what a checkpoint keeps."""
         first, last = 4, self.mask
         symbols = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
         return {
@@ -154,7 +154,7 @@ class Vocabulary:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, spaces and case as given; no `<s>` or `</s>` is added; a symbol such as `<bin_3>` is text."""
+        """Ids of ``text``, spaces and case as given; no ``<s>`` or ``</s>`` is added; a symbol such as ``<bin_3>`` is text."""
         return [self._id_of_bpe[number] for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
 
     def encode_symbols(self, text: str) -> list[int]:
@@ -166,8 +166,8 @@ class Vocabulary:
         return [self._index(symbol) for symbol in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids` (a list or a 1-D tensor). `<s>`, `<pad>` and `</s>` are dropped; codes, bins, `<mask>` and
-        `<unk>` become their symbols with a space before each; bytes that are not UTF-8 become U+FFFD."""
+        """Text of ``ids`` (a list or a 1-D tensor). ``<s>``, ``<pad>`` and ``</s>`` are dropped; codes, bins, ``<mask>`` and
+        ``<unk>`` become their symbols with a space before each; bytes that are not UTF-8 become U+FFFD."""
         text = ""
         run: list[int] = []  # BPE numbers, decoded together since a character may span several
         for i in map(int, ids):
@@ -201,11 +201,11 @@ class Vocabulary:
         return index
 
     def code(self, i: int) -> int:
-        """Id of image code `i`. Raises UserError outside the code book."""
+        """Id of image code ``i``. Raises UserError outside the code book."""
         return self._in_range("code", i, self.code_range)
 
     def bin(self, i: int) -> int:
-        """Id of coordinate bin `i`. Raises UserError outside the bins."""
+        """Id of coordinate bin ``i``. Raises UserError outside the bins."""
         return self._in_range("bin", i, self.bin_range)
 
     def _in_range(self, kind: str, i: int, span: tuple[int, int]) -> int:
@@ -303,7 +303,7 @@ def _read_dict(path: pathlib.Path) -> list[tuple[str, int]]:
 def _without_appended(
     symbols: list[tuple[str, int]], path: pathlib.Path, num_codes: int, num_bins: int
 ) -> list[tuple[str, int]]:
-    """Cut `<mask>`, codes and bins off the end of a complete dictionary, if they are just what we append."""
+    """Cut ``<mask>``, codes and bins off the end of a complete dictionary, if they are just what we append."""
     names = [symbol for symbol, _ in symbols]
     first = next((i for i, name in enumerate(names) if re.fullmatch(r"<mask>|<(code|bin)_\d+>", name)), None)
     if first is None:
@@ -352,16 +352,16 @@ class SymbolDecoder:
 
 
 def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.Path) -> None:
-    """Train byte-level BPE on `texts`; write `encoder.json`, `vocab.bpe` and `dict.txt` (by frequency) to `directory`.
+    """Train byte-level BPE on ``texts``; write ``encoder.json``, ``vocab.bpe`` and ``dict.txt`` (by frequency) to ``directory``.
 
-    Beside them `sizes.json` notes that the vocabulary has neither image codes nor location bins.
+    Beside them ``sizes.json`` notes that the vocabulary has neither image codes nor location bins.
 
-    Every text can be encoded afterwards, whatever its language, since all 256 bytes are tokens; `size` counts BPE
+    Every text can be encoded afterwards, whatever its language, since all 256 bytes are tokens; ``size`` counts BPE
     tokens with these 256. Fewer come out when the texts hold fewer pairs that occur twice. Encode with the spaces that
     training texts had: prompts and captions start with one.
 
     Raises:
-        UserError: `size` is below 256 or there is no text.
+        UserError: ``size`` is below 256 or there is no text.
     """
     from tokenizers import ByteLevelBPETokenizer
 

@@ -37,7 +37,7 @@ class Recording:
 
 
 def lay_out(clips: Sequence[np.ndarray], layout: str, length: int, rate: int, rng: np.random.Generator) -> list[int]:
-    """The first sample of each clip in a recording of `length` samples: in turn, or the others within the longest."""
+    """The first sample of each clip in a recording of ``length`` samples: in turn, or the others within the longest."""
     sizes = [len(clip) for clip in clips]
     if layout == SEQUENCE:
         least = round(_GAP * rate)
@@ -61,7 +61,7 @@ def lay_out(clips: Sequence[np.ndarray], layout: str, length: int, rate: int, rn
 def record_sounds(
     names: Sequence[str], layout: str, library: Library, rate: int, seconds: float, rng: np.random.Generator
 ) -> Recording:
-    """A recording of `seconds` at `rate` with one sound of each of `names`: their order is that of a sequence.
+    """A recording of ``seconds`` at ``rate`` with one sound of each of ``names``: their order is that of a sequence.
 
     Gain, balance, onsets and noise are drawn.
     """
@@ -101,7 +101,7 @@ def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def save(samples: np.ndarray, path: pathlib.Path, rate: int) -> None:
-    """Writes `samples` (-1 to 1) with 16 bits each; the suffix of `path` says in which format."""
+    """Writes ``samples`` (-1 to 1) with 16 bits each; the suffix of ``path`` says in which format."""
     import soundfile
 
     soundfile.write(str(path), samples, rate, subtype="PCM_16", format=path.suffix[1:].upper())
@@ -118,7 +118,7 @@ class SoundComposer:
     material = "sounds"
 
     def record(self, split: str, row: int) -> tuple[dict, Recording]:
-        """A row of the table of `split`, and its recording."""
+        """A row of the table of ``split``, and its recording."""
         settings, rng = self.settings, np.random.default_rng([self.settings.seed, splits.SPLITS.index(split), row])
         fewest = settings.fewest
         if split in ("valid", "test"):  # a pair is held out, a single sound is not
@@ -141,7 +141,7 @@ class SoundComposer:
         }, recording
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the recording of a row into `room`; returns the row."""
+        """Writes the recording of a row into ``room``; returns the row."""
         record, recording = self.record(split, row)
         save(recording.samples, room / record["audio"], self.settings.rate)
         return record
@@ -163,7 +163,7 @@ class SoundComposer:
 def load_sounds(
     settings: SoundSettings, folder: str | None = None, package: str | None = None
 ) -> tuple[Library, Source]:
-    """The sounds that `settings` ask for. With "auto", falls back to synthesised ones and says why in one line.
+    """The sounds that ``settings`` ask for. With "auto", falls back to synthesised ones and says why in one line.
 
     Raises:
         UserError: stamps were asked for (by name, folder or package) and cannot be had.

@@ -28,7 +28,7 @@ class Background:
 
 
 def draw_recipe(sectors: Sequence[int], avoid: np.ndarray, rng: np.random.Generator) -> Background:
-    """A random recipe in one of `sectors`, its colours as far as can be had from those to `avoid` (N x 3, 0..255)."""
+    """A random recipe in one of ``sectors``, its colours as far as can be had from those to ``avoid`` (N x 3, 0..255)."""
     kind = KINDS[rng.integers(len(KINDS))]
     best, best_distance = None, -1.0
     for _ in range(_TRIES):
@@ -54,7 +54,7 @@ def _colour(sector: int, rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def paint(background: Background, size: int) -> np.ndarray:
-    """The picture of `background`: size x size x 3, uint8."""
+    """The picture of ``background``: size x size x 3, uint8."""
     rng = np.random.default_rng(background.seed)
     first, second = (np.asarray(colour, dtype=np.float32) for colour in background.colours)
     if background.kind == "plain":

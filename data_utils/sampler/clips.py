@@ -18,7 +18,7 @@ def check_format(video_format: str) -> None:
 
 
 def save(frames: np.ndarray, path: pathlib.Path, fps: int, quality: int) -> None:
-    """Writes `frames` (T x H x W x 3, uint8), shown at `fps` a second; the suffix of `path` says in which format.
+    """Writes ``frames`` (T x H x W x 3, uint8), shown at ``fps`` a second; the suffix of ``path`` says in which format.
 
     A WebP file keeps equal frames that follow one another as one that is shown for longer.
     """
@@ -51,7 +51,7 @@ def _save_mp4(frames: np.ndarray, path: pathlib.Path, fps: int, quality: int) ->
 
 
 def load(path: pathlib.Path) -> np.ndarray:
-    """The frames of a video that `save` wrote: T x H x W x 3, uint8."""
+    """The frames of a video that ``save`` wrote: T x H x W x 3, uint8."""
     if path.suffix == ".mp4":
         import av
 

@@ -23,7 +23,7 @@ _BACKWARD = {0: "to the left", 1: "up"}
 
 @dataclass(frozen=True)
 class Crossing(Motion):
-    """A scene of two things, the rear one first; the one called `mover` passes the other from side to side."""
+    """A scene of two things, the rear one first; the one called ``mover`` passes the other from side to side."""
 
     mover: str
 
@@ -52,10 +52,10 @@ class Crossing(Motion):
 def plan_crossing(
     names: Sequence[str], atlas: Atlas, places: np.ndarray, sectors: Sequence[int], frames: int, rng: np.random.Generator
 ) -> Crossing | None:
-    """A random crossing of the first of `names` past the second; None when there is no room for one.
+    """A random crossing of the first of ``names`` past the second; None when there is no room for one.
 
-    `places` (size x size booleans) says where both centres may be at the start, `sectors` which hues the background
-    may have. The rear sprite is plainly hidden in at least one of `frames` pictures.
+    ``places`` (size x size booleans) says where both centres may be at the start, ``sectors`` which hues the background
+    may have. The rear sprite is plainly hidden in at least one of ``frames`` pictures.
     """
     mover, other = names
     size = len(places)
@@ -120,9 +120,9 @@ def _within(box: Box, places: np.ndarray) -> bool:
 
 
 def hidden(tracks: Sequence[Track], masks: Sequence[np.ndarray], size: int, frames: int) -> float:
-    """The largest part of the rear thing's visible pixels that is hidden in any of `frames` pictures.
+    """The largest part of the rear thing's visible pixels that is hidden in any of ``frames`` pictures.
 
-    `masks` are the visible pixels of both (H x W booleans), the rear one first.
+    ``masks`` are the visible pixels of both (H x W booleans), the rear one first.
     """
     most = 0.0
     for moment in np.linspace(0.0, 1.0, frames):

@@ -53,12 +53,12 @@ class Emoji:
 
 @contextmanager
 def find_emoji(folder: str | None = None) -> Iterator[Emoji]:
-    """The emoji from `folder`, or the environment's folder, or the package client.
+    """The emoji from ``folder``, or the environment's folder, or the package client.
 
-    A folder holds both packages, unpacked (such as node_modules) or as the .tgz files that `npm pack` writes.
+    A folder holds both packages, unpacked (such as node_modules) or as the .tgz files that ``npm pack`` writes.
 
     Raises:
-        UserError: `folder` was given and is not usable.
+        UserError: ``folder`` was given and is not usable.
         EmojiUnavailableError: nothing was given and the package client cannot fetch the packages.
     """
     told = "--emoji-dir"
@@ -100,7 +100,7 @@ def _in_folder(folder: pathlib.Path, room: pathlib.Path, origin: str, told: str)
 
 
 def _unpack(archive: pathlib.Path, target: pathlib.Path) -> None:
-    """Writes the wanted files of a package below `target`; names are taken apart, so none can lead elsewhere."""
+    """Writes the wanted files of a package below ``target``; names are taken apart, so none can lead elsewhere."""
     try:
         with tarfile.open(archive) as packed:
             for member in packed:
@@ -127,7 +127,7 @@ def _labels(file: pathlib.Path) -> dict[str, str]:
 
 
 def read_emoji(emoji: Emoji, side: int) -> list[AnimatedSprite]:
-    """Every animated emoji that has a short name, one per name, reduced to `side` pixels; those of one skin tone only.
+    """Every animated emoji that has a short name, one per name, reduced to ``side`` pixels; those of one skin tone only.
 
     Raises:
         UserError: a file cannot be read.

@@ -11,10 +11,10 @@ _IDLE_WORDS = ("npm notice", "npm error code", "npm ERR! code", "npm error A com
 
 
 def run(command: list[str], room: pathlib.Path, what: str, error: type[UserError]) -> None:
-    """Runs `command` in the folder `room`.
+    """Runs ``command`` in the folder ``room``.
 
     Raises:
-        UserError: as `error`; it failed or took too long, with the last telling line of what it said.
+        UserError: as ``error``; it failed or took too long, with the last telling line of what it said.
     """
     environment = {**os.environ, "LC_ALL": "C"}
     try:

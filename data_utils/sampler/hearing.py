@@ -14,7 +14,7 @@ ALONE, SEQUENCE, MIXED = "alone", "one after the other", "at the same time"
 
 @dataclass(frozen=True)
 class Heard:
-    """A named sound in a recording, from `onset` to `offset` in seconds."""
+    """A named sound in a recording, from ``onset`` to ``offset`` in seconds."""
 
     name: str
     onset: float
@@ -22,7 +22,7 @@ class Heard:
 
 
 def captions(heard: Sequence[Heard], layout: str) -> list[str]:
-    """Every acceptable caption, the canonical one first. `heard` is in the order of the onsets."""
+    """Every acceptable caption, the canonical one first. ``heard`` is in the order of the onsets."""
     said = [with_article(sound.name) for sound in heard]
     if layout == ALONE:
         return [said[0], f"the sound of {said[0]}", f"{said[0]} is heard"]
@@ -43,7 +43,7 @@ def questions(
 ) -> list[dict[str, str]]:
     """Questions about a recording with their only right answers, as {"kind", "question", "answer"}.
 
-    `absent` names sounds that are not in it. Yes and no are as likely.
+    ``absent`` names sounds that are not in it. Yes and no are as likely.
     """
     asked = [ask("how many", "how many sounds are heard?", str(len(heard))), presence(heard, absent, rng)]
     if layout == ALONE:

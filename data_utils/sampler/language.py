@@ -50,7 +50,7 @@ def questions(
 ) -> list[dict[str, str]]:
     """Questions about a scene with their only right answers, as {"kind", "question", "answer"}.
 
-    `absent` names objects that are not in the scene; `size` is the picture's side in pixels. Yes and no are as likely.
+    ``absent`` names objects that are not in the scene; ``size`` is the picture's side in pixels. Yes and no are as likely.
     """
     ordered = reading_order(things)
     asked = [ask("how many", "how many objects are there?", str(len(things)))]
@@ -64,7 +64,7 @@ def questions(
 
 
 def ask(kind: str, question: str, answer: str) -> dict[str, str]:
-    """A question of a `kind` ("how many", "yes/no", ...) with its answer, as tables hold it."""
+    """A question of a ``kind`` ("how many", "yes/no", ...) with its answer, as tables hold it."""
     return {"kind": kind, "question": question, "answer": answer}
 
 

@@ -18,7 +18,7 @@ _CHECKS = 48  # moments at which tracks are compared; a sprite moves at most 2 p
 
 @dataclass(frozen=True)
 class Track:
-    """A sprite's straight way from the box `start` to the box `end` at constant speed; direction None: it stays."""
+    """A sprite's straight way from the box ``start`` to the box ``end`` at constant speed; direction None: it stays."""
 
     name: str
     start: Box
@@ -26,7 +26,7 @@ class Track:
     direction: str | None
 
     def at(self, moment: float) -> Box:
-        """The box at `moment`: 0 is the start, 1 the end."""
+        """The box at ``moment``: 0 is the start, 1 the end."""
         x, y = (round((1 - moment) * self.start[axis] + moment * self.end[axis]) for axis in (0, 1))
         return x, y, x + self.start[2] - self.start[0], y + self.start[3] - self.start[1]
 
@@ -39,11 +39,11 @@ class Motion:
     tracks: tuple[Track, ...]
 
     def boxes(self, moment: float) -> list[Box]:
-        """Every sprite's box at `moment`, 0..1."""
+        """Every sprite's box at ``moment``, 0..1."""
         return [track.at(moment) for track in self.tracks]
 
     def frames(self, count: int, atlas: Atlas) -> np.ndarray:
-        """`count` pictures from start to end, evenly spaced in time: count x size x size x 3, uint8."""
+        """``count`` pictures from start to end, evenly spaced in time: count x size x size x 3, uint8."""
         moments = np.linspace(0.0, 1.0, count)
         return np.stack([render(self.scene, atlas, self.boxes(float(moment))) for moment in moments])
 
@@ -65,7 +65,7 @@ class Motion:
 def plan_motion(scene: Scene, rng: np.random.Generator, least: float = LEAST) -> Motion:
     """Random tracks within the picture that never meet. A sprite without a free way stays, and so does one in five.
 
-    `least` is the part of the picture's side that a moving sprite travels at least.
+    ``least`` is the part of the picture's side that a moving sprite travels at least.
     """
     tracks: list[Track] = [Track(thing.name, thing.box, thing.box, None) for thing in scene.things]
     for number in rng.permutation(len(tracks)):
@@ -93,7 +93,7 @@ def _tracks(thing: Thing, size: int, least_part: float, rng: np.random.Generator
 
 
 def _meets(track: Track, others: Sequence[Track]) -> bool:
-    """Whether `track` comes nearer than GAP pixels to one of `others` at any time."""
+    """Whether ``track`` comes nearer than GAP pixels to one of ``others`` at any time."""
     for moment in np.linspace(0.0, 1.0, _CHECKS + 1):
         x0, y0, x1, y1 = track.at(float(moment))
         for other in others:

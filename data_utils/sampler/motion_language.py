@@ -11,7 +11,7 @@ from .relations import reading_order
 
 
 def questions(motion: Motion, absent: Sequence[str], rng: np.random.Generator) -> list[dict[str, str]]:
-    """Questions as {"kind", "question", "answer"}. `absent` names objects that are not there."""
+    """Questions as {"kind", "question", "answer"}. ``absent`` names objects that are not there."""
     things = reading_order(motion.scene.things)
     moving = [track for track in motion.tracks if track.direction]
     still = [track for track in motion.tracks if not track.direction]

@@ -22,7 +22,7 @@ _VOWEL_SOUND = re.compile(r"^(?:hour|honest|heir|(?!eu|ewe|one\b|u(?:ni(?![mn])|
 
 
 def object_name(caption: str) -> str | None:
-    """The name of the one thing that `caption` is about, in lower case, without article; None when it has no short one.
+    """The name of the one thing that ``caption`` is about, in lower case, without article; None when it has no short one.
 
     Words of size and mood at the front are dropped; what comes after the first sentence or in brackets is ignored.
     """
@@ -42,7 +42,7 @@ def object_name(caption: str) -> str | None:
 
 
 def with_article(name: str) -> str:
-    """`name` with the indefinite article that its sound asks for: "an owl", "a unicycle"."""
+    """``name`` with the indefinite article that its sound asks for: "an owl", "a unicycle"."""
     return f"{'an' if _VOWEL_SOUND.match(name) else 'a'} {name}"
 
 

@@ -26,7 +26,7 @@ class PictureSoundComposer(Composer):
     folders = {"image": "images", "audio": "sounds"}
 
     def record_both(self, split: str, row: int) -> tuple[dict, np.ndarray, audio.Recording]:
-        """A row of the table of `split`, its picture (size x size x 3, uint8) and its recording."""
+        """A row of the table of ``split``, its picture (size x size x 3, uint8) and its recording."""
         record, picture = self.record(split, row)
         settings = self.settings
         # the stream of the picture's own generator ends with its record; the sound has one of its own
@@ -44,7 +44,7 @@ class PictureSoundComposer(Composer):
         return both, picture, recording
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the picture and the recording of a row into `room`; returns the row."""
+        """Writes the picture and the recording of a row into ``room``; returns the row."""
         record, picture, recording = self.record_both(split, row)
         self.save_picture(picture, room / record["image"])
         audio.save(recording.samples, room / record["audio"], self.settings.rate)
@@ -61,7 +61,7 @@ def _times(name: str, heard: Heard) -> dict:
 
 
 def questions(things: Sequence[Thing], sounding: Thing, size: int, rng: np.random.Generator) -> list[dict[str, str]]:
-    """Questions that need the picture (of `size` pixels) and the sound, with their only right answers."""
+    """Questions that need the picture (of ``size`` pixels) and the sound, with their only right answers."""
     ordered = reading_order(things)
     asked = [ask("what", "which object is heard?", sounding.name)]
     silent = [thing for thing in ordered if thing is not sounding]
@@ -97,7 +97,7 @@ def load_both(
 def make_both_composer(
     settings: PictureSoundSettings, sprites: Sequence[Sprite], library: Recorded
 ) -> PictureSoundComposer:
-    """The composer of pictures of `sprites` with the sounds of `library`.
+    """The composer of pictures of ``sprites`` with the sounds of ``library``.
 
     Raises:
         UserError: too few sprites for the splits.

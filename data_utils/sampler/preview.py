@@ -17,7 +17,7 @@ _FILM = 6  # frames on a film strip
 
 
 def save(folder: pathlib.Path, tables: Mapping[str, Sequence[dict]], path: pathlib.Path, rows: int = 1) -> None:
-    """Writes `path` (PNG): `rows` rows of COLUMNS scenes for each split in `tables`, the split's name in front."""
+    """Writes ``path`` (PNG): ``rows`` rows of COLUMNS scenes for each split in ``tables``, the split's name in front."""
     lines = [
         (split, records[start : start + COLUMNS])
         for split, records in tables.items()
@@ -38,7 +38,7 @@ def save(folder: pathlib.Path, tables: Mapping[str, Sequence[dict]], path: pathl
 def save_strips(
     tables: Mapping[str, Sequence[dict]], path: pathlib.Path, strip: Callable[[dict], Image.Image], rows: int = 2
 ) -> None:
-    """Writes `path` (PNG): `rows` rows of two wide pictures, made by `strip` from a record, for each split."""
+    """Writes ``path`` (PNG): ``rows`` rows of two wide pictures, made by ``strip`` from a record, for each split."""
     lines = [
         (split, records[start : start + _STRIPS])
         for split, records in tables.items()
@@ -57,7 +57,7 @@ def save_strips(
 
 
 def film(frames: np.ndarray) -> Image.Image:
-    """Six of `frames` (T x H x W x 3, uint8), from the first to the last, side by side."""
+    """Six of ``frames`` (T x H x W x 3, uint8), from the first to the last, side by side."""
     chosen = frames[np.linspace(0, len(frames) - 1, _FILM).round().astype(int)]
     framed = np.pad(chosen, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
     return Image.fromarray(np.concatenate(list(framed), axis=1))

@@ -25,7 +25,7 @@ def centre(box: Box) -> tuple[float, float]:
 
 
 def relation(one: Box, other: Box) -> str | None:
-    """What `one` is to `other` ("to the left of", ...), or None where that is open to doubt.
+    """What ``one`` is to ``other`` ("to the left of", ...), or None where that is open to doubt.
 
     The boxes must lie apart along the axis that is named, and their centres much further apart along it than across it.
     """
@@ -39,7 +39,7 @@ def relation(one: Box, other: Box) -> str | None:
 
 
 def half(box: Box, size: int) -> str | None:
-    """The half of a picture of `size` pixels that holds all of `box`: "left", "right", or None for neither."""
+    """The half of a picture of ``size`` pixels that holds all of ``box``: "left", "right", or None for neither."""
     if 2 * box[2] <= size:
         return "left"
     return "right" if 2 * box[0] >= size else None

@@ -30,10 +30,10 @@ class Scene:
 def compose(
     names: Sequence[str], atlas: Atlas, size: int, places: np.ndarray, sectors: Sequence[int], rng: np.random.Generator
 ) -> Scene:
-    """A scene with one sprite of each of `names`.
+    """A scene with one sprite of each of ``names``.
 
-    The first of them has a plain relation (left, right, above or below) to each of the others; no two overlap. `places`
-    (size x size booleans) says where centres may fall, `sectors` which hues the background may have.
+    The first of them has a plain relation (left, right, above or below) to each of the others; no two overlap. ``places``
+    (size x size booleans) says where centres may fall, ``sectors`` which hues the background may have.
     """
     things, sides = _place(names, atlas, size, places, rng)
     colours = np.stack([atlas.colour(name) for name in names])
@@ -44,11 +44,11 @@ class Looks(Protocol):
     """What draws a picture's sprites: an Atlas, or animated sprites at a moment."""
 
     def pixels(self, name: str, side: int) -> np.ndarray:
-        """The sprite called `name`, H x W x 4 uint8."""
+        """The sprite called ``name``, H x W x 4 uint8."""
 
 
 def render(scene: Scene, atlas: Looks, boxes: Sequence[Box] | None = None) -> np.ndarray:
-    """The picture: size x size x 3, uint8. `boxes` moves the sprites elsewhere (same box sizes, later ones on top)."""
+    """The picture: size x size x 3, uint8. ``boxes`` moves the sprites elsewhere (same box sizes, later ones on top)."""
     picture = backgrounds.paint(scene.background, scene.size)
     for thing, side, box in zip(scene.things, scene.sides, boxes or [thing.box for thing in scene.things], strict=True):
         x0, y0, x1, y1 = box

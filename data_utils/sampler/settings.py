@@ -45,7 +45,7 @@ def _check(settings: Any, choices: Mapping[str, Sequence[str]], ranges: Mapping[
 
 @dataclass(frozen=True)
 class Settings:
-    """Pictures: `fewest` to `most` sprites in a scene, `size` in pixels, rows per split."""
+    """Pictures: ``fewest`` to ``most`` sprites in a scene, ``size`` in pixels, rows per split."""
 
     sprites: str = "auto"
     objects: int = 100
@@ -69,7 +69,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class VideoSettings(Settings):
-    """Videos: `frames` pictures each, shown at `fps` a second. With emoji, the sprites move by themselves."""
+    """Videos: ``frames`` pictures each, shown at ``fps`` a second. With emoji, the sprites move by themselves."""
 
     size: int = 64
     train: int = 4000
@@ -100,8 +100,8 @@ class EmojiSettings(VideoSettings):
 
 @dataclass(frozen=True)
 class SoundSettings:
-    """Recordings of `seconds` at `rate` samples a second, with `fewest` to `most` sounds. Valid and test have no fewer
-    than two where `most` allows it, so that their captions are not those of training.
+    """Recordings of ``seconds`` at ``rate`` samples a second, with ``fewest`` to ``most`` sounds. Valid and test have no fewer
+    than two where ``most`` allows it, so that their captions are not those of training.
     """
 
     media: str = "audio"

@@ -53,7 +53,7 @@ class Pen:
         self.area(colour, (left, top), (right, top), (right, bottom), (left, bottom))
 
     def disc(self, colour: Colour | None, x: float, y: float, radius: float, height: float | None = None) -> None:
-        """A circle around (x, y), or an ellipse with radii `radius` across and `height` down."""
+        """A circle around (x, y), or an ellipse with radii ``radius`` across and ``height`` down."""
         self.wedge(colour, x, y, radius, 0, 360, height)
 
     def wedge(
@@ -70,7 +70,7 @@ def _fill(colour: Colour | None) -> tuple[int, int, int, int]:
 
 
 def _around(count: int, radius: float, x: float = 0.5, y: float = 0.5, turn: float = 0.0) -> list[Point]:
-    """`count` points on a circle, the first of them above its centre."""
+    """``count`` points on a circle, the first of them above its centre."""
     angles = [(turn + 360 * number / count) * math.pi / 180 for number in range(count)]
     return [(x + radius * math.sin(angle), y - radius * math.cos(angle)) for angle in angles]
 
@@ -206,7 +206,7 @@ SHAPES: dict[str, Drawing] = {
 
 
 def draw_shape(colour: str, shape: str) -> Sprite:
-    """The sprite "`colour` `shape`", with a darker rim."""
+    """The sprite "``colour`` ``shape``", with a darker rim."""
     pen = Pen(SIDE * _OVERSAMPLING)
     SHAPES[shape](pen, COLOURS[colour])
     reduced = pen.image.convert("RGBa").resize((SIDE, SIDE), Image.Resampling.BOX).convert("RGBA")

@@ -37,7 +37,7 @@ class Library(Protocol):
         """Names, best first, and where the sounds of each came from."""
 
     def clip(self, name: str, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """A sound called `name`, at most so long: samples from -1 to 1, float32, brought to LEVEL."""
+        """A sound called ``name``, at most so long: samples from -1 to 1, float32, brought to LEVEL."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Synthesised:
         return {name: [f"synthesised: {name}"] for name in synth.NAMES}
 
     def clip(self, name: str, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """A sound called `name`, at most so long: samples from -1 to 1, float32, brought to LEVEL."""
+        """A sound called ``name``, at most so long: samples from -1 to 1, float32, brought to LEVEL."""
         return _finish(synth.synthesise(name, self.rate, most_seconds, rng), self.rate)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Recordings by name: name -> [(source, samples at `rate`, float32)], the best names first."""
+    """Recordings by name: name -> [(source, samples at ``rate``, float32)], the best names first."""
 
     rate: int
     recordings: dict[str, list[tuple[str, np.ndarray]]]
@@ -69,7 +69,7 @@ class Recorded:
         return {name: [source for source, _ in found] for name, found in self.recordings.items()}
 
     def clip(self, name: str, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """One of the recordings called `name`; of a long one, a loud stretch of `most_seconds`."""
+        """One of the recordings called ``name``; of a long one, a loud stretch of ``most_seconds``."""
         found = self.recordings[name]
         samples = found[rng.integers(len(found))][1]
         length = int(most_seconds * self.rate)
@@ -79,7 +79,7 @@ class Recorded:
 
 
 def _loud_start(samples: np.ndarray, length: int, rng: np.random.Generator) -> int:
-    """A random start among those where a stretch of `length` has at least two thirds of the energy that is possible."""
+    """A random start among those where a stretch of ``length`` has at least two thirds of the energy that is possible."""
     total = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
     energy = total[length:] - total[:-length]
     fitting = np.flatnonzero(energy >= 2 / 3 * energy.max())
@@ -87,7 +87,7 @@ def _loud_start(samples: np.ndarray, length: int, rng: np.random.Generator) -> i
 
 
 def _finish(samples: np.ndarray, rate: int) -> np.ndarray:
-    """`samples` without clicks at the ends, as loud as all others."""
+    """``samples`` without clicks at the ends, as loud as all others."""
     shaped = samples.astype(np.float64)
     fade = min(len(shaped) // 2, round(_FADE * rate))
     ramp = np.linspace(0.0, 1.0, fade, endpoint=False)
@@ -106,7 +106,7 @@ def check_soundfile() -> None:
 
 
 def read_recordings(stamps: Stamps, rate: int) -> Recorded:
-    """The sounds of the stamps, x.ogg beside x.txt, brought to `rate`; several recordings of one name stay together.
+    """The sounds of the stamps, x.ogg beside x.txt, brought to ``rate``; several recordings of one name stay together.
 
     Left out: voices, silence, what has no short name or a name that contains another's words, and all but the first
     name of a recording that is there more than once.
@@ -133,7 +133,7 @@ def read_recordings(stamps: Stamps, rate: int) -> Recorded:
 
 
 def _read(file: pathlib.Path, rate: int) -> np.ndarray:
-    """The sound of a file at `rate`, mono, without silence at its ends; empty when it is all silence."""
+    """The sound of a file at ``rate``, mono, without silence at its ends; empty when it is all silence."""
     import soundfile
 
     try:
@@ -146,7 +146,7 @@ def _read(file: pathlib.Path, rate: int) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
-    """`samples` at another rate, by cutting or padding the spectrum; zeros around them keep the ends apart."""
+    """``samples`` at another rate, by cutting or padding the spectrum; zeros around them keep the ends apart."""
     if own_rate == rate or not len(samples):
         return samples
     length = round(len(samples) * rate / own_rate)
@@ -158,7 +158,7 @@ def resample(samples: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
 
 
 def _distinct(found: dict[str, list[tuple[str, np.ndarray]]], rate: int) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """`found` without names that contain another's words, and without names with a recording of another; short first."""
+    """``found`` without names that contain another's words, and without names with a recording of another; short first."""
     order = sorted(found, key=lambda name: (len(name.split()), name))
     kept: dict[str, list[tuple[str, np.ndarray]]] = {}
     prints: list[np.ndarray] = []

@@ -25,7 +25,7 @@ def kind_of(split: str) -> str:
 
 
 def hues(split: str) -> tuple[int, ...]:
-    """The sectors of the colour circle (0..23, 15 degrees each) that backgrounds of `split` are drawn from."""
+    """The sectors of the colour circle (0..23, 15 degrees each) that backgrounds of ``split`` are drawn from."""
     wanted = {"test": (2,), "valid": (5,), "train": (0, 1, 3, 4)}[kind_of(split)]
     return tuple(sector for sector in range(HUE_SECTORS) if sector % 6 in wanted)
 
@@ -39,7 +39,7 @@ def places(split: str, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which objects meet in which split. `rows` and `columns` are the groups held out for test and for valid."""
+    """Which objects meet in which split. ``rows`` and ``columns`` are the groups held out for test and for valid."""
 
     known: tuple[str, ...]
     unseen: tuple[str, ...]
@@ -56,11 +56,11 @@ class Plan:
         }
 
     def names_for(self, split: str) -> tuple[str, ...]:
-        """The objects that scenes of `split` are drawn from."""
+        """The objects that scenes of ``split`` are drawn from."""
         return self.unseen if split == "test_unseen" else self.known
 
     def draw(self, split: str, count: int, rng: np.random.Generator) -> list[str]:
-        """`count` different objects that may meet in `split`, in random order."""
+        """``count`` different objects that may meet in ``split``, in random order."""
         if split == "test_unseen":
             return _pick(self.unseen, count, rng)
         if count == 1:
@@ -83,10 +83,10 @@ def _pick(names: Sequence[str], count: int, rng: np.random.Generator) -> list[st
 
 
 def make_plan(names: Sequence[str], unseen: int, most: int, seed: int) -> Plan:
-    """Sets `unseen` of `names` apart and deals the others onto a grid; `most` objects are in a scene at most.
+    """Sets ``unseen`` of ``names`` apart and deals the others onto a grid; ``most`` objects are in a scene at most.
 
     Raises:
-        UserError: too few objects for scenes of `most`.
+        UserError: too few objects for scenes of ``most``.
     """
     rng = np.random.default_rng([seed, len(SPLITS)])
     order = [names[index] for index in rng.permutation(len(names))]

@@ -16,7 +16,7 @@ _DISTANCES = (0.26, 0.24, 0.22, 0.20, 0.18, 0.16, 0.14, 0.12, 0.10, 0.08, 0.06)
 
 @dataclass(frozen=True)
 class Sprite:
-    """A cut-out: `pixels` are H x W x 4 (RGBA, uint8), cropped to what is visible; `source` says where it came from."""
+    """A cut-out: ``pixels`` are H x W x 4 (RGBA, uint8), cropped to what is visible; ``source`` says where it came from."""
 
     name: str
     pixels: np.ndarray
@@ -25,7 +25,7 @@ class Sprite:
 
 
 def crop_visible(pixels: np.ndarray) -> np.ndarray:
-    """The part of H x W x 4 `pixels` that bounds every pixel with alpha >= VISIBLE; 0 x 0 x 4 when none is."""
+    """The part of H x W x 4 ``pixels`` that bounds every pixel with alpha >= VISIBLE; 0 x 0 x 4 when none is."""
     rows, columns = (np.flatnonzero((pixels[..., 3] >= VISIBLE).any(axis)) for axis in (1, 0))
     if not len(rows):
         return pixels[:0, :0]
@@ -33,7 +33,7 @@ def crop_visible(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """`pixels` (H x W x 4) with the longer side of the visible part as near to `side` pixels as a resize gets."""
+    """``pixels`` (H x W x 4) with the longer side of the visible part as near to ``side`` pixels as a resize gets."""
     return crop_visible(np.asarray(Image.fromarray(pixels).resize(fit(pixels, side), Image.Resampling.LANCZOS)))
 
 
@@ -48,7 +48,7 @@ def feature(sprite: Sprite) -> np.ndarray:
 
 
 def fit(pixels: np.ndarray, side: int) -> tuple[int, int]:
-    """Width and height with the longer one `side` and the aspect ratio of `pixels`."""
+    """Width and height with the longer one ``side`` and the aspect ratio of ``pixels``."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -60,7 +60,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def choose(candidates: Sequence[Sprite], count: int) -> list[Sprite]:
-    """At most `count` of `candidates` (best first) that differ to the eye, with names that do not contain one another.
+    """At most ``count`` of ``candidates`` (best first) that differ to the eye, with names that do not contain one another.
 
     Takes in turn every candidate at least some distance from all that were taken, and lowers that distance until
     there are enough.
@@ -90,7 +90,7 @@ class Atlas:
         assert len(self._by_name) == len(self.sprites), "two sprites have one name"
 
     def pixels(self, name: str, side: int) -> np.ndarray:
-        """The sprite called `name`, H x W x 4 uint8 with the longer side about `side` pixels."""
+        """The sprite called ``name``, H x W x 4 uint8 with the longer side about ``side`` pixels."""
         key = (name, side)
         if key not in self._resized:
             self._resized[key] = resize(self._by_name[name].pixels, side)

@@ -55,10 +55,10 @@ class Stamps:
 
 @contextmanager
 def find_stamps(folder: str | None = None, package: str | None = None) -> Iterator[Stamps]:
-    """The stamps from `folder`, or the `.deb` file `package`, or the environment's folder, or the package client.
+    """The stamps from ``folder``, or the ``.deb`` file ``package``, or the environment's folder, or the package client.
 
     Raises:
-        UserError: `folder` or `package` was given and is not usable.
+        UserError: ``folder`` or ``package`` was given and is not usable.
         StampsUnavailableError: nothing was given and the package client cannot fetch the package.
     """
     told = "--stamps-dir"

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Where sprites or sounds came from, for the manifest; `licence_text` is written beside the data."""
+    """Where sprites or sounds came from, for the manifest; ``licence_text`` is written beside the data."""
 
     kind: str
     origin: str
@@ -53,17 +53,17 @@ class Maker(Protocol):
         """What the rows are made of, and the manifest's key for where it came from: "sprites" or "sounds"."""
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the files of a row of the table of `split` into `room`; returns the row."""
+        """Writes the files of a row of the table of ``split`` into ``room``; returns the row."""
 
     def about(self, tables: Tables) -> dict:
         """What else the manifest says about the data."""
 
     def preview(self, room: pathlib.Path, tables: Tables) -> None:
-        """Writes preview.png into `room`."""
+        """Writes preview.png into ``room``."""
 
 
 def build(out: pathlib.Path, maker: Maker, source: Source, workers: int = 1) -> dict:
-    """Writes the data into `out`, replacing what is there once the new data is complete. Returns the manifest."""
+    """Writes the data into ``out``, replacing what is there once the new data is complete. Returns the manifest."""
     settings = maker.settings
     out.parent.mkdir(parents=True, exist_ok=True)
     room = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -110,10 +110,10 @@ def _write_rows(maker: Maker, split: str, rows: Iterable[int], room: pathlib.Pat
 
 
 def swapped(records: Sequence[dict], seed: int, column: str = "image", split: str = "test") -> list[dict]:
-    """The rows of a split, each with the `column` of another row that has none of its objects; every file is used once.
+    """The rows of a split, each with the ``column`` of another row that has none of its objects; every file is used once.
 
-    A model that looks at the image must do badly on these rows. `image_of` names the row that the image belongs to
-    (`video_of` the video, and so on).
+    A model that looks at the image must do badly on these rows. ``image_of`` names the row that the image belongs to
+    (``video_of`` the video, and so on).
 
     Raises:
         UserError: no such exchange was found (too few rows).

@@ -49,7 +49,7 @@ class VideoComposer(Composer):
         raise AssertionError(f"none of {', '.join(names)} has room to move at {settings.size} pixels")
 
     def record(self, split: str, row: int) -> tuple[dict, np.ndarray]:
-        """A row of the table of `split`, and its frames (T x size x size x 3, uint8)."""
+        """A row of the table of ``split``, and its frames (T x size x size x 3, uint8)."""
         motion, rng = self.motion(split, row)
         moments = [float(moment) for moment in np.linspace(0.0, 1.0, self.settings.frames)]
         boxes = [motion.boxes(moment) for moment in moments]
@@ -74,7 +74,7 @@ class VideoComposer(Composer):
         }
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the video of a row into `room`; returns the row."""
+        """Writes the video of a row into ``room``; returns the row."""
         record, frames = self.record(split, row)
         clips.save(frames, room / record["video"], self.settings.fps, self.settings.quality)
         return record
@@ -91,7 +91,7 @@ class AnimatedComposer(VideoComposer):
     atlas: AnimatedAtlas
 
     def record(self, split: str, row: int) -> tuple[dict, np.ndarray]:
-        """A row of the table of `split`, and its frames (T x size x size x 3, uint8)."""
+        """A row of the table of ``split``, and its frames (T x size x size x 3, uint8)."""
         scene, rng = self.scene(split, row)
         settings = self.settings
         record = self.start(split, row, scene, language.captions(scene.things))
@@ -106,7 +106,7 @@ class AnimatedComposer(VideoComposer):
 
 
 def make_video_composer(settings: VideoSettings, sprites: Sequence[Sprite]) -> VideoComposer:
-    """The composer of videos of `sprites`, which may be animated ones.
+    """The composer of videos of ``sprites``, which may be animated ones.
 
     Raises:
         UserError: too few sprites for the splits.
@@ -121,7 +121,7 @@ def make_video_composer(settings: VideoSettings, sprites: Sequence[Sprite]) -> V
 def load_moving(
     settings: VideoSettings, folder: str | None = None, package: str | None = None, emoji_folder: str | None = None
 ) -> tuple[list[Sprite], Source]:
-    """The sprites that `settings` ask for; `folder` and `package` are those of the stamps.
+    """The sprites that ``settings`` ask for; ``folder`` and ``package`` are those of the stamps.
 
     Raises:
         UserError: they cannot be had, or there are too few.

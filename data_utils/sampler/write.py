@@ -40,7 +40,7 @@ class Composer:
         return compose(names, self.atlas, size, splits.places(split, size), splits.hues(split), rng), rng
 
     def record(self, split: str, row: int) -> tuple[dict, np.ndarray]:
-        """A row of the table of `split`, and its picture (size x size x 3, uint8)."""
+        """A row of the table of ``split``, and its picture (size x size x 3, uint8)."""
         scene, rng = self.scene(split, row)
         captions = language.captions(scene.things)
         if split == "train" and self.settings.phrasing == "canonical":
@@ -57,13 +57,13 @@ class Composer:
         return record, render(scene, self.atlas)
 
     def absent(self, split: str, scene: Scene, rng: np.random.Generator) -> list[str]:
-        """A few objects of `split` that are not in the scene."""
+        """A few objects of ``split`` that are not in the scene."""
         present = {thing.name for thing in scene.things}
         others = [name for name in self.plan.names_for(split) if name not in present]
         return [others[index] for index in rng.permutation(len(others))[:ABSENT]]
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the picture of a row into `room`; returns the row."""
+        """Writes the picture of a row into ``room``; returns the row."""
         record, picture = self.record(split, row)
         self.save_picture(picture, room / record["image"])
         return record
@@ -92,7 +92,7 @@ class Composer:
 def load_sprites(
     settings: Settings, folder: str | None = None, package: str | None = None
 ) -> tuple[list[Sprite], Source]:
-    """The sprites that `settings` ask for. With "auto", falls back to shapes and says why in one line.
+    """The sprites that ``settings`` ask for. With "auto", falls back to shapes and says why in one line.
 
     Raises:
         UserError: stamps were asked for (by name, folder or package) and cannot be had, or there are too few sprites.
@@ -122,7 +122,7 @@ def stamps_source(found: stamps.Stamps) -> Source:
 
 
 def enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
-    """As many of `candidates` as `settings` ask for that can be told apart; raises UserError when there are fewer."""
+    """As many of ``candidates`` as ``settings`` ask for that can be told apart; raises UserError when there are fewer."""
     wanted = settings.objects + settings.unseen_objects
     chosen = choose(candidates, wanted)
     if len(chosen) < wanted:
@@ -132,12 +132,12 @@ def enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
 
 
 def build(out: pathlib.Path, settings: Settings, sprites: Sequence[Sprite], source: Source, workers: int = 1) -> dict:
-    """Writes pictures into `out`, replacing what is there once the new data is complete. Returns the manifest."""
+    """Writes pictures into ``out``, replacing what is there once the new data is complete. Returns the manifest."""
     return tables.build(out, make_composer(settings, sprites), source, workers)
 
 
 def make_composer(settings: Settings, sprites: Sequence[Sprite]) -> Composer:
-    """The composer of pictures of `sprites`.
+    """The composer of pictures of ``sprites``.
 
     Raises:
         UserError: too few sprites for the splits.

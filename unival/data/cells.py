@@ -66,7 +66,7 @@ def warn_of_empty(count: int, table: Table) -> None:
 
 
 def media_path(value: str, table: Table) -> pathlib.Path | None:
-    """The file that `value` names: absolute, or relative to the table's media root or folder. None if there is none."""
+    """The file that ``value`` names: absolute, or relative to the table's media root or folder. None if there is none."""
     if not value or len(value) > MAX_PATH_CHARACTERS or "\0" in value:
         return None
     for folder in _media_folders(table):
@@ -90,12 +90,12 @@ def check_media(value: Any, table: Table, row: int, column: str) -> None:
 
 
 def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
-    """The bytes of an image, sound or film: of the file that `value` names, or of `value` itself as base64.
+    """The bytes of an image, sound or film: of the file that ``value`` names, or of ``value`` itself as base64.
 
     Base64 is taken in its standard and in its URL-safe alphabet, with or without padding.
 
     Raises:
-        UserError: `value` is neither, naming file, row and column.
+        UserError: ``value`` is neither, naming file, row and column.
     """
     if not isinstance(value, str):
         raise UserError(f"{table.where(row, column)}: expected a path or base64 text, found {type(value).__name__}")

@@ -61,7 +61,7 @@ def _scan_lines(data: mmap.mmap | bytes) -> np.ndarray:
 
 
 def _read_index(place: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray | None:
-    """The offsets kept at `place`, or None if they are not there or are of another state of the table."""
+    """The offsets kept at ``place``, or None if they are not there or are of another state of the table."""
     try:
         index = np.load(place, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -41,10 +41,10 @@ def open_table(
     """Open a table.
 
     Args:
-        path: `.tsv` or `.txt` (columns separated by tabs, no header) or `.jsonl` or `.ndjson` (one JSON object a line).
-        columns: TSV: names of the columns (of the selected ones, if `selected_cols` is given); without it columns are
+        path: ``.tsv`` or ``.txt`` (columns separated by tabs, no header) or ``.jsonl`` or ``.ndjson`` (one JSON object a line).
+        columns: TSV: names of the columns (of the selected ones, if ``selected_cols`` is given); without it columns are
             named by their numbers, "0", "1", ... JSONL: names that every row must have.
-        selected_cols: TSV only: numbers of the columns to keep, in the order of `columns`: "0,4,2".
+        selected_cols: TSV only: numbers of the columns to keep, in the order of ``columns``: "0,4,2".
         media_root: where relative paths of media start, besides the table's own folder.
 
     Raises:
@@ -67,7 +67,7 @@ def open_table(
 
 
 class Table:
-    """Rows of a file by number, each a dict of column name -> value. Made by `open_table`.
+    """Rows of a file by number, each a dict of column name -> value. Made by ``open_table``.
 
     Attributes:
         path: the file.
@@ -109,7 +109,7 @@ class Table:
         return len(self._offsets) - 1
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """Row `i` (0 <= i < len). Raises UserError, naming file, row and column, when the row is broken."""
+        """Row ``i`` (0 <= i < len). Raises UserError, naming file, row and column, when the row is broken."""
         self._check_number(i)
         with row_errors(self, i):
             return self._parse(i, self._line(i))
@@ -129,7 +129,7 @@ class Table:
         return decode(self._raw(i), self.where(i), self.path)
 
     def where(self, i: int, column: str | None = None) -> str:
-        """Row `i` for messages: "file.tsv, row 3 (line 4)", and the column if one is given."""
+        """Row ``i`` for messages: "file.tsv, row 3 (line 4)", and the column if one is given."""
         return f"{self.path}, row {i} (line {i + 1})" + ("" if column is None else f", column {column!r}")
 
 
@@ -155,7 +155,7 @@ class TsvTable(Table):
     def _usual_width(self, needed: int | None) -> tuple[int, int]:
         """How many columns most of the first rows have, and the first row that has them: any row may be the broken one.
 
-        Of widths that are equally common it is the one that is `needed`, else the first. Blank rows do not count beside others;
+        Of widths that are equally common it is the one that is ``needed``, else the first. Blank rows do not count beside others;
         rows that cannot be decoded do: their tabs are there all the same.
         """
         firsts: dict[int, int] = {}

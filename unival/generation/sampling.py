@@ -12,7 +12,7 @@ from torch import Tensor
 class Sampling(search.Sampling):
     """Draw each token from what is allowed, by its probability among that; the scores are those of the whole distribution.
 
-    fairseq draws from `exp(log-probabilities)`.  Where the likeliest symbol is forbidden (end of sentence before ``--min-len``)
+    fairseq draws from ``exp(log-probabilities)``.  Where the likeliest symbol is forbidden (end of sentence before ``--min-len``)
     the others underflow to zero at low temperatures, and nothing is left to draw from.
     """
 

@@ -1,7 +1,7 @@
 """A closed set of answers as a prefix tree in flat arrays: a whole batch of beams walks it without Python loops.
 
-A state is a node: the symbols read since bos. The children of state s are entries `first[s]` to `first[s + 1]` of
-`symbols` (ascending) and `targets`. Symbols that leave the tree lead to the state `off`, where eos is the only
+A state is a node: the symbols read since bos. The children of state s are entries ``first[s]`` to ``first[s + 1]`` of
+``symbols`` (ascending) and ``targets``. Symbols that leave the tree lead to the state ``off``, where eos is the only
 continuation.
 """
 
@@ -77,7 +77,7 @@ class Trie:
         return torch.where(found, self.targets[index], self.off)
 
     def children(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """All allowed continuations of N states as two vectors: index into `states`, symbol."""
+        """All allowed continuations of N states as two vectors: index into ``states``, symbol."""
         start = self.first[states]
         counts = self.first[states + 1] - start
         rows = torch.repeat_interleave(torch.arange(states.numel(), device=states.device), counts)
@@ -93,7 +93,7 @@ class Trie:
         return masked
 
     def target_masks(self, targets: Tensor, pad: int, size: int) -> Tensor:
-        """What may be predicted at each position of gold answers: the `constraint_masks` of the criterion.
+        """What may be predicted at each position of gold answers: the ``constraint_masks`` of the criterion.
 
         Args:
             targets: B x T: pad, …, pad, answer, eos, pad, …: a prompt without loss may come first.

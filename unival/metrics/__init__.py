@@ -1,7 +1,7 @@
 """Scores of generated text: one file per family, and the one list of them all.
 
 A metric works on raw text, tokenises as coco-caption does, and keeps statistics that sum over rows and workers
-(`base.Metric`). `score.evaluate` walks the road that validation walks too, so both give the same number.
+(``base.Metric``). ``score.evaluate`` walks the road that validation walks too, so both give the same number.
 """
 
 import logging

@@ -13,13 +13,13 @@ Ngram = tuple[str, ...]
 class Metric:
     """A score of generated texts against references.
 
-    The statistics of a row are numbers that sum over rows, batches and workers: `compute` of the sum over all rows is
-    the score of the corpus, `compute` of one row's statistics is the score of that row. Their names begin with the
+    The statistics of a row are numbers that sum over rows, batches and workers: ``compute`` of the sum over all rows is
+    the score of the corpus, ``compute`` of one row's statistics is the score of that row. Their names begin with the
     metric's own, so the statistics of several metrics fit in one dict.
 
     Attributes:
         name: as in METRICS.
-        keys: names of the scores that `compute` returns.
+        keys: names of the scores that ``compute`` returns.
         needs_words: whether words are compared, so that references without one cannot be scored by.
     """
 
@@ -40,7 +40,7 @@ class Metric:
         """Learn what the score needs to know of the whole table: its references, row by row. Nothing by default."""
 
     def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
-        """The summable statistics of one row. `references` holds at least one text."""
+        """The summable statistics of one row. ``references`` holds at least one text."""
         raise NotImplementedError
 
     def update_all(self, rows: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, float]]:
@@ -48,12 +48,12 @@ class Metric:
         return [self.update(hypothesis, references) for hypothesis, references in rows]
 
     def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
-        """Scores from (sums of) statistics: one value per name in `keys`."""
+        """Scores from (sums of) statistics: one value per name in ``keys``."""
         raise NotImplementedError
 
 
 class MeanMetric(Metric):
-    """A metric of one score per row, averaged over rows. Its statistics are `<name>_sum` and `<name>_count`."""
+    """A metric of one score per row, averaged over rows. Its statistics are ``<name>_sum`` and ``<name>_count``."""
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """The score of one row."""
@@ -80,5 +80,5 @@ def has_word(text: str, tokens: Sequence[str]) -> bool:
 
 @functools.lru_cache(maxsize=1 << 10)
 def ngram_counts(tokens: tuple[str, ...], longest: int = 4) -> tuple[Counter[Ngram], ...]:
-    """How often each n-gram occurs, one Counter per order 1 ... `longest`. Cached: read-only."""
+    """How often each n-gram occurs, one Counter per order 1 ... ``longest``. Cached: read-only."""
     return tuple(Counter(zip(*(tokens[i:] for i in range(n)), strict=False)) for n in range(1, longest + 1))

@@ -1,8 +1,8 @@
 """CIDEr: similarity of tf-idf weighted n-grams (Vedantam et al., 2015, arXiv:1411.5726), as coco-caption computes it.
 
 The score that coco-caption calls CIDEr, and that papers report, is the CIDEr-D of the article (counts clipped to the
-reference's, a Gaussian penalty on the difference in length) without stemming. `cider` and `cider_d` are therefore the
-same formula. `cider_d` is the name that reward functions use; there it is commonly fitted on the training table.
+reference's, a Gaussian penalty on the difference in length) without stemming. ``cider`` and ``cider_d`` are therefore the
+same formula. ``cider_d`` is the name that reward functions use; there it is commonly fitted on the training table.
 """
 
 import math
@@ -17,7 +17,7 @@ SCALE = 10.0
 
 
 class Cider(MeanMetric):
-    """CIDEr of coco-caption. `fit` takes document frequencies from the references: a row is a document."""
+    """CIDEr of coco-caption. ``fit`` takes document frequencies from the references: a row is a document."""
 
     name = "cider"
     keys = ("cider",)

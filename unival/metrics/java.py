@@ -11,10 +11,10 @@ UTF8 = "-Dfile.encoding=UTF-8"  # before Java 18 the default depends on the loca
 
 
 def java_command(purpose: str) -> str:
-    """Path of `java`.
+    """Path of ``java``.
 
     Raises:
-        UserError: there is none; `purpose` begins the message ("METEOR").
+        UserError: there is none; ``purpose`` begins the message ("METEOR").
     """
     command = shutil.which("java")
     if command is None:

@@ -1,4 +1,4 @@
-"""From generated texts to scores: reading `fairseq-generate`'s output, and the one road that all scores take."""
+"""From generated texts to scores: reading ``fairseq-generate``'s output, and the one road that all scores take."""
 
 import pathlib
 import re
@@ -31,7 +31,7 @@ def evaluate(
     metrics: Sequence[str],
     tokenizer: str = "python",
 ) -> dict[str, float]:
-    """Scores of a corpus. See `evaluate_rows`, which returns those of the rows too."""
+    """Scores of a corpus. See ``evaluate_rows``, which returns those of the rows too."""
     return evaluate_rows(hypotheses, references, metrics, tokenizer).total
 
 
@@ -50,7 +50,7 @@ def evaluate_rows(
         references: at least one text for each of the same keys; blank ones beside others do not count.
         metrics: names from METRICS.
         tokenizer: a name from TOKENIZERS.
-        fit_on: references of the corpus that gives CIDEr its document frequencies; by default `references`.
+        fit_on: references of the corpus that gives CIDEr its document frequencies; by default ``references``.
         whose: what messages about rows begin with: a table, say.
 
     Raises:
@@ -85,12 +85,12 @@ def sum_statistics(statistics: Iterable[Mapping[str, float]]) -> dict[str, float
 
 
 def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
-    """The best text and its score per row number, from the `D-` lines of `fairseq-generate`'s output.
+    """The best text and its score per row number, from the ``D-`` lines of ``fairseq-generate``'s output.
 
-    With `--nbest` a row has several lines in a row, best first: the first is taken.
+    With ``--nbest`` a row has several lines in a row, best first: the first is taken.
 
     Raises:
-        UserError: no such file, no `D-` line, a broken one, or a row that comes back after others.
+        UserError: no such file, no ``D-`` line, a broken one, or a row that comes back after others.
     """
     file = pathlib.Path(path)
     if not file.is_file():

@@ -36,7 +36,7 @@ class Spice(MeanMetric):
             )
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
-        """F-score of one row. Starts the program: give many rows to `update_all` at once."""
+        """F-score of one row. Starts the program: give many rows to ``update_all`` at once."""
         return self._scores([(hypothesis, references)])[0]
 
     def update_all(self, rows: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, float]]:

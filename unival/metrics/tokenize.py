@@ -1,12 +1,12 @@
 """COCO-style tokenisation: captions to lower-case Penn Treebank tokens without punctuation.
 
 Published caption scores are computed on the output of Stanford's PTB tokenizer less a list of punctuation tokens.
-`tokenize` gives the same tokens without Java. Its rules and lists were found by feeding that tokenizer (CoreNLP 3.4.1,
+``tokenize`` gives the same tokens without Java. Its rules and lists were found by feeding that tokenizer (CoreNLP 3.4.1,
 as pycocoevalcap 1.2 ships it) with words in context: of all 616,767 captions of COCO 2014 only 5 come out differently,
-where the Java program looks at the next caption. `PtbTokenizer` runs the Java program itself.
+where the Java program looks at the next caption. ``PtbTokenizer`` runs the Java program itself.
 
-What surprises newcomers, and is kept because published scores contain it: brackets survive as `-lrb-` and `-rrb-` (the
-list of punctuation is upper case, the tokens are lower case), so do `!!`, `&` and `/`, and `table.A` is one token.
+What surprises newcomers, and is kept because published scores contain it: brackets survive as ``-lrb-`` and ``-rrb-`` (the
+list of punctuation is upper case, the tokens are lower case), so do ``!!``, ``&`` and ``/``, and ``table.A`` is one token.
 """
 
 import functools
@@ -124,7 +124,7 @@ WINDOW = 2000  # characters that patterns see at a time; no token needs half as 
 
 @functools.lru_cache(maxsize=1 << 16)
 def tokenize(text: str) -> tuple[str, ...]:
-    """The default tokenizer: lower-case Penn Treebank tokens of `text` less punctuation, as pycocoevalcap scores them.
+    """The default tokenizer: lower-case Penn Treebank tokens of ``text`` less punctuation, as pycocoevalcap scores them.
 
     >>> tokenize('A man\'s dog (asleep) can\'t see "it".')
     ('a', 'man', "'s", 'dog', '-lrb-', 'asleep', '-rrb-', 'ca', "n't", 'see', 'it')
@@ -205,7 +205,7 @@ TOKENIZERS: dict[str, Callable[[Iterable[str]], Tokenizer]] = {
 
 
 def make_tokenizer(name: str, texts: Iterable[str] = ()) -> Tokenizer:
-    """A tokenizer by name; `texts` are those that it will be asked for.
+    """A tokenizer by name; ``texts`` are those that it will be asked for.
 
     Raises:
         UserError: an unknown name, or "ptb" without Java or pycocoevalcap.
