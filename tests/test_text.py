@@ -105,7 +105,7 @@ def test_weighted_answers(text):
 WHAT = "[IMAGE:image] what? -> [TEXT:answer]"
 
 
-CULPRITS = {"\0": r"\\u0000 \(NUL\) is no character of a text", "\ud800": r"\\ud800 is half of a character"}
+CULPRITS = {"\0": r"\\u0000 \(NUL\) is not a text character", "\ud800": r"\\ud800 is half of a surrogate pair"}
 
 
 @pytest.mark.parametrize("culprit, said", CULPRITS.items(), ids=ascii)

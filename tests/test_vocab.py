@@ -1,7 +1,7 @@
 """Vocabulary: the published order and ids, decoding, the trainer, and what bad files get.
 
 GPT-2's files are too large for the repository, so these tests use an extract of them (golden/gpt2_extract.json):
-the byte symbols and every merge that the texts below use, with their published numbers. The other rows of BART's
+the byte tokens and every merge that the texts below use, with their published numbers. The other rows of BART's
 dict.txt are filled with fairseq's filler words, so the size and every id are the published ones. Name a folder with the
 complete encoder.json and vocab.bpe in UNIVAL_GPT2_BPE to repeat the comparison with these.
 """
@@ -58,7 +58,7 @@ def golden_extract():
     return json.loads((GOLDEN / "text.json").read_text(encoding="utf-8"))
 
 
-def test_published_order_of_symbols(published):
+def test_published_order_of_tokens(published):
     assert len(published) == 59457 == len(published.dictionary)
     assert (published.bos, published.pad, published.eos, published.unk, published.mask) == (0, 1, 2, 3, 50264)
     assert (published.code_range, published.bin_range) == ((50265, 58457), (58457, 59457))
@@ -107,25 +107,25 @@ def test_region_prompt_with_bins(published):
     )
 
 
-def test_symbols_as_fairseq_generate_prints_them(published):
+def test_entries_as_fairseq_generate_prints_them(published):
     assert published.encode_symbols("<bin_0> <bin_999> <code_5>") == [58457, 59456, 50270]
     assert published.decode_symbols("464 3290") == "The dog"
     ids = published.encode(" two dogs") + [published.eos]
     assert published.decode_symbols(published.dictionary.string(ids)) == " two dogs"
-    with pytest.raises(UserError, match="'<bin_1000>' is not a symbol.*<bin_0>..<bin_999>"):
+    with pytest.raises(UserError, match="'<bin_1000>' is not in this vocabulary.*<bin_0>..<bin_999>"):
         published.decode_symbols("464 <bin_1000>")
 
 
-def test_decode_drops_ends_and_shows_symbols(published):
+def test_decode_drops_ends_and_shows_special_tokens(published):
     ids = [published.bos, *published.encode(" a dog"), published.unk, published.mask, *published.encode(" cat")]
     assert published.decode([*ids, published.eos, published.pad]) == " a dog <unk> <mask> cat"
     letter = published.encode("🙂")
     assert len(letter) > 1 and "\ufffd" in published.decode(letter[:1]) and published.decode(letter) == "🙂"
-    with pytest.raises(AssertionError, match="59457 symbols"):
+    with pytest.raises(AssertionError, match="59457 tokens"):
         published.decode([59457])
 
 
-def test_no_text_becomes_a_special_symbol(published):
+def test_no_text_becomes_a_special_token(published):
     text = "<s> <mask> <bin_3> </s> <|endoftext|>"
     assert not {published.bos, published.eos, published.mask, published.bin(3)} & set(published.encode(text))
     assert published.decode(published.encode(text)) == text
@@ -178,7 +178,7 @@ def test_complete_dictionary_is_taken_when_it_fits(small_folder):
     vocabulary = Vocabulary.load(small_folder, 3, 5)
     vocabulary.dictionary.save(str(small_folder / "dict.txt"))
     assert Vocabulary.load(small_folder, 3, 5).fingerprint == vocabulary.fingerprint
-    with pytest.raises(UserError, match=r"holds 3 <code_i> and 5 <bin_i> symbols, but num_codes=8192 and num_bins=5 "):
+    with pytest.raises(UserError, match=r"holds 3 <code_i> and 5 <bin_i> tokens, but num_codes=8192 and num_bins=5 "):
         Vocabulary.load(small_folder, 8192, 5)
 
 
@@ -200,15 +200,15 @@ def append(name, line):
         (drop("vocab.bpe"), "lacks vocab.bpe: train one with `unival train-vocab"),
         (shutil.rmtree, "there is no vocabulary folder .*train one"),
         (write("encoder.json", "{"), "encoder.json, line 1, character 2: not JSON"),
-        (write("encoder.json", "[1]"), "must be one JSON object"),
+        (write("encoder.json", "[1]"), "expected one JSON object"),
         (write("encoder.json", '{"a": 1, "b": 1}'), "a different number"),
-        (write("encoder.json", '{"a": 1}'), "lacks 255 of the 256 byte symbols"),
-        (write("vocab.bpe", "a b\n"), "vocab.bpe, line 1: expected '#version: 0.2', found 'a b'"),
+        (write("encoder.json", '{"a": 1}'), "lacks 255 of the 256 byte tokens"),
+        (write("vocab.bpe", "a b\n"), "vocab.bpe, line 1: expected '#version: 0.2', got 'a b'"),
         (append("vocab.bpe", "a b c\n"), "vocab.bpe, line 26: expected two tokens .* 'a b c'"),
         (append("vocab.bpe", "z z\n"), "vocab.bpe, line 26: token 'zz' is not in encoder.json"),
-        (append("dict.txt", "9999 0\n"), "lists 1 symbols that are no numbers .* '9999'"),
-        (append("dict.txt", "9999\n"), "dict.txt, line 281: expected 'symbol count', found '9999'"),
-        (append("dict.txt", "0 5\n"), "dict.txt, line 281: symbol '0' was listed before"),
+        (append("dict.txt", "9999 0\n"), "lists 1 tokens that are not numbers .* '9999'"),
+        (append("dict.txt", "9999\n"), "dict.txt, line 281: expected 'token count', got '9999'"),
+        (append("dict.txt", "0 5\n"), "dict.txt, line 281: token '0' is listed twice"),
         (write("dict.txt", "0 5\n"), "lacks 279 numbers of encoder.json .the first is 1"),
         (append("dict.txt", "<bin_0> 1\n"), "already holds 0 <code_i> and 1 <bin_i>"),
         (lambda folder: (folder / "dict.txt").write_bytes(b"\xff 1\n"), "dict.txt: not UTF-8 text .*looks like ISO-8859-1"),
@@ -224,7 +224,7 @@ def test_bad_files(small_folder, damage, message):
 def test_bad_sizes(small_folder, tmp_path):
     with pytest.raises(UserError, match="num_codes and num_bins must be 0 or more"):
         Vocabulary.load(small_folder, -1, 5)
-    with pytest.raises(UserError, match="at least 256 tokens, got size 100"):
+    with pytest.raises(UserError, match="must be at least 256, got 100"):
         train_vocabulary(CAPTIONS, 100, tmp_path)
     with pytest.raises(UserError, match="no text to train"):
         train_vocabulary(["", "  "], 300, tmp_path)

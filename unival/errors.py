@@ -1,19 +1,25 @@
-"""The exception that means "what you gave us cannot be used", and its kind for instructions: the command line prints one line."""
+"""Exceptions for invalid input from a user; the command line prints their message in one line, without a traceback."""
 
 from __future__ import annotations
 
-SHOWN_WIDTH = 110  # characters of an instruction that fit under an error message
+SHOWN_WIDTH = 110  # characters of an instruction that are shown below an error message
 
 
 class UserError(ValueError):
-    """Raised for bad input from a user; its message names the value, the place and the alternatives."""
+    """Invalid input from a user; the message names the value, where it was given, and the alternatives."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))
 
 
 class InstructionError(UserError):
-    """An instruction cannot be used. The message is one line, then the text and a caret below the character."""
+    """An invalid instruction. The message is the problem in one line, then the instruction with a caret below the character.
+
+    Args:
+        problem: what is wrong, in one line.
+        text: the instruction.
+        position: index of the character in ``text``.
+    """
 
     def __init__(self, problem: str, text: str, position: int) -> None:
         super().__init__(f"{problem}\n{_pointed(text, position)}")
@@ -21,11 +27,11 @@ class InstructionError(UserError):
 
     @property
     def one_line(self) -> str:
-        """The message without the caret: the problem, then the instruction in quotes."""
+        """The message in one line: the problem, then the instruction in quotes."""
         return f"{self.problem}; in the instruction {self.text!r}"
 
     def of(self, where: object) -> InstructionError:
-        """The same error, which names the place first: a table, say."""
+        """The same error, with a place (a table, for example) before the problem."""
         return type(self)(f"{where}: {self.problem}", self.text, self.position)
 
     def __reduce__(self) -> tuple[type[InstructionError], tuple[str, str, int]]:
@@ -33,12 +39,12 @@ class InstructionError(UserError):
 
 
 def printable(text: str) -> str:
-    """Text that every stream takes: lone surrogates (of undecodable file names, or ``\\ud800`` in JSON) become escapes."""
+    """Escape lone surrogates (from undecodable file names, or ``\\ud800`` in JSON), so that every stream can write the text."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _pointed(text: str, position: int) -> str:
-    """The line of ``text`` with that character, cut to a width, and a caret below the character."""
+    """The line of ``text`` that has the character, cut to ``SHOWN_WIDTH``, and a caret below the character."""
     begin = text.rfind("\n", 0, position) + 1
     line = text[begin:].split("\n", 1)[0].replace("\t", " ").replace("\r", " ")
     column = position - begin

@@ -1,4 +1,4 @@
-"""Text: files in UTF-8, what counts as empty, and clean-up of questions and captions as the published recipes do it."""
+"""Text: reading UTF-8 files, deciding what counts as empty, and normalising questions and captions as the published recipes do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from unival.errors import UserError
 
 BOM = codecs.BOM_UTF8
-# Marks at the beginning of a file, longer ones first, and the names that iconv knows.
+# Byte order mark -> encoding, as iconv names it. Longer marks come first, since UTF-32LE's starts with UTF-16LE's.
 MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-HEAD = 4096  # bytes that tell whether a text is of 16 or 32 bits
+HEAD = 4096  # bytes from which UTF-16 and UTF-32 are detected
 
 LEADING_MARKS = ",.!?*#:;~"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -32,23 +32,23 @@ def truncate_words(text: str, max_words: int | None) -> str:
 
 
 def normalize_question(text: str, max_words: int | None = None) -> str:
-    """Lower case, no marks in front, "-" and "/" as spaces, single spaces, at most ``max_words`` words."""
+    """Lower-case a question, drop leading punctuation, turn "-" and "/" into spaces, and keep at most ``max_words`` words."""
     return truncate_words(text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES), max_words)
 
 
 def normalize_caption(text: str, max_words: int | None = None) -> str:
-    """As ``normalize_question``, and the placeholder "<person>" becomes "person"."""
+    """Normalise a caption: as ``normalize_question``, and the placeholder "<person>" becomes "person"."""
     text = text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES).replace("<person>", "person")
     return truncate_words(text, max_words)
 
 
 def strip_punctuation(text: str) -> str:
-    """Without ASCII punctuation and outer spaces; inner spaces stay ("dogs & a cat" keeps two in a row)."""
+    """Remove ASCII punctuation and outer spaces; inner spaces stay ("dogs & a cat" keeps two in a row)."""
     return text.translate(_NO_PUNCTUATION).strip()
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """``"image,video"`` -> names in lower case."""
+    """Split a comma-separated option: ``"Image, video"`` -> ``("image", "video")``."""
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
 
 
@@ -56,10 +56,10 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file in UTF-8, with ``\\n`` between lines and without a byte order mark.
+    """Read a UTF-8 text file, with ``\\n`` between lines and without a byte order mark.
 
     Raises:
-        UserError: the file cannot be read or is in another encoding, which is named with the command that converts it.
+        UserError: the file cannot be read, or has another encoding; the message names it and the command that converts it.
     """
     file = pathlib.Path(path)
     try:
@@ -71,12 +71,12 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def lone_returns(path: str | os.PathLike[str]) -> str:
-    """What is said of a file whose lines end as on old Macs, where that is no end of a row."""
+    """Message for a file whose lines end with ``\\r`` alone (old Mac OS), which does not end a row here."""
     return f"rows end with a carriage return alone; convert them: tr '\\r' '\\n' < {path} > NEW"
 
 
 def refuse_wide(head: bytes, path: str | os.PathLike[str]) -> None:
-    """Refuse a file whose first bytes show UTF-16 or UTF-32; other encodings show where the text is no UTF-8.
+    """Raise an error if the first bytes of a file are UTF-16 or UTF-32; ``decode`` detects other encodings.
 
     Raises:
         UserError: names the encoding and the command that converts the file.
@@ -87,14 +87,15 @@ def refuse_wide(head: bytes, path: str | os.PathLike[str]) -> None:
 
 
 def decode(data: bytes, where: str, path: str | os.PathLike[str]) -> str:
-    """UTF-8 bytes as text.
+    """Decode UTF-8 bytes.
 
     Args:
+        data: the bytes.
         where: what the bytes are, for the message.
-        path: the file that they are from.
+        path: the file that they come from.
 
     Raises:
-        UserError: they are no UTF-8; names line, byte and the encoding that they seem to be in.
+        UserError: the bytes are not UTF-8; names line, byte and the encoding that they seem to have.
     """
     try:
         return data.decode("utf-8")
@@ -110,12 +111,12 @@ def decode(data: bytes, where: str, path: str | os.PathLike[str]) -> str:
 
 
 def conversion(encoding: str, path: str | os.PathLike[str]) -> str:
-    """How a file gets into UTF-8, for messages."""
+    """Message with the command that converts a file to UTF-8."""
     return f"if all of the file is, convert it: iconv -f {encoding} -t UTF-8 {path} > NEW"
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 by a byte order mark, or by the zeros that most characters have there; None for all else."""
+    """UTF-16 or UTF-32, detected by a byte order mark or by the zero bytes of most characters; None for any other encoding."""
     mark = next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), None)
     if mark or len(head) < 4:
         return mark
@@ -132,7 +133,7 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 def narrow_encoding(data: bytes) -> str | None:
-    """What bytes that are no UTF-8 seem to be; None for UTF-8 with few damaged characters."""
+    """Guess the 8-bit encoding of bytes that are not UTF-8; None if they are UTF-8 with few damaged characters."""
     good = sum(character > "\x7f" for character in data.decode("utf-8", "ignore"))
     bad = data.decode("utf-8", "replace").count("\ufffd") - data.count("\ufffd".encode())
     if good > bad:
@@ -144,30 +145,31 @@ def narrow_encoding(data: bytes) -> str | None:
 
 
 def why_no_text(text: str) -> str | None:
-    """Why a string is no text, with the culprit written as in JSON; None for a text.
+    """Why a string is not valid text, naming the character as JSON escapes it; None if it is valid.
 
-    The one rule for cells of tables, closed sets of answers, generated outputs and instructions.
+    The same rule holds for cells of tables, candidate answers, generated outputs and instructions.
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"\\u{ord(text[error.start]):04x} is half of a character, and no text"
-    return "\\u0000 (NUL) is no character of a text" if "\0" in text else None
+        return f"\\u{ord(text[error.start]):04x} is half of a surrogate pair, not text"
+    return "\\u0000 (NUL) is not a text character" if "\0" in text else None
 
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # characters without width
 
 
 def seen_words(text: str) -> list[str]:
-    """What a person sees of a text: its words less characters without width."""
+    """The words of a text as a person sees them: without zero-width characters."""
     return _INVISIBLE.sub("", text).split()
 
 
 def not_empty(texts: Iterable[str], words: Callable[[str], object] = seen_words) -> list[str]:
-    """Those of several texts that have words; the one rule for what counts as empty.
+    """The texts that are not empty; the same rule holds everywhere.
 
     Args:
-        words: what a text consists of for its reader: tokens of a metric, ids of a target; by default it is empty if it looks blank.
+        texts: the texts to filter.
+        words: splits a text; a text without parts is empty. Default: visible words; a metric passes its tokenizer.
     """
     return [text for text in texts if words(text)]
 
@@ -176,5 +178,5 @@ WEIGHTED = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\|!\+")
 
 
 def is_weighted_answer(text: str) -> bool:
-    """Whether a text is an answer with its weight in the published VQA form: ``1.0|!+two cats``."""
+    """Whether a text is a weighted answer in the published VQA format: ``1.0|!+two cats``."""
     return WEIGHTED.match(text) is not None

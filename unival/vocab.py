@@ -1,10 +1,10 @@
-"""Text to ids and back: byte-level BPE, the dictionary, and the symbols for image codes and box coordinates.
+"""Vocabulary: text to token ids and back, with byte-level BPE, a fairseq dictionary, and tokens for image codes and coordinate bins.
 
 A vocabulary is a folder with three files: ``encoder.json`` (BPE token -> number) and ``vocab.bpe`` (merges), as GPT-2
-publishes them, and ``dict.txt``, a fairseq dictionary whose symbols are those numbers in decimal. Loading appends
-``<mask>``, ``<code_i>`` and ``<bin_i>``. With GPT-2's files, BART's ``dict.txt``, 8192 codes and 1000 bins this gives the
-59,457 symbols of the published UnIVAL and OFA checkpoints, in their order. ``train_vocabulary`` makes the same three
-files for small runs, and notes in ``sizes.json`` beside them that there are neither codes nor bins.
+publishes them, and ``dict.txt``, a fairseq dictionary that lists these numbers in decimal. Loading appends the special
+tokens ``<mask>``, ``<code_i>`` and ``<bin_i>``. GPT-2's files, BART's ``dict.txt``, 8192 codes and 1000 bins give the
+59,457 tokens of the published UnIVAL and OFA checkpoints, in their order. ``train_vocabulary`` writes the same three
+files for small runs, and a ``sizes.json`` beside them which says that the vocabulary has no codes and no bins.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENCODER_FILE, MERGES_FILE, DICT_FILE = "encoder.json", "vocab.bpe", "dict.txt"
-SIZES_FILE = "sizes.json"  # beside them, where this package trained them: {"num_codes": 0, "num_bins": 0}
-NUM_CODES = 8192  # entries of the published VQGAN's code book
-NUM_BINS = 1000  # steps of a box coordinate
+SIZES_FILE = "sizes.json"  # only in folders that this package wrote: {"num_codes": 0, "num_bins": 0}
+NUM_CODES = 8192  # entries of the published VQGAN's codebook
+NUM_BINS = 1000  # bins of a box coordinate
 MASK_SYMBOL = "<mask>"
-FILLER = "madeupword"  # fairseq pads dictionaries to a multiple of 8 with these; they stand for no text
+FILLER = "madeupword"  # prefix of the dummy tokens with which fairseq pads a dictionary to a multiple of 8
 VERSION_LINE = "#version: 0.2"
 MIXED_FILES = "are these files of two vocabularies?"
 HOW_TO_GET = (
@@ -44,13 +44,13 @@ HOW_TO_GET = (
 
 
 class Vocabulary:
-    """The symbols of one model. Make it with ``Vocabulary.load``.
+    """The tokens of one model. Make it with ``Vocabulary.load``.
 
     Attributes:
-        dictionary: fairseq's view of the symbols: 0 ``<s>``, 1 ``<pad>``, 2 ``</s>``, 3 ``<unk>``, the BPE numbers in the order
-            of dict.txt, ``<mask>``, ``<code_0>``..., ``<bin_0>``...
-        code_range, bin_range: (start, end) ids of image codes and of box coordinates, ``end`` exclusive.
-        bos, pad, eos, unk, mask: ids of the special symbols.
+        dictionary: fairseq's dictionary of the tokens: 0 ``<s>``, 1 ``<pad>``, 2 ``</s>``, 3 ``<unk>``, the BPE numbers in the order
+            of ``dict.txt``, ``<mask>``, ``<code_0>``..., ``<bin_0>``...
+        code_range, bin_range: (start, end) ids of image codes and of coordinate bins, ``end`` exclusive.
+        bos, pad, eos, unk, mask: ids of the special tokens.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Vocabulary:
         num_codes: int,
         num_bins: int,
     ) -> None:
-        with quiet_import():  # and it costs seconds: only when a vocabulary is really made
+        with quiet_import():  # imported here because it takes seconds
             from fairseq.data import Dictionary
 
         dictionary = Dictionary()
@@ -87,15 +87,19 @@ class Vocabulary:
     def load(
         cls, directory: str | pathlib.Path, num_codes: int | None = None, num_bins: int | None = None
     ) -> Vocabulary:
-        """Read the three files of ``directory``.
+        """Read the three files of a vocabulary.
 
-        Numbers of codes and bins that are not given are those that the folder notes in ``sizes.json``, else the published ones.
-        A ``dict.txt`` that already ends with ``<mask>``, codes and bins (a dictionary saved from a model) is taken too, if
+        A ``dict.txt`` that already ends with ``<mask>``, codes and bins (a dictionary saved from a model) is accepted if
         it holds exactly ``num_codes`` codes and ``num_bins`` bins.
 
+        Args:
+            directory: folder with ``encoder.json``, ``vocab.bpe`` and ``dict.txt``.
+            num_codes: number of image codes to append; default: from ``sizes.json`` in the folder, else 8192.
+            num_bins: number of coordinate bins to append; default: from ``sizes.json`` in the folder, else 1000.
+
         Raises:
-            UserError: a file is missing or malformed, the files do not belong together, or the numbers of codes and
-                bins differ from those in ``dict.txt``.
+            UserError: a file is missing or malformed, the files are of different vocabularies, or ``num_codes`` and
+                ``num_bins`` differ from those in ``dict.txt``.
         """
         folder = pathlib.Path(directory)
         _check_files(folder)
@@ -113,8 +117,8 @@ class Vocabulary:
         _check_same_numbers(symbols, encoder, folder / DICT_FILE)
         if is_guess and len(symbols) < num_codes + num_bins:
             logger.warning(
-                "%s: %d symbols for text, to which %d image codes and %d location bins are added as in the published vocabulary; "
-                "a small model needs neither: --num-codes 0 --num-bins 0",
+                "%s: %d text tokens; adding %d image codes and %d location bins as in the published vocabulary, which a small "
+                "model does not need: --num-codes 0 --num-bins 0 leaves them out",
                 *(folder, len(symbols), num_codes, num_bins),
             )
         return cls(encoder, merges, symbols, num_codes, num_bins)
@@ -133,7 +137,7 @@ class Vocabulary:
         return self.bin_range[1] - self.bin_range[0]
 
     def files(self) -> dict[str, str]:
-        """The three files' contents, from which ``load`` makes this vocabulary again: what a checkpoint keeps."""
+        """File name -> content of the three files from which ``load`` restores this vocabulary; checkpoints store them."""
         first, last = 4, self.mask
         symbols = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
         return {
@@ -144,7 +148,7 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of symbols, merges and the tokens behind the numbers: equal if two vocabularies encode alike."""
+        """SHA-256 (hex) of the dictionary, the merges and the BPE tokens: equal for vocabularies that encode every text alike."""
         token_of = {number: token for token, number in self._encoder.items()}
         lines = [
             f"{symbol}\t{token_of.get(self._bpe_of_id.get(i, -1), '')}"
@@ -154,24 +158,27 @@ class Vocabulary:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``, spaces and case as given; no ``<s>`` or ``</s>`` is added; a symbol such as ``<bin_3>`` is text."""
+        """Ids of ``text``. Spaces and case are kept, ``<s>`` and ``</s>`` are not added, and ``<bin_3>`` is encoded as plain text."""
         return [self._id_of_bpe[number] for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
 
     def encode_symbols(self, text: str) -> list[int]:
-        """Ids of the dictionary's own symbols, separated by spaces: "<bin_0> <bin_999>" or "464 3290".
+        """Ids of dictionary entries separated by spaces: "<bin_0> <bin_999>" or "464 3290".
 
         Raises:
-            UserError: a symbol is not in the dictionary.
+            UserError: an entry is not in the dictionary.
         """
         return [self._index(symbol) for symbol in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ``ids`` (a list or a 1-D tensor). ``<s>``, ``<pad>`` and ``</s>`` are dropped; codes, bins, ``<mask>`` and
-        ``<unk>`` become their symbols with a space before each; bytes that are not UTF-8 become U+FFFD."""
+        """Text of ``ids`` (a list or a 1-D tensor).
+
+        ``<s>``, ``<pad>`` and ``</s>`` are dropped. Other special tokens (codes, bins, ``<mask>``, ``<unk>``) are written by
+        name, with a space before each. Bytes that are not UTF-8 become U+FFFD.
+        """
         text = ""
-        run: list[int] = []  # BPE numbers, decoded together since a character may span several
+        run: list[int] = []  # BPE numbers, decoded together because a character may be split over several tokens
         for i in map(int, ids):
-            assert 0 <= i < len(self), f"id {i} is outside this vocabulary of {len(self)} symbols"
+            assert 0 <= i < len(self), f"id {i} is outside this vocabulary of {len(self)} tokens"
             if i in self._bpe_of_id:
                 run.append(self._bpe_of_id[i])
             elif i not in (self.bos, self.pad, self.eos):
@@ -184,10 +191,10 @@ class Vocabulary:
         return self._tokenizer.decode(numbers, skip_special_tokens=False) if numbers else ""
 
     def decode_symbols(self, text: str) -> str:
-        """Text of symbols as fairseq-generate prints them: "464 3290" -> "The dog".
+        """Text of dictionary entries as fairseq-generate prints them: "464 3290" -> "The dog".
 
         Raises:
-            UserError: a symbol is not in the dictionary.
+            UserError: an entry is not in the dictionary.
         """
         return self.decode(self.encode_symbols(text))
 
@@ -195,17 +202,17 @@ class Vocabulary:
         index = self.dictionary.indices.get(symbol)
         if index is None:
             raise UserError(
-                f"{symbol!r} is not a symbol of this vocabulary of {len(self)} symbols (BPE numbers, {MASK_SYMBOL}, "
+                f"{symbol!r} is not in this vocabulary of {len(self)} tokens (BPE numbers, {MASK_SYMBOL}, "
                 f"{self._range_text('code', self.code_range)}, {self._range_text('bin', self.bin_range)})"
             )
         return index
 
     def code(self, i: int) -> int:
-        """Id of image code ``i``. Raises UserError outside the code book."""
+        """Id of image code ``i``. Raises UserError if it is not in the codebook."""
         return self._in_range("code", i, self.code_range)
 
     def bin(self, i: int) -> int:
-        """Id of coordinate bin ``i``. Raises UserError outside the bins."""
+        """Id of coordinate bin ``i``. Raises UserError if there is no such bin."""
         return self._in_range("bin", i, self.bin_range)
 
     def _in_range(self, kind: str, i: int, span: tuple[int, int]) -> int:
@@ -220,7 +227,7 @@ class Vocabulary:
 
 
 def _build_tokenizer(encoder: dict[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """GPT-2's tokenizer: its regular expression, no space added in front, no special tokens."""
+    """GPT-2's tokenizer: its pre-tokenization pattern, no prefix space, no special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab=encoder, merges=list(merges)))
@@ -238,7 +245,7 @@ def _check_files(folder: pathlib.Path) -> None:
 
 
 def _read_sizes(path: pathlib.Path) -> dict[str, int] | None:
-    """The numbers of codes and bins that a folder notes; None when it notes none."""
+    """The numbers of codes and bins in ``sizes.json``; None without the file."""
     if not path.is_file():
         return None
     text = read_text(path)
@@ -255,30 +262,30 @@ def _read_encoder(path: pathlib.Path) -> dict[str, int]:
         encoder: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}, character {error.colno}: not JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or too deeply nested
         raise UserError(f"{path}: not JSON that can be read: {error}") from None
     numbers_only = isinstance(encoder, dict) and all(type(n) is int and n >= 0 for n in encoder.values())
     if not numbers_only or len(set(encoder.values())) != len(encoder):
-        raise UserError(f"{path} must be one JSON object that gives every token a different number, 0 or more")
+        raise UserError(f"{path}: expected one JSON object that gives every token a different number, 0 or more")
     from tokenizers import pre_tokenizers
 
     lacking = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(encoder))
-    if lacking:  # the tokenizer would drop such bytes from texts without a word
-        raise UserError(f"{path} lacks {len(lacking)} of the 256 byte symbols, the first being {lacking[0]!r}")
+    if lacking:  # the tokenizer would silently drop these bytes from texts
+        raise UserError(f"{path} lacks {len(lacking)} of the 256 byte tokens (the first is {lacking[0]!r})")
     return encoder
 
 
 def _read_merges(path: pathlib.Path, encoder: dict[str, int]) -> list[tuple[str, str]]:
     lines = read_text(path).split("\n")
     if not lines[0].startswith("#version"):
-        raise UserError(f"{path}, line 1: expected '{VERSION_LINE}', found {lines[0]!r}")
+        raise UserError(f"{path}, line 1: expected '{VERSION_LINE}', got {lines[0]!r}")
     merges = []
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
         parts = line.rstrip("\r").split(" ")
         if len(parts) != 2:
-            raise UserError(f"{path}, line {number}: expected two tokens separated by one space, found {line!r}")
+            raise UserError(f"{path}, line {number}: expected two tokens separated by one space, got {line!r}")
         absent = next((token for token in (*parts, "".join(parts)) if token not in encoder), None)
         if absent is not None:
             raise UserError(f"{path}, line {number}: token {absent!r} is not in {ENCODER_FILE}; {MIXED_FILES}")
@@ -293,9 +300,9 @@ def _read_dict(path: pathlib.Path) -> list[tuple[str, int]]:
         if not line.strip():
             continue
         if not symbol or not re.fullmatch(r"-?\d+", count):
-            raise UserError(f"{path}, line {number}: expected 'symbol count', found {line!r}")
+            raise UserError(f"{path}, line {number}: expected 'token count', got {line!r}")
         if symbol in symbols:
-            raise UserError(f"{path}, line {number}: symbol {symbol!r} was listed before")
+            raise UserError(f"{path}, line {number}: token {symbol!r} is listed twice")
         symbols[symbol] = int(count)
     return list(symbols.items())
 
@@ -303,7 +310,7 @@ def _read_dict(path: pathlib.Path) -> list[tuple[str, int]]:
 def _without_appended(
     symbols: list[tuple[str, int]], path: pathlib.Path, num_codes: int, num_bins: int
 ) -> list[tuple[str, int]]:
-    """Cut ``<mask>``, codes and bins off the end of a complete dictionary, if they are just what we append."""
+    """Remove ``<mask>``, codes and bins from the end of a complete dictionary, if they are exactly what ``Vocabulary`` appends."""
     names = [symbol for symbol, _ in symbols]
     first = next((i for i, name in enumerate(names) if re.fullmatch(r"<mask>|<(code|bin)_\d+>", name)), None)
     if first is None:
@@ -312,9 +319,9 @@ def _without_appended(
     if names[first:] != expected:
         codes, bins = (sum(name.startswith(f"<{kind}_") for name in names) for kind in ("code", "bin"))
         raise UserError(
-            f"{path} already holds {codes} <code_i> and {bins} <bin_i> symbols, but num_codes={num_codes} and "
-            f"num_bins={num_bins} were asked for; give the numbers of the file, in which {MASK_SYMBOL}, codes and bins "
-            "must be the last symbols in this order"
+            f"{path} already holds {codes} <code_i> and {bins} <bin_i> tokens, but num_codes={num_codes} and "
+            f"num_bins={num_bins} were given; give the numbers of the file, whose last tokens must be {MASK_SYMBOL}, codes "
+            "and bins in this order"
         )
     return symbols[:first]
 
@@ -326,47 +333,50 @@ def _check_same_numbers(symbols: list[tuple[str, int]], encoder: dict[str, int],
     if unknown:
         example = next(symbol for symbol, _ in symbols if symbol in unknown)
         raise UserError(
-            f"{path} lists {len(unknown)} symbols that are no numbers of {ENCODER_FILE} (the first is {example!r}); "
+            f"{path} lists {len(unknown)} tokens that are not numbers of {ENCODER_FILE} (the first is {example!r}); "
             f"{MIXED_FILES}"
         )
     if unlisted:
         raise UserError(
-            f"{path} lacks {len(unlisted)} numbers of {ENCODER_FILE} (the first is {min(unlisted, key=int)}), so "
+            f"{path} lacks {len(unlisted)} numbers of {ENCODER_FILE} (the first is {min(unlisted, key=int)}); "
             f"texts that need them could not be encoded; {MIXED_FILES}"
         )
 
 
 class SymbolDecoder:
-    """Turns the symbols that fairseq prints ("464 3290") into text."""
+    """fairseq's BPE interface: converts between dictionary entries as fairseq prints them ("464 3290") and text."""
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
 
     def decode(self, symbols: str) -> str:
-        """Symbols to text."""
+        """Dictionary entries separated by spaces -> text."""
         return self.vocabulary.decode_symbols(symbols).strip()
 
     def encode(self, text: str) -> str:
-        """Text to symbols."""
+        """Text -> dictionary entries separated by spaces."""
         return " ".join(self.vocabulary.dictionary[i] for i in self.vocabulary.encode(text))
 
 
 def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.Path) -> None:
-    """Train byte-level BPE on ``texts``; write ``encoder.json``, ``vocab.bpe`` and ``dict.txt`` (by frequency) to ``directory``.
+    """Train byte-level BPE on texts and write the vocabulary to a folder.
 
-    Beside them ``sizes.json`` notes that the vocabulary has neither image codes nor location bins.
+    Every text in any language can be encoded, because all 256 bytes are tokens. The vocabulary has no image codes and no
+    location bins, which ``sizes.json`` records. Encode with the same spaces as in the training texts: prompts and captions start
+    with one.
 
-    Every text can be encoded afterwards, whatever its language, since all 256 bytes are tokens; ``size`` counts BPE
-    tokens with these 256. Fewer come out when the texts hold fewer pairs that occur twice. Encode with the spaces that
-    training texts had: prompts and captions start with one.
+    Args:
+        texts: what to train on; blank texts are ignored.
+        size: number of BPE tokens, the 256 bytes included; the result has fewer if fewer pairs of tokens occur at least twice.
+        directory: where to write ``encoder.json``, ``vocab.bpe``, ``dict.txt`` (by descending frequency) and ``sizes.json``.
 
     Raises:
-        UserError: ``size`` is below 256 or there is no text.
+        UserError: ``size`` is below 256, or there is no text.
     """
     from tokenizers import ByteLevelBPETokenizer
 
     if size < 256:
-        raise UserError(f"a byte-level vocabulary has at least 256 tokens, got size {size}")
+        raise UserError(f"the size of a byte-level vocabulary must be at least 256, got {size}")
     counted = Counter(text for text in texts if text.strip())
     if not counted:
         raise UserError("there is no text to train a vocabulary on")
