@@ -1,7 +1,7 @@
 """Packaging of unival: only the package `unival` is installed; data preparation and run scripts stay where they are.
 
 Install torch first, then fairseq-fixed with `--no-build-isolation` (it compiles against the torch that is there), then
-this package; `run_scripts/common.sh` does the three steps in this order, with the versions of constraints.txt.
+this package; `run_scripts/install.sh` does the three steps in this order, with the versions of constraints.txt.
 """
 
 import pathlib

@@ -19,8 +19,9 @@ from unival.cli import build_parser, main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMON = ROOT / "run_scripts" / "common.sh"
+INSTALL = ROOT / "run_scripts" / "install.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
-COMMANDS = [ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
+COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / ".ci" / "run"]
 VARIABLES = {"DATA", "VOCAB", "CHECKPOINT", "OUT", "GPUS", "SPLIT", "METRICS", "NORMALIZED", "MINUTES", "SEED", "OMP_NUM_THREADS", "TMPDIR"}
 VARIABLES |= {"PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
@@ -264,12 +265,12 @@ exit 0
 
 
 class Checkout:
-    """A checkout with the real common.sh, a stub interpreter, and what pip was asked to do."""
+    """A checkout with the real install.sh, a stub interpreter, and what pip was asked to do."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.root = folder / "checkout"
         (self.root / "run_scripts").mkdir(parents=True)
-        shutil.copy(COMMON, self.root / "run_scripts" / "common.sh")
+        shutil.copy(INSTALL, self.root / "run_scripts" / "install.sh")
         (self.root / "constraints.txt").write_text("torch==1\n")
         (self.root / "setup.py").write_text("setup()\n")
         self.state = folder / "state"
@@ -281,7 +282,7 @@ class Checkout:
         self.elsewhere.mkdir()
 
     def ensure(self, extras: str, **variables: object) -> subprocess.CompletedProcess:
-        script = f'source "{self.root}/run_scripts/common.sh"; ensure_environment "$1"; command -v python'
+        script = f'source "{self.root}/run_scripts/install.sh"; ensure_environment "$1"; command -v python'
         settings = {"PYTHON": self.python, "STUB_STATE": self.state, **variables}
         return bash("-c", script, "bash", extras, cwd=self.elsewhere, **settings)
 
@@ -373,7 +374,7 @@ class Machine:
         return self.add(name, f'case "$1" in -c) echo {version}; exit ;; -) cat >/dev/null; {wrong} ;; *) {wrong} ;; esac')
 
     def ensure(self, **variables: object) -> subprocess.CompletedProcess:
-        script = f'PATH="{self.programs}"; source "{self.checkout.root}/run_scripts/common.sh"; ensure_environment eval'
+        script = f'PATH="{self.programs}"; source "{self.checkout.root}/run_scripts/install.sh"; ensure_environment eval'
         return bash("-c", script, cwd=self.checkout.elsewhere, STUB_STATE=self.checkout.state, **variables)
 
     def complaints(self, **variables: object) -> list[str]:
@@ -479,7 +480,7 @@ def test_a_full_disk_is_told_before_any_download(machine, tmp_path):
 
 def test_real_interpreters_are_judged_by_themselves(tmp_path):
     """The check that runs inside the interpreter, on this one: it can make environments, as the one that runs the tests was made."""
-    script = f'source "{COMMON}"; python_problems "$1"; echo "checked"'
+    script = f'source "{INSTALL}"; python_problems "$1"; echo "checked"'
     result = bash("-c", script, "bash", sys.executable, cwd=tmp_path)
     assert result.stdout.splitlines()[-1] == "checked" and "is Python" not in result.stdout
     old = tmp_path / "old"
@@ -487,7 +488,7 @@ def test_real_interpreters_are_judged_by_themselves(tmp_path):
     old.chmod(0o755)
     said = bash("-c", script, "bash", old, cwd=tmp_path).stdout
     assert re.match(r"python \S+ is Python 3\.\d+\.\d+, and 3\.10 to 3\.13 is needed\n", said)
-    assert bash("-c", f'source "{COMMON}"; free_gb "$1"', "bash", tmp_path / "not" / "there", cwd=tmp_path).stdout.split()[0].isdecimal()
+    assert bash("-c", f'source "{INSTALL}"; free_gb "$1"', "bash", tmp_path / "not" / "there", cwd=tmp_path).stdout.split()[0].isdecimal()
 
 
 def test_active_environment_without_the_package_is_not_used(checkout, tmp_path):
@@ -501,6 +502,29 @@ def test_active_environment_without_the_package_is_not_used(checkout, tmp_path):
     checkout.pip_calls()
     result = checkout.ensure("eval", VIRTUAL_ENV=active)
     assert result.stdout.splitlines() == [str(active / "bin" / "python")] and not checkout.pip_calls()
+
+
+def test_the_installation_by_itself(checkout, tmp_path):
+    """It says how to enter what it made, keeps what is there, leaves an active environment that has everything alone."""
+    install, venv = checkout.root / "run_scripts" / "install.sh", checkout.root / ".venv"
+    settings = {"PYTHON": checkout.python, "STUB_STATE": checkout.state}
+    result = bash(install, cwd=checkout.elsewhere, **settings)
+    assert result.returncode == 0, result.stderr
+    assert checkout.pip_calls()[-1].endswith("[audio,eval,video]")
+    assert result.stdout.splitlines()[-1] == f"The environment is ready. To work in it: source {venv}/bin/activate"
+    bash(install, "dev", cwd=checkout.elsewhere, **settings)
+    assert checkout.pip_calls()[-1].endswith("[audio,dev,eval,video]")
+    result = bash(install, "eval", cwd=checkout.elsewhere, **settings, VIRTUAL_ENV=venv)
+    assert result.stdout == f"The active environment, {venv}, has all of it.\n" and not checkout.pip_calls()
+
+
+def test_the_installation_refuses_what_it_does_not_know(checkout):
+    (extras,) = re.findall(r"extras_require=\{(.*?)\n    \}", (ROOT / "setup.py").read_text(encoding="utf-8"), flags=re.DOTALL)
+    known = re.findall(r'^        "(\w+)": \[', extras, flags=re.MULTILINE)
+    result = bash(checkout.root / "run_scripts" / "install.sh", "videos", cwd=checkout.elsewhere)
+    assert result.returncode == 2 and result.stderr == f"unknown extra videos: there are {', '.join(known)}\n"
+    result = bash(checkout.root / "run_scripts" / "install.sh", "eval", "dev", cwd=checkout.elsewhere)
+    assert result.returncode == 2 and result.stderr.startswith("2 arguments: give the extras as one")
 
 
 # The whole road --------------------------------------------------------------------------------------------------
