@@ -40,7 +40,7 @@ def encoded(values, rate, form="WAV", kind="FLOAT"):
 
 def load(data, seconds=0.1, rate=8000, train=False, seed=0, **options):
     loader = AudioLoader(MediaOptions(audio_sample_rate=rate, max_audio_seconds=seconds, **options))
-    return loader(data, np.random.default_rng(seed), train)
+    return loader(data, np.random.default_rng(seed), train).values
 
 
 def clip(name):
@@ -127,8 +127,8 @@ def test_rates_without_a_common_divisor():
 def test_loaders_travel_to_workers():
     loader = AudioLoader(MediaOptions(audio_sample_rate=8000, max_audio_seconds=0.1))
     data = encoded(waves(0.2, 11025), 11025)
-    expected = loader(data, np.random.default_rng(0), False)
-    assert torch.equal(pickle.loads(pickle.dumps(loader))(data, np.random.default_rng(0), False), expected)
+    expected = loader(data, np.random.default_rng(0), False).values
+    assert torch.equal(pickle.loads(pickle.dumps(loader))(data, np.random.default_rng(0), False).values, expected)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

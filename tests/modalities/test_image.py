@@ -29,7 +29,7 @@ def encoded(image, form, **options):
 
 
 def load(data, size=96, **options):
-    return ImageLoader(MediaOptions(size, **options))(data, np.random.default_rng(0), False)
+    return ImageLoader(MediaOptions(size, **options))(data, np.random.default_rng(0), False).values
 
 
 def plain(data, size):

@@ -110,4 +110,4 @@ def test_frames_that_change_their_size():
         assert total == 40 and [frame(i).size for i in (19, 20)] == [(64, 64), (128, 64)]
     for train in (False, True):
         loader = VideoLoader(MediaOptions(patch_frame_size=32, use_dataaug=True))
-        assert loader(data, np.random.default_rng(0), train).shape == (3, 8, 32, 32)
+        assert loader(data, np.random.default_rng(0), train).values.shape == (3, 8, 32, 32)

@@ -219,7 +219,7 @@ def test_stretches_of_chained_ogg_come_from_any_part():
     loader = AudioLoader(MediaOptions(audio_sample_rate=8000, max_audio_seconds=0.3))
     whole, starts = np.concatenate(values, axis=1)[0], set()
     for seed in range(12):
-        out = loader(data, np.random.default_rng(seed), True).numpy()
+        out = loader(data, np.random.default_rng(seed), True).values.numpy()
         errors = [np.abs(whole[i : i + len(out)] - out).max() for i in range(len(whole) - len(out) + 1)]
         starts.add(int(np.argmin(errors)) // 1600)
         assert min(errors) < 1e-3
@@ -298,5 +298,5 @@ def test_loading_is_as_of_a_wav_file():
     values = tones()
     loader = AudioLoader(MediaOptions(max_audio_seconds=0.3))
     data = (encoded("matroska", "pcm_s16le", values, video=True), encoded("wav", "pcm_s16le", values))
-    tracks = [loader(one, np.random.default_rng(3), True) for one in data]
+    tracks = [loader(one, np.random.default_rng(3), True).values for one in data]
     assert torch.equal(*tracks)

@@ -29,7 +29,7 @@ def rng(seed=0):
 
 def load(data, train=False, seed=0, **options):
     options = {"patch_frame_size": 32, "num_frames": 4, **options}
-    return VideoLoader(MediaOptions(**options))(data, rng(seed), train)
+    return VideoLoader(MediaOptions(**options))(data, rng(seed), train).values
 
 
 def grey_frames(width=64, height=48):

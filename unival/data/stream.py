@@ -232,7 +232,7 @@ class Stream(FairseqDataset):
 
     def _decode(self, slot: Slot, value: str | bytes, data: bytes, row: int, rng: np.random.Generator) -> Tensor:
         try:
-            return self.loaders[slot.modality](data, rng, self.is_train)
+            return self.loaders[slot.modality](data, rng, self.is_train).values
         except UserError as error:
             name = value if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
             name = name if name.isprintable() else ascii(name)

@@ -16,6 +16,7 @@ from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes, ogg_links
+from unival.modalities.geometry import Loaded
 from unival.modalities.pyav_sound import PEAK, Sound, open_track, packet_samples
 
 FILLINGS = ("repeatpad", "repeat", "pad")
@@ -53,7 +54,7 @@ class AudioLoader:
         self.backend = options.video_backend
         self._resamplers: dict[int, Any] = {}  # rate -> what resamples from it; a filter costs as much as using it
 
-    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Tensor:
+    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
         """Decode and transform: ``samples``.
 
         Raises:
@@ -63,7 +64,7 @@ class AudioLoader:
         with open_sound(data, self.backend) as sound:
             if sound.frames == 0:
                 raise UserError(f"cannot decode the sound ({len(data)} bytes): it holds no samples")
-            return fill(self.stretch(sound, rng if train else None), self.samples, self.filling)
+            return Loaded(fill(self.stretch(sound, rng if train else None), self.samples, self.filling))
 
     def stretch(self, sound: Sound, rng: np.random.Generator | None) -> Tensor:
         """At most ``samples`` resampled samples, from the beginning or, with ``rng``, from anywhere.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unival.errors import UserError
+from unival.modalities.geometry import Loaded
 from unival.text import split_names
 
 VIDEO_BACKENDS = ("pyav", "decord")
@@ -49,9 +50,9 @@ class MediaOptions:
 
 
 class MediaLoader(Protocol):
-    """Turns the bytes of a media file into the tensor that the embedding takes."""
+    """Turns the bytes of a media file into the tensor that the embedding takes, and says where its pixels went."""
 
-    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Tensor: ...
+    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded: ...
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities import kinds
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm
-from unival.modalities.pillow import read_image
+from unival.modalities.geometry import Geometry, Loaded
+from unival.modalities.pillow import read_sized_image
 
 IMAGE_FITS = ("seen", "published")
 
@@ -39,16 +39,16 @@ class ImageLoader:
         self.mean = torch.tensor(mean)[:, None, None]
         self.std = torch.tensor(std)[:, None, None]
 
-    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Tensor:
+    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
         """Decode and transform.
 
         Raises:
             UserError: the bytes are no image, or a truncated one; the caller adds file, row and column.
         """
-        image = read_image(data, DECODE_MARGIN * self.size, self.is_published)
+        image, size = read_sized_image(data, DECODE_MARGIN * self.size, self.is_published)
         image = image.resize((self.size, self.size), Image.Resampling.BICUBIC).convert("RGB")
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 3 x S x S
-        return (pixels - self.mean) / self.std
+        return Loaded((pixels - self.mean) / self.std, Geometry.of_resize(size, self.size))
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:

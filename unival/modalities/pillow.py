@@ -19,7 +19,7 @@ from PIL import Image
 
 from unival.errors import UserError
 from unival.modalities import kinds, mends
-from unival.modalities.pixels import ALPHA_MODES, BYTES, GREY, is_transparent, orientation, to_rgb, upright
+from unival.modalities.pixels import ALPHA_MODES, BYTES, GREY, SIDEWAYS, is_transparent, orientation, to_rgb, upright
 
 # What is decoded within this process by Pillow's own code.  Those that begin like others (DIB) or like nothing (TGA) come last.
 FORMATS = (
@@ -39,7 +39,12 @@ class FormatError(UserError):
 
 
 def read_image(data: bytes, least: int, published: bool = False) -> Image.Image:
-    """The first image of a file as a person sees it: upright, on white, in mode RGB or L.
+    """The first image of a file as a person sees it: upright, on white, in mode RGB or L.  See :func:`read_sized_image`."""
+    return read_sized_image(data, least, published)[0]
+
+
+def read_sized_image(data: bytes, least: int, published: bool = False) -> tuple[Image.Image, tuple[int, int]]:
+    """The first image of a file as a person sees it, and its width and height there: that of JPEGs is decoded at a reduced scale.
 
     Args:
         least: JPEGs are decoded at a reduced scale whose sides are still at least this many pixels.
@@ -51,20 +56,25 @@ def read_image(data: bytes, least: int, published: bool = False) -> Image.Image:
     with decoding("image", data):
         file = open_image(data)
         buffered = _coefficients(file, data) if file.format in ("JPEG", "MPO") else 0
+        full = file.size
         file.draft("RGB", (least, least))  # only JPEG heeds this
+        is_reduced = file.size != full
         check_memory(file, buffered + (4 * math.prod(file.size) if published else mends.extra_memory(file)))
         if published:
             if getattr(file, "is_mended", False):
                 raise UserError("its TIFF pixels are of a kind that the published code does not read: use --image-fit seen, or convert it")
             file.load()
-            return file if file.mode == "RGB" else file.convert("RGB")
+            return (file if file.mode == "RGB" else file.convert("RGB")), (full if is_reduced else file.size)
         covered = file.tile[0][1] if file.format == "GIF" and file.tile else None
-        image = upright(to_rgb(mends.seen(file, data)), orientation(file))
+        image = to_rgb(mends.seen(file, data))
+        turn = orientation(file)
+        image = upright(image, turn)
+        size = image.size if not is_reduced else full[::-1] if turn in SIDEWAYS else full
         if covered is not None and covered != (0, 0, *file.size) and "transparency" not in file.info:
             white = Image.new(image.mode, image.size, "white")  # a frame smaller than its canvas, the rest of which is transparent
             white.paste(image.crop(covered), covered[:2])
-            return white
-        return image
+            return white, size
+        return image, size
 
 
 def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
-from torch import Tensor
 
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds, pyav_reader
 from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm, video_layout
 from unival.modalities.containers import declared_size
+from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
 from unival.modalities.pillow import check_memory, decoding, open_image
 from unival.modalities.pixels import orientation, to_rgb, upright
@@ -75,7 +75,7 @@ class VideoLoader:
         self.mean = torch.tensor(mean)[:, None, None, None]
         self.std = torch.tensor(std)[:, None, None, None]
 
-    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Tensor:
+    def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
         """Decode and transform; everything random comes from ``rng``.
 
         Raises:
@@ -87,16 +87,19 @@ class VideoLoader:
             size: tuple[int, int] | None = None
             fit: Callable[[Image.Image], Image.Image] | None = None
             fitted: dict[int, Image.Image] = {}
+            is_augmented = train and self.options.use_dataaug
             for i in sorted(set(indices)):
                 picture = frame(i)
                 size = size or picture.size
                 if picture.size != size:  # it changes within the video
                     picture = picture.resize(size, Image.Resampling.BICUBIC)
                 if fit is None:
-                    fit = self.fit(picture.size, rng if train and self.options.use_dataaug else None)
+                    fit = self.fit(picture.size, rng if is_augmented else None)
                 fitted[i] = fit(picture)
         pixels = np.stack([np.asarray(fitted[i]) for i in indices])  # T x S x S x 3
-        return (torch.from_numpy(pixels).permute(3, 0, 1, 2).float() / 255 - self.mean) / self.std
+        assert size is not None
+        geometry = None if is_augmented else fit_geometry(size, self.size, self.options.frame_fit)
+        return Loaded((torch.from_numpy(pixels).permute(3, 0, 1, 2).float() / 255 - self.mean) / self.std, geometry)
 
     def fit(self, size: tuple[int, int], rng: np.random.Generator | None) -> Callable[[Image.Image], Image.Image]:
         """What makes a square of every frame of a video with frames of this width and height; augments if there is an ``rng``."""
@@ -107,14 +110,34 @@ class VideoLoader:
 
 def fit_frame(frame: Image.Image, size: int, how: str) -> Image.Image:
     """A square of ``size`` pixels; ``how`` is one of :data:`FRAME_FITS`."""
-    if how == "squash":
-        return frame.resize((size, size), Image.Resampling.BICUBIC)
-    if how == "crop":
-        width, height = (side * size // min(frame.size) for side in frame.size)
-        frame = frame.resize((width, height), Image.Resampling.BICUBIC)
-    # Offsets as in torchvision: rounded in crops, an odd pixel of padding goes to the right and the bottom.
-    left, top = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in frame.size)
+    if how != "published":
+        frame = frame.resize(fit_size(frame.size, size, how), Image.Resampling.BICUBIC)
+    left, top = crop_offset(frame.size, size)
     return frame.crop((left, top, left + size, top + size))  # black outside the frame
+
+
+def fit_size(frame: tuple[int, int], size: int, how: str) -> tuple[int, int]:
+    """Width and height that a frame is resized to before its centre is cropped."""
+    if how == "squash":
+        return size, size
+    width, height = frame
+    return frame if how == "published" else (width * size // min(frame), height * size // min(frame))
+
+
+def crop_offset(frame: tuple[int, int], size: int) -> tuple[int, int]:
+    """Left and top of a frame's centre; negative where a smaller frame is padded.
+
+    As in torchvision: rounded in crops, an odd pixel of padding goes to the right and the bottom.
+    """
+    left, top = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in frame)
+    return left, top
+
+
+def fit_geometry(frame: tuple[int, int], size: int, how: str) -> Geometry:
+    """Where :func:`fit_frame` puts the pixels of frames of this width and height."""
+    resized = fit_size(frame, size, how)
+    left, top = crop_offset(resized, size)
+    return Geometry(frame, size, (resized[0] / frame[0], resized[1] / frame[1]), (float(-left), float(-top)))
 
 
 # Augmentation ---------------------------------------------------------------------------------------------------------
