@@ -1,0 +1,213 @@
+"""What the benchmarks share: figures that are measured in this tree and in another one in turns, and inputs that every commit takes.
+
+A benchmark names its figures; each is a function that does the work once and gives the seconds of its parts.  With
+``--against FOLDER`` (a git worktree of another commit) two processes run the same benchmark file, one importing ``unival`` from
+this tree, one from that folder.  They wait for each other, so that each has the machine to itself, and take turns figure by
+figure, so that a machine whose speed drifts slows both.
+"""
+
+import argparse
+import contextlib
+import inspect
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Figure = Callable[[], Mapping[str, float]]  # does the work once; part -> seconds
+Builders = dict[str, Callable[[], Figure]]  # name -> prepares a figure; only those that are asked for are built
+PUBLISHED_VOCABULARY = 59457
+THIS_TREE = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Stopwatch:
+    """Adds up the seconds of named parts: wall time, or processor time of all threads (``cpu``)."""
+
+    def __init__(self, clock: str) -> None:
+        self.now = time.process_time if clock == "cpu" else time.perf_counter
+        self.parts: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = self.now()
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + self.now() - start
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    other = "a worktree of another commit, measured in turns with this one"
+    parser.add_argument("--against", type=pathlib.Path, metavar="FOLDER", help=other)
+    parser.add_argument("--rounds", type=int, default=5, help="how often every figure is measured (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the figures whose names contain this")
+    clocks = "wall time, or processor time, which other work disturbs less (default: %(default)s)"
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=clocks)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # a process of one tree, see Tree
+    return parser
+
+
+class Tree:
+    """A process that measures figures of one tree when asked to."""
+
+    def __init__(self, folder: pathlib.Path, script: str, argv: list[str], threads: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": str(threads)}
+        self.command = [sys.executable, script, *argv, "--serve"]
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  it lives as long as the process
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
+        self.process = subprocess.Popen(self.command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+        answer = self.answer()
+        assert pathlib.Path(answer["unival"]).is_relative_to(folder.resolve()), f"{folder}: imports {answer['unival']}"
+        self.figures: list[str] = answer["figures"]
+        self.note: str = answer["note"]
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.log.seek(0)
+            raise SystemExit(f"{self.log.read()[-3000:]}\n{' '.join(self.command)}: ended with code {code}")
+        return json.loads(line)
+
+    def measure(self, figure: str) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(figure + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+        self.log.close()
+
+
+def serve(figures: Mapping[str, Figure], note: str) -> None:
+    """Answer the names of figures on standard input with their seconds, after one warm-up each."""
+    import unival
+
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody prints is no answer
+        for figure in figures.values():
+            figure()
+        out.write(json.dumps({"unival": unival.__file__, "figures": list(figures), "note": note}) + "\n")
+        out.flush()
+        for line in sys.stdin:
+            out.write(json.dumps(dict(figures[line.strip()]())) + "\n")
+            out.flush()
+
+
+def main(
+    script: str,
+    parser: argparse.ArgumentParser,
+    figures: Callable[[argparse.Namespace], tuple[Builders, str]],
+    argv: list[str] | None = None,
+    prepare: Callable[[argparse.Namespace], contextlib.AbstractContextManager[list[str]]] | None = None,
+) -> None:
+    """Run a benchmark.
+
+    Args:
+        script: its file.
+        parser: its options, from :func:`arguments`.
+        figures: gives its figures by name, and a note (or ""), in a process that has one tree's ``unival``.
+        argv: the command line.
+        prepare: what both trees need; gives options to add for them.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv)
+    if args.serve:
+        builders, note = figures(args)
+        serve({name: build() for name, build in builders.items() if args.only in name}, note)
+        return
+    with prepare(args) if prepare else contextlib.nullcontext([]) as more:
+        folders = [THIS_TREE] if args.against is None else [THIS_TREE, args.against]
+        trees = [Tree(folder, script, [*argv, *more], args.threads) for folder in folders]
+        try:
+            compare(trees, args)
+        finally:
+            for tree in trees:
+                tree.close()
+
+
+def compare(trees: list[Tree], args: argparse.Namespace) -> None:
+    """Measure all figures in turns and print the medians, and the medians of the rounds' ratios."""
+    times: list[dict[tuple[str, str], list[float]]] = [{} for _ in trees]
+    for number in range(args.rounds):
+        for figure in trees[0].figures:
+            turns = [(tree, taken) for tree, taken in zip(trees, times, strict=True) if figure in tree.figures]
+            for tree, taken in turns[:: 1 if number % 2 else -1]:
+                for part, seconds in tree.measure(figure).items():
+                    taken.setdefault((figure, part), []).append(seconds)
+    head = "this tree" if len(trees) == 1 else f"this tree {str(args.against)[-20:]:>20} this : other"
+    sys.stdout.write(f"{f'{args.clock} seconds, medians of {args.rounds}':48} {head}\n")
+    for key, ours in times[0].items():
+        line = f"{key[0] + (key[1] and ', ' + key[1]):48} {statistics.median(ours):9.4f}"
+        if len(trees) == 2 and (theirs := times[1].get(key)):
+            ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+            line += f" {statistics.median(theirs):20.4f} {ratio:12.2f}"
+        sys.stdout.write(line + "\n")
+    if trees[0].note:
+        sys.stdout.write(trees[0].note + "\n")
+
+
+def dictionary(size: int = PUBLISHED_VOCABULARY) -> Any:
+    """A dictionary of some size."""
+    from fairseq.data import Dictionary
+
+    result = Dictionary()
+    while len(result) < size:
+        result.add_symbol(f"token{len(result)}")
+    return result
+
+
+def build_model(arch: str, vocabulary: Any, **options: Any) -> Any:
+    """A model with random weights, in evaluation mode."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from unival.models.config import UnivalConfig
+    from unival.models.unival import SIZES, UnivalModel
+
+    torch.manual_seed(0)
+    cfg = OmegaConf.structured(UnivalConfig(**{**SIZES[arch], **options}))
+    return UnivalModel.build_model(cfg, argparse.Namespace(source_dictionary=vocabulary)).eval()
+
+
+def text_input(vocabulary: Any, rows: int, source: int, target: int, pad_from: int | None = None) -> dict[str, Any]:
+    """One group of a batch: random source and target tokens; row i of the target is padded from ``pad_from - i`` on."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    prev = torch.randint(4, len(vocabulary), (rows, target), generator=generator)
+    for row in range(rows if pad_from is not None else 0):
+        prev[row, max(1, (pad_from or 0) - row) :] = vocabulary.pad()
+    return {
+        "src_tokens": torch.randint(4, len(vocabulary), (rows, source), generator=generator),
+        "src_lengths": torch.full((rows,), source),
+        "prev_output_tokens": prev,
+    }
+
+
+def media_input(modality: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Random values, one item per row."""
+    import torch
+
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    return [{"modality": modality, "values": values, "rows": torch.arange(shape[0])}]
+
+
+def net_input(forward: Callable[..., Any], group: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a model's or an encoder's ``forward`` for one group, which is all of its batch where batches have groups."""
+    parameters = inspect.signature(forward).parameters
+    if "groups" in parameters:
+        return {"groups": [group]}
+    return {key: value for key, value in group.items() if key in parameters}
