@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unival.models.positions import split_heads
+from unival.models.bias import split_heads
 
 
 class MultiheadAttention(nn.Module):

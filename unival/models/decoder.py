@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.models.attention import MultiheadAttention
-from unival.models.config import UnivalConfig, decoder_stack
-from unival.models.encoder import EncoderOut
-from unival.models.layers import DecoderLayer, embed_tokens, run_layer
-from unival.models.positions import (
+from unival.models.bias import (
     code_positions,
     image_bucket_count,
     image_bucket_rows,
@@ -25,6 +22,9 @@ from unival.models.positions import (
     split_heads,
     token_bucket_rows,
 )
+from unival.models.config import UnivalConfig, decoder_stack
+from unival.models.encoder import EncoderOut
+from unival.models.layers import DecoderLayer, embed_tokens, run_layer
 
 STATE = "unival_decoder"  # key in fairseq's incremental state
 

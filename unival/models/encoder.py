@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from unival.errors import UserError
 from unival.modalities import modality
 from unival.modalities.base import MediaEmbedding, audio_layout
-from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
-from unival.models.layers import EncoderLayer, embed_tokens, run_layer
-from unival.models.positions import (
+from unival.models.bias import (
     grid_positions,
     image_bucket_count,
     image_bucket_rows,
@@ -28,6 +26,8 @@ from unival.models.positions import (
     split_heads,
     token_buckets,
 )
+from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
+from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
 MODALITY_TYPES = {"image": 1, "video": 2, "audio": 3}  # rows of the type embedding with one per modality

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unival.backbones.pann import fourier_kernels
 from unival.checkpoints.names.published import STFT
-from unival.models.positions import code_positions, image_bucket_rows, token_buckets
+from unival.models.bias import code_positions, image_bucket_rows, token_buckets
 
 VERSION = 3.0  # of fairseq's transformers
 TAIL = 769  # entries of image_position_idx after the grid

@@ -6,7 +6,7 @@ import torch
 
 from tests import golden
 from unival.modalities.base import grid_positions
-from unival.models.positions import code_positions, image_bucket_rows, token_buckets
+from unival.models.bias import code_positions, image_bucket_rows, token_buckets
 
 
 def test_token_buckets_by_hand():
