@@ -92,9 +92,9 @@ def test_rows_of_another_table(output, table):
     "arguments, message",
     [
         (["--columns", "text"], "text"),
-        (["--metrics", "cider,"], "metrics 'cider,': an empty name; there are cider"),
-        (["--metrics", "cider,bleurt"], "unknown metric 'bleurt'; there are cider"),
-        (["--tokenizer", "moses"], "unknown tokenizer 'moses'; there are python, ptb"),
+        (["--metrics", "cider,"], "metrics 'cider,': empty name; choose from cider"),
+        (["--metrics", "cider,bleurt"], "unknown metric 'bleurt'; choose from cider"),
+        (["--tokenizer", "moses"], "unknown tokenizer 'moses'; choose from python, ptb"),
     ],
 )
 def test_wrong_names(output, table, arguments, message):
@@ -139,8 +139,8 @@ ODD_LINES = {
     "a row of 5,000 digits": ("D-" + "9" * 5000 + "\t-1\tx", "expected D-<row>.*in digits 0 to 9"),
     "a row in other digits": ("D-\u0660\t-1\tx", "expected D-<row>.*in digits 0 to 9"),
     "a negative row": ("D--1\t-1\tx", "expected D-<row>.*in digits 0 to 9"),
-    "no text": ("D-1\t-1", "expected D-<row>.*found 'D-1.*-1'$"),
-    "a score that is none": ("D-1\tgood\tx", "the score 'good' is no number"),
+    "no text": ("D-1\t-1", "expected D-<row>.*got 'D-1.*-1'$"),
+    "a score that is none": ("D-1\tgood\tx", "the score 'good' is not a number"),
     "lines of old Macs": ("D-1\t-1\tx\rD-2\t-1\ty", "rows end with a carriage return alone; convert them: tr"),
     "lines of old Macs that begin otherwise": ("S-1\tx\rT-1\tx\rD-1\t-1\ty", "rows end with a carriage return alone; convert them: tr"),
 }

@@ -135,12 +135,12 @@ json.dump(answer, open(target, "w"))
 def test_a_program_that_fails_is_quoted(programs, name):
     programs("sys.exit('out of luck')")
     metric = make_metrics([name])[name]
-    with pytest.raises(UserError, match=f"{name.upper()}'s Java program ended with exit code 1: out of luck"):
+    with pytest.raises(UserError, match=f"{name.upper()}'s Java program failed with exit code 1: out of luck"):
         metric.update("a cat", ["a cat"])
 
 
 def test_spice_answer_must_be_whole():
     answer = [{"image_id": 0, "scores": {"All": {"f": 0.5}}}]
     assert read_scores(json.dumps(answer), 1) == [0.5]
-    with pytest.raises(AssertionError, match="1 of 2 rows"):
+    with pytest.raises(AssertionError, match="expected scores of 2 rows, got 1"):
         read_scores(json.dumps(answer), 2)

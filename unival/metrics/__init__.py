@@ -1,7 +1,7 @@
-"""Scores of generated text: one file per family, and the one list of them all.
+"""Metrics of generated text: one file per family, and ``METRICS``, the list of them.
 
-A metric works on raw text, tokenises as coco-caption does, and keeps statistics that sum over rows and workers
-(``base.Metric``). ``score.evaluate`` walks the road that validation walks too, so both give the same number.
+A metric takes raw text, tokenises it as coco-caption does, and computes statistics that are summed over rows and workers
+(``base.Metric``). Validation and ``score.evaluate`` use the same metrics, so both give the same number.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
-SHOWN = 60  # characters of a text in a message
+SHOWN = 60  # characters of a text that messages quote
 
 METRICS: dict[str, type[Metric]] = {
     "cider": Cider,
@@ -36,28 +36,38 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize) -> dict[str, Metric]:
-    """Metrics by name, in the order given.
+    """Create metrics by name.
+
+    Args:
+        names: keys of ``METRICS``; a repeated name counts once.
+        tokenizer: how the metrics split texts into words.
+
+    Returns:
+        Name -> metric, in the order of ``names``.
 
     Raises:
-        UserError: an unknown name, or a metric whose programs are not installed.
+        UserError: unknown name, or a metric whose programs are not installed.
     """
     if "" in names:
-        raise UserError(f"metrics {','.join(names)!r}: an empty name; there are {', '.join(METRICS)}")
+        raise UserError(f"metrics {','.join(names)!r}: empty name; choose from {', '.join(METRICS)}")
     unknown = [name for name in names if name not in METRICS]
     if unknown:
-        raise UserError(f"unknown metric {unknown[0]!r}; there are {', '.join(METRICS)}")
+        raise UserError(f"unknown metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
     return {name: METRICS[name](tokenizer) for name in dict.fromkeys(names)}
 
 
 def check_words(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metric], whose: str = "") -> None:
-    """Before metrics that count words score: references without one do not count beside others, and are logged by their number.
+    """Check that every row has a reference with a word, if any of the metrics compares words.
+
+    References without a word are ignored where the row has others; how many is logged.
 
     Args:
-        references: of every row, by its number or key.
-        whose: what messages begin with: a table, say.
+        references: row number or key -> references of the row.
+        metrics: the metrics that will be computed.
+        whose: prefix of the messages, such as the table.
 
     Raises:
-        UserError: a row has no reference with a word: whatever is said of it would score 0.
+        UserError: no reference of a row has a word, so that any hypothesis would score 0.
     """
     metric = next((metric for metric in metrics if metric.needs_words), None)
     if metric is None:
@@ -72,7 +82,7 @@ def check_words(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metri
             )
         left_out += len(wordless)
     if left_out:
-        logger.warning("%s%d references without a letter or digit stand beside others and do not count", whose, left_out)
+        logger.warning("%signoring %d references without a letter or digit (their rows have others)", whose, left_out)
 
 
 __all__ = ["METRICS", "MeanMetric", "Metric", "Tokenizer", "check_words", "make_metrics", "tokenize"]

@@ -1,4 +1,4 @@
-"""What a metric is: statistics of one row that can be summed, and scores computed from the sums."""
+"""Base classes of metrics: statistics per row that can be summed, and scores computed from the sums."""
 
 import functools
 from collections import Counter
@@ -13,14 +13,14 @@ Ngram = tuple[str, ...]
 class Metric:
     """A score of generated texts against references.
 
-    The statistics of a row are numbers that sum over rows, batches and workers: ``compute`` of the sum over all rows is
-    the score of the corpus, ``compute`` of one row's statistics is the score of that row. Their names begin with the
-    metric's own, so the statistics of several metrics fit in one dict.
+    The statistics of a row are numbers that are summed over rows, batches and workers: ``compute`` of the sum over all rows is
+    the score of the corpus, ``compute`` of one row's statistics is the score of that row. Their names start with the
+    metric's own name, so the statistics of several metrics fit in one dict.
 
     Attributes:
-        name: as in METRICS.
+        name: key in ``METRICS``.
         keys: names of the scores that ``compute`` returns.
-        needs_words: whether words are compared, so that references without one cannot be scored by.
+        needs_words: whether the metric compares words, so that a reference without a word is useless.
     """
 
     name: ClassVar[str]
@@ -31,29 +31,29 @@ class Metric:
         self.tokenizer = tokenizer
 
     def tokenized(self, references: Sequence[str]) -> list[tuple[str, ...]]:
-        """References as tokens; those without a word (blank ones, punctuation alone) do not count beside others."""
+        """Tokenise references; those without a word (blank or punctuation only) are dropped if there are others."""
         tokenized = [self.tokenizer(reference) for reference in references]
         pairs = zip(references, tokenized, strict=True)
         return [words for reference, words in pairs if has_word(reference, words)] or tokenized
 
     def fit(self, references: Iterable[Sequence[str]]) -> None:
-        """Learn what the score needs to know of the whole table: its references, row by row. Nothing by default."""
+        """Compute statistics of the whole table from its references, row by row, before ``update``. Does nothing by default."""
 
     def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
-        """The summable statistics of one row. ``references`` holds at least one text."""
+        """Statistics of one row, to be summed. ``references`` has at least one text."""
         raise NotImplementedError
 
     def update_all(self, rows: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, float]]:
-        """The statistics of many (hypothesis, references); overridden where a call is expensive, as for SPICE."""
+        """Statistics of many rows, given as (hypothesis, references); overridden where one call for all is cheaper, as in SPICE."""
         return [self.update(hypothesis, references) for hypothesis, references in rows]
 
     def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
-        """Scores from (sums of) statistics: one value per name in ``keys``."""
+        """Scores from statistics or sums of statistics: one value per name in ``keys``."""
         raise NotImplementedError
 
 
 class MeanMetric(Metric):
-    """A metric of one score per row, averaged over rows. Its statistics are ``<name>_sum`` and ``<name>_count``."""
+    """A metric with one score per row, averaged over rows. Its statistics are ``<name>_sum`` and ``<name>_count``."""
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """The score of one row."""
@@ -68,13 +68,13 @@ class MeanMetric(Metric):
         return {f"{self.name}_sum": score, f"{self.name}_count": 1.0}
 
     def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
-        """The mean over rows; 0 for no rows."""
+        """The mean over rows; 0 if there are none."""
         count = statistics[f"{self.name}_count"]
         return {self.name: statistics[f"{self.name}_sum"] / count if count else 0.0}
 
 
 def has_word(text: str, tokens: Sequence[str]) -> bool:
-    """Whether tokens are left of a text, and a letter or digit is among them: ``?!`` is a token as well."""
+    """Whether a text with these tokens has a word: ``?!`` is a token, but has no letter or digit."""
     return bool(tokens) and any(map(str.isalnum, text))
 
 

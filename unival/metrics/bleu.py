@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from unival.metrics.base import Metric, Ngram, ngram_counts
 
 ORDERS = 4
-# coco-caption's guards against division by zero; part of the published numbers, if beyond their last digit.
+# coco-caption's guards against division by zero; they change scores only beyond the published digits.
 SMALL, TINY = 1e-9, 1e-15
 
 
 class Bleu(Metric):
-    """Clipped n-gram precision with a brevity penalty against the closest reference length (of two the shorter)."""
+    """Clipped n-gram precision with a brevity penalty for the closest reference length (the shorter one in a tie)."""
 
     name = "bleu"
     keys = tuple(f"bleu{n}" for n in range(1, ORDERS + 1))
 
     def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
-        """Per order the n-grams and those that match (clipped to the largest count in a reference); lengths."""
+        """Lengths, and per order the number of n-grams and of matches (clipped to the largest count in a reference)."""
         words = self.tokenizer(hypothesis)
         tokenized = self.tokenized(references)
         statistics = {

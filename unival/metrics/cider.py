@@ -1,8 +1,8 @@
 """CIDEr: similarity of tf-idf weighted n-grams (Vedantam et al., 2015, arXiv:1411.5726), as coco-caption computes it.
 
-The score that coco-caption calls CIDEr, and that papers report, is the CIDEr-D of the article (counts clipped to the
-reference's, a Gaussian penalty on the difference in length) without stemming. ``cider`` and ``cider_d`` are therefore the
-same formula. ``cider_d`` is the name that reward functions use; there it is commonly fitted on the training table.
+What coco-caption calls CIDEr, and what papers report, is CIDEr-D of the article (counts clipped to those of the
+reference, Gaussian penalty on the difference in length) without stemming, so ``cider`` and ``cider_d`` are the same
+formula. ``cider_d`` is the name that reward functions use, commonly with document frequencies of the training table.
 """
 
 import math
@@ -17,7 +17,7 @@ SCALE = 10.0
 
 
 class Cider(MeanMetric):
-    """CIDEr of coco-caption. ``fit`` takes document frequencies from the references: a row is a document."""
+    """CIDEr as in coco-caption. ``fit`` computes document frequencies from the references; a row is a document."""
 
     name = "cider"
     keys = ("cider",)
@@ -26,7 +26,7 @@ class Cider(MeanMetric):
     _log_documents = 0.0
 
     def fit(self, references: Iterable[Sequence[str]]) -> None:
-        """Count in how many rows each n-gram occurs. With a single row every weight, hence every score, is 0."""
+        """Count in how many rows each n-gram occurs. With a single row all weights, and therefore all scores, are 0."""
         frequency: Counter[Ngram] = Counter()
         documents = 0
         for texts in references:
@@ -41,9 +41,9 @@ class Cider(MeanMetric):
 
             exp(-(l_h - l_r)^2 / (2 sigma^2)) * sum_g min(h_g, r_g) r_g / (|h| |r|)
 
-        where h_g and r_g are term frequency x inverse document frequency of the n-gram g, l the lengths in words.
+        where h_g and r_g are the tf-idf weights of n-gram g in hypothesis and reference, and l_h and l_r their lengths in words.
         """
-        assert self._document_frequency is not None, f"{self.name}: fit(references) comes before update()"
+        assert self._document_frequency is not None, f"{self.name}: fit(references) must be called before update()"
         words = self.tokenizer(hypothesis)
         weights, norms = self._weigh(words)
         total = 0.0
@@ -60,7 +60,7 @@ class Cider(MeanMetric):
         return SCALE * total / (ORDERS * len(tokenized))
 
     def _weigh(self, words: tuple[str, ...]) -> tuple[list[dict[Ngram, float]], list[float]]:
-        """Per order tf-idf weights and their Euclidean norm. An n-gram in no document weighs as one in one document."""
+        """Tf-idf weights and their Euclidean norm, per order. An unseen n-gram weighs the same as one in a single document."""
         frequency = self._document_frequency
         assert frequency is not None
         log_n = self._log_documents
@@ -72,7 +72,7 @@ class Cider(MeanMetric):
 
 
 class CiderD(Cider):
-    """The same score under the article's name."""
+    """The same score as ``Cider``, under the article's name."""
 
     name = "cider_d"
     keys = ("cider_d",)

@@ -1,4 +1,4 @@
-"""Exact match: is the text, apart from spaces and case, one of the references?"""
+"""Exact match: whether the text equals a reference, ignoring case and the number of spaces."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from unival.text import not_empty
 
 
 class ExactMatch(MeanMetric):
-    """1 for a text that equals a reference, else 0. Punctuation counts: texts are not tokenised."""
+    """1 if the text equals a reference, else 0. Texts are not tokenised, so punctuation counts."""
 
     name = "exact_match"
     keys = ("exact_match",)

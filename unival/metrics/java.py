@@ -1,4 +1,4 @@
-"""Finding Java and the programs that pycocoevalcap brings: METEOR, SPICE and the PTB tokenizer."""
+"""Find Java and the Java programs that pycocoevalcap ships: METEOR, SPICE and the PTB tokenizer."""
 
 import importlib.util
 import pathlib
@@ -11,10 +11,13 @@ UTF8 = "-Dfile.encoding=UTF-8"  # before Java 18 the default depends on the loca
 
 
 def java_command(purpose: str) -> str:
-    """Path of ``java``.
+    """Path of the ``java`` program.
+
+    Args:
+        purpose: what needs it ("METEOR"), for the message.
 
     Raises:
-        UserError: there is none; ``purpose`` begins the message ("METEOR").
+        UserError: Java is not installed.
     """
     command = shutil.which("java")
     if command is None:
@@ -26,10 +29,14 @@ def java_command(purpose: str) -> str:
 
 
 def java_program(purpose: str, relative: str) -> pathlib.Path:
-    """Path of a file that pycocoevalcap ships, e.g. "meteor/meteor-1.5.jar".
+    """Path of a file that pycocoevalcap ships.
+
+    Args:
+        purpose: what needs it ("METEOR"), for the message.
+        relative: path within the package, such as "meteor/meteor-1.5.jar".
 
     Raises:
-        UserError: the package or the file is not there.
+        UserError: the package or the file is missing.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -39,11 +46,11 @@ def java_program(purpose: str, relative: str) -> pathlib.Path:
     file = pathlib.Path(next(iter(spec.submodule_search_locations)), relative)
     if not file.is_file():
         raise UserError(
-            f"{purpose} needs {file}, which this {PACKAGE} does not have: pip install --force-reinstall {PACKAGE}==1.2"
+            f"{purpose} needs {file}, which is missing in this {PACKAGE}: pip install --force-reinstall {PACKAGE}==1.2"
         )
     return file
 
 
 def last_line(text: str) -> str:
-    """What a program said last, for a message."""
-    return next(iter(text.strip().splitlines()[-1:]), "it said nothing")
+    """The last line of a program's output, for a message."""
+    return next(iter(text.strip().splitlines()[-1:]), "no output")

@@ -1,7 +1,7 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014) by its own Java program, which pycocoevalcap ships.
+"""METEOR 1.5 (Denkowski and Lavie, 2014), computed by its Java program, which pycocoevalcap ships.
 
-The program aligns a row (SCORE) and turns sums of alignment statistics into scores (EVAL), so METEOR sums over rows and
-workers like the others. It is started at the first row and ends with the metric.
+The program's command SCORE aligns a row, and EVAL computes scores from sums of alignment statistics, so METEOR can be summed over
+rows and workers like the other metrics. The program starts with the first row and ends when the metric is deleted.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ from unival.metrics.java import UTF8, java_command, java_program, last_line
 from unival.metrics.tokenize import Tokenizer, tokenize
 
 JAR = "meteor/meteor-1.5.jar"
-# The numbers in the program's answer to SCORE: lengths (hypothesis, reference), function words (likewise), the matches of each of four
+# Layout of the answer to SCORE: lengths (hypothesis, reference), function words (hypothesis, reference), the matches of each of four
 # stages (content words of hypothesis and reference, function words of both), chunks, matched words.
 NUM_STATISTICS = 23
 LENGTHS = slice(0, 2)
@@ -39,23 +39,23 @@ class Meteor(Metric):
         self._errors: IO[str] | None = None
 
     def update(self, hypothesis: str, references: Sequence[str]) -> dict[str, float]:
-        """The program's statistics of the best alignment with a reference, as it adds them up for a corpus.
+        """The program's statistics of the best alignment with a reference.
 
-        A row that matches a reference as a whole, in one chunk, is not fragmented: the program leaves that chunk out of its sums.
+        A hypothesis that matches a whole reference in one chunk is not fragmented: like the program, do not count that chunk.
         """
         texts = [" ".join(words).replace("|||", "") for words in (*self.tokenized(references), self.tokenizer(hypothesis))]
         answer = self._ask(" ||| ".join(["SCORE", *texts])).split()
-        assert len(answer) == NUM_STATISTICS, f"METEOR answered {len(answer)} numbers, not {NUM_STATISTICS}: {answer}"
+        assert len(answer) == NUM_STATISTICS, f"METEOR: expected {NUM_STATISTICS} numbers, got {len(answer)}: {answer}"
         numbers = [float(number) for number in answer]
         if numbers[CHUNKS] == 1 and numbers[LENGTHS] == [sum(numbers[matches]) for matches in MATCHES]:
             numbers[CHUNKS] = 0.0
         return {f"meteor_{i}": number for i, number in enumerate(numbers)}
 
     def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
-        """METEOR between 0 and 1."""
+        """METEOR, between 0 and 1."""
         numbers = " ".join(str(float(statistics[f"meteor_{i}"])) for i in range(NUM_STATISTICS))
-        self._ask(f"EVAL ||| {numbers}")  # the score of each row, here the only one
-        return {"meteor": float(self._read())}  # the score of their sum
+        self._ask(f"EVAL ||| {numbers}")  # answers one line per row, here one
+        return {"meteor": float(self._read())}  # then a line for the corpus
 
     def _ask(self, line: str) -> str:
         if self._process is None:
@@ -93,4 +93,4 @@ class Meteor(Metric):
         code = self._process.wait()
         self._errors.seek(0)
         said = last_line(self._errors.read())
-        return f"METEOR's Java program ended with exit code {code}: {said} (it asks for 2 GB of memory)"
+        return f"METEOR's Java program failed with exit code {code}: {said} (it needs 2 GB of memory)"

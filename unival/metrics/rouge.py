@@ -8,14 +8,14 @@ BETA = 1.2  # weight of recall
 
 
 class RougeL(MeanMetric):
-    """F-score of the best precision and the best recall over the references; the two may come from different ones."""
+    """F-score of the best precision and the best recall over the references, which may be of different references."""
 
     name = "rouge_l"
     keys = ("rouge_l",)
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """(1 + beta^2) P R / (R + beta^2 P), between 0 and 1."""
-        # coco-caption splits at single spaces, so an empty text is one empty word there.
+        # coco-caption splits at single spaces, so that an empty text has one empty word.
         words = self.tokenizer(hypothesis) or ("",)
         precision = recall = 0.0
         for reference_words in self.tokenized(references):

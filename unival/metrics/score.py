@@ -1,4 +1,4 @@
-"""From generated texts to scores: reading ``fairseq-generate``'s output, and the one road that all scores take."""
+"""Score generated texts: read the output of ``fairseq-generate`` and compute metrics over a corpus."""
 
 import pathlib
 import re
@@ -14,12 +14,12 @@ from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide,
 Key = TypeVar("Key", bound=Hashable)
 
 _LINE = re.compile(r"D-([0-9]{1,18})\t([^\t]+)\t(.*)", re.DOTALL)
-_SHOWN = 60  # characters of a line in a message
+_SHOWN = 60  # characters of a line that messages quote
 
 
 @dataclass
 class Scores:
-    """Scores of a corpus, and of each of its rows."""
+    """Scores of a corpus (``total``) and of each of its rows (``rows``, by key)."""
 
     total: dict[str, float] = field(default_factory=dict)
     rows: dict[Hashable, dict[str, float]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ def evaluate(
     metrics: Sequence[str],
     tokenizer: str = "python",
 ) -> dict[str, float]:
-    """Scores of a corpus. See ``evaluate_rows``, which returns those of the rows too."""
+    """Scores of a corpus. See ``evaluate_rows``, which also returns the scores of its rows."""
     return evaluate_rows(hypotheses, references, metrics, tokenizer).total
 
 
@@ -43,19 +43,19 @@ def evaluate_rows(
     fit_on: Mapping[Key, Sequence[str]] | None = None,
     whose: str = "",
 ) -> Scores:
-    """Fit, update, sum, compute.
+    """Scores of a corpus and of its rows.
 
     Args:
-        hypotheses: one text per key (row number, image id, ...).
-        references: at least one text for each of the same keys; blank ones beside others do not count.
-        metrics: names from METRICS.
-        tokenizer: a name from TOKENIZERS.
-        fit_on: references of the corpus that gives CIDEr its document frequencies; by default ``references``.
-        whose: what messages about rows begin with: a table, say.
+        hypotheses: key (row number, image id, ...) -> text.
+        references: the same keys -> at least one text; blank texts are ignored if there are others.
+        metrics: keys of ``METRICS``.
+        tokenizer: a key of ``TOKENIZERS``.
+        fit_on: references of the corpus from which CIDEr computes document frequencies; default: ``references``.
+        whose: prefix of messages about rows, such as the table.
 
     Raises:
-        UserError: unknown metric or tokenizer, keys of one side only, a key without references (or without words in them, for metrics that
-            compare words), nothing to score.
+        UserError: nothing to score, unknown metric or tokenizer, a key that only one side has, or a key without references (or
+            without words in them, for metrics that compare words).
     """
     references = {key: texts if isinstance(texts, str) else not_empty(texts) for key, texts in references.items()}
     _check_keys(hypotheses, references)
@@ -85,12 +85,15 @@ def sum_statistics(statistics: Iterable[Mapping[str, float]]) -> dict[str, float
 
 
 def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
-    """The best text and its score per row number, from the ``D-`` lines of ``fairseq-generate``'s output.
+    """Read the ``D-`` lines of ``fairseq-generate``'s output.
 
-    With ``--nbest`` a row has several lines in a row, best first: the first is taken.
+    With ``--nbest`` a row has several consecutive lines, best first; the first one is used.
+
+    Returns:
+        Row number -> (text, score) of the best hypothesis.
 
     Raises:
-        UserError: no such file, no ``D-`` line, a broken one, or a row that comes back after others.
+        UserError: no such file, no ``D-`` line, a malformed line, or lines of one row that are not consecutive.
     """
     file = pathlib.Path(path)
     if not file.is_file():
@@ -126,15 +129,15 @@ def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
 def _parse_line(line: str, where: str) -> tuple[int, float, str]:
     match = _LINE.fullmatch(line)
     if match is None:
-        number = "" if line.count("\t") < 2 else "; a row is the number of one in the table, in digits 0 to 9"
-        raise UserError(f"{where}: expected D-<row>\\t<score>\\t<text>, found {line[:_SHOWN]!r}{number}")
+        number = "" if line.count("\t") < 2 else "; <row> must be a row number of the table, in digits 0 to 9"
+        raise UserError(f"{where}: expected D-<row>\\t<score>\\t<text>, got {line[:_SHOWN]!r}{number}")
     reason = why_no_text(match[3])
     if reason is not None:
         raise UserError(f"{where}: {reason}")
     try:
         return int(match[1]), float(match[2]), match[3]
     except ValueError:
-        raise UserError(f"{where}: the score {match[2][:_SHOWN]!r} is no number") from None
+        raise UserError(f"{where}: the score {match[2][:_SHOWN]!r} is not a number") from None
 
 
 def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence[str]]) -> None:
@@ -146,9 +149,9 @@ def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence
             raise UserError(f"{len(lone)} rows have no {missing}: {list_some(lone)}")
     empty = [key for key, texts in references.items() if isinstance(texts, str) or not texts]
     if empty:
-        raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)} (blank texts do not count)")
+        raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)} (blank texts are ignored)")
 
 
 def list_some(values: Sequence[object], count: int = 5) -> str:
-    """The first few of a list for a message: "3, 4, 7, ..."."""
+    """The first few values of a list, for a message: "3, 4, 7, ..."."""
     return ", ".join(str(value) for value in values[:count]) + (", ..." if len(values) > count else "")

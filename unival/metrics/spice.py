@@ -1,4 +1,4 @@
-"""SPICE (Anderson et al., 2016) by its own Java program, which pycocoevalcap ships less the CoreNLP models it needs."""
+"""SPICE (Anderson et al., 2016), computed by its Java program, which pycocoevalcap ships without the CoreNLP models it needs."""
 
 import json
 import math
@@ -18,7 +18,7 @@ MEMORY = "-Xmx8G"
 
 
 class Spice(MeanMetric):
-    """F-score over the tuples of scene graphs, averaged over rows."""
+    """F-score of scene-graph tuples, averaged over rows."""
 
     name = "spice"
     keys = ("spice",)
@@ -36,11 +36,11 @@ class Spice(MeanMetric):
             )
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
-        """F-score of one row. Starts the program: give many rows to ``update_all`` at once."""
+        """F-score of one row. Every call starts the program; use ``update_all`` for many rows."""
         return self._scores([(hypothesis, references)])[0]
 
     def update_all(self, rows: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, float]]:
-        """All rows in one run of the program."""
+        """Statistics of all rows, from one run of the program."""
         return [self.statistics(score) for score in self._scores(rows)]
 
     def _scores(self, rows: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
@@ -52,7 +52,7 @@ class Spice(MeanMetric):
             done = subprocess.run(command, cwd=self._jar.parent, capture_output=True, encoding="utf-8", check=False)
             if done.returncode or not answers.is_file():
                 raise UserError(
-                    f"SPICE's Java program ended with exit code {done.returncode}: {last_line(done.stderr)} "
+                    f"SPICE's Java program failed with exit code {done.returncode}: {last_line(done.stderr)} "
                     "(it was written for Java 8)"
                 )
             return read_scores(answers.read_text(encoding="utf-8"), len(rows))
@@ -69,8 +69,8 @@ class Spice(MeanMetric):
 
 
 def read_scores(text: str, count: int) -> list[float]:
-    """F-scores of rows 0 ... count - 1 from the program's JSON answer."""
+    """F-scores of rows 0 to ``count - 1``, parsed from the program's JSON output."""
     scores = {answer["image_id"]: float(answer["scores"]["All"]["f"]) for answer in json.loads(text)}
-    assert sorted(scores) == list(range(count)), f"SPICE answered {len(scores)} of {count} rows"
-    assert all(math.isfinite(score) for score in scores.values()), "SPICE answered a score that is no number"
+    assert sorted(scores) == list(range(count)), f"SPICE: expected scores of {count} rows, got {len(scores)}"
+    assert all(math.isfinite(score) for score in scores.values()), "SPICE: expected finite scores"
     return [scores[i] for i in range(count)]

@@ -1,12 +1,13 @@
 """COCO-style tokenisation: captions to lower-case Penn Treebank tokens without punctuation.
 
-Published caption scores are computed on the output of Stanford's PTB tokenizer less a list of punctuation tokens.
-``tokenize`` gives the same tokens without Java. Its rules and lists were found by feeding that tokenizer (CoreNLP 3.4.1,
-as pycocoevalcap 1.2 ships it) with words in context: of all 616,767 captions of COCO 2014 only 5 come out differently,
-where the Java program looks at the next caption. ``PtbTokenizer`` runs the Java program itself.
+Published caption scores are computed on the output of Stanford's PTB tokenizer without a list of punctuation tokens.
+``tokenize`` gives the same tokens without Java. Its rules and lists were found by trying words in context on that tokenizer
+(CoreNLP 3.4.1, as pycocoevalcap 1.2 ships it). Of all 616,767 captions of COCO 2014 only 5 differ, because there the Java program
+looks ahead into the next caption. ``PtbTokenizer`` runs the Java program.
 
-What surprises newcomers, and is kept because published scores contain it: brackets survive as ``-lrb-`` and ``-rrb-`` (the
-list of punctuation is upper case, the tokens are lower case), so do ``!!``, ``&`` and ``/``, and ``table.A`` is one token.
+Some results are surprising, and are kept because published scores include them: brackets are not removed but become ``-lrb-``
+and ``-rrb-`` (the list of punctuation has them in upper case, the tokens are in lower case), ``!!``, ``&`` and ``/`` are kept,
+and ``table.A`` is one token.
 """
 
 import functools
@@ -25,7 +26,7 @@ PTB_JAR, PTB_CLASS = "tokenizer/stanford-corenlp-3.4.1.jar", "edu.stanford.nlp.p
 
 PUNCTUATION = frozenset(['"', "''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
-# One character that the tokenizer writes as something else. Quotes and dashes end up as punctuation, which is removed.
+# Characters that the tokenizer replaces. Quotes and dashes become punctuation, which is removed.
 _SPELLED_OUT = {
     "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
     "£": "#", "€": "$", "¤": "$", "¢": "cents", "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3",
@@ -36,9 +37,9 @@ _UNICODE = str.maketrans({
 })  # fmt: skip
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 _ENTITY = re.compile("|".join(_ENTITIES), re.IGNORECASE)
-_ASTRAL = re.compile("[\U00010000-\U0010ffff]")  # emoji and the like: the Java lexer drops them
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")  # emoji etc., which the Java lexer drops
 
-# Words that keep a final period: in lower, Title and UPPER case; not in UPPER; not in lower; before a number only.
+# Words that keep a final period, in four lists: in lower, Title and UPPER case; not in UPPER; not in lower; before a number only.
 _ABBREVIATIONS = """
     adj adm adv al ala alex apr ariz assn assoc asst atty aug ave bldg blvd brig bros calif capt cf cmdr co col colo
     comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla fri ft ga gen gov hon inc ind
@@ -49,7 +50,7 @@ _ABBREVIATIONS = """
 _ABBREVIATIONS_NOT_UPPER = "mfg mtg pte pty"
 _ABBREVIATIONS_NOT_LOWER = "ark az del ill la mass miss ore pa tex wash"
 _ABBREVIATIONS_OF_NUMBERS = "art ca fig figs no nos op pp prop"
-# After a single letter and a period these begin a new sentence ("vitamin A. The ..."), so the period stands alone.
+# After a single letter and a period, these words start a new sentence ("vitamin A. The ..."), so the period is a token of its own.
 _STARTERS = """
     a about according after an as at but earlier he her here however if in it last many more now once one other our she
     since so some such that the their then there these they this we what when while yet you
@@ -57,7 +58,7 @@ _STARTERS = """
 
 
 def _any_of(words: str, *cases: Callable[[str], str]) -> str:
-    """A pattern for any word of a list in any of these cases, longer words first."""
+    """A pattern that matches any of the words in any of the cases, longer words first."""
     forms = {case(word) for word in words.split() for case in cases}
     return "(?:" + "|".join(sorted(forms, key=lambda form: (-len(form), form))) + ")"
 
@@ -69,17 +70,17 @@ _ALONE = rf"(?!{_WORD}|[.!?]{_LETTER})"
 _ACCENTED = rf"{_LETTER}[\u0300-\u036f]*"
 _DOTTED = rf"{_ACCENTED}{_WORD}*(?:[.!?]{_ACCENTED}{_WORD}*)*"  # table.A is one token; so is what?No
 _DOMAIN = r"(?:[A-Za-z0-9_][\w-]*\.)+"
-_TAIL = r"""[^\s"<>|.!?(){},]"""  # what may end a web address
+_TAIL = r"""[^\s"<>|.!?(){},]"""  # last character of a web address
 _ABBREVIATION = "|".join((
     _any_of(_ABBREVIATIONS, str.lower, str.capitalize, str.upper),
     _any_of(_ABBREVIATIONS_NOT_UPPER, str.lower, str.capitalize),
     _any_of(_ABBREVIATIONS_NOT_LOWER, str.capitalize, str.upper),
 ))  # fmt: skip
 
-# First alternative that matches wins; each is greedy, and longer tokens come before their prefixes.
+# The first alternative that matches wins; each is greedy, and longer tokens come before their prefixes.
 _TOKEN = re.compile(
     r"\s*(" + "|".join((
-        r"(?!(?i:cannot|gonna|gotta|gimme|lemme|wanna)\b)[A-Za-z]+(?=[ ,]|$)",  # most words, for speed
+        r"(?!(?i:cannot|gonna|gotta|gimme|lemme|wanna)\b)[A-Za-z]+(?=[ ,]|$)",  # fast path for most words
         r"<!--.*?-->|</?[A-Za-z][^<>]*>",  # markup
         rf"""https?://[^\s"<>|(){{}}]*{_TAIL}""",
         r"[\w.]+@[\w.]*\w",  # e-mail addresses
@@ -118,13 +119,13 @@ _TOKEN = re.compile(
 )  # fmt: skip
 
 _DOTS_OR_DASHES = re.compile(r"\.[. ]*|-{1,4}")
-_LONG_SPACE = re.compile(r"\s{3,}")  # says no more than two spaces, and the patterns above would try it from each of its characters
-WINDOW = 2000  # characters that patterns see at a time; no token needs half as many
+_LONG_SPACE = re.compile(r"\s{3,}")  # shortened to two spaces: the patterns above would try to match from each of them
+WINDOW = 2000  # characters that are matched at a time; every token is shorter than half of it
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def tokenize(text: str) -> tuple[str, ...]:
-    """The default tokenizer: lower-case Penn Treebank tokens of ``text`` less punctuation, as pycocoevalcap scores them.
+    """The default tokenizer: lower-case Penn Treebank tokens of ``text`` without punctuation, as pycocoevalcap scores them.
 
     >>> tokenize('A man\'s dog (asleep) can\'t see "it".')
     ('a', 'man', "'s", 'dog', '-lrb-', 'asleep', '-rrb-', 'ca', "n't", 'see', 'it')
@@ -136,14 +137,14 @@ def tokenize(text: str) -> tuple[str, ...]:
 
 
 def _find(text: str) -> list[str]:
-    """The tokens in time linear in the text: patterns that look for an end that is not there look no further than the window."""
+    """Find the tokens in linear time: a pattern that searches for a missing end searches within one window only."""
     if len(text) <= WINDOW:
         return _TOKEN.findall(text)
     tokens: list[str] = []
     start = 0
     while start < len(text):
         end = start + WINDOW
-        sure = len(text) if end >= len(text) else start + WINDOW // 2  # tokens that begin before see enough of what follows
+        sure = len(text) if end >= len(text) else start + WINDOW // 2  # a token that starts before has enough context after it
         start = end
         for match in _TOKEN.finditer(text, end - WINDOW, end):
             if match.start(1) >= sure:
@@ -154,14 +155,18 @@ def _find(text: str) -> list[str]:
 
 
 def _spell_out(token: str) -> str:
-    """Brackets and symbols as the treebank writes them; round brackets also inside smileys and telephone numbers."""
+    """Write brackets and special characters as the treebank does; also round brackets inside smileys and telephone numbers."""
     return _SPELLED_OUT.get(token) or token.replace("(", "-lrb-").replace(")", "-rrb-")
 
 
 class PtbTokenizer:
     """Stanford's PTB tokenizer in Java, as pycocoevalcap runs it.
 
-    It tokenises all texts that it is made with in one run; for a text that was not among them it starts Java again.
+    Args:
+        texts: texts to tokenise in one run; for any other text Java is started again.
+
+    Raises:
+        UserError: Java or pycocoevalcap is not installed, or the program failed.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -171,7 +176,7 @@ class PtbTokenizer:
         self._run(dict.fromkeys(texts))
 
     def __call__(self, text: str) -> tuple[str, ...]:
-        """Lower-case tokens less punctuation."""
+        """Lower-case tokens of a text without punctuation."""
         if text not in self._known:
             self._run([text])
         return self._known[text]
@@ -191,7 +196,7 @@ class PtbTokenizer:
         answers = done.stdout.split("\n")[:-1]
         if done.returncode or len(answers) != len(asked):
             raise UserError(
-                f"the PTB tokenizer answered {len(answers)} of {len(asked)} lines, exit code {done.returncode}: "
+                f"the PTB tokenizer failed after {len(answers)} of {len(asked)} lines with exit code {done.returncode}: "
                 f"{last_line(done.stderr)}"
             )
         for text, answer in zip(asked, answers, strict=True):
@@ -205,11 +210,15 @@ TOKENIZERS: dict[str, Callable[[Iterable[str]], Tokenizer]] = {
 
 
 def make_tokenizer(name: str, texts: Iterable[str] = ()) -> Tokenizer:
-    """A tokenizer by name; ``texts`` are those that it will be asked for.
+    """Create a tokenizer by name.
+
+    Args:
+        name: a key of ``TOKENIZERS``.
+        texts: texts that will be tokenised; "ptb" tokenises them in one run.
 
     Raises:
-        UserError: an unknown name, or "ptb" without Java or pycocoevalcap.
+        UserError: unknown name, or "ptb" without Java or pycocoevalcap.
     """
     if name not in TOKENIZERS:
-        raise UserError(f"unknown tokenizer {name!r}; there are {', '.join(TOKENIZERS)}")
+        raise UserError(f"unknown tokenizer {name!r}; choose from {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name](texts)
