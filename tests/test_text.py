@@ -5,7 +5,7 @@ import codecs
 import pytest
 
 from tests import tiny
-from unival.commands.report import read_json, read_log
+from unival.commands.report.reading import read_json, read_log
 from unival.commands.run import _row as row_of_command_line
 from unival.data.rows import plain
 from unival.data.table import open_table

@@ -14,8 +14,11 @@ import pytest
 from PIL import Image
 
 from unival.cli import main
-from unival.commands.report import FAILED_HEADING, Curves, Report, Split, named_paths, ratio_failure, read_log
-from unival.commands.report.page import display_name, evenly, html_page, picture, plain, wrapped
+from unival.commands.report import named_paths, ratio_failure
+from unival.commands.report.content import FAILED_HEADING, Curves, Report, Split, display_name, evenly
+from unival.commands.report.page import html_page
+from unival.commands.report.picture import picture, plain, wrapped
+from unival.commands.report.reading import read_log
 
 pytest.importorskip("matplotlib", reason="the report's pictures need the extra [eval]")
 

@@ -6,192 +6,14 @@ same rows with another image's pixels (does the model look?), and unseen objects
 """
 
 import argparse
-import json
-import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 
+from unival.commands.report.content import MAIN, SWAPPED, UNSEEN, Curves, Report, Split, summary_lines
+from unival.commands.report.reading import read_log, read_split
 from unival.errors import UserError
-from unival.text import read_text
-
-MAIN, SWAPPED, UNSEEN = "main", "swapped", "unseen"
-FAILED_HEADING = "This model has not learnt to look at the image"
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row of a split: what was shown, what people say, what the model said."""
-
-    row: int  # row number in the table
-    where: str  # the image's place, for messages: file, row and column
-    load_image: Callable[[], bytes]  # its encoded bytes; called only for examples that are shown
-    references: tuple[str, ...]
-    hypothesis: str
-    scores: Mapping[str, float]
-
-    @property
-    def is_exact(self) -> bool:
-        return self.scores.get("exact_match", 0.0) >= 1.0
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split with its role in the report (`main`, `swapped`, `unseen` or its own name)."""
-
-    name: str
-    role: str
-    examples: tuple[Example, ...]
-    summary: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The training log: (update, loss in bits per token) and (update, value of the validation metric)."""
-
-    loss: tuple[tuple[int, float], ...] = ()
-    valid_loss: tuple[tuple[int, float], ...] = ()
-    metric: tuple[tuple[int, float], ...] = ()
-    metric_name: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that the page shows."""
-
-    title: str
-    metric: str  # the row score shown on every example
-    splits: tuple[Split, ...]
-    curves: Curves = field(default_factory=Curves)
-    failure: str = ""  # why the model did not do what was asked for, and what to do; then it has another heading
-
-    @property
-    def heading(self) -> str:
-        """The title, which promises a model that looks; or what is true of one that does not."""
-        return FAILED_HEADING if self.failure else self.title
-
-    def split(self, role: str) -> Split | None:
-        return next((split for split in self.splits if split.role == role), None)
-
-    @property
-    def ratio(self) -> float | None:
-        """Score with the right pixels over score with another image's pixels; None when a split is not there."""
-        right, swapped = self.split(MAIN), self.split(SWAPPED)
-        if right is None or swapped is None:
-            return None
-        if swapped.summary[self.metric] <= 0:
-            return math.inf if right.summary[self.metric] > 0 else 0.0
-        return right.summary[self.metric] / swapped.summary[self.metric]
-
-
-# Reading --------------------------------------------------------------------------------------------------------
-
-
-def read_json(path: pathlib.Path) -> dict:
-    """A JSON object from a file; raises UserError naming the file."""
-    text = read_text(path)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a JSON {type(value).__name__}, not an object")
-    return value
-
-
-def read_scores(values: object, where: str) -> dict[str, float]:
-    """Scores by name; raises UserError when a value is no number."""
-    if not isinstance(values, dict) or not all(isinstance(value, int | float) for value in values.values()):
-        raise UserError(f'{where}: expected scores by name, such as {{"cider": 1.2}}')
-    return {name: float(value) for name, value in values.items()}
-
-
-def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
-    """Scores by row number, as `unival score --per-row` writes them."""
-    rows = read_json(path)
-    if not all(row.isdecimal() for row in rows):
-        raise UserError(f"{path}: expected scores by row number, as `unival score --per-row` writes them")
-    return {int(row): read_scores(values, f"{path}, row {row}") for row, values in rows.items()}
-
-
-def read_log(path: pathlib.Path, metric: str) -> Curves:
-    """The curves of fairseq's `--log-format json --log-file`.
-
-    fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count
-    once. Lines that are not JSON objects (the configuration, warnings) are left out.
-    """
-    lines = dict.fromkeys(read_text(path).split("\n"))
-    records = [record for record in map(parse_record, lines) if record is not None]
-    valid_metric = points(records, "valid_num_updates", f"valid_{metric}")
-    within_epochs = points(records, "num_updates", "loss")
-    by_epoch = points(records, "train_num_updates", "train_loss")  # a short run has more epochs than lines within them
-    return Curves(
-        loss=max(within_epochs, by_epoch, key=len),
-        valid_loss=points(records, "valid_num_updates", "valid_loss"),
-        metric=valid_metric,
-        metric_name=metric if valid_metric else "",
-    )
-
-
-def parse_record(line: str) -> dict[str, object] | None:
-    """The JSON object that a line of the log holds, if it holds one."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def points(records: Iterable[Mapping[str, object]], x: str, y: str) -> tuple[tuple[int, float], ...]:
-    """(x, y) of the records that have both, in order of x; numbers are strings in fairseq's log."""
-    found = {int(float(str(record[x]))): float(str(record[y])) for record in records if x in record and y in record}
-    return tuple(sorted(found.items()))
-
-
-def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: argparse.Namespace) -> Split:
-    """A split from its four files.
-
-    Args:
-        name: the split's name, for messages.
-        role: its part in the report.
-        files: path of the `table`, `generated`, `summary` and `per_row` file.
-        args: the command's arguments: columns, media root, metric.
-
-    Raises:
-        UserError: a file or column is missing, or the files do not belong together.
-    """
-    from unival.data.cells import cell_references, decode_media
-    from unival.data.table import open_table
-    from unival.metrics.score import read_generated
-
-    columns = (args.image_column, args.reference_column)
-    table = open_table(files["table"], columns, args.selected_cols, args.media_root)
-    generated = read_generated(files["generated"])
-    if max(generated) >= len(table):
-        raise UserError(
-            f"{files['generated']}: row {max(generated)}, but {files['table']} has {len(table)} rows: not its output"
-        )
-    scores = read_row_scores(files["per_row"])
-    missing = next((row for row in generated if row not in scores), None)
-    if missing is not None:
-        raise UserError(
-            f"{files['per_row']}: no scores of row {missing}, which {files['generated']} has: not of the same run"
-        )
-    summary = read_scores(read_json(files["summary"]), str(files["summary"]))
-    if args.metric not in summary:
-        raise UserError(f"{files['summary']}: no {args.metric}; there are {', '.join(summary)} (choose with --metric)")
-    examples = []
-    for row, (text, _) in sorted(generated.items()):
-        record = table[row]
-        references, _ = cell_references(record[args.reference_column], table, row, args.reference_column)
-        load = partial(decode_media, record[args.image_column], table, row, args.image_column)
-        examples.append(Example(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
-    return Split(name, role, tuple(examples), summary)
-
-
-# The command ----------------------------------------------------------------------------------------------------
 
 FILES = {
     "table": "the table that was captioned",
@@ -199,6 +21,7 @@ FILES = {
     "summary": "the scores that `unival score --json` wrote",
     "per_row": "the scores that `unival score --per-row` wrote",
 }
+
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -255,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page and the picture; returns 1 when `--require-ratio` is not met."""
-    from unival.commands.report.page import html_page, picture, summary_lines
+    from unival.commands.report.page import html_page
+    from unival.commands.report.picture import picture
 
     if args.examples < 1:
         raise UserError(f"--examples {args.examples}: must be at least 1")

@@ -1,0 +1,113 @@
+"""A report's contents from files: tables, generated texts, scores and the log of training."""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from unival.commands.report.content import Curves, Example, Split
+from unival.errors import UserError
+from unival.text import read_text
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """A JSON object from a file; raises UserError naming the file."""
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def read_scores(values: object, where: str) -> dict[str, float]:
+    """Scores by name; raises UserError when a value is no number."""
+    if not isinstance(values, dict) or not all(isinstance(value, int | float) for value in values.values()):
+        raise UserError(f'{where}: expected scores by name, such as {{"cider": 1.2}}')
+    return {name: float(value) for name, value in values.items()}
+
+
+def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
+    """Scores by row number, as `unival score --per-row` writes them."""
+    rows = read_json(path)
+    if not all(row.isdecimal() for row in rows):
+        raise UserError(f"{path}: expected scores by row number, as `unival score --per-row` writes them")
+    return {int(row): read_scores(values, f"{path}, row {row}") for row, values in rows.items()}
+
+
+def read_log(path: pathlib.Path, metric: str) -> Curves:
+    """The curves of fairseq's `--log-format json --log-file`.
+
+    fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count
+    once. Lines that are not JSON objects (the configuration, warnings) are left out.
+    """
+    lines = dict.fromkeys(read_text(path).split("\n"))
+    records = [record for record in map(parse_record, lines) if record is not None]
+    valid_metric = points(records, "valid_num_updates", f"valid_{metric}")
+    within_epochs = points(records, "num_updates", "loss")
+    by_epoch = points(records, "train_num_updates", "train_loss")  # a short run has more epochs than lines within them
+    return Curves(
+        loss=max(within_epochs, by_epoch, key=len),
+        valid_loss=points(records, "valid_num_updates", "valid_loss"),
+        metric=valid_metric,
+        metric_name=metric if valid_metric else "",
+    )
+
+
+def parse_record(line: str) -> dict[str, object] | None:
+    """The JSON object that a line of the log holds, if it holds one."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def points(records: Iterable[Mapping[str, object]], x: str, y: str) -> tuple[tuple[int, float], ...]:
+    """(x, y) of the records that have both, in order of x; numbers are strings in fairseq's log."""
+    found = {int(float(str(record[x]))): float(str(record[y])) for record in records if x in record and y in record}
+    return tuple(sorted(found.items()))
+
+
+def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: argparse.Namespace) -> Split:
+    """A split from its four files.
+
+    Args:
+        name: the split's name, for messages.
+        role: its part in the report.
+        files: path of the `table`, `generated`, `summary` and `per_row` file.
+        args: the command's arguments: columns, media root, metric.
+
+    Raises:
+        UserError: a file or column is missing, or the files do not belong together.
+    """
+    from unival.data.cells import cell_references, decode_media
+    from unival.data.table import open_table
+    from unival.metrics.score import read_generated
+
+    columns = (args.image_column, args.reference_column)
+    table = open_table(files["table"], columns, args.selected_cols, args.media_root)
+    generated = read_generated(files["generated"])
+    if max(generated) >= len(table):
+        raise UserError(
+            f"{files['generated']}: row {max(generated)}, but {files['table']} has {len(table)} rows: not its output"
+        )
+    scores = read_row_scores(files["per_row"])
+    missing = next((row for row in generated if row not in scores), None)
+    if missing is not None:
+        raise UserError(
+            f"{files['per_row']}: no scores of row {missing}, which {files['generated']} has: not of the same run"
+        )
+    summary = read_scores(read_json(files["summary"]), str(files["summary"]))
+    if args.metric not in summary:
+        raise UserError(f"{files['summary']}: no {args.metric}; there are {', '.join(summary)} (choose with --metric)")
+    examples = []
+    for row, (text, _) in sorted(generated.items()):
+        record = table[row]
+        references, _ = cell_references(record[args.reference_column], table, row, args.reference_column)
+        load = partial(decode_media, record[args.image_column], table, row, args.image_column)
+        examples.append(Example(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
+    return Split(name, role, tuple(examples), summary)
