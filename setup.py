@@ -19,6 +19,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["unival", "unival.*"]),
+    package_data={"unival": ["commands/report/page.html"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "torch>=2.6",
@@ -30,6 +31,7 @@ setup(
         "fairseq-fixed==0.12.3.1",
         "tokenizers>=0.20",
         "Pillow>=10",
+        "jinja2>=3.1",
         "safetensors>=0.4",
     ],
     extras_require={

@@ -65,8 +65,9 @@ def test_only_our_package_is_installed(wheel):
 
 
 def test_every_module_is_installed(wheel):
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "unival").rglob("*.py")}
-    assert expected <= set(wheel.namelist()), "a folder of the package has no __init__.py"
+    files = (path for ending in ("py", "html") for path in (ROOT / "unival").rglob(f"*.{ending}"))
+    expected = {str(path.relative_to(ROOT)) for path in files}
+    assert expected <= set(wheel.namelist()), "a folder of the package has no __init__.py, or setup.py does not name the template"
 
 
 def test_source_distribution_can_be_built_from_itself(distributions):
@@ -99,6 +100,7 @@ def test_runtime_needs_are_few(metadata):
         "fairseq-fixed",
         "tokenizers",
         "pillow",
+        "jinja2",
     }
     assert set(requirements(metadata)) == expected
     assert str(requirements(metadata)["fairseq-fixed"].specifier) == "==0.12.3.1"

@@ -8,17 +8,13 @@ from dataclasses import dataclass, field
 from unival.errors import UserError
 
 MAIN, SWAPPED, UNSEEN = "main", "swapped", "unseen"
-
 FAILED_HEADING = "This model has not learnt to look at the image"
-
 THUMBNAIL = 224  # pixels, longest side
-
 HEADINGS = {
     MAIN: "Unseen scenes",
     SWAPPED: "Same model, another image's pixels",
     UNSEEN: "Unseen objects, reported apart",
 }
-
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class Report:
 
 
 def evenly(examples: Sequence[Example], count: int) -> list[Example]:
-    """`count` examples at even distances through a split."""
+    """``count`` examples at even distances through a split."""
     count = min(count, len(examples))
     return [examples[i * len(examples) // count] for i in range(count)]
 

@@ -30,7 +30,6 @@ GOOD, BAD, INK, MUTED, LINE = "#1a7f37", "#c0392b", "#1f2328", "#59636e", "#2f6f
 PICTURE_ROWS, PICTURE_COLUMNS = 3, 4
 
 
-
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> "Figure":
     """A matplotlib figure that draws without a display and leaves the user's pyplot state alone; sizes in inches."""
     try:
