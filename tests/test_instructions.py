@@ -1,18 +1,26 @@
 """The instruction language: what a line of text becomes, that it comes back as text, and errors with a caret."""
 
+import dataclasses
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from unival import instructions as language
 from unival.errors import UserError
-from unival.instructions import ATTRIBUTES, AttributeSpec, Instruction, InstructionError, Slot, parse
+from unival.instructions import AttributeSpec, Instruction, InstructionError, Slot
+from unival.modalities import MODALITIES
 
 CAPTION = "[IMAGE:img] what does the image describe? -> [TEXT:cap]"
 NLI = (
     'can text1 " [TEXT:s1] " imply text2 " [TEXT:s2] "? -> can text1 " [TEXT:s1,no_loss] " imply text2 " '
     '[TEXT:s2,no_loss] "? [TEXT:label,closed_set]'
 )
+
+
+def parse(text, modalities=MODALITIES):
+    return language.parse(text, modalities)
 
 
 def slots(text):
@@ -23,7 +31,8 @@ def slots(text):
 def wide_attributes(monkeypatch):
     """Attributes of every type, on a modality that has none by itself."""
     specs = {"note": AttributeSpec(str), "shift": AttributeSpec(int), "ratio": AttributeSpec(float, minimum=0)}
-    monkeypatch.setitem(ATTRIBUTES, "IMAGE", {**specs, "flag": AttributeSpec(bool)})
+    image = dataclasses.replace(MODALITIES["IMAGE"], attributes={**specs, "flag": AttributeSpec(bool)})
+    monkeypatch.setitem(MODALITIES, "IMAGE", image)
 
 
 def test_caption():
@@ -158,6 +167,17 @@ def test_errors_point_at_the_character(marked, problem):
     assert caught.value.position == len(before)
 
 
+def test_the_parser_knows_only_the_modalities_that_it_is_given():
+    depth = SimpleNamespace(attributes={"scale": AttributeSpec(float)}, is_target=False)
+    known = {"DEPTH": depth, "ANSWER": SimpleNamespace(attributes={}, is_target=True)}
+    (instruction,) = parse("[DEPTH:map,scale=2] what? -> [ANSWER:a]", known)
+    assert slots(instruction.source) == [("DEPTH", "map", None, {"scale": 2.0}), ("TEXT", None, "what?", {})]
+    with pytest.raises(InstructionError, match="unknown modality 'IMAGE'; there are DEPTH, ANSWER"):
+        parse("[IMAGE:a] what? -> [ANSWER:a]", known)
+    with pytest.raises(InstructionError, match="DEPTH cannot be predicted; the decoder side takes ANSWER"):
+        parse("[DEPTH:map] what? -> [DEPTH:map]", known)
+
+
 def test_alternatives_must_predict_the_same():
     with pytest.raises(InstructionError, match=r"the first has \['TEXT'\], this one has \['BOX'\]"):
         parse("[IMAGE:a] x -> [TEXT:b] ||| [IMAGE:a] y -> [BOX:b]")
@@ -210,7 +230,7 @@ def random_sentence(rng, side):
     """Slots that the parser could have made: no two plain texts side by side, glued only text to text."""
     made = []
     for k in range(int(rng.integers(1, 5))):
-        modalities = ["TEXT", "BOX"] if side == "target" else list(ATTRIBUTES)
+        modalities = ["TEXT", "BOX"] if side == "target" else list(MODALITIES)
         spare_plain = not made or not made[-1].is_plain
         if spare_plain and rng.random() < 0.5:
             characters = list("ab é[]|\\->:,=\"'  \n")
@@ -227,8 +247,9 @@ def random_sentence(rng, side):
 
 def random_attributes(rng, modality, side):
     values = {bool: lambda: bool(rng.integers(2)), int: lambda: int(rng.integers(1, 99))}
-    names = [name for name, spec in ATTRIBUTES[modality].items() if side == "target" or not spec.target_only]
-    return {name: values[ATTRIBUTES[modality][name].type]() for name in names if rng.random() < 0.3}
+    specs = MODALITIES[modality].attributes
+    names = [name for name, spec in specs.items() if side == "target" or not spec.target_only]
+    return {name: values[specs[name].type]() for name in names if rng.random() < 0.3}
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -12,6 +12,7 @@ from unival.data.table import open_table
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.metrics.score import read_generated
+from unival.modalities import MODALITIES
 from unival.tasks.closed_set import read_answers
 from unival.text import is_weighted_answer, read_text
 from unival.vocab import Vocabulary
@@ -112,7 +113,7 @@ CULPRITS = {"\0": r"\\u0000 \(NUL\) is not a text character", "\ud800": r"\\ud80
 def test_what_is_no_text(tmp_path, culprit, said):
     """One rule for cells (see test_broken_rows), outputs, answers and instructions."""
     with pytest.raises(UserError, match=said) as caught:
-        parse(WHAT.replace("what", f"wh{culprit}at"))
+        parse(WHAT.replace("what", f"wh{culprit}at"), MODALITIES)
     assert caught.value.position == WHAT.index("at?") and str(caught.value).encode("utf-8")
     if culprit == "\0":  # UTF-8 has no half characters
         (tmp_path / "a.txt").write_bytes(b"yes\nn\0o\n")

@@ -12,6 +12,7 @@ from unival.data.mixture import EpochBatches
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
 from unival.instructions import parse
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 from unival.vocab import Vocabulary
 
@@ -27,7 +28,8 @@ def bad_rows(data):
     """Both rows of the second rank in the first update, all of the second update, one of the first rank in the third."""
     table = open_table(data / "train.jsonl")
     vocabulary = Vocabulary.load(data / "vocab", 0, 0)
-    dataset = Stream(table, parse("[TEXT:id] -> [TEXT:caption]"), vocabulary, MediaOptions(), TextLimits(), train=True)
+    instruction = parse("[TEXT:id] -> [TEXT:caption]", MODALITIES)
+    dataset = Stream(table, instruction, vocabulary, MediaOptions(), TextLimits(), train=True)
     first, second, third, _ = EpochBatches(dataset, 2, ranks=2).rounds(1, True, [])
     return [*first[1], *second[0], *second[1], third[0][0]]
 

@@ -34,6 +34,7 @@ from unival.errors import UserError
 from unival.generation.options import fitting_defaults
 from unival.generation.outputs import Output
 from unival.instructions import Instruction, parse
+from unival.modalities import MODALITIES
 from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
 from unival.tasks.inputs import media_of
@@ -211,7 +212,7 @@ class Unival:
             UserError: none of them needs nothing but one medium.
         """
         own = self.task.instruction_text
-        alternatives = [part.text for part in parse(own)] if own else []
+        alternatives = [part.text for part in parse(own, MODALITIES)] if own else []
         for text in [*alternatives, *([CAPTION] if "image" in self.model.encoder.media else [])]:
             column = lone_medium(text)
             if column is not None:
@@ -297,8 +298,8 @@ def from_container(path: str | pathlib.Path, container: Mapping[str, Any]) -> tu
 
 def lone_medium(instruction: str) -> str | None:
     """The column of an instruction's medium, if that is all that it needs."""
-    slots = [slot for slot in parse(instruction)[0].source if not slot.is_plain] if instruction else []
-    return slots[0].column if len(slots) == 1 and slots[0].modality != "TEXT" else None
+    slots = [slot for slot in parse(instruction, MODALITIES)[0].source if not slot.is_plain] if instruction else []
+    return slots[0].column if len(slots) == 1 and MODALITIES[slots[0].modality].media else None
 
 
 def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:
@@ -321,7 +322,7 @@ def _batch_size(size: Any) -> int:
 def _parsed(instruction: Any) -> tuple[Instruction, ...]:
     if not isinstance(instruction, str):
         raise UserError(f"instruction {instruction!r}: expected a text such as {CAPTION!r}")
-    return parse(instruction)
+    return parse(instruction, MODALITIES)
 
 
 def _rows(rows: Any) -> RowTable:

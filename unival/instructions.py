@@ -21,7 +21,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from unival.errors import InstructionError
 from unival.text import why_no_text
@@ -29,6 +29,7 @@ from unival.text import why_no_text
 Value = bool | int | float | str
 
 ARROW, OR = "->", "|||"
+PLAIN = "TEXT"  # the modality of an instruction's own words
 ESCAPABLE = "[]\\|- "
 QUOTED_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
 
@@ -48,21 +49,16 @@ class AttributeSpec:
         return kind if self.minimum is None else f"{kind} of at least {self.minimum}"
 
 
-# Every modality and attribute that an instruction may use. max_length is in words.
-ATTRIBUTES: dict[str, dict[str, AttributeSpec]] = {
-    "TEXT": {
-        "no_loss": AttributeSpec(bool, target_only=True),
-        "closed_set": AttributeSpec(bool, target_only=True),
-        "max_length": AttributeSpec(int, minimum=1),
-        "uncased": AttributeSpec(bool),
-        "no_punctuation": AttributeSpec(bool),
-    },
-    "IMAGE": {},
-    "VIDEO": {},
-    "AUDIO": {},
-    "BOX": {},
-}
-TARGET_MODALITIES = ("TEXT", "BOX")
+class SlotKind(Protocol):
+    """What the parser asks of a modality (:class:`unival.modalities.base.Modality`): its attributes, and whether it can be predicted."""
+
+    @property
+    def attributes(self) -> Mapping[str, AttributeSpec]: ...
+
+    @property
+    def is_target(self) -> bool: ...
+
+
 # Names that OFASys documents and that mean nothing here: told apart from misspellings.
 OFASYS_NAMES = {
     *("MOTION", "PHONE", "STRUCT", "CATEGORY", "preprocess", "adaptor", "mask_ratio", "noise_ratio"),
@@ -75,7 +71,7 @@ class Slot:
     """One part of a sentence: a column of the row, or plain text.
 
     Attributes:
-        modality: TEXT, IMAGE, VIDEO, AUDIO or BOX; plain text has TEXT.
+        modality: the name of a modality, such as IMAGE; plain text has TEXT.
         column: name of the column; None for plain text and for slots that `Instruction.resolve` has yet to name.
         text: plain text without its outer spaces; None for a column.
         attributes: what the brackets say besides, e.g. {"max_length": 20, "uncased": True}.
@@ -150,8 +146,12 @@ class Instruction:
         return dataclasses.replace(self, source=tuple(resolved[:border]), target=tuple(resolved[border:]))
 
 
-def parse(text: str) -> tuple[Instruction, ...]:
+def parse(text: str, modalities: Mapping[str, SlotKind]) -> tuple[Instruction, ...]:
     """Read an instruction: one Instruction for each alternative.
+
+    Args:
+        text: the instruction.
+        modalities: name -> what slots of that modality may say (``unival.modalities.MODALITIES``).
 
     Raises:
         InstructionError: the text is none (half a character, NUL), breaks the grammar, uses an unknown modality or attribute,
@@ -160,7 +160,7 @@ def parse(text: str) -> tuple[Instruction, ...]:
     odd = next((i for i, character in enumerate(text) if why_no_text(character)), None)
     if odd is not None:
         raise InstructionError(str(why_no_text(text[odd])), text, odd)
-    parser = _Parser(text)
+    parser = _Parser(text, modalities)
     instructions = [parser.alternative()]
     while parser.took(OR):
         instructions.append(parser.alternative())
@@ -176,8 +176,8 @@ def parse(text: str) -> tuple[Instruction, ...]:
 class _Parser:
     """Walks over the text once. Positions in errors count from the start of the whole text."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+    def __init__(self, text: str, modalities: Mapping[str, SlotKind]) -> None:
+        self.text, self.modalities, self.position = text, modalities, 0
 
     def fail(self, problem: str, position: int | None = None) -> NoReturn:
         raise InstructionError(problem, self.text, self.position if position is None else position)
@@ -228,7 +228,7 @@ class _Parser:
                 break
             spaced, position = self.position > before, self.position
             slot = self.slot(side) if self.at("[") else self.plain_text()
-            glued = not spaced and bool(slots) and slots[-1].modality == slot.modality == "TEXT"
+            glued = not spaced and bool(slots) and slots[-1].modality == slot.modality == PLAIN
             slots.append(dataclasses.replace(slot, position=position - start, glued=glued))
         if not slots:
             self.fail(f"the {side} side is empty", begin if self.ended else self.position)
@@ -253,7 +253,7 @@ class _Parser:
             characters.append(character)
             self.position += 1
         self.position -= len(characters) - kept
-        return Slot("TEXT", text="".join(characters[:kept]))
+        return Slot(PLAIN, text="".join(characters[:kept]))
 
     def slot(self, side: str) -> Slot:
         opening = self.position
@@ -282,19 +282,21 @@ class _Parser:
     def modality(self, side: str) -> str:
         name = self.name("a modality")
         start = self.position - len(name)
-        if name not in ATTRIBUTES:
-            self.fail(_unknown("modality", name, ATTRIBUTES), start)
-        if side == "decoder" and name not in TARGET_MODALITIES:
-            self.fail(f"{name} cannot be predicted; the decoder side takes {', '.join(TARGET_MODALITIES)}", start)
+        if name not in self.modalities:
+            self.fail(_unknown("modality", name, self.modalities), start)
+        if side == "decoder" and not self.modalities[name].is_target:
+            targets = [other for other, kind in self.modalities.items() if kind.is_target]
+            self.fail(f"{name} cannot be predicted; the decoder side takes {', '.join(targets)}", start)
         return name
 
     def attribute(self, modality: str, side: str, attributes: dict[str, Value]) -> None:
         """Read one attribute into `attributes`."""
         name = self.name("an attribute")
         start = self.position - len(name)
-        spec = ATTRIBUTES[modality].get(name)
+        specs = self.modalities[modality].attributes
+        spec = specs.get(name)
         if spec is None:
-            self.fail(_unknown("attribute", name, ATTRIBUTES[modality]), start)
+            self.fail(_unknown("attribute", name, specs), start)
         if name in attributes:
             self.fail(f"attribute {name!r} is given twice", start)
         if spec.target_only and side == "encoder":

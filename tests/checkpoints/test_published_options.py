@@ -10,6 +10,7 @@ from unival.checkpoints.names.published import model_options, task_options
 from unival.checkpoints.published_options import FIXED, published_model, published_task
 from unival.errors import UserError
 from unival.instructions import parse
+from unival.modalities import MODALITIES
 from unival.models.config import UnivalConfig
 from unival.tasks.config import UnivalTaskConfig
 
@@ -121,7 +122,7 @@ def test_tasks_and_their_prompts():
     for name, modality in (("video_caption", "VIDEO"), ("audio_caption", "AUDIO")):
         options = task_options({"_name": name})
         assert options["_name"] == "unival_caption"
-        assert parse(options["instruction"])[0].source[0].modality == modality
+        assert parse(options["instruction"], MODALITIES)[0].source[0].modality == modality
         assert "what does the video describe?" in options["instruction"] and options["frame_fit"] == "published"
         assert published_task({**asdict(UnivalTaskConfig()), **options})["_name"] == name
     assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival", "frame_fit": "published", "image_fit": "published"}

@@ -20,6 +20,7 @@ from unival.cli import main
 from unival.commands import fairseq
 from unival.commands.explain import explain
 from unival.instructions import InstructionError, parse
+from unival.modalities import MODALITIES
 from unival.tasks.base import UnivalTask
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -270,7 +271,7 @@ def test_an_error_of_a_spawned_process_is_one_line():
 
 def test_an_instructions_error_of_a_spawned_process_is_one_line():
     try:
-        parse("[IMAG:image] what? -> [TEXT:caption]")
+        parse("[IMAG:image] what? -> [TEXT:caption]", MODALITIES)
     except InstructionError as error:
         wrapped = RuntimeError("-- Process 1 terminated with the following error:\n" + "".join(traceback.format_exception(error)))
         assert explain(wrapped) == explain(error)

@@ -12,6 +12,7 @@ from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.instructions import parse
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -76,7 +77,7 @@ def vocabulary(folder):
 
 
 def dataset(table, vocabulary, target="[TEXT:caption]", **options):
-    instruction = parse(f"[IMAGE:image] what does the image describe? -> {target}")
+    instruction = parse(f"[IMAGE:image] what does the image describe? -> {target}", MODALITIES)
     return Stream(table, instruction, vocabulary, MediaOptions(patch_image_size=32), TextLimits(), **options)
 
 

@@ -14,6 +14,7 @@ from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.errors import UserError
 from unival.instructions import parse
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 
 
@@ -24,7 +25,7 @@ def vocab(tmp_path_factory):
 
 def dataset(vocab, rows, train=True):
     table = RowTable([{"q": "red", "a": "blue"}] * rows)
-    return Stream(table, parse("[TEXT:q] -> [TEXT:a]"), vocab, MediaOptions(32), TextLimits(), train=train)
+    return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(32), TextLimits(), train=train)
 
 
 def update_of(epoch, rank_iterators, freq):

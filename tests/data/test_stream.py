@@ -11,8 +11,9 @@ from tests import tiny
 from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
-from unival.errors import UserError
+from unival.errors import InstructionError, UserError
 from unival.instructions import parse
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 
 CAPTION = "[IMAGE:image] what does the image describe? -> [TEXT:caption]"
@@ -28,7 +29,7 @@ def vocab(tmp_path_factory):
 
 
 def dataset(table, vocab, instruction=CAPTION, limits=TextLimits(), **options):  # noqa: B008
-    return Stream(table, parse(instruction), vocab, MediaOptions(32), limits, **options)
+    return Stream(table, parse(instruction, MODALITIES), vocab, MediaOptions(32), limits, **options)
 
 
 def same(a, b):
@@ -162,7 +163,7 @@ def test_columns_and_batches_that_cannot_be(tmp_path, vocab):
     table = open_table(tiny.write_table(tmp_path, rows=1))
     with pytest.raises(UserError, match="picture.*image"):
         dataset(table, vocab, "[IMAGE:picture] -> [TEXT:caption]")
-    with pytest.raises(UserError, match="BOX.*TEXT, IMAGE, VIDEO, AUDIO"):
+    with pytest.raises(InstructionError, match="a source cannot be BOX yet; available: TEXT, IMAGE, VIDEO, AUDIO"):
         dataset(table, vocab, "[BOX:image] -> [TEXT:caption]")
     with pytest.raises(UserError, match="--batch-size"):
         dataset(table, vocab).batch_by_size([0], max_tokens=100)

@@ -23,6 +23,7 @@ from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.instructions import parse
 from unival.metrics import METRICS
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 from unival.tasks import checks, disk
 from unival.tasks.config import UnivalTaskConfig
@@ -310,7 +311,7 @@ def test_programs_of_metrics_are_looked_for(data, tmp_path, monkeypatch, metric,
 )
 def test_packages_for_media_are_looked_for(monkeypatch, caplog, slot, package, backend):
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == package else name)
-    instructions = parse(f"[IMAGE:image] what? -> [TEXT:caption] ||| [{slot}:media] what? -> [TEXT:caption]")
+    instructions = parse(f"[IMAGE:image] what? -> [TEXT:caption] ||| [{slot}:media] what? -> [TEXT:caption]", MODALITIES)
     checks.check_packages(instructions, MediaOptions(video_backend=backend))
     assert caplog.text.count("is not installed") == 1 and package in caplog.text and "pip install" in caplog.text
 

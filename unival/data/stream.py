@@ -20,9 +20,10 @@ from unival.data.example import BadSample, Example
 from unival.data.table import Table, row_errors
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
-from unival.modalities import modality
+from unival.modalities import MODALITIES, media_of
 from unival.modalities.base import MediaLoader, MediaOptions
 from unival.modalities.kinds import other_kind
+from unival.modalities.text import TEXT
 from unival.text import not_empty, strip_punctuation
 from unival.vocab import Vocabulary
 
@@ -83,17 +84,19 @@ class Stream(FairseqDataset):
         self.shard = (0, 1)  # which of how many parts of the rows evaluation takes
         self.skip_bad = skip_bad
         self.with_target = with_target
-        slots = [slot for instruction in self.instructions for slot in instruction.slots]
-        self.loaders: dict[str, MediaLoader] = {
-            slot.modality: modality(slot.modality).loader(media) for slot in slots if slot.modality != "TEXT"
-        }
-        self._check_targets()
+        self._check_slots()
+        kinds = {slot.modality: MODALITIES[slot.modality].media for i in self.instructions for slot in i.source}
+        self.loaders: dict[str, MediaLoader] = {name: kind.loader(media) for name, kind in kinds.items() if kind is not None}
 
-    def _check_targets(self) -> None:
+    def _check_slots(self) -> None:
         for instruction in self.instructions:
+            for slot in instruction.source:
+                if slot.modality != TEXT.name and MODALITIES[slot.modality].media is None:
+                    able = ", ".join(name for name, kind in MODALITIES.items() if kind is TEXT or kind.media)
+                    raise instruction.error(slot, f"a source cannot be {slot.modality} yet; available: {able}")
             for slot in instruction.target:
-                if slot.modality != "TEXT":
-                    raise instruction.error(slot, f"a target cannot be {slot.modality} yet; available: TEXT")
+                if slot.modality != TEXT.name:
+                    raise instruction.error(slot, f"a target cannot be {slot.modality} yet; available: {TEXT.name}")
             if not any(has_loss(slot) for slot in instruction.target):
                 raise instruction.error(
                     instruction.target[0], "nothing to predict: the target needs a slot such as [TEXT:caption]"
@@ -137,8 +140,8 @@ class Stream(FairseqDataset):
         source: list[int] = []
         cuts = 0  # texts cut to their limit
         for slot in instruction.source:
-            if slot.modality != "TEXT":
-                media.append((slot.modality.lower(), self.load_media(slot, record, row, rng)))
+            if slot.modality in self.loaders:
+                media.append((MODALITIES[slot.modality].key, self.load_media(slot, record, row, rng)))
                 continue
             text = self.text(slot, record, row, rng)
             with row_errors(self.table, row, slot.column):
@@ -236,7 +239,7 @@ class Stream(FairseqDataset):
         except UserError as error:
             name = value if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
             name = name if name.isprintable() else ascii(name)
-            takes = modality(slot.modality).takes
+            takes = media_of(MODALITIES[slot.modality].key).takes
             if other := other_kind(data, takes):
                 what = f"{name or 'the cell'} is {other}; the instruction's slot takes {takes[0]}"
                 raise UserError(f"{self.table.where(row, slot.column)}: {what}") from error
@@ -257,11 +260,11 @@ class Stream(FairseqDataset):
                 assert slot.column is not None
                 if slot in predicted:
                     self.slot_references(slot, record, row)
-                elif slot.modality == "TEXT":
-                    self.texts(slot, record, row)
-                else:
+                elif slot.modality in self.loaders:
                     with row_errors(self.table, row, slot.column):
                         check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
+                else:
+                    self.texts(slot, record, row)
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""

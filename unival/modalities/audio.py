@@ -14,7 +14,7 @@ from torch import Tensor
 from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
-from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
+from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.geometry import Loaded
 from unival.modalities.pyav_sound import PEAK, Sound, open_track, packet_samples
@@ -297,4 +297,4 @@ def _packages(options: MediaOptions) -> dict[str, str]:
     return {**needs, "av": f"the sound tracks of videos, and sounds other than wav, flac, ogg and mp3, need it: {INSTALL}"}
 
 
-AUDIO = Modality("AUDIO", AudioLoader, _embedding, _packages, takes=(kinds.AUDIO, kinds.VIDEO))
+AUDIO = Modality("AUDIO", media=Media(AudioLoader, _embedding, type_row=3, packages=_packages, takes=(kinds.AUDIO, kinds.VIDEO)))

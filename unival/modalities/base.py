@@ -1,8 +1,10 @@
-"""What a modality brings: a loader for the data workers and an embedding for the encoder."""
+"""What a modality brings: ONE descriptor holds everything that the rest of the package asks of it.
+
+Nothing outside of ``unival/modalities`` compares the names of modalities: who needs to know something about one asks its descriptor."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unival.errors import UserError
+from unival.instructions import AttributeSpec
 from unival.modalities.geometry import Loaded
 from unival.text import split_names
 
@@ -56,18 +59,46 @@ class MediaLoader(Protocol):
 
 
 @dataclass(frozen=True)
-class Modality:
-    """One modality: its name in instructions, and how to build its loader and its embedding.
+class Media:
+    """How files become tokens of the encoder.
 
-    ``embedding`` is called with the model's configuration and returns a :class:`MediaEmbedding`; ``takes`` are the kinds of files
-    (:mod:`unival.modalities.kinds`) that its slots take, the usual one first.
+    Attributes:
+        loader: options of reading -> what reads a file.
+        embedding: the model's configuration -> a :class:`MediaEmbedding`.
+        type_row: its row of a type embedding with one row per modality (0 is that of text).
+        packages: options of reading -> optional packages -> what for, and how to get them.
+        takes: kinds of files (:mod:`unival.modalities.kinds`) that its slots take, the usual one first.
+    """
+
+    loader: Callable[[MediaOptions], MediaLoader]
+    embedding: Callable[[Any], "MediaEmbedding"]
+    type_row: int
+    packages: Callable[[MediaOptions], Mapping[str, str]] = lambda options: {}
+    takes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality.
+
+    Attributes:
+        name: in instructions, such as IMAGE; in batches, keys of checkpoints and options it is in lower case, see :attr:`key`.
+        attributes: what a slot of it may say in an instruction.
+        media: how its files become tokens of the encoder; None where a slot's cell becomes token ids, as text does.
+        is_target: whether it may stand on the decoder side.
+        target: how cells become target tokens and come back; None where only the source takes it.
     """
 
     name: str
-    loader: Callable[[MediaOptions], MediaLoader]
-    embedding: Callable[[Any], "MediaEmbedding"]
-    packages: Callable[[MediaOptions], Mapping[str, str]] = lambda options: {}  # optional ones -> what for, how to get them
-    takes: tuple[str, ...] = ()
+    attributes: Mapping[str, AttributeSpec] = field(default_factory=dict)
+    media: Media | None = None
+    is_target: bool = False
+    target: Any | None = None
+
+    @property
+    def key(self) -> str:
+        """The name in lower case."""
+        return self.name.lower()
 
 
 @dataclass

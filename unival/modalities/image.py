@@ -8,7 +8,7 @@ from PIL import Image
 
 from unival.errors import UserError
 from unival.modalities import kinds
-from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm
+from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, has_norm
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.pillow import read_sized_image
 
@@ -66,4 +66,4 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-IMAGE = Modality("IMAGE", ImageLoader, _embedding, takes=(kinds.IMAGE,))
+IMAGE = Modality("IMAGE", media=Media(ImageLoader, _embedding, type_row=1, takes=(kinds.IMAGE,)))

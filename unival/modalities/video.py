@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds, pyav_reader
-from unival.modalities.base import MediaEmbedding, MediaOptions, Modality, has_norm, video_layout
+from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, has_norm, video_layout
 from unival.modalities.containers import declared_size
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
@@ -291,4 +291,4 @@ def _packages(options: MediaOptions) -> dict[str, str]:
     return needs
 
 
-VIDEO = Modality("VIDEO", VideoLoader, _embedding, _packages, takes=(kinds.VIDEO,))
+VIDEO = Modality("VIDEO", media=Media(VideoLoader, _embedding, type_row=2, packages=_packages, takes=(kinds.VIDEO,)))

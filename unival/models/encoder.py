@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.errors import UserError
-from unival.modalities import modality
+from unival.modalities import media_of
 from unival.modalities.base import MediaEmbedding, audio_layout
 from unival.models.bias import (
     grid_positions,
@@ -30,7 +30,7 @@ from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
 from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
-MODALITY_TYPES = {"image": 1, "video": 2, "audio": 3}  # rows of the type embedding with one per modality
+MEDIA_TYPES = 3  # with a row per modality, the published models have this many besides that of text, whatever media they take
 
 
 @dataclass
@@ -121,9 +121,11 @@ class UnivalEncoder(FairseqEncoder):
         self.embed_tokens = embed_tokens
         self.padding_idx: int = dictionary.pad()
         self.layernorm_embedding = nn.LayerNorm(dim)
-        self.types = MODALITY_TYPES if cfg.add_mm_type_embedding else dict.fromkeys(MODALITY_TYPES, MEDIA_TYPE)
-        self.type_embedding = nn.Embedding(1 + max(self.types.values()), dim)
-        self.media = nn.ModuleDict({name: modality(name.upper()).embedding(cfg) for name in cfg_modalities(cfg)})
+        kinds = {name: media_of(name) for name in cfg_modalities(cfg)}
+        self.types = {name: kind.type_row if cfg.add_mm_type_embedding else MEDIA_TYPE for name, kind in kinds.items()}
+        rows = [MEDIA_TYPES] if cfg.add_mm_type_embedding else [MEDIA_TYPE]
+        self.type_embedding = nn.Embedding(1 + max([*rows, *self.types.values()]), dim)
+        self.media = nn.ModuleDict({name: kind.embedding(cfg) for name, kind in kinds.items()})
         self.patch_layernorm_embedding = nn.LayerNorm(dim)
         self.embed_positions = nn.Embedding(cfg.max_source_positions + 2, dim)
         self.pos_ln = nn.LayerNorm(dim)

@@ -21,6 +21,7 @@ from unival.errors import UserError
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 from unival.models.config import saved_config
 from unival.tasks import restore
@@ -97,7 +98,7 @@ class UnivalTask(LoopTask):
     def set_instruction(self, text: str) -> None:
         """Read the instruction, and the closed set of its answers if it has one."""
         self.instruction_text = text
-        self.instructions = parse(text)
+        self.instructions = parse(text, MODALITIES)
         self.trie = self.build_trie(self.instructions, self.answers)
 
     def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:

@@ -18,7 +18,7 @@ from unival.errors import UserError
 from unival.generation.options import check_options, generation_options
 from unival.instructions import Instruction
 from unival.metrics import METRICS, Metric
-from unival.modalities import modality
+from unival.modalities import with_media
 from unival.modalities.base import MediaOptions
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
@@ -158,7 +158,7 @@ def check_eval_args(task: Any) -> None:
 def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> None:
     """Warn of optional packages that some files of the instruction's media need; what all files need fails with the first row."""
     for name in sorted(media_of(instructions)):
-        for package, purpose in modality(name.upper()).packages(media).items():
+        for package, purpose in with_media()[name].packages(media).items():
             if importlib.util.find_spec(package) is None:
                 logger.warning("the package %s is not installed: %s", package, purpose)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from unival.errors import UserError
 from unival.instructions import Instruction
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 
 SUFFIXES = (".jsonl", ".tsv")
@@ -36,7 +37,7 @@ def shard_of(cfg: Any, is_training: bool) -> tuple[int, int]:
 def media_of(instructions: Sequence[Instruction]) -> set[str]:
     """Names, in lower case, of the media in the sources of an instruction's alternatives."""
     slots = [slot for instruction in instructions for slot in instruction.source]
-    return {slot.modality.lower() for slot in slots if slot.modality != "TEXT"}
+    return {MODALITIES[slot.modality].key for slot in slots if MODALITIES[slot.modality].media}
 
 
 def listed(data: str) -> list[str]:
