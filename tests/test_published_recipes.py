@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from tests.test_run_scripts import RECIPES, ROOT, inputs, name_of, recorded  # noqa: F401  fixtures
 from unival.checkpoints.published_options import task_options
-from unival.tasks.presets import CaptionTask
+from unival.tasks.presets import CAPTION, PRESETS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
 PUBLISHED = json.loads((ROOT / "tests" / "golden" / "published_recipes.json").read_text(encoding="utf-8"))
@@ -85,12 +85,12 @@ def test_training_is_the_published_one(script, inputs, recorded):  # noqa: F811
     assert different == {}
     generation = {**GENERATION, **published["train"]["eval_args"]}
     assert ALWAYS.items() <= generation.items()
-    assert {**GENERATION, **ALWAYS, **CaptionTask.generation, **json.loads(ours["eval_args"])} == generation
+    assert {**GENERATION, **ALWAYS, **PRESETS["unival_caption"].generation, **json.loads(ours["eval_args"])} == generation
     if medium == "image":
         assert ours["instruction"] is None, "the task's own"
-    instruction = ours["instruction"] or CaptionTask.instruction
+    instruction = ours["instruction"] or CAPTION
     assert instruction == f"[{medium.upper()}:{medium}] {published['prompt']} -> [TEXT:caption,no_punctuation,max_length=20]"
-    assert instruction == task_options({"_name": script.parent.name}).get("instruction", CaptionTask.instruction), "as in published files"
+    assert instruction == task_options({"_name": script.parent.name}).get("instruction", CAPTION), "as in published files"
 
 
 @pytest.mark.parametrize("script", [path for path in RECIPES if path.name == "eval.sh"], ids=name_of)

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from tests import tiny
 from tests.tasks.test_task import config, model_config
 from unival.metrics.score import evaluate
-from unival.tasks.presets import CaptionTask
 from unival.vocab import Vocabulary
+
+CaptionTask = TASK_REGISTRY["unival_caption"]
 
 
 @pytest.fixture(scope="module")

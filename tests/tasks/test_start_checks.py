@@ -13,6 +13,7 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.logging import metrics
 from fairseq.registry import REGISTRIES
+from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from tests import runs, tiny
@@ -27,8 +28,9 @@ from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
 from unival.tasks import checks, disk
 from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.presets import CaptionTask
 from unival.tasks.trial import untouched
+
+CaptionTask = TASK_REGISTRY["unival_caption"]
 
 MAXIMIZE = {"checkpoint.maximize_best_checkpoint_metric": True}
 ALTERNATIVES = "[IMAGE:image] what? -> [TEXT:caption] ||| [IMAGE:picture] what? -> [TEXT:caption]"

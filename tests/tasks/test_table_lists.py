@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from fairseq.tasks import TASK_REGISTRY
 
 from tests import runs, tiny
 from tests.tasks.test_task import config, model_config
@@ -11,8 +12,9 @@ from tests.test_training import assert_equal
 from unival.commands.console import Plan
 from unival.errors import UserError
 from unival.tasks.inputs import check_splits, find_table, train_tables
-from unival.tasks.presets import CaptionTask
 from unival.vocab import Vocabulary
+
+CaptionTask = TASK_REGISTRY["unival_caption"]
 
 ROWS = {"one": 5, "two": 8, "valid": 3}
 

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from tests import tiny
@@ -13,8 +14,9 @@ from unival.models.config import UnivalConfig
 from unival.tasks.base import UnivalTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import find_table
-from unival.tasks.presets import CaptionTask
 from unival.vocab import SymbolDecoder
+
+CaptionTask = TASK_REGISTRY["unival_caption"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_the_instruction_of_a_checkpoint_is_known_however_training_got_it(vocab,
     by_task._name = "unival_caption"
     asked = task(vocab, UnivalTask)
     asked.adopt(by_task)
-    assert asked.instruction_text == CaptionTask.instruction
+    assert asked.instruction_text == CaptionTask.preset.instruction
     trained = task(vocab, UnivalTask)  # started from a checkpoint, without an instruction of its own
     trained.adopt(config(instruction="[AUDIO:a] what? -> [TEXT:b]"), training=True)
     for cls in (UnivalTask, CaptionTask):
@@ -114,7 +116,7 @@ def test_the_instruction_of_a_checkpoint_is_known_however_training_got_it(vocab,
         assert (published.media.num_frames, published.media.frame_fit, published.media.image_fit) == (16, "published", "published")
     fine_tuned = task(vocab)  # a task of its own is not changed by what it starts from
     fine_tuned.adopt(config(instruction="[AUDIO:a] what? -> [TEXT:b]"), training=True)
-    assert fine_tuned.instruction_text == CaptionTask.instruction and not caplog.records
+    assert fine_tuned.instruction_text == CaptionTask.preset.instruction and not caplog.records
 
 
 def test_checkpoints_from_before_image_fit_keep_reading_images_as_they_were_trained(vocab):

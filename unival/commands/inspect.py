@@ -158,21 +158,18 @@ def task(container: Mapping[str, Any]) -> dict[str, Any]:
     given = options(container, "task")
     if not given:
         return {}
-    from fairseq.tasks import TASK_REGISTRY
-
     from unival.checkpoints.names.published import task_options
-    from unival.tasks import UnivalTask
+    from unival.tasks.presets import ANY, PRESETS
     from unival.tasks.restore import is_published_cfg
 
     ours = task_options(given) if is_published_cfg(given) else given
-    cls = TASK_REGISTRY.get(str(ours.get("_name")), UnivalTask)
-    cls = cls if issubclass(cls, UnivalTask) else UnivalTask
+    preset = PRESETS.get(str(ours.get("_name")), ANY)
     metrics = ours.get("eval_metrics")
     return {
         "name": given.get("_name") or given.get("task"),
-        "instruction": (container.get("task_state") or {}).get("instruction") or ours.get("instruction") or cls.instruction,
-        "metrics": [name for name in metrics.split(",") if name] if isinstance(metrics, str) else list(cls.metrics),
-        "generation": {**cls.generation, **_eval_args(ours.get("eval_args"))},
+        "instruction": (container.get("task_state") or {}).get("instruction") or ours.get("instruction") or preset.instruction,
+        "metrics": [name for name in metrics.split(",") if name] if isinstance(metrics, str) else list(preset.metrics),
+        "generation": {**preset.generation, **_eval_args(ours.get("eval_args"))},
     }
 
 

@@ -1,4 +1,4 @@
-"""Tasks: an instruction, a metric and the options of generation; importing this package registers them, the models, the criterions
+"""Tasks: an instruction, metrics and the options of generation; importing this package registers them, the models, the criterions
 and the learning-rate schedules."""
 
 from unival.quiet_import import quiet_import
@@ -10,6 +10,10 @@ import unival.criterions  # noqa: E402
 import unival.models.unival  # noqa: E402,F401
 import unival.optim  # noqa: E402,F401
 from unival.tasks.base import UnivalTask  # noqa: E402
-from unival.tasks.presets import CaptionTask  # noqa: E402
+from unival.tasks.presets import PRESETS, Preset  # noqa: E402
+from unival.tasks.registration import register_preset  # noqa: E402
 
-__all__ = ["CaptionTask", "UnivalTask"]
+for _preset in list(PRESETS.values()):
+    register_preset(_preset)
+
+__all__ = ["Preset", "UnivalTask", "register_preset"]

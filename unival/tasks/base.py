@@ -32,6 +32,7 @@ from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of, shard_of
 from unival.tasks.loop import LoopTask, weightless
+from unival.tasks.presets import ANY, Preset
 from unival.tasks.progress import Progress
 from unival.tasks.vocabulary import find_vocabulary
 from unival.vocab import SymbolDecoder, Vocabulary
@@ -41,17 +42,9 @@ logger = logging.getLogger(__name__)
 
 @register_task("unival", dataclass=UnivalTaskConfig)
 class UnivalTask(LoopTask):
-    """Any instruction over any table.
+    """Any instruction over any table; what a preset says is the default (see :mod:`unival.tasks.presets`)."""
 
-    A task of its own overrides the class attributes: its instruction, its metrics, how it generates by default and the published layout of
-    its TSV tables.
-    """
-
-    instruction: ClassVar[str | None] = None
-    metrics: ClassVar[tuple[str, ...]] = ()
-    generation: ClassVar[dict[str, Any]] = {}
-    tsv_columns: ClassVar[tuple[str, ...] | None] = None
-    tsv_selected: ClassVar[str | None] = None
+    preset: ClassVar[Preset] = ANY
 
     cfg: UnivalTaskConfig
 
@@ -65,14 +58,14 @@ class UnivalTask(LoopTask):
         self.instruction_text = ""
         self.instructions: tuple[Instruction, ...] = ()
         self.trie: Trie | None = None
-        text = cfg.instruction or self.instruction
+        text = cfg.instruction or self.preset.instruction
         if text:  # else a checkpoint's own, see adopt
             self.set_instruction(text)
         self.media = given_media_options(cfg, MediaOptions())
         self.trained_media: MediaOptions | None = None  # of the checkpoint that was loaded
         self.trained_instruction: str | None = None  # likewise
-        names = self.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
-        self.evaluation = Evaluation(names, self.generation, cfg.eval_args, cfg.eval_print_samples)
+        names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
+        self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples)
         self.checks: TrainingChecks | None = None  # of a run that has not begun yet
         self.is_training = False  # else models that are trained already are used
         self.shard = (0, 1)  # which of how many parts of the rows to evaluate
@@ -109,8 +102,8 @@ class UnivalTask(LoopTask):
 
     def open_table(self, path: str | pathlib.Path) -> Table:
         """Open one of this task's tables (published column layout for TSV)."""
-        columns = self.cfg.columns.split(",") if self.cfg.columns else self.tsv_columns
-        selected = self.cfg.selected_cols or self.tsv_selected
+        columns = self.cfg.columns.split(",") if self.cfg.columns else self.preset.tsv_columns
+        selected = self.cfg.selected_cols or self.preset.tsv_selected
         if pathlib.Path(path).suffix == ".tsv":
             return open_table(path, columns, selected, self.cfg.media_root)
         return open_table(path, media_root=self.cfg.media_root)

@@ -1,21 +1,51 @@
-"""Captioning: images here; other media are the same task with other slots (``--instruction``)."""
+"""Presets: what a kind of task asks, is scored by and generates like, as data; each is a ``--task`` of its own.
 
-from typing import Any, ClassVar
+Other media are the same task with other slots (``--instruction``), and other tables the same task with other columns.
+"""
 
-from fairseq.tasks import register_task
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from unival.tasks.base import UnivalTask
-from unival.tasks.config import UnivalTaskConfig
 
+@dataclass(frozen=True)
+class Preset:
+    """A task by name.
+
+    Attributes:
+        name: what ``--task`` calls it.
+        about: one sentence.
+        instruction: what it asks; None: ``--instruction`` or the checkpoint says.
+        metrics: names in ``unival.metrics.METRICS``, of its validation.
+        generation: how it generates at validation and in the Python API: options of fairseq's ``GenerationConfig``.
+        tsv_columns: names of the columns of its TSV tables.
+        tsv_selected: numbers of these columns in the published tables.
+    """
+
+    name: str
+    about: str = ""
+    instruction: str | None = None
+    metrics: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    tsv_columns: tuple[str, ...] | None = None
+    tsv_selected: str | None = None
+
+
+ANY = Preset("unival", about="Any instruction over any table.")
 CAPTION = "[IMAGE:image] what does the image describe? -> [TEXT:caption,no_punctuation,max_length=20]"
 
-
-@register_task("unival_caption", dataclass=UnivalTaskConfig)
-class CaptionTask(UnivalTask):
-    """Describe an image; scored by CIDEr, BLEU and ROUGE-L (published recipe: beam 5, at most 22 tokens, no repeated trigrams)."""
-
-    instruction: ClassVar[str | None] = CAPTION
-    metrics: ClassVar[tuple[str, ...]] = ("cider", "bleu", "rouge_l")
-    generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
-    tsv_columns: ClassVar[tuple[str, ...] | None] = ("id", "image", "caption")
-    tsv_selected: ClassVar[str | None] = "0,4,2"
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        ANY,
+        Preset(
+            name="unival_caption",
+            about="Describe an image (published recipe: beam 5, at most 22 tokens, no repeated trigrams).",
+            instruction=CAPTION,
+            metrics=("cider", "bleu", "rouge_l"),
+            generation={"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3},
+            tsv_columns=("id", "image", "caption"),
+            tsv_selected="0,4,2",
+        ),
+    )
+}

@@ -9,7 +9,6 @@ from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from torch import distributed
 
@@ -21,6 +20,7 @@ from unival.modalities.base import MediaOptions
 from unival.models.config import SILENT_OPTIONS
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import given_media_options
+from unival.tasks.presets import ANY, PRESETS
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ def trained_instruction(saved: Any) -> str | None:
     Args:
         saved: in our terms, see :func:`our_task_options`.
     """
-    own = TASK_REGISTRY.get(saved.get("_name"))
-    return saved.get("instruction") or getattr(own, "instruction", None)
+    return saved.get("instruction") or PRESETS.get(saved.get("_name"), ANY).instruction
 
 
 def trained_media(saved: Any) -> MediaOptions:
