@@ -108,12 +108,12 @@ def test_region_prompt_with_bins(published):
 
 
 def test_entries_as_fairseq_generate_prints_them(published):
-    assert published.encode_symbols("<bin_0> <bin_999> <code_5>") == [58457, 59456, 50270]
-    assert published.decode_symbols("464 3290") == "The dog"
+    assert published.encode_entries("<bin_0> <bin_999> <code_5>") == [58457, 59456, 50270]
+    assert published.decode_entries("464 3290") == "The dog"
     ids = published.encode(" two dogs") + [published.eos]
-    assert published.decode_symbols(published.dictionary.string(ids)) == " two dogs"
+    assert published.decode_entries(published.dictionary.string(ids)) == " two dogs"
     with pytest.raises(UserError, match="'<bin_1000>' is not in this vocabulary.*<bin_0>..<bin_999>"):
-        published.decode_symbols("464 <bin_1000>")
+        published.decode_entries("464 <bin_1000>")
 
 
 def test_decode_drops_ends_and_shows_special_tokens(published):

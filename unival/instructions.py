@@ -24,7 +24,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 from unival.errors import InstructionError
-from unival.text import why_no_text
+from unival.text import why_not_text
 
 Value = bool | int | float | str
 
@@ -157,9 +157,9 @@ def parse(text: str, modalities: Mapping[str, SlotKind]) -> tuple[Instruction, .
         InstructionError: the text is none (half a character, NUL), breaks the grammar, uses an unknown modality or attribute,
             or its alternatives ask for different modalities on the decoder side.
     """
-    odd = next((i for i, character in enumerate(text) if why_no_text(character)), None)
+    odd = next((i for i, character in enumerate(text) if why_not_text(character)), None)
     if odd is not None:
-        raise InstructionError(str(why_no_text(text[odd])), text, odd)
+        raise InstructionError(str(why_not_text(text[odd])), text, odd)
     parser = _Parser(text, modalities)
     instructions = [parser.alternative()]
     while parser.took(OR):

@@ -144,7 +144,7 @@ def narrow_encoding(data: bytes) -> str | None:
 # --- characters and words ---------------------------------------------------------------------------------------------
 
 
-def why_no_text(text: str) -> str | None:
+def why_not_text(text: str) -> str | None:
     """Why a string is not valid text, naming the character as JSON escapes it; None if it is valid.
 
     The same rule holds for cells of tables, candidate answers, generated outputs and instructions.
@@ -159,12 +159,12 @@ def why_no_text(text: str) -> str | None:
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # characters without width
 
 
-def seen_words(text: str) -> list[str]:
+def visible_words(text: str) -> list[str]:
     """The words of a text as a person sees them: without zero-width characters."""
     return _INVISIBLE.sub("", text).split()
 
 
-def not_empty(texts: Iterable[str], words: Callable[[str], object] = seen_words) -> list[str]:
+def not_empty(texts: Iterable[str], words: Callable[[str], object] = visible_words) -> list[str]:
     """The texts that are not empty; the same rule holds everywhere.
 
     Args:

@@ -33,7 +33,7 @@ ENCODER_FILE, MERGES_FILE, DICT_FILE = "encoder.json", "vocab.bpe", "dict.txt"
 SIZES_FILE = "sizes.json"  # only in folders that this package wrote: {"num_codes": 0, "num_bins": 0}
 NUM_CODES = 8192  # entries of the published VQGAN's codebook
 NUM_BINS = 1000  # bins of a box coordinate
-MASK_SYMBOL = "<mask>"
+MASK_TOKEN = "<mask>"
 FILLER = "madeupword"  # prefix of the dummy tokens with which fairseq pads a dictionary to a multiple of 8
 VERSION_LINE = "#version: 0.2"
 MIXED_FILES = "are these files of two vocabularies?"
@@ -57,7 +57,7 @@ class Vocabulary:
         self,
         encoder: dict[str, int],
         merges: Sequence[tuple[str, str]],
-        symbols: Sequence[tuple[str, int]],
+        entries: Sequence[tuple[str, int]],
         num_codes: int,
         num_bins: int,
     ) -> None:
@@ -65,11 +65,11 @@ class Vocabulary:
             from fairseq.data import Dictionary
 
         dictionary = Dictionary()
-        for symbol, count in symbols:
-            dictionary.add_symbol(symbol, n=count)
+        for token, count in entries:
+            dictionary.add_symbol(token, n=count)
         self.dictionary: Dictionary = dictionary
         self.bos, self.pad, self.eos, self.unk = dictionary.bos(), dictionary.pad(), dictionary.eos(), dictionary.unk()
-        self.mask = dictionary.add_symbol(MASK_SYMBOL)
+        self.mask = dictionary.add_symbol(MASK_TOKEN)
         self.code_range = self._append(f"<code_{i}>" for i in range(num_codes))
         self.bin_range = self._append(f"<bin_{i}>" for i in range(num_bins))
         self._encoder, self._merges = encoder, tuple(merges)
@@ -77,10 +77,10 @@ class Vocabulary:
         self._id_of_bpe = {number: dictionary.indices[str(number)] for number in encoder.values()}
         self._bpe_of_id = {index: number for number, index in self._id_of_bpe.items()}
 
-    def _append(self, symbols: Iterable[str]) -> tuple[int, int]:
+    def _append(self, tokens: Iterable[str]) -> tuple[int, int]:
         start = len(self.dictionary)
-        for symbol in symbols:
-            self.dictionary.add_symbol(symbol)
+        for token in tokens:
+            self.dictionary.add_symbol(token)
         return start, len(self.dictionary)
 
     @classmethod
@@ -112,16 +112,16 @@ class Vocabulary:
             raise UserError(f"num_codes and num_bins must be 0 or more, got {num_codes} and {num_bins}")
         encoder = _read_encoder(folder / ENCODER_FILE)
         merges = _read_merges(folder / MERGES_FILE, encoder)
-        symbols = _read_dict(folder / DICT_FILE)
-        symbols = _without_appended(symbols, folder / DICT_FILE, num_codes, num_bins)
-        _check_same_numbers(symbols, encoder, folder / DICT_FILE)
-        if is_guess and len(symbols) < num_codes + num_bins:
+        entries = _read_dict(folder / DICT_FILE)
+        entries = _without_appended(entries, folder / DICT_FILE, num_codes, num_bins)
+        _check_same_numbers(entries, encoder, folder / DICT_FILE)
+        if is_guess and len(entries) < num_codes + num_bins:
             logger.warning(
                 "%s: %d text tokens; adding %d image codes and %d location bins as in the published vocabulary, which a small "
                 "model does not need: --num-codes 0 --num-bins 0 leaves them out",
-                *(folder, len(symbols), num_codes, num_bins),
+                *(folder, len(entries), num_codes, num_bins),
             )
-        return cls(encoder, merges, symbols, num_codes, num_bins)
+        return cls(encoder, merges, entries, num_codes, num_bins)
 
     def __len__(self) -> int:
         return len(self.dictionary)
@@ -139,11 +139,11 @@ class Vocabulary:
     def files(self) -> dict[str, str]:
         """File name -> content of the three files from which ``load`` restores this vocabulary; checkpoints store them."""
         first, last = 4, self.mask
-        symbols = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
+        entries = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
         return {
             ENCODER_FILE: json.dumps(self._encoder, ensure_ascii=False),
             MERGES_FILE: "\n".join(["#version: 0.2", *(" ".join(pair) for pair in self._merges), ""]),
-            DICT_FILE: "".join(f"{symbol} {count}\n" for symbol, count in symbols),
+            DICT_FILE: "".join(f"{token} {count}\n" for token, count in entries),
         }
 
     @cached_property
@@ -151,8 +151,8 @@ class Vocabulary:
         """SHA-256 (hex) of the dictionary, the merges and the BPE tokens: equal for vocabularies that encode every text alike."""
         token_of = {number: token for token, number in self._encoder.items()}
         lines = [
-            f"{symbol}\t{token_of.get(self._bpe_of_id.get(i, -1), '')}"
-            for i, symbol in enumerate(self.dictionary.symbols)
+            f"{entry}\t{token_of.get(self._bpe_of_id.get(i, -1), '')}"
+            for i, entry in enumerate(self.dictionary.symbols)
         ]
         lines += [" ".join(pair) for pair in self._merges]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -161,13 +161,13 @@ class Vocabulary:
         """Ids of ``text``. Spaces and case are kept, ``<s>`` and ``</s>`` are not added, and ``<bin_3>`` is encoded as plain text."""
         return [self._id_of_bpe[number] for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
 
-    def encode_symbols(self, text: str) -> list[int]:
+    def encode_entries(self, text: str) -> list[int]:
         """Ids of dictionary entries separated by spaces: "<bin_0> <bin_999>" or "464 3290".
 
         Raises:
             UserError: an entry is not in the dictionary.
         """
-        return [self._index(symbol) for symbol in text.split()]
+        return [self._index(entry) for entry in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ``ids`` (a list or a 1-D tensor).
@@ -190,19 +190,19 @@ class Vocabulary:
     def _decode_run(self, numbers: list[int]) -> str:
         return self._tokenizer.decode(numbers, skip_special_tokens=False) if numbers else ""
 
-    def decode_symbols(self, text: str) -> str:
+    def decode_entries(self, text: str) -> str:
         """Text of dictionary entries as fairseq-generate prints them: "464 3290" -> "The dog".
 
         Raises:
             UserError: an entry is not in the dictionary.
         """
-        return self.decode(self.encode_symbols(text))
+        return self.decode(self.encode_entries(text))
 
-    def _index(self, symbol: str) -> int:
-        index = self.dictionary.indices.get(symbol)
+    def _index(self, entry: str) -> int:
+        index = self.dictionary.indices.get(entry)
         if index is None:
             raise UserError(
-                f"{symbol!r} is not in this vocabulary of {len(self)} tokens (BPE numbers, {MASK_SYMBOL}, "
+                f"{entry!r} is not in this vocabulary of {len(self)} tokens (BPE numbers, {MASK_TOKEN}, "
                 f"{self._range_text('code', self.code_range)}, {self._range_text('bin', self.bin_range)})"
             )
         return index
@@ -294,44 +294,44 @@ def _read_merges(path: pathlib.Path, encoder: dict[str, int]) -> list[tuple[str,
 
 
 def _read_dict(path: pathlib.Path) -> list[tuple[str, int]]:
-    symbols: dict[str, int] = {}
+    entries: dict[str, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        symbol, _, count = line.strip().rpartition(" ")
+        token, _, count = line.strip().rpartition(" ")
         if not line.strip():
             continue
-        if not symbol or not re.fullmatch(r"-?\d+", count):
+        if not token or not re.fullmatch(r"-?\d+", count):
             raise UserError(f"{path}, line {number}: expected 'token count', got {line!r}")
-        if symbol in symbols:
-            raise UserError(f"{path}, line {number}: token {symbol!r} is listed twice")
-        symbols[symbol] = int(count)
-    return list(symbols.items())
+        if token in entries:
+            raise UserError(f"{path}, line {number}: token {token!r} is listed twice")
+        entries[token] = int(count)
+    return list(entries.items())
 
 
 def _without_appended(
-    symbols: list[tuple[str, int]], path: pathlib.Path, num_codes: int, num_bins: int
+    entries: list[tuple[str, int]], path: pathlib.Path, num_codes: int, num_bins: int
 ) -> list[tuple[str, int]]:
     """Remove ``<mask>``, codes and bins from the end of a complete dictionary, if they are exactly what ``Vocabulary`` appends."""
-    names = [symbol for symbol, _ in symbols]
+    names = [token for token, _ in entries]
     first = next((i for i, name in enumerate(names) if re.fullmatch(r"<mask>|<(code|bin)_\d+>", name)), None)
     if first is None:
-        return symbols
-    expected = [MASK_SYMBOL, *(f"<code_{i}>" for i in range(num_codes)), *(f"<bin_{i}>" for i in range(num_bins))]
+        return entries
+    expected = [MASK_TOKEN, *(f"<code_{i}>" for i in range(num_codes)), *(f"<bin_{i}>" for i in range(num_bins))]
     if names[first:] != expected:
         codes, bins = (sum(name.startswith(f"<{kind}_") for name in names) for kind in ("code", "bin"))
         raise UserError(
             f"{path} already holds {codes} <code_i> and {bins} <bin_i> tokens, but num_codes={num_codes} and "
-            f"num_bins={num_bins} were given; give the numbers of the file, whose last tokens must be {MASK_SYMBOL}, codes "
+            f"num_bins={num_bins} were given; give the numbers of the file, whose last tokens must be {MASK_TOKEN}, codes "
             "and bins in this order"
         )
-    return symbols[:first]
+    return entries[:first]
 
 
-def _check_same_numbers(symbols: list[tuple[str, int]], encoder: dict[str, int], path: pathlib.Path) -> None:
-    listed = {symbol for symbol, _ in symbols if not symbol.startswith(FILLER)}
+def _check_same_numbers(entries: list[tuple[str, int]], encoder: dict[str, int], path: pathlib.Path) -> None:
+    listed = {token for token, _ in entries if not token.startswith(FILLER)}
     known = {str(number) for number in encoder.values()}
     unknown, unlisted = listed - known, known - listed
     if unknown:
-        example = next(symbol for symbol, _ in symbols if symbol in unknown)
+        example = next(token for token, _ in entries if token in unknown)
         raise UserError(
             f"{path} lists {len(unknown)} tokens that are not numbers of {ENCODER_FILE} (the first is {example!r}); "
             f"{MIXED_FILES}"
@@ -343,15 +343,15 @@ def _check_same_numbers(symbols: list[tuple[str, int]], encoder: dict[str, int],
         )
 
 
-class SymbolDecoder:
+class FairseqBpe:
     """fairseq's BPE interface: converts between dictionary entries as fairseq prints them ("464 3290") and text."""
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
 
-    def decode(self, symbols: str) -> str:
+    def decode(self, entries: str) -> str:
         """Dictionary entries separated by spaces -> text."""
-        return self.vocabulary.decode_symbols(symbols).strip()
+        return self.vocabulary.decode_entries(entries).strip()
 
     def encode(self, text: str) -> str:
         """Text -> dictionary entries separated by spaces."""

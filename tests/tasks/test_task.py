@@ -14,7 +14,7 @@ from unival.models.config import UnivalConfig
 from unival.tasks.base import UnivalTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import find_table
-from unival.vocab import SymbolDecoder
+from unival.vocab import FairseqBpe
 
 CaptionTask = TASK_REGISTRY["unival_caption"]
 
@@ -149,8 +149,8 @@ def test_generation_options(vocab):
             task(vocab, eval_args=text).generation_options()
 
 
-def test_symbols_are_printed_as_text(vocab):
-    decoder = SymbolDecoder(vocab)
+def test_tokens_are_printed_as_text(vocab):
+    decoder = FairseqBpe(vocab)
     assert decoder.decode(decoder.encode(" a red square")) == "a red square"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from unival.data.table import Table, TsvTable
 from unival.errors import UserError
-from unival.text import is_weighted_answer, not_empty, why_no_text
+from unival.text import is_weighted_answer, not_empty, why_not_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
     if not texts or not all(isinstance(text, str) for text in texts):
         kind = type(value).__name__ if texts else "an empty list"
         raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
-    reason = next(filter(None, map(why_no_text, texts)), None)
+    reason = next(filter(None, map(why_not_text, texts)), None)
     if reason is not None:
         raise UserError(f"{table.where(row, column)}: {reason}")
     return texts

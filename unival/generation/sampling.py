@@ -12,7 +12,7 @@ from torch import Tensor
 class Sampling(search.Sampling):
     """Draw each token from what is allowed, by its probability among that; the scores are those of the whole distribution.
 
-    fairseq draws from ``exp(log-probabilities)``.  Where the likeliest symbol is forbidden (end of sentence before ``--min-len``)
+    fairseq draws from ``exp(log-probabilities)``.  Where the likeliest token is forbidden (end of sentence before ``--min-len``)
     the others underflow to zero at low temperatures, and nothing is left to draw from.
     """
 
@@ -33,7 +33,7 @@ class Sampling(search.Sampling):
         Returns:
             Cumulative scores, tokens and beams, each B x beam.
         """
-        sentences, beam, symbols = lprobs.shape
+        sentences, beam, _ = lprobs.shape
         # A beam that is over may have nothing left to say (its end of sentence would be a repetition): what it draws is ignored.
         over = lprobs.eq(-math.inf).all(-1, keepdim=True)
         chances, ranked = self._candidates(lprobs.masked_fill(over, 0.0))
@@ -51,13 +51,13 @@ class Sampling(search.Sampling):
         return total, tokens.squeeze(2), beams
 
     def _candidates(self, lprobs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Probabilities B x beam x K to draw from, and the symbols that they belong to (None: all, in order)."""
+        """Probabilities B x beam x K to draw from, and the tokens that they belong to (None: all, in order)."""
         if self.sampling_topk > 0:
-            best, symbols = lprobs.topk(self.sampling_topk)
-            return best.softmax(-1), symbols
+            best, tokens = lprobs.topk(self.sampling_topk)
+            return best.softmax(-1), tokens
         probabilities = lprobs.softmax(-1)
         if self.sampling_topp <= 0:
             return probabilities, None
-        ranked, symbols = probabilities.sort(descending=True)
-        before = ranked.cumsum(-1) - ranked  # the mass of the likelier symbols: the set is the smallest that exceeds p
-        return ranked.masked_fill(before >= self.sampling_topp, 0.0), symbols
+        ranked, tokens = probabilities.sort(descending=True)
+        before = ranked.cumsum(-1) - ranked  # the mass of the likelier tokens: the set is the smallest that exceeds p
+        return ranked.masked_fill(before >= self.sampling_topp, 0.0), tokens

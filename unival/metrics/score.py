@@ -9,7 +9,7 @@ from typing import TypeVar
 from unival.errors import UserError
 from unival.metrics import check_words, make_metrics
 from unival.metrics.tokenize import make_tokenizer
-from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide, why_no_text
+from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide, why_not_text
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -131,7 +131,7 @@ def _parse_line(line: str, where: str) -> tuple[int, float, str]:
     if match is None:
         number = "" if line.count("\t") < 2 else "; <row> must be a row number of the table, in digits 0 to 9"
         raise UserError(f"{where}: expected D-<row>\\t<score>\\t<text>, got {line[:_SHOWN]!r}{number}")
-    reason = why_no_text(match[3])
+    reason = why_not_text(match[3])
     if reason is not None:
         raise UserError(f"{where}: {reason}")
     try:

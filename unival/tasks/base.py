@@ -35,7 +35,7 @@ from unival.tasks.loop import LoopTask, weightless
 from unival.tasks.presets import ANY, Preset
 from unival.tasks.progress import Progress
 from unival.tasks.vocabulary import find_vocabulary
-from unival.vocab import SymbolDecoder, Vocabulary
+from unival.vocab import FairseqBpe, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +183,9 @@ class UnivalTask(LoopTask):
         """The one dictionary."""
         return self.vocabulary.dictionary
 
-    def build_bpe(self, args: Any) -> SymbolDecoder:
+    def build_bpe(self, args: Any) -> FairseqBpe:
         """fairseq-generate decodes what it prints with this."""
-        return SymbolDecoder(self.vocabulary)
+        return FairseqBpe(self.vocabulary)
 
     # --- model ------------------------------------------------------------------------------------------------------------------
 

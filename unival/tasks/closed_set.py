@@ -8,7 +8,7 @@ from unival.data.stream import encode_text, has_loss, words_of
 from unival.errors import UserError
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
-from unival.text import is_weighted_answer, read_text, why_no_text
+from unival.text import is_weighted_answer, read_text, why_not_text
 from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
 
 
 def _check_answer(answer: str, where: str) -> None:
-    reason = why_no_text(answer)
+    reason = why_not_text(answer)
     if reason is None and is_weighted_answer(answer):
         reason = "has its weight before it, in the published VQA form: write the answers alone"
     if reason is not None:
