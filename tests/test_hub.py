@@ -89,7 +89,7 @@ def test_n_best(model, place):
     assert len(scores) == 3 and scores == sorted(scores, reverse=True)
     assert len({three.tokens, *(output.tokens for output in three.alternatives)}) == 3
     assert three.text == model.task.vocabulary.decode(three.tokens).strip()
-    assert Output("a", 0.5) == Output(text="a", score=0.5, tokens=(), alternatives=())
+    assert Output("a", 0.5) == Output(text="a", score=0.5, tokens=(), alternatives=(), box=None, codes=None)
 
 
 def test_a_closed_set_gives_way_to_nothing_but_what_was_given(model, place):

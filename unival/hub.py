@@ -155,26 +155,16 @@ class Unival:
         for start in range(0, len(dataset), batch_size):
             read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
             sample = dataset.collater([item for item in read if isinstance(item, Example)])
-            hypotheses = iter(self._hypotheses(generator, sample) if sample["nsentences"] else [])
+            outputs = iter(self._outputs(generator, sample, nbest) if sample["nsentences"] else [])
             for item in read:
-                yield item if isinstance(item, UserError) else self._output(next(hypotheses)[:nbest])
+                yield item if isinstance(item, UserError) else next(outputs)
 
-    def _hypotheses(self, generator: Any, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    def _outputs(self, generator: Any, sample: dict[str, Any], nbest: int) -> list[Output]:
         if self.device.type == "cuda":
             if os.getpid() != PROCESS:
                 raise UserError('a forked process cannot use a GPU: start it by multiprocessing.get_context("spawn")')
             sample = utils.move_to_cuda(sample, self.device)
-        return self.task.inference_step(generator, [self.model], sample)
-
-    def _output(self, beams: Sequence[Mapping[str, Any]]) -> Output:
-        outputs = []
-        for beam in beams:
-            tokens = beam["tokens"].tolist()
-            text = self.task.vocabulary.decode(tokens).strip()
-            kept = tuple(token for token in tokens if token != self.task.vocabulary.eos)
-            outputs.append(Output(text, float(beam["score"]), kept))
-        possible = tuple(output for output in outputs[1:] if output.score > -float("inf"))
-        return Output(outputs[0].text, outputs[0].score, outputs[0].tokens, possible)
+        return self.task.outputs(generator, [self.model], sample, nbest)
 
     def _check_media(self, instructions: Sequence[Instruction]) -> None:
         absent = media_of(instructions) - set(self.model.encoder.media)

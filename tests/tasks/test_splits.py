@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from tests import tiny
 from tests.tasks.test_task import config, model_config
+from unival.generation.outputs import Output
 from unival.metrics.score import evaluate
 from unival.vocab import Vocabulary
 
@@ -74,7 +75,7 @@ def test_every_validation_split_has_its_own_document_frequencies(data):
     for split in ("valid", "valid_hard"):
         task.load_dataset(split, combine=False, epoch=1)
     said = "a red square left of the circle"
-    task.generate_texts = lambda generator, models, sample: [said] * len(sample["references"])
+    task.outputs = lambda generator, models, sample: [Output(said, 0.0)] * len(sample["references"])
     model = task.build_model(model_config()).eval()
     for split in ("valid", "valid_hard"):
         dataset = task.datasets[split]

@@ -18,6 +18,7 @@ from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
+from unival.generation.outputs import Output, make_output
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
@@ -374,12 +375,14 @@ class UnivalTask(LoopTask):
         self.evaluation.announce(sample, self.progress, self.datasets)
         return hypotheses
 
-    def generate_texts(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any]) -> list[str]:
-        """The best hypothesis of every row as text."""
-        return [
-            self.vocabulary.decode(beams[0]["tokens"].tolist()).strip()
-            for beams in self.inference_step(generator, models, sample)
-        ]
+    def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
+        """What the model says about every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""
+        hypotheses = self.inference_step(generator, models, sample)
+        return [make_output(beams[:nbest], self.decode, self.vocabulary.eos) for beams in hypotheses]
+
+    def decode(self, tokens: list[int]) -> dict[str, Any]:
+        """What the ids of a hypothesis say, by the fields of :class:`unival.generation.outputs.Output`."""
+        return {"text": self.vocabulary.decode(tokens).strip()}
 
     # --- logging --------------------------------------------------------------------------------------------------------------------
 

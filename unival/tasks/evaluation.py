@@ -87,11 +87,11 @@ class Evaluation:
         if self._generator is None:
             self.prepare(task, model)
         sums: dict[str, float] = {}
-        texts = task.generate_texts(self._generator, [model], sample)
-        for text, references in zip(texts, sample["references"], strict=True):
-            self._print(text, references)
+        outputs = task.outputs(self._generator, [model], sample)
+        for output, references in zip(outputs, sample["references"], strict=True):
+            self._print(output.text, references)
             for name, metric in self.fitted[sample["split"]].items():
-                for key, value in metric.update(text, references).items():
+                for key, value in metric.update(output.text, references).items():
                     name_and_key = f"_{name}:{key}"
                     sums[name_and_key] = sums.get(name_and_key, 0.0) + value
         return sums
