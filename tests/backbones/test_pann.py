@@ -184,7 +184,7 @@ def test_sounds_do_not_depend_on_batch_mates():
         ({"fmin": 15000.0}, "--audio-fmin"),
         ({"hop_size": 0}, "--audio-hop-size 0"),
         ({"window_size": 1023}, "--audio-window-size 1023.*even"),
-        ({"mel_bins": 15}, "--audio-mel-bins 15.*needs 16"),
+        ({"mel_bins": 15}, "--audio-mel-bins 15.*at least 16"),
     ],
 )
 def test_impossible_settings(changes, message):

@@ -1,1 +1,1 @@
-"""Feature extractors: plain modules that know nothing of the rest of the package."""
+"""Backbones: networks that extract features from images, videos and audio, as plain modules without other parts of this package."""

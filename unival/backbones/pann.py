@@ -1,4 +1,4 @@
-"""PANNs for sounds (Kong et al. 2020, arXiv:1912.10211): a log-mel front end and a CNN, without pooling and classifier."""
+"""PANNs, CNNs for audio (Kong et al. 2020, arXiv:1912.10211): log-mel spectrogram and CNN, without pooling and classifier."""
 
 import logging
 import math
@@ -16,26 +16,26 @@ logger = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """Channels of each block, side of the kernels, convolutions per block, blocks (the first ones) that halve time and frequency."""
+    """The architecture of a PANN."""
 
-    channels: tuple[int, ...]
-    kernel: int
-    convolutions: int
-    poolings: int
+    channels: tuple[int, ...]  # of each block
+    kernel: int  # size of the square kernels
+    convolutions: int  # per block
+    poolings: int  # the first blocks, so many, halve time and frequency
 
 
 PANNS = {  # Kong et al. 2020, table 1
     "cnn6": Plan((64, 128, 256, 512), 5, 1, 4),
     "cnn10": Plan((64, 128, 256, 512), 3, 2, 4),
     "cnn14": Plan((64, 128, 256, 512, 1024, 2048), 3, 2, 5),
-    "clap_cnn10": Plan((64, 128, 256, 512, 1024), 3, 2, 5),  # with a fifth block, as in LAION's CLAP and the published UnIVAL code
+    "clap_cnn10": Plan((64, 128, 256, 512, 1024), 3, 2, 5),  # a fifth block, as in LAION's CLAP and the published UnIVAL code
 }
 DROPOUT = 0.2  # after each pooling (section III-A of the paper)
-STRIPES = 2  # of time, and of frequency, that SpecAugment masks in each sound
-TIME_STRIPE, MEL_STRIPE = 64, 8  # a stripe is narrower than this many frames, or mel bands
+STRIPES = 2  # stripes of time, and of frequency, that SpecAugment masks in each example
+TIME_STRIPE, MEL_STRIPE = 64, 8  # upper limits (exclusive) of the width of a stripe, in frames and in mel bands
 MIN_POWER = 1e-10  # of a mel band: -100 dB
-MAX_WINDOW = 16384  # samples; the Fourier kernels take the square of it
-MIN_RATE = 1000  # Hz; smaller numbers are kHz, or a mistake
+MAX_WINDOW = 16384  # samples; the Fourier kernels have the square of it as elements
+MIN_RATE = 1000  # Hz; a smaller number was probably meant in kHz
 COMMON_RATES = (8000, 16000, 22050, 32000, 44100, 48000)  # Hz
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -50,44 +50,51 @@ def _mel_of(hertz: float) -> float:
 
 
 def mel_filters(sample_rate: int, window_size: int, mel_bins: int, fmin: float, fmax: float) -> Tensor:
-    """Triangular filters ``window_size // 2 + 1 x mel_bins`` (float32) of equal area, on Slaney's mel scale.
-
-    A power spectrum times these gives the mel bands.  The same numbers as ``librosa.filters.mel(...).T``.
+    """Mel filter bank on Slaney's scale: triangular filters of equal area, equal to ``librosa.filters.mel(...).T``.
 
     Args:
-        sample_rate: Hz.
+        sample_rate: in Hz.
         window_size: samples of the Fourier transform.
         mel_bins: number of bands.
-        fmin: where the lowest band begins, in Hz.
-        fmax: where the highest band ends, in Hz.
+        fmin: lower edge of the lowest band, in Hz.
+        fmax: upper edge of the highest band, in Hz.
+
+    Returns:
+        ``window_size // 2 + 1 x mel_bins`` (float32); a power spectrum times this matrix gives the mel bands.
     """
     mels = np.linspace(_mel_of(fmin), _mel_of(fmax), mel_bins + 2)
     above = BREAK_HZ * np.exp(MEL_LOG_STEP * (mels - BREAK_MEL))
-    edges = np.where(mels < BREAK_MEL, MEL_HZ * mels, above)  # Hz; band i reaches from edges[i] to edges[i + 2]
+    edges = np.where(mels < BREAK_MEL, MEL_HZ * mels, above)  # Hz; band i spans edges[i] to edges[i + 2]
     bins = np.fft.rfftfreq(window_size, 1 / sample_rate)[:, None]
     rise = (bins - edges[None, :-2]) / np.diff(edges)[None, :-1]
     fall = (edges[None, 2:] - bins) / np.diff(edges)[None, 1:]
-    triangles = np.maximum(0, np.minimum(rise, fall)).astype(np.float32)  # rounded twice, as the published filters are
+    triangles = np.maximum(0, np.minimum(rise, fall)).astype(np.float32)  # rounded here and below, as the published filters are
     return torch.from_numpy((triangles * (2 / (edges[2:] - edges[:-2]))).astype(np.float32))
 
 
 def filters_sample_rate(filters: Tensor, fmin: float = 50.0, fmax: float = 14000.0) -> int | None:
-    """Which of :data:`COMMON_RATES` (Hz) given filters ``frequencies x mel bands`` are for; None: none of them.
+    """Find the sample rate that mel filters were made for.
 
-    ``fmax`` is lowered to half the rate where that is less.
+    Args:
+        filters: ``frequencies x mel bands``.
+        fmin: lower edge of the lowest band, in Hz.
+        fmax: upper edge of the highest band, in Hz; limited to half of each rate tried.
+
+    Returns:
+        One of :data:`COMMON_RATES`, in Hz; None if the filters are of none of them.
     """
     window, bands = 2 * (filters.size(0) - 1), filters.size(1)
     for rate in COMMON_RATES:
         expected = mel_filters(rate, window, bands, fmin, min(fmax, rate / 2))
-        if torch.allclose(filters.float().cpu(), expected, rtol=1e-3, atol=1e-6):  # also filters kept in half precision
+        if torch.allclose(filters.float().cpu(), expected, rtol=1e-3, atol=1e-6):  # within half precision
             return rate
     return None
 
 
 def fourier_kernels(window_size: int) -> Tensor:
-    """A windowed Fourier transform as a matrix ``window_size x 2 (window_size // 2 + 1)``: real parts, then imaginary parts.
+    """Windowed Fourier transform as a matrix ``window_size x 2 (window_size // 2 + 1)``: real parts, then imaginary parts.
 
-    The published models hold these numbers rounded to float32; powers of one root are what they were made from.
+    Computed as powers of one root of unity and rounded to float32, like the numbers in the published models.
     """
     n = np.arange(window_size)
     root = np.exp(-2j * np.pi / window_size)
@@ -97,7 +104,7 @@ def fourier_kernels(window_size: int) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """Convolutions, each with batch norm and ReLU, and an average pooling that halves both sides (rounded down)."""
+    """Convolutions, each with batch norm and ReLU, then average pooling that halves time and frequency (rounded down)."""
 
     def __init__(self, inputs: int, outputs: int, plan: Plan, pool: bool):
         super().__init__()
@@ -111,42 +118,50 @@ class ConvBlock(nn.Module):
             inputs = outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """``n x inputs x t x f`` -> ``n x outputs x t' x f'``."""
+        """``n x inputs x frames x mels`` -> ``n x outputs x frames x mels``, or half of both with pooling."""
         for i in range(1, self.convolutions + 1):
             x = F.relu(self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(x)), inplace=True)
         return F.dropout(F.avg_pool2d(x, 2), DROPOUT, self.training) if self.pool else x
 
 
 def mask_stripes(x: Tensor, axis: int, limit: int) -> Tensor:
-    """Zero :data:`STRIPES` random stripes of each sound along an axis (SpecAugment, Park et al. 2019).
+    """Set :data:`STRIPES` random stripes of each example to zero (SpecAugment, Park et al. 2019).
 
-    Widths are uniform in ``[0, limit)``, starts uniform among those where the stripe fits.  ``x`` n x …, drawn from torch's generator.
+    Widths are uniform in ``[0, limit)``, starts uniform where the stripe fits. Both come from torch's global generator.
+
+    Args:
+        x: ``n x ...``.
+        axis: along which the stripes are cut.
+        limit: upper limit of a stripe's width, exclusive.
     """
     size = x.size(axis)
     width = torch.randint(min(limit, size), (len(x), STRIPES, 1), device=x.device)
     start = (torch.rand(width.shape, device=x.device) * (size - width)).long()
     place = torch.arange(size, device=x.device)
-    masked = ((place >= start) & (place < start + width)).any(1)  # N x size
+    masked = ((place >= start) & (place < start + width)).any(1)  # n x size, True where set to zero
     shape = [1] * x.dim()
     shape[0], shape[axis] = len(x), size
     return x.masked_fill(masked.view(shape), 0.0)
 
 
 class Pann(nn.Module):
-    """Log-mel spectrogram and CNN up to its last feature map.
+    """Log-mel spectrogram and CNN, up to the last feature map.
 
-    The mel filters are part of the state dict: a checkpoint's own come with it, whatever the settings.  In half precision and
-    under autocast the spectrogram is computed in float32.
+    The mel filters are part of the state dict: loading a checkpoint replaces those of the settings. The spectrogram is computed
+    in float32 also in half precision and under autocast.
 
     Args:
         name: a key of :data:`PANNS`.
         sample_rate: of the waveforms, in Hz.
         hop_size: samples between two frames of the spectrogram.
         window_size: samples per frame.
-        mel_bins: bands of the spectrogram.
-        fmin: lowest frequency of the bands in Hz.
-        fmax: highest frequency of the bands in Hz.
-        spec_augment: in training, mask stripes of time and of frequency.
+        mel_bins: number of mel bands.
+        fmin: lower edge of the lowest band, in Hz.
+        fmax: upper edge of the highest band, in Hz.
+        spec_augment: whether to mask stripes of time and of frequency in training.
+
+    Raises:
+        UserError: unknown name, or settings that describe no spectrogram.
     """
 
     mel_filters: Tensor
@@ -175,8 +190,8 @@ class Pann(nn.Module):
         filters = mel_filters(sample_rate, window_size, mel_bins, fmin, fmax)
         if empty := int((filters.amax(0) == 0).sum()):
             logger.warning(
-                f"{empty} of {mel_bins} mel bands are narrower than the spectrum's resolution and stay empty: a larger"
-                " --audio-window-size or fewer --audio-mel-bins would use them"
+                f"{empty} of {mel_bins} mel bands are narrower than the spectrum's resolution and stay empty: use a larger"
+                " --audio-window-size or fewer --audio-mel-bins"
             )
         self.register_buffer("mel_filters", filters)  # frequencies x mel bands
         self.register_buffer("kernels", fourier_kernels(window_size), persistent=False)
@@ -185,30 +200,30 @@ class Pann(nn.Module):
         for i, (inputs, outputs) in enumerate(zip((1, *plan.channels[:-1]), plan.channels, strict=True)):
             self.add_module(f"conv_block{i + 1}", ConvBlock(inputs, outputs, plan, i < plan.poolings))
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):  # a counter that nothing reads, and that fairseq's EMA cannot average
+            if isinstance(module, nn.BatchNorm2d):  # an unused counter, which fairseq's EMA cannot average
                 module.num_batches_tracked = None
 
     @staticmethod
     def _check(plan: Plan, rate: int, hop: int, window: int, bins: int, fmin: float, fmax: float) -> None:
-        """Settings that describe no spectrogram."""
+        """Raise an error for settings that describe no spectrogram."""
         if hop < 1:
-            raise UserError(f"--audio-hop-size {hop}: it must be at least 1 sample")
+            raise UserError(f"--audio-hop-size {hop}: must be at least 1 sample")
         if window < 2 or window % 2 or window > MAX_WINDOW:
-            raise UserError(f"--audio-window-size {window}: it must be an even number of samples, at most {MAX_WINDOW}")
+            raise UserError(f"--audio-window-size {window}: must be an even number of samples, at most {MAX_WINDOW}")
         if rate < MIN_RATE:
-            raise UserError(f"--audio-sample-rate {rate}: it is in Hz, at least {MIN_RATE} (published: 48000)")
+            raise UserError(f"--audio-sample-rate {rate}: must be in Hz, at least {MIN_RATE} (published: 48000)")
         if bins < 2**plan.poolings:
             raise UserError(
-                f"--audio-mel-bins {bins}: this backbone halves them {plan.poolings} times and needs {2**plan.poolings}"
+                f"--audio-mel-bins {bins}: must be at least {2**plan.poolings}, as this backbone halves them {plan.poolings} times"
             )
         if not 0 <= fmin < fmax <= rate / 2:
             raise UserError(
-                f"mel bands from {fmin:g} to {fmax:g} Hz at {rate} samples per second: needs 0 <= --audio-fmin <"
+                f"mel bands from {fmin:g} to {fmax:g} Hz at {rate} samples per second: must be 0 <= --audio-fmin <"
                 f" --audio-fmax <= {rate / 2:g}"
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pann":
-        """Move or convert: ``half()`` and ``bfloat16()`` leave the constants of the spectrogram as precise as they are."""
+        """Move or convert the module; ``half()`` and ``bfloat16()`` keep the precision of the constants of the spectrogram."""
         before = {name: getattr(self, name) for name in ("mel_filters", "kernels")}
         super()._apply(fn, recurse)
         for name, constant in before.items():
@@ -217,35 +232,43 @@ class Pann(nn.Module):
         return self
 
     def log_mel(self, waveform: Tensor) -> Tensor:
-        """Waveform ``n x samples`` -> log-mel spectrogram ``n x t x f`` in dB, float32 (float64 in a float64 model).
+        """Log-mel spectrogram in dB. Frames are centred on multiples of the hop size, with reflection padding at both ends.
 
-        Frames are centred on multiples of the hop, ``t = samples // hop + 1``; the borders are reflected.
+        Args:
+            waveform: ``n x samples``.
+
+        Returns:
+            ``n x frames x mel_bins`` with ``frames = samples // hop_size + 1``, in float32 (float64 in a float64 model).
         """
         with torch.autocast(waveform.device.type, enabled=False):
             half = self.window_size // 2
             x = F.pad(waveform.to(self.kernels.dtype)[:, None], (half, half), mode="reflect")[:, 0]
-            # A matrix product, as an FFT would not have the published models' rounded kernels; a strided convolution would be
-            # computed in TF32 on recent GPUs
+            # A matrix product, because an FFT does not have the rounded kernels of the published models, and a strided
+            # convolution would run in TF32 on recent GPUs
             real, imaginary = (x.unfold(1, self.window_size, self.hop_size) @ self.kernels).chunk(2, dim=-1)
-            power = real.square() + imaginary.square()  # N x T x frequencies
+            power = real.square() + imaginary.square()  # n x frames x frequencies
             return 10 * (power @ self.mel_filters).clamp(min=MIN_POWER).log10()
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Waveform ``n x samples`` -> features ``n x out_channels x t x f``.
+        """Extract features.
 
-        ``t = (samples // hop_size + 1) // stride``, ``f = mel_bins // stride``.
+        Args:
+            waveform: ``n x samples``.
+
+        Returns:
+            ``n x out_channels x (samples // hop_size + 1) // stride x mel_bins // stride``.
 
         Raises:
-            UserError: the sounds are too short for one feature.
+            UserError: the waveforms are too short for one feature.
         """
         needed = max((self.stride - 1) * self.hop_size, self.window_size // 2 + 1)
         if waveform.size(1) < needed:
             raise UserError(
-                f"sounds of {waveform.size(1) / self.sample_rate:.3f} s are too short: the audio backbone needs at least"
+                f"audio of {waveform.size(1) / self.sample_rate:.3f} s is too short: the audio backbone needs at least"
                 f" {math.ceil(1000 * needed / self.sample_rate) / 1000:.3f} s at a hop of {self.hop_size} samples"
             )
         x = self.log_mel(waveform).to(self.bn0.weight.dtype)
-        x = self.bn0(x.transpose(1, 2)[..., None]).transpose(1, 3)  # N x F x T x 1 -> N x 1 x T x F
+        x = self.bn0(x.transpose(1, 2)[..., None]).transpose(1, 3)  # n x mels x frames x 1 -> n x 1 x frames x mels
         if self.training and self.spec_augment:
             x = mask_stripes(mask_stripes(x, 2, TIME_STRIPE), 3, MEL_STRIPE)
         for i in range(self.blocks):

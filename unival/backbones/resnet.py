@@ -1,4 +1,4 @@
-"""ResNets for images, built from timm, without pooling and classifier.  Importing this module imports timm."""
+"""ResNets for images, built from timm, without pooling and classifier. Importing this module imports timm."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from unival.errors import UserError
 
-# name -> block, blocks per stage (He et al. 2016, table 1; resnet10 is one basic block per stage)
+# name -> block, blocks per stage (He et al. 2016, table 1; resnet10 has one basic block per stage)
 RESNETS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -22,21 +22,24 @@ RESNETS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
 
 
 class ResNet(TimmResNet):
-    """timm's ResNet up to its last feature map.
+    """timm's ResNet, up to the last feature map.
 
-    Images and features are laid out channels-last, in which convolutions run fastest on CPUs and on GPUs with tensor cores.
-    Weights keep the usual layout: fairseq flattens parameters and gradients (half precision, its own data parallelism).
+    Images and features are in channels-last layout, in which convolutions are fastest on CPUs and on GPUs with tensor cores.
+    Weights keep the default layout, because fairseq flattens parameters and gradients (in half precision and in its own DDP).
 
     Args:
         name: a key of :data:`RESNETS`.
-        stages: 4 (stride 32) or 3 (stride 16: the last stage is left out).
+        stages: 4 (stride 32), or 3 (stride 16, without the last stage).
+
+    Raises:
+        UserError: unknown name or number of stages.
     """
 
     def __init__(self, name: str, stages: int = 4):
         if name not in RESNETS:
             raise UserError(f"unknown image backbone {name!r}; choose from {', '.join(RESNETS)}")
         if stages not in (3, 4):
-            raise UserError(f"image backbone with {stages} stages; choose 3 or 4")
+            raise UserError(f"the image backbone must have 3 or 4 stages, got {stages}")
         block, layers = RESNETS[name]
         super().__init__(block, layers, num_classes=0, global_pool="")
         self.stages = stages
@@ -47,11 +50,11 @@ class ResNet(TimmResNet):
         for module in self.modules():
             if isinstance(
                 module, nn.BatchNorm2d
-            ):  # a counter that nothing reads, and that fairseq's EMA cannot average
+            ):  # an unused counter, which fairseq's EMA cannot average
                 module.num_batches_tracked = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels ``n x 3 x h x w`` -> features ``n x out_channels x ceil(h / stride) x ceil(w / stride)``."""
+        """Pixels ``n x 3 x height x width`` -> features ``n x out_channels x ceil(height / stride) x ceil(width / stride)``."""
         x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for i in range(self.stages):
@@ -60,7 +63,7 @@ class ResNet(TimmResNet):
 
 
 def freeze_batchnorm(module: nn.Module) -> list[nn.Module]:
-    """Stop training every batch norm inside ``module``; returns them so that the caller can keep them in eval mode."""
+    """Freeze every batch norm inside ``module``; returns them, so that the caller can keep them in eval mode."""
     norms: list[nn.Module] = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.eval()

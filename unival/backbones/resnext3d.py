@@ -1,6 +1,6 @@
 """3-D ResNets and ResNeXts for videos (Hara et al. 2018, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?").
 
-Their parameters have the names that torchvision and timm give those of the 2-D networks of the same shape, so that these can be inflated
+Their parameters have the same names as those of the 2-D networks in torchvision and timm, which can be inflated to 3-D
 (:mod:`unival.checkpoints.inflate`).
 """
 
@@ -27,7 +27,7 @@ STAGE_CHANNELS = (256, 512, 1024, 2048)
 
 
 class Bottleneck3D(nn.Module):
-    """1x1x1, grouped 3x3x3 (with the stride, in time too) and 1x1x1 convolutions beside a shortcut."""
+    """Residual block: 1x1x1, grouped 3x3x3 (strided in time and space) and 1x1x1 convolutions, and a shortcut."""
 
     def __init__(self, channels: int, width: int, out_channels: int, cardinality: int, stride: int):
         super().__init__()
@@ -43,7 +43,7 @@ class Bottleneck3D(nn.Module):
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``n x c x t x h x w`` -> ``n x out_channels x ceil(t / stride) x ceil(h / stride) x ceil(w / stride)``."""
+        """``n x channels x time x height x width`` -> ``n x out_channels x time x height x width``, the last three / stride, rounded up."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
@@ -51,10 +51,13 @@ class Bottleneck3D(nn.Module):
 
 
 class ResNeXt3D(nn.Module):
-    """A 3-D ResNet or ResNeXt up to its last feature map: four stages, stride 16 in time and 32 in space.
+    """3-D ResNet or ResNeXt, up to the last feature map: four stages, stride 16 in time and 32 in space.
 
     Args:
         name: a key of :data:`RESNETS3D`.
+
+    Raises:
+        UserError: unknown name.
     """
 
     def __init__(self, name: str):
@@ -77,25 +80,25 @@ class ResNeXt3D(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He initialisation; every block starts as its shortcut (its last scale is 0), as in the image network."""
+        """He initialisation; the last batch norm of every block has weight 0, so that the block starts as its shortcut, as in timm."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             elif isinstance(module, nn.BatchNorm3d):
-                module.num_batches_tracked = None  # a counter that nothing reads, and that fairseq's EMA cannot average
+                module.num_batches_tracked = None  # an unused counter, which fairseq's EMA cannot average
         for module in self.modules():
             if isinstance(module, Bottleneck3D):
                 nn.init.zeros_(module.bn3.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pixels ``n x 3 x t x h x w`` -> features ``n x out_channels x ceil(t / 16) x ceil(h / 32) x ceil(w / 32)``."""
-        if x.device.type == "cpu":  # torch's bfloat16 gradients of 3-D convolutions are wrong there for few frames, or crash
+        """Pixels ``n x 3 x time x height x width`` -> features ``n x out_channels x time / 16 x height / 32 x width / 32``, rounded up."""
+        if x.device.type == "cpu":  # torch's bfloat16 gradients of 3-D convolutions on CPUs are wrong for few frames, or crash
             with torch.autocast("cpu", enabled=False):
                 return self.features(x)
         return self.features(x)
 
     def features(self, x: Tensor) -> Tensor:
-        """:meth:`forward` in the precision that is in force."""
+        """:meth:`forward` in the current precision (autocast on or off)."""
         x = x.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in (self.get_submodule(f"layer{i + 1}") for i in range(len(STAGE_CHANNELS))):

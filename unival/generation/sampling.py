@@ -1,4 +1,4 @@
-"""Sampling that works at every temperature: fairseq's draws from probabilities that may all have become zero."""
+"""Sampling that works at every temperature; in fairseq's, all probabilities may underflow to zero."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Sampling(search.Sampling):
-    """Draw each token from what is allowed, by its probability among that; the scores are those of the whole distribution.
+    """Sample from the allowed tokens, renormalised; scores are log-probabilities under the whole distribution.
 
-    fairseq draws from ``exp(log-probabilities)``.  Where the likeliest token is forbidden (end of sentence before ``--min-len``)
-    the others underflow to zero at low temperatures, and nothing is left to draw from.
+    fairseq samples from ``exp(lprobs)`` without renormalising. If the most likely token is forbidden (eos before ``--min-len``),
+    the probabilities of all others underflow to zero at low temperatures and sampling fails.
     """
 
     def step(
@@ -27,17 +27,18 @@ class Sampling(search.Sampling):
         """One token per beam.
 
         Args:
-            lprobs: B x beam x V log-probabilities, -inf where forbidden; at step 0 all beams are the same.
-            scores: B x beam x step, cumulative.
+            step: number of the step, from 0.
+            lprobs: b x beam x v log-probabilities, -inf where forbidden; at step 0 all beams are equal.
+            scores: b x beam x step, cumulative; not needed at step 0.
 
         Returns:
-            Cumulative scores, tokens and beams, each B x beam.
+            Cumulative scores, tokens and beams, each b x beam.
         """
         sentences, beam, _ = lprobs.shape
-        # A beam that is over may have nothing left to say (its end of sentence would be a repetition): what it draws is ignored.
+        # A finished beam may have no allowed token (eos would be a repetition); the token that it samples is ignored.
         over = lprobs.eq(-math.inf).all(-1, keepdim=True)
         chances, ranked = self._candidates(lprobs.masked_fill(over, 0.0))
-        if step == 0:  # as fairseq draws: the same random numbers give the same tokens
+        if step == 0:  # one draw per sentence as in fairseq, so that the same random numbers give the same tokens
             drawn = torch.multinomial(chances[:, 0], beam, replacement=True)
         else:
             drawn = torch.multinomial(chances.view(sentences * beam, -1), 1, replacement=True)
@@ -51,7 +52,7 @@ class Sampling(search.Sampling):
         return total, tokens.squeeze(2), beams
 
     def _candidates(self, lprobs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Probabilities B x beam x K to draw from, and the tokens that they belong to (None: all, in order)."""
+        """Probabilities b x beam x k to sample from, and their tokens (b x beam x k; None: all tokens in order)."""
         if self.sampling_topk > 0:
             best, tokens = lprobs.topk(self.sampling_topk)
             return best.softmax(-1), tokens
@@ -59,5 +60,5 @@ class Sampling(search.Sampling):
         if self.sampling_topp <= 0:
             return probabilities, None
         ranked, tokens = probabilities.sort(descending=True)
-        before = ranked.cumsum(-1) - ranked  # the mass of the likelier tokens: the set is the smallest that exceeds p
+        before = ranked.cumsum(-1) - ranked  # mass of the more likely tokens; the smallest set with mass above p is kept
         return ranked.masked_fill(before >= self.sampling_topp, 0.0), tokens

@@ -1,6 +1,6 @@
-"""``--scoring unival``: fairseq-generate's last line holds the task's metrics in place of BLEU over tokens.
+"""``--scoring unival``: the last line of fairseq-generate's output has the task's metrics instead of BLEU over tokens.
 
-fairseq makes the scorer without the task and gives it one reference per row; the task hands over the rest as it generates.
+fairseq creates the scorer without the task and gives it one reference per row; the task passes the others while it generates.
 """
 
 import weakref
@@ -22,7 +22,7 @@ class TaskScorerConfig(FairseqDataclass):
 
 @register_scorer("unival", dataclass=TaskScorerConfig)
 class TaskScorer(BaseScorer):
-    """The metrics of the texts that fairseq-generate prints, against all references: the numbers of ``unival score``."""
+    """Metrics of the texts that fairseq-generate prints, against all references; the same numbers as ``unival score``."""
 
     _latest: ClassVar["weakref.ref[TaskScorer] | None"] = None
 
@@ -35,16 +35,21 @@ class TaskScorer(BaseScorer):
 
     @classmethod
     def current(cls) -> "TaskScorer | None":
-        """The scorer of the generation that runs, if it has one of these."""
+        """The latest scorer that still exists, which is that of the running generation; None without ``--scoring unival``."""
         return cls._latest() if cls._latest is not None else None
 
     def expect(self, metrics: Mapping[str, Metric], references: Sequence[Sequence[str]]) -> None:
-        """The references of the rows whose texts come next, and the metrics, which know the whole split's."""
+        """Announce the next rows.
+
+        Args:
+            metrics: the metrics, already fitted to the references of the whole split.
+            references: references of the rows whose texts are added next.
+        """
         self.metrics = metrics
         self._expected.extend(references)
 
     def add_string(self, ref: str, pred: str) -> None:
-        """One row's text; ``ref`` is its first reference as fairseq prints it, and not used."""
+        """Add the text of one row. ``ref``, the first reference as fairseq prints it, is not used."""
         references = self._expected.popleft()
         for name, metric in self.metrics.items():
             sums = self._sums.setdefault(name, {})
@@ -52,7 +57,7 @@ class TaskScorer(BaseScorer):
                 sums[key] = sums.get(key, 0.0) + value
 
     def scores(self) -> dict[str, float]:
-        """Name -> value; empty when nothing was generated, or without metrics."""
+        """Name -> score; empty without generated texts or metrics."""
         found: dict[str, float] = {}
         for name, sums in self._sums.items():
             found.update(self.metrics[name].compute(sums))

@@ -1,8 +1,8 @@
-"""A closed set of answers as a prefix tree in flat arrays: a whole batch of beams walks it without Python loops.
+"""Prefix tree (trie) of candidate answers, in flat tensors: beams of a whole batch are advanced without Python loops.
 
-A state is a node: the tokens read since bos. The children of state s are entries ``first[s]`` to ``first[s + 1]`` of
-``tokens`` (ascending) and ``targets``. Tokens that leave the tree lead to the state ``off``, where eos is the only
-continuation.
+A state is a node of the tree and stands for the prefix read since bos. The children of state ``i`` are the entries
+``first[i]`` to ``first[i + 1]`` (exclusive) of ``tokens`` (ascending) and ``targets`` (their states). A token that leaves the tree
+leads to the state ``off``, which allows eos only.
 """
 
 from __future__ import annotations
@@ -19,28 +19,34 @@ ROOT = 0
 
 
 class Trie:
-    """Prefix tree of bos + answer + eos.
+    """Prefix tree of the sequences bos, answer, eos.
 
     Args:
-        answers: token ids of each answer, without bos and eos; repeated answers count once.
-        bos, eos: ids of both tokens.
+        answers: token ids of each candidate answer, without bos and eos; repeated answers count once.
+        bos: id of the start token.
+        eos: id of the end token.
+
+    Attributes:
+        size: number of different answers.
+        max_length: length of the longest answer, with eos and without bos.
+        off: state after a token that leaves the tree.
 
     Raises:
-        UserError: no answers, or an answer without tokens or with bos or eos inside.
+        UserError: no answers, or an answer that is empty or has bos or eos inside.
     """
 
     def __init__(self, answers: Iterable[Sequence[int]], bos: int, eos: int) -> None:
         unique = {tuple(int(token) for token in answer) for answer in answers}
         if not unique:
-            raise UserError("the closed set of answers is empty: give at least one answer")
+            raise UserError("the set of candidate answers is empty: give at least one")
         for answer in unique:
             if not answer or bos in answer or eos in answer:
                 raise UserError(
-                    f"answer {list(answer)} of the closed set is empty or holds <s> ({bos}) or </s> ({eos})"
+                    f"candidate answer {list(answer)} is empty or contains <s> ({bos}) or </s> ({eos})"
                 )
         self.bos, self.eos = bos, eos
         self.size = len(unique)
-        self.max_length = 1 + max(len(answer) for answer in unique)  # with eos, without bos
+        self.max_length = 1 + max(len(answer) for answer in unique)
         children = _nodes([*answer, eos] for answer in sorted(unique))
         self.off = len(children)
         children.append({eos: self.off})
@@ -50,17 +56,24 @@ class Trie:
         self.tokens = torch.tensor([token for token, _ in edges])
         self.targets = torch.tensor([target for _, target in edges])
         self.stride = int(self.tokens.max()) + 1
-        # (state, token) as one ascending number: a child is found by binary search
+        # (state, token) as one ascending number, so that a child can be found by binary search
         self.keys = torch.repeat_interleave(torch.arange(len(children)), counts) * self.stride + self.tokens
 
     def to(self, device: torch.device) -> Trie:
-        """Move the arrays to a device (in place)."""
+        """Move the tensors to a device, in place."""
         for name in ("first", "tokens", "targets", "keys"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
     def next(self, prefix: Sequence[int]) -> list[int]:
-        """Tokens that may follow bos + ..., ascending; [eos] where the prefix is no beginning of an answer."""
+        """Tokens that may follow a sequence.
+
+        Args:
+            prefix: token ids, starting with bos.
+
+        Returns:
+            Token ids, ascending; ``[eos]`` if the sequence is not a prefix of any answer.
+        """
         if not prefix or prefix[0] != self.bos:
             return [self.eos]
         state = torch.tensor([ROOT], device=self.keys.device)
@@ -69,39 +82,55 @@ class Trie:
         return self.tokens[int(self.first[state]) : int(self.first[state + 1])].tolist()
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states after reading one token each (both N)."""
+        """Read one token in each of ``n`` states.
+
+        Args:
+            states: n, int64.
+            tokens: n, int64.
+
+        Returns:
+            The next states, n.
+        """
         key = states * self.stride + tokens
         index = torch.searchsorted(self.keys, key).clamp_(max=self.keys.numel() - 1)
-        # a token beyond the largest one would run into the next state's numbers
+        # a token id above the largest one would collide with keys of the next state
         found = (self.keys[index] == key) & (tokens < self.stride)
         return torch.where(found, self.targets[index], self.off)
 
     def children(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """All allowed continuations of N states as two vectors: index into ``states``, token."""
+        """Allowed next tokens of ``n`` states.
+
+        Args:
+            states: n, int64.
+
+        Returns:
+            Two vectors of equal length: indices into ``states``, and token ids.
+        """
         start = self.first[states]
         counts = self.first[states + 1] - start
         rows = torch.repeat_interleave(torch.arange(states.numel(), device=states.device), counts)
-        # position of each entry within its row's run of children
+        # index of each entry among the children of its state
         within = torch.arange(rows.numel(), device=states.device) - (counts.cumsum(0) - counts)[rows]
         return rows, self.tokens[start[rows] + within]
 
     def mask_scores(self, scores: Tensor, states: Tensor) -> Tensor:
-        """Scores N x V with everything that may not follow set to -inf."""
+        """Set the scores (n x v) of tokens that are not allowed in the states (n) to -inf."""
         rows, tokens = self.children(states)
         masked = torch.full_like(scores, -math.inf)
         masked[rows, tokens] = scores[rows, tokens]
         return masked
 
     def target_masks(self, targets: Tensor, pad: int, size: int) -> Tensor:
-        """What may be predicted at each position of gold answers: the ``constraint_masks`` of the criterion.
+        """Masks of allowed tokens at each position of target answers: the ``constraint_masks`` of the criterion.
 
         Args:
-            targets: B x T: pad, …, pad, answer, eos, pad, …: a prompt without loss may come first.
+            targets: b x t; each row is padding in place of a prompt without loss, then answer, eos and padding.
             pad: id of the padding token.
-            size: number of tokens V.
+            size: number of tokens v.
 
         Returns:
-            B x T x V bool; all False at the prompt's positions, all True after eos (neither has a loss).
+            b x t x v, bool, True where a token is allowed; all False at positions of the prompt and all True after eos, which
+            have no loss.
         """
         batch, length = targets.shape
         states = torch.full((batch,), ROOT, device=targets.device)
@@ -119,7 +148,7 @@ class Trie:
 
 
 def _nodes(sequences: Iterable[Sequence[int]]) -> list[dict[int, int]]:
-    """Children (token -> state) of every state, the root first."""
+    """Children of every state as token -> state, the root first."""
     nodes: list[dict[int, int]] = [{}]
     for sequence in sequences:
         state = ROOT
