@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from unival.checkpoints import files, published_options
+from unival.checkpoints.conversion import Conversion, Report
 from unival.checkpoints.names import bart, hf_bart, hf_ofa, ofa, published
 from unival.checkpoints.precision import cast
 from unival.checkpoints.published_container import published_cfg
-from unival.checkpoints.report import Conversion, Report
 from unival.checkpoints.shapes import options_from_weights
 from unival.checkpoints.summary import non_finite
 from unival.commands.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from unival.checkpoints.conversion import Report
 from unival.checkpoints.names import bart, hf_bart
-from unival.checkpoints.report import Report
 from unival.errors import UserError
 
 WIDTH, FFN, LAYERS = 4, 8, 2

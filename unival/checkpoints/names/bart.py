@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from unival.checkpoints.report import Conversion, Report
+from unival.checkpoints.conversion import Conversion, Report
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 

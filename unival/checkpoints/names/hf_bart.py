@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from unival.checkpoints.report import Report
+from unival.checkpoints.conversion import Report
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from unival.checkpoints.conversion import Conversion, Report
 from unival.checkpoints.names.published import from_published, our_name
-from unival.checkpoints.report import Conversion, Report
 
 # (pattern in Hugging Face's names, what stands there in fairseq's); the first that fits
 LAYERS: tuple[tuple[str, str], ...] = (

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from unival.checkpoints.conversion import Conversion
 from unival.checkpoints.names.published import from_published, is_published
-from unival.checkpoints.report import Conversion
 from unival.errors import UserError
 
 STAGE_4 = "encoder.embed_images.layer4."

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unival.checkpoints.conversion import Conversion, Report
 from unival.checkpoints.published_options import model_options, task_options
-from unival.checkpoints.report import Conversion, Report
 from unival.checkpoints.shapes import media_in, media_of_weights
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
