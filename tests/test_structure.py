@@ -8,21 +8,25 @@ import sys
 
 import pytest
 
+from unival.cli import COMMANDS
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "unival"
 
 # Part of the package -> what it may import besides itself and LEAVES, which everybody may import.
-# In short: tasks stand on generation and criterions, these on data and models, these on modalities, these on backbones.
-LEAVES = {"errors", "quiet_import", "text", "instructions", "vocab", "metrics", "checkpoints"}
+# In short: tasks stand on generation and criterions, these on data and models, these on modalities, these on backbones; checkpoints
+# stand on modalities, and models on checkpoints.
+LEAVES = {"errors", "quiet_import", "text", "instructions", "vocab", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     "optim": set(),
     "backbones": set(),
     "modalities": {"backbones"},
+    "checkpoints": {"modalities", "backbones"},
     "data": {"modalities", "backbones"},
-    "models": {"modalities", "backbones"},
+    "models": {"checkpoints", "modalities", "backbones"},
     "generation": {"data", "models", "modalities", "backbones"},
     "criterions": {"data", "models", "modalities", "backbones"},
-    "tasks": {"generation", "criterions", "optim", "data", "models", "modalities", "backbones"},
+    "tasks": {"generation", "criterions", "optim", "data", "models", "checkpoints", "modalities", "backbones"},
 }
 # The top: the Python API, the command line and its commands; nothing below may import them.
 TOP = {"__init__", "__main__", "hub", "cli", "commands"}
@@ -47,7 +51,8 @@ def imported_modules(source: str, module: str, is_package: bool) -> set[str]:
             base = base[: len(base) - node.level + is_package] if node.level else []
             name = ".".join([*base, *([node.module] if node.module else [])])
             # `from unival import cli` imports the module unival.cli, `from unival.data import Table` unival.data
-            found.update([f"{name}.{alias.name}" for alias in node.names] if name == "unival" else [name])
+            is_of_modules = name in ("unival", "unival.commands")
+            found.update([f"{name}.{alias.name}" for alias in node.names] if is_of_modules else [name])
     return {name for name in found if name == "unival" or name.startswith("unival.")}
 
 
@@ -64,6 +69,22 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
         return [f"{module}: {own} has no place in the import rule; add it here and to CONTRIBUTING.md"]
     parts = {name: part_of(name) for name in sorted(imported_modules(source, module, is_package))}
     return [f"{module} imports {name}" for name, part in parts.items() if part not in allowed]
+
+
+def command_of(module: str) -> str:
+    """`unival.commands.report.page` -> `unival.commands.report`: the module or package directly in `unival.commands`."""
+    return ".".join(module.split(".")[:3])
+
+
+def command_modules() -> set[str]:
+    """Modules that run a command of `unival`, by the command line's own list and fairseq's."""
+    return {module for module, _ in COMMANDS.values()} | {"unival.commands.fairseq"}
+
+
+def other_commands(module: str, source: str, is_package: bool = False) -> list[str]:
+    """The commands that a source imports, but for the one that it belongs to."""
+    found = {command_of(name) for name in imported_modules(source, module, is_package)}
+    return sorted(found & command_modules() - {command_of(module)})
 
 
 def library() -> list[pathlib.Path]:
@@ -105,6 +126,7 @@ def test_import_rule(path):
         ("unival.metrics.cider", "from ..data.table import open_table", False, "unival.data.table"),
         ("unival.metrics", "from ..data import table", True, "unival.data"),
         ("unival.checkpoints.names.published", "from unival.models import Encoder", False, "unival.models"),
+        ("unival.modalities.image", "from unival.checkpoints.files import read", False, "unival.checkpoints.files"),
         ("unival.criterions.label_smoothed", "from unival.tasks.base import UnivalTask", False, "unival.tasks.base"),
         ("unival.tasks.presets", "if x:\n    import unival.cli", False, "unival.cli"),
         ("unival.new.part", "", False, "add it here"),
@@ -127,6 +149,38 @@ def test_import_rule_finds_violations(module, source, is_package, forbidden):
 )
 def test_import_rule_allows_what_stands_below(module, source):
     assert violations(module, source) == []
+
+
+def test_commands_import_nothing_of_each_other():
+    sources = {module_name(path): path.read_text(encoding="utf-8") for path in library() if "commands" in path.parts}
+    assert command_modules() <= {command_of(name) for name in sources}
+    assert {name: found for name, text in sources.items() if (found := other_commands(name, text))} == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["from unival.commands import run", "from unival.commands.report.page import html_page", "from . import run"]
+)
+def test_a_command_that_imports_another_is_found(source):
+    assert len(other_commands("unival.commands.score", source)) == 1
+    assert not other_commands("unival.commands.report.page", "from unival.commands.report.content import Report")
+
+
+def arguments_known(source: str) -> list[str]:
+    """What a source names of the module `argparse`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] == "argparse"]
+        elif isinstance(node, ast.ImportFrom) and node.module == "argparse":
+            found += [f"argparse.{alias.name}" for alias in node.names]
+    return found
+
+
+def test_checkpoints_know_no_command_line():
+    """But for the class of options in published files, which one module names."""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (PACKAGE / "checkpoints").rglob("*.py")}
+    assert {name: known for name, text in sources.items() if (known := arguments_known(text))} == {"namespace": ["argparse.Namespace"]}
+    assert arguments_known("def f():\n    import argparse") == ["argparse"]
 
 
 def run_python(code: str) -> str:

@@ -1,6 +1,5 @@
 """Which model a checkpoint is of, told by its keys and shapes; what its options say is only used for the name."""
 
-import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from unival.checkpoints.names.hf_bart import is_hf_bart
 from unival.checkpoints.names.hf_ofa import is_hf_ofa
 from unival.checkpoints.names.ofa import is_ofa
 from unival.checkpoints.names.published import is_published
+from unival.checkpoints.namespace import unwrapped
 
-KINDS: dict[str, str] = {
+ARCHITECTURES: dict[str, str] = {
     "unival": "unival",
     "published": "published UnIVAL",
     "ofa": "OFA (fairseq)",
@@ -29,7 +29,7 @@ KINDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A kind (key of :data:`KINDS`), the name that it goes by, and its sizes.
+    """A kind (key of :data:`ARCHITECTURES`), the name that it goes by, and its sizes.
 
     ``sizes``: width, symbols, encoder_layers, encoder_ffn, encoder_heads, decoder_…, as far as shapes tell; ``media``: modality -> CNN.
     """
@@ -58,8 +58,7 @@ def options(container: Mapping[str, Any], section: str) -> dict[str, Any]:
     found = cfg.get(section) if isinstance(cfg, Mapping) else None
     if found is None:
         found = container.get("args")
-    if isinstance(found, argparse.Namespace):
-        return dict(vars(found))
+    found = unwrapped(found)
     return {str(key): value for key, value in found.items()} if isinstance(found, Mapping) else {}
 
 

@@ -1,12 +1,12 @@
 """What a container must be like before anybody looks into it: parts of the right type, and options that are plain text."""
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.errors import UserError
 
 INTERPOLATION = "${"  # OmegaConf replaces what follows, by an environment variable for one, when somebody looks at the option
@@ -21,7 +21,7 @@ def check_container(container: Mapping[str, Any]) -> None:
     cfg, task_state = container.get("cfg"), container.get("task_state")
     _expect("cfg", cfg, dict)
     for section in ("model", "task"):
-        _expect(f"cfg.{section}", (cfg or {}).get(section), dict, argparse.Namespace)
+        _expect(f"cfg.{section}", (cfg or {}).get(section), dict, Namespace)
     _expect("task_state", task_state, dict)
     kept = (task_state or {}).get("vocabulary_files")
     _expect("task_state.vocabulary_files", kept, dict)
@@ -42,8 +42,7 @@ def interpolated(options: Any, name: str) -> str | None:
         place, value = todo.pop()
         if isinstance(value, str) and INTERPOLATION in value:
             return place
-        if isinstance(value, argparse.Namespace):
-            value = vars(value)
+        value = unwrapped(value)
         if not isinstance(value, dict | list | tuple | set | frozenset) or id(value) in seen:
             continue
         seen.add(id(value))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-KINDS = ("kept", "renamed", "reshaped", "dropped", "missing", "unexpected")
+OUTCOMES = ("kept", "renamed", "reshaped", "dropped", "missing", "unexpected")
 WORDS = {
     "kept": "kept under their names",
     "renamed": "renamed",
@@ -18,15 +18,15 @@ WORDS = {
 
 
 @dataclass
-class Report:
+class KeyReport:
     """Lines per key: ``entries`` holds (kind, key in the source or else in the result, what became of it)."""
 
     entries: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, key: str, detail: str = "") -> None:
-        """Record a key; ``kind`` is one of :data:`KINDS`."""
-        assert kind in KINDS, f"{kind!r} is no kind of entry"
+        """Record a key; ``kind`` is one of :data:`OUTCOMES`."""
+        assert kind in OUTCOMES, f"{kind!r} is no kind of entry"
         self.entries.append((kind, key, detail))
 
     def keys(self, kind: str) -> list[str]:
@@ -37,7 +37,7 @@ class Report:
         """Record a sentence about the conversion as a whole."""
         self.notes.append(text)
 
-    def then(self, second: "Report") -> None:
+    def then(self, second: "KeyReport") -> None:
         """Go on with a second step, whose source is this one's result."""
         final = {key: detail or key for kind, key, detail in second.entries if kind in ("kept", "renamed")}
         for i, (kind, key, detail) in enumerate(self.entries):
@@ -50,7 +50,7 @@ class Report:
     def text(self, verbose: bool = False) -> str:
         """Counts by kind and reason, then the notes; with ``verbose`` every key."""
         lines = []
-        for kind in KINDS:
+        for kind in OUTCOMES:
             entries = [(key, detail) for entry, key, detail in self.entries if entry == kind]
             if not entries:
                 continue
@@ -64,7 +64,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--report``: every key by kind, and the notes."""
-        found: dict[str, Any] = {kind: {key: detail for e, key, detail in self.entries if e == kind} for kind in KINDS}
+        found: dict[str, Any] = {kind: {key: detail for e, key, detail in self.entries if e == kind} for kind in OUTCOMES}
         return {**found, "notes": self.notes}
 
 
@@ -73,4 +73,4 @@ class Conversion:
     """A state dict in another layout, and what was done to it."""
 
     state: dict[str, Tensor]
-    report: Report
+    report: KeyReport

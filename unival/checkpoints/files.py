@@ -4,7 +4,6 @@ A container is what a file holds as a whole: a dict with the weights under ``mod
 with nothing but weights.  ``read`` gives the container, ``weights`` and ``ema_weights`` find the tensors in it, ``write`` writes one.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -22,10 +21,11 @@ from torch import Tensor
 
 from unival.checkpoints.checks import check_container, check_tensor
 from unival.checkpoints.inert import STAND_INS
+from unival.checkpoints.namespace import Namespace
 from unival.errors import UserError
 
 # All that a pickle may name besides what torch itself allows (tensors, plain containers): options, and numbers as numpy keeps them.
-SAFE_GLOBALS: list[Any] = [argparse.Namespace, *STAND_INS]
+SAFE_GLOBALS: list[Any] = [Namespace, *STAND_INS]
 
 WEIGHT_KEYS = ("model", "state_dict", "model_state_dict", "module")
 HF_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -286,7 +286,7 @@ def _untie(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, argparse.Namespace):
+    if isinstance(value, Namespace):
         return {"__Namespace__": vars(value)}
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.item()
@@ -294,7 +294,7 @@ def _plain(value: Any) -> Any:
 
 
 def _revive(value: dict[str, Any]) -> Any:
-    return argparse.Namespace(**value["__Namespace__"]) if set(value) == {"__Namespace__"} else value
+    return Namespace(**value["__Namespace__"]) if set(value) == {"__Namespace__"} else value
 
 
 # --- Hugging Face folders -------------------------------------------------------------------------------------------------------

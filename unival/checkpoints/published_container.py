@@ -4,9 +4,10 @@ The original evaluates and trains with what a file says, without defaults for mu
 model's options, which hold those of fairseq, task, criterion, optimizer and schedule as well (its command line is one flat namespace).
 """
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
+
+from unival.checkpoints.namespace import Namespace
 
 # fairseq's own groups in a published file, and those of them whose options are repeated among the model's.
 GROUPS = (
@@ -121,7 +122,7 @@ NAMES: dict[str, Any] = {
 }
 
 
-def published_cfg(groups: Mapping[str, Any], model: argparse.Namespace, task: Mapping[str, Any]) -> dict[str, Any]:
+def published_cfg(groups: Mapping[str, Any], model: Namespace, task: Mapping[str, Any]) -> dict[str, Any]:
     """The whole ``cfg`` of a published container.
 
     Args:
@@ -146,5 +147,5 @@ def published_cfg(groups: Mapping[str, Any], model: argparse.Namespace, task: Ma
     flat: dict[str, Any] = {}
     for name in (*REPEATED, "scoring", "lr_scheduler", "optimizer", "criterion", "task"):
         flat.update({key: value for key, value in cfg[name].items() if key != "_name"})
-    cfg["model"] = argparse.Namespace(**{**flat, **MODEL, **NAMES, "task": task["_name"], **options})
+    cfg["model"] = Namespace(**{**flat, **MODEL, **NAMES, "task": task["_name"], **options})
     return cfg

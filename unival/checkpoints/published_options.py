@@ -4,10 +4,10 @@ A published checkpoint keeps its model's options in an ``argparse.Namespace`` of
 them) and its task's in a dict.  Options that say what the weights mean are mapped; those of the run that made them are not.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.checkpoints.shapes import norm_options
 from unival.errors import UserError
 from unival.text import split_names
@@ -123,7 +123,7 @@ TASKS: dict[str, dict[str, str]] = {
 }
 
 
-def model_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
+def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     """Fields of our ``UnivalConfig`` for the model options of a published checkpoint (``cfg["model"]``, or ``args``).
 
     Options that the checkpoint lacks, as older ones do, are left out where the published default is ours.
@@ -131,7 +131,7 @@ def model_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str
     Raises:
         UserError: an option has a value that our model cannot have.
     """
-    given = _plain(published)
+    given = dict(unwrapped(published))
     _check_fixed(given)
     options: dict[str, Any] = {}
     for name, default in SAME.items():
@@ -160,13 +160,13 @@ def model_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str
     return {**options, **norm_options(media, [name for name in MEDIA if given.get(f"layernorm_{name}_embedding")])}
 
 
-def task_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
+def task_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     """Fields of our ``UnivalTaskConfig`` for the task options of a published checkpoint (``cfg["task"]``, or ``args``).
 
     ``_name`` and ``instruction`` say which task it is; a published task that has no counterpart here becomes ``unival`` without an
     instruction.  Files and folders of the machine it was trained on are left out.
     """
-    given = _plain(published)
+    given = dict(unwrapped(published))
     options: dict[str, Any] = {
         new: given[old] for old, new in TASK_RENAMED.items() if old in given and given[old] is not None
     }
@@ -175,7 +175,7 @@ def task_options(published: argparse.Namespace | Mapping[str, Any]) -> dict[str,
     return {**TASK_FIXED, **options, **TASKS.get(given.get("_name") or given.get("task") or "", {"_name": "unival"})}
 
 
-def published_model(options: Mapping[str, Any], has_classifier: bool) -> argparse.Namespace:
+def published_model(options: Mapping[str, Any], has_classifier: bool) -> Namespace:
     """The published model options that stand for a ``UnivalConfig`` (given as a whole): the way back.
 
     Args:
@@ -190,7 +190,7 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> argpars
     _check_has_place(options, media, back)
     normed = split_names(options["modality_layernorm_media"] or "") or media
     arch = "unival_large" if (options["encoder_embed_dim"], options["encoder_layers"]) == (1024, 12) else "unival_base"
-    return argparse.Namespace(
+    return Namespace(
         arch=arch,
         **FIXED,
         **{name: options[name] for name in SAME if name not in COUNTS},
@@ -262,10 +262,6 @@ def published_task(options: Mapping[str, Any]) -> dict[str, Any]:
     instruction = options.get("instruction") or ""
     name = "video_caption" if "[VIDEO" in instruction else "audio_caption" if "[AUDIO" in instruction else "caption"
     return {"_name": name if is_caption else "unify_task", **found}
-
-
-def _plain(published: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:
-    return vars(published) if isinstance(published, argparse.Namespace) else dict(published)
 
 
 def _check_fixed(given: Mapping[str, Any]) -> None:

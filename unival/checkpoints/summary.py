@@ -3,7 +3,6 @@
 Tensors are looked at a few million values at a time, so that a file that is mapped into memory is never copied as a whole.
 """
 
-import argparse
 import fnmatch
 import math
 import re
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.errors import UserError
 
 CHUNK = 1 << 22  # values looked at in one step (32 MB in float64)
@@ -240,12 +240,11 @@ def flatten(value: Any, path: str = "", depth: int = 0) -> dict[str, Any]:
     """
     if depth > MAX_DEPTH:
         raise UserError(f"{path[:60]}…: nested more than {MAX_DEPTH} levels deep")
-    if isinstance(value, argparse.Namespace):
-        value = vars(value)
+    value = unwrapped(value)
     items: Iterator[tuple[Any, Any]]
     if isinstance(value, Mapping) and value:
         items = iter(value.items())
-    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping | argparse.Namespace | Tensor | list) for v in value):
+    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping | Namespace | Tensor | list) for v in value):
         items = iter(enumerate(value))
     else:
         return {path: value}

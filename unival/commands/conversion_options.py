@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unival.checkpoints.architecture import KINDS, identify
+from unival.checkpoints.architecture import ARCHITECTURES, identify
 from unival.errors import UserError
 
 MEDIA = ("image", "video", "audio")
@@ -17,7 +17,7 @@ BART_ONLY = ("arch", "modalities", "source_vocab", "seed", *OWN_BACKBONE_FILES)
 TAKEN_AS = {"published": ("unival", "ofa"), "ofa": ("ofa", "unival")}  # kind of checkpoint -> --from, if not the kind's own name
 
 
-def check_options(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Refuse options that would do nothing, and a report that could not be written; give BART's their defaults.
 
     Raises:
@@ -54,4 +54,4 @@ def check_kind(args: argparse.Namespace, container: Mapping[str, Any], state: Ma
         raise UserError(f"{args.inputs[0]}: looks like a backbone's weights: give it to training as --image-backbone-weights or the like")
     names = TAKEN_AS.get(kind, (kind,))
     if kind != "other" and args.source not in names:
-        raise UserError(f"{args.inputs[0]}: looks like {KINDS[kind]}, not {KINDS[args.source]}: give --from {names[0]}")
+        raise UserError(f"{args.inputs[0]}: looks like {ARCHITECTURES[kind]}, not {ARCHITECTURES[args.source]}: give --from {names[0]}")

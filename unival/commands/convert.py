@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from unival.checkpoints import files, published_options
-from unival.checkpoints.conversion import Conversion, Report
+from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.names import bart, hf_bart, hf_ofa, ofa, published
 from unival.checkpoints.precision import cast
 from unival.checkpoints.published_container import published_cfg
 from unival.checkpoints.shapes import options_from_weights
 from unival.checkpoints.summary import non_finite
-from unival.commands.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_kind, check_options
+from unival.commands.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_arguments, check_kind
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{output} exists; --force overwrites it")
     if any(output.resolve() == pathlib.Path(name).resolve() for name in args.inputs):
         raise UserError(f"{output} is the input itself; give another file")
-    check_options(args)
+    check_arguments(args)
     container, state = _read(args)
     check_kind(args, container, state)
     source = _from_bart(args, container, state) if "bart" in args.source else _from_unival(args, container, state)
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], report: Report) -> None:
+def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], report: KeyReport) -> None:
     """Say what the input holds besides weights and options that the output will not."""
     extra = container.get("extra_state")
     if isinstance(extra, Mapping) and extra.get("ema") and not args.ema:
@@ -159,7 +159,7 @@ def _from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: 
         conversion = published.from_published(state, published_kernels(state[real].size(-1)) if real in state else None)
     else:
         is_own = True
-        conversion = Conversion(dict(state), Report([("kept", key, "") for key in state]))
+        conversion = Conversion(dict(state), KeyReport([("kept", key, "") for key in state]))
     without = tuple(name.strip() for name in args.without.split(",") if name.strip())
     if without:
         conversion = published.without_media(conversion, without)
@@ -194,7 +194,7 @@ def _task_defaults() -> dict[str, Any]:
 
 def _from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: dict[str, Tensor]) -> Source:
     """BART's, in fairseq's or Hugging Face's names: a fresh model, with what BART has put in."""
-    report = Report()
+    report = KeyReport()
     shown: dict[str, str] = {}
     if args.source == "hf-bart":
         if not hf_bart.is_hf_bart(state):
@@ -385,7 +385,7 @@ def _container(args: argparse.Namespace, cfg: Mapping[str, Any], state: Mapping[
     }
 
 
-def _tell(args: argparse.Namespace, report: Report) -> None:
+def _tell(args: argparse.Namespace, report: KeyReport) -> None:
     if args.report:
         text = json.dumps({"inputs": args.inputs, "output": args.output, **report.as_dict()}, indent=1)
         pathlib.Path(args.report).write_text(text, encoding="utf-8")

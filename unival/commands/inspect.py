@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints import files
-from unival.checkpoints.architecture import KINDS, Architecture, identify, option, options
+from unival.checkpoints.architecture import ARCHITECTURES, Architecture, identify, option, options
 from unival.checkpoints.backbones import shapes_of
 from unival.checkpoints.compare import compare
 from unival.checkpoints.summary import (
@@ -74,7 +74,7 @@ def summarise(path: str | pathlib.Path, container: Mapping[str, Any], state: Map
         "bytes": sum(file.stat().st_size for file in files_of(pathlib.Path(path))),
         "format": container_format(pathlib.Path(path)),
         "precision": precisions(state),
-        "architecture": {"kind": architecture.kind, "is": KINDS[architecture.kind], "name": architecture.name},
+        "architecture": {"kind": architecture.kind, "is": ARCHITECTURES[architecture.kind], "name": architecture.name},
         "sizes": architecture.sizes,
         "media": architecture.media,
         "total": {

@@ -90,7 +90,7 @@ def fitting_defaults(defaults: Mapping[str, Any], closed_set: bool) -> dict[str,
     return {name: value for name, value in defaults.items() if not (closed_set and name in AGAINST_CLOSED_SETS)}
 
 
-def check_options(
+def check_generation_options(
     options: argparse.Namespace,
     dictionary: Dictionary,
     trie: Trie | None,

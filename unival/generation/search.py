@@ -23,7 +23,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from unival.errors import UserError
-from unival.generation.options import FIRST_SYMBOL, check_options, generation_options
+from unival.generation.options import FIRST_SYMBOL, check_generation_options, generation_options
 from unival.generation.sampling import Sampling
 from unival.generation.trie import ROOT, Trie
 
@@ -296,7 +296,7 @@ def build_generator(
         UserError: an unknown option, a value out of range, or options that contradict each other.
     """
     options = generation_options(args)
-    check_options(options, dictionary, trie, constraint_range, zero_shot)
+    check_generation_options(options, dictionary, trie, constraint_range, zero_shot)
     extra = {"trie": trie, "constraint_range": constraint_range, "zero_shot": zero_shot, **(extra_gen_cls_kwargs or {})}
     # fairseq's own reading of the options needs a task for its dictionary only
     task = argparse.Namespace(target_dictionary=dictionary)

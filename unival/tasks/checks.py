@@ -15,7 +15,7 @@ from torch import nn
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.stream import Stream
 from unival.errors import UserError
-from unival.generation.options import check_options, generation_options
+from unival.generation.options import check_generation_options, generation_options
 from unival.instructions import Instruction
 from unival.metrics import METRICS, Metric
 from unival.modalities import with_media
@@ -150,7 +150,7 @@ def check_eval_args(task: Any) -> None:
     """
     options = task.generation_options()
     try:
-        check_options(generation_options(options), task.target_dictionary, task.trie, None, False)
+        check_generation_options(generation_options(options), task.target_dictionary, task.trie, None, False)
     except UserError as error:
         raise UserError(f"--eval-args {task.cfg.eval_args}: {error}") from error
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unival.checkpoints.conversion import Report
+from unival.checkpoints.conversion import KeyReport
 from unival.checkpoints.names import bart, hf_bart
 from unival.errors import UserError
 
@@ -99,7 +99,7 @@ def test_hugging_face_names(prefix):
     theirs["lm_head.weight"] = state["encoder.embed_tokens.weight"]
     theirs["final_logits_bias"] = torch.zeros(1, 10)
     assert hf_bart.is_hf_bart(theirs) and not hf_bart.is_hf_bart(state) and bart.is_bart(state)
-    report = Report()
+    report = KeyReport()
     ours, shown = hf_bart.to_fairseq(theirs, report)
     expected = bart.from_bart(state, our_state(), [(1, 1)]).state
     conversion = bart.from_bart(ours, our_state(), [(1, 1)], shown)
@@ -107,7 +107,7 @@ def test_hugging_face_names(prefix):
     seen = [key for kind in ("kept", "renamed", "reshaped", "dropped") for key in (*report.keys(kind), *conversion.report.keys(kind))]
     assert sorted(seen) == sorted(theirs)
     with pytest.raises(UserError, match="final_logits_bias is not zero"):
-        hf_bart.to_fairseq({**theirs, "final_logits_bias": torch.ones(1, 10)}, Report())
+        hf_bart.to_fairseq({**theirs, "final_logits_bias": torch.ones(1, 10)}, KeyReport())
 
 
 def test_copies_of_the_embeddings_must_be_the_same():
@@ -119,4 +119,4 @@ def test_copies_of_the_embeddings_must_be_the_same():
     assert bart.TOKEN_COPIES[0] in bart.from_bart(equal, our_state(), []).report.keys("dropped")
     theirs = {"model.shared.weight": state[bart.TOKENS], "lm_head.weight": state[bart.TOKENS][:-1]}
     with pytest.raises(UserError, match="lm_head.weight and model.shared.weight differ"):
-        hf_bart.to_fairseq(theirs, Report())
+        hf_bart.to_fairseq(theirs, KeyReport())

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from unival.checkpoints.conversion import Conversion, Report
+from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
@@ -58,7 +58,7 @@ def from_bart(
     Raises:
         UserError: sizes differ, keys are unknown, or copies of the token embeddings differ.
     """
-    report = Report()
+    report = KeyReport()
     result = dict(fresh)
     shown = shown or {}
     taken: set[str] = set()

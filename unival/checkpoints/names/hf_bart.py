@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from unival.checkpoints.conversion import Report
+from unival.checkpoints.conversion import KeyReport
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
@@ -19,7 +19,7 @@ def is_hf_bart(state: Mapping[str, Tensor]) -> bool:
     return "shared.weight" in bare or ("encoder.layernorm_embedding.weight" in bare and "lm_head.weight" in bare)
 
 
-def to_fairseq(state: Mapping[str, Tensor], report: Report) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_fairseq(state: Mapping[str, Tensor], report: KeyReport) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Hugging Face's BART under fairseq's names, and the names that keys had.
 
     What fairseq's has not is written down in ``report``.

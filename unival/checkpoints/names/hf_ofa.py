@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from unival.checkpoints.conversion import Conversion, Report
+from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.names.published import from_published, our_name
 
 # (pattern in Hugging Face's names, what stands there in fairseq's); the first that fits
@@ -42,7 +42,7 @@ def from_hf_ofa(state: Mapping[str, Tensor]) -> Conversion:
     names = {key: fairseq_name(key) for key in state}
     conversion = from_published({names[key]: value for key, value in state.items()})
     back = {new: old for old, new in names.items()}
-    report = Report(notes=list(conversion.report.notes))
+    report = KeyReport(notes=list(conversion.report.notes))
     for kind, key, detail in conversion.report.entries:
         source = back.get(key, key)
         if kind == "kept" and source != key:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.checkpoints.conversion import Conversion, Report
+from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.published_options import model_options, task_options
 from unival.checkpoints.shapes import media_in, media_of_weights
 from unival.checkpoints.summary import same_values
@@ -107,7 +107,7 @@ def from_published(state: Mapping[str, Tensor], fourier: Mapping[str, Tensor] | 
         state: the published state dict.
         fourier: the Fourier kernels that the file's own are compared with (see :func:`to_published`).
     """
-    report = Report()
+    report = KeyReport()
     result: dict[str, Tensor] = {}
     whole, strange = dict(state), []
     for key in _fill_tokens(whole):
@@ -139,7 +139,7 @@ def to_published(state: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> 
         buffers: what follows from formulas, by published name: position buckets, ``image_position_idx``, ``version`` and the
             Fourier kernels of sounds.
     """
-    report = Report()
+    report = KeyReport()
     result: dict[str, Tensor] = {}
     back = {new: old for old, new in PREFIXES.items()}
     for key, value in state.items():
@@ -196,7 +196,7 @@ def without_media(conversion: Conversion, names: tuple[str, ...]) -> Conversion:
         if name not in found:
             raise UserError(f"--without {name}: the checkpoint has {', '.join(sorted(found)) or 'no media'}")
     gone = tuple(f"encoder.media.{name}." for name in names)
-    report = Report(notes=list(conversion.report.notes))
+    report = KeyReport(notes=list(conversion.report.notes))
     for kind, key, detail in conversion.report.entries:
         left_out = kind in ("kept", "renamed") and (detail or key).startswith(gone)
         report.add("dropped" if left_out else kind, key, f"--without {','.join(names)}" if left_out else detail)
