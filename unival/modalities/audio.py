@@ -17,7 +17,7 @@ from unival.modalities import decord_reader, kinds
 from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.geometry import Loaded
-from unival.modalities.pyav_sound import PEAK, Sound, open_track, packet_samples
+from unival.modalities.pyav_audio import PEAK, Sound, open_track, packet_samples
 
 FILLINGS = ("repeatpad", "repeat", "pad")
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from unival.errors import UserError
+from unival.modalities.pyav_audio import PEAK, Sound
 from unival.modalities.pyav_index import is_plain
 from unival.modalities.pyav_pixels import display_matrix
 from unival.modalities.pyav_reader import Frames, Video, decoding
-from unival.modalities.pyav_sound import PEAK, Sound
 
 INSTALL = 'pip install "unival[decord]"'
 # Container and codecs of which decord has been found to give the frames asked for, if the container is to be trusted at all

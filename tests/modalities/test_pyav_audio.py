@@ -8,7 +8,7 @@ import torch
 
 from tests.modalities import clips
 from unival.errors import UserError
-from unival.modalities import pyav_sound
+from unival.modalities import pyav_audio
 from unival.modalities.audio import AudioLoader, open_sound
 from unival.modalities.base import MediaOptions
 
@@ -263,7 +263,7 @@ def test_mp3_that_says_too_much_is_refused():
 def test_long_tracks_are_decoded_again_instead_of_kept(monkeypatch):
     data = encoded("matroska", "pcm_s16le", tones())
     expected = heard(data)[1]
-    monkeypatch.setattr(pyav_sound, "KEPT", 1000)
+    monkeypatch.setattr(pyav_audio, "KEPT", 1000)
     with open_sound(data) as sound:
         assert sound.frames == len(expected)
         for first, count in ((0, 500), (3000, 9000), (sound.frames - 10, 10)):
