@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from unival.errors import UserError
-from unival.modalities.audio import AUDIO, AudioLoader, Sound, open_sound
+from unival.modalities.audio import AUDIO, AudioLoader, AudioReader, open_audio
 from unival.modalities.base import MediaOptions
 from unival.modalities.containers import missing_bytes
 from unival.modalities.decord_reader import track_rate
@@ -104,7 +104,7 @@ def test_a_stretch_is_cut_from_the_resampled_sound(old, new):
     values = waves(4, old)[:, 0]
     whole = torchaudio.transforms.Resample(old, new)(torch.from_numpy(values))
     read = []
-    sound = Sound(old, len(values), lambda first, count: read.append((first, count)) or values[first : first + count])
+    sound = AudioReader(old, len(values), lambda first, count: read.append((first, count)) or values[first : first + count])
     loader = AudioLoader(MediaOptions(audio_sample_rate=new, max_audio_seconds=0.5))
     step, starts = new // math.gcd(old, new), set()
     torch.testing.assert_close(loader.stretch(sound, None), whole[: new // 2])
@@ -159,7 +159,7 @@ SEEN += [("WVE", "ALAW"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("C
 def test_any_stretch_is_that_of_the_whole_and_cut_off_files_are_refused(form, kind):
     rng = np.random.default_rng(0)
     data = encoded(waves(3, 8000), 8000, form, kind)
-    with open_sound(data) as sound:
+    with open_audio(data) as sound:
         whole = sound.read(0, sound.frames)
         assert len(whole) >= 24000
         for first in rng.integers(0, 22000, 20):
@@ -173,7 +173,7 @@ def test_stretches_of_vorbis():
     """In which libsndfile comes to wrong places, above all where it has read before."""
     rng = np.random.default_rng(0)
     for values in (waves(1.3, 48000), rng.normal(0, 0.2, (40000, 1)).astype(np.float32)):
-        with open_sound(encoded(values, 44100, "OGG", "VORBIS")) as sound:
+        with open_audio(encoded(values, 44100, "OGG", "VORBIS")) as sound:
             whole = sound.read(0, sound.frames)
             for first in rng.integers(0, len(whole) - 3000, 60):
                 assert np.abs(sound.read(int(first), 3000) - whole[first : first + 3000]).max() < 1e-5
@@ -219,7 +219,7 @@ def test_mp3_files_without_a_length():
 
 def test_sound_track_of_a_video():
     data = clip("bigbuckbunny")
-    with open_sound(data) as sound:
+    with open_audio(data) as sound:
         assert sound.rate == 48000 and 5.2 < sound.frames / sound.rate < 5.4
     whole = load(data, 5.0, 48000)
     assert whole.shape == (240000,) and whole.abs().max() > 0.04
@@ -242,7 +242,7 @@ def test_sound_tracks_are_what_the_file_says(monkeypatch, rate, channels, backen
     values = waves(0.5, rate, channels)
     data = encoded(values, rate)
     monkeypatch.setattr(soundfile, "SoundFile", unknown)
-    with open_sound(data, backend) as sound:
+    with open_audio(data, backend) as sound:
         assert (sound.rate, sound.frames) == (rate, len(values))
         np.testing.assert_allclose(sound.read(100, 1000), gain * values.mean(1)[100:1100], atol=1e-5)
 

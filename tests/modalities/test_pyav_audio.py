@@ -9,7 +9,7 @@ import torch
 from tests.modalities import clips
 from unival.errors import UserError
 from unival.modalities import pyav_audio
-from unival.modalities.audio import AudioLoader, open_sound
+from unival.modalities.audio import AudioLoader, open_audio
 from unival.modalities.base import MediaOptions
 
 av = pytest.importorskip("av")
@@ -57,7 +57,7 @@ def written(values, rate=48000, **how):
 
 def heard(data, backend="pyav"):
     """Rate and all samples."""
-    with open_sound(data, backend) as sound:
+    with open_audio(data, backend) as sound:
         whole = sound.read(0, sound.frames)
         assert len(whole) == sound.frames and whole.dtype == np.float32
         assert np.array_equal(sound.read(sound.frames // 3, 1000), whole[sound.frames // 3 :][:1000])
@@ -264,7 +264,7 @@ def test_long_tracks_are_decoded_again_instead_of_kept(monkeypatch):
     data = encoded("matroska", "pcm_s16le", tones())
     expected = heard(data)[1]
     monkeypatch.setattr(pyav_audio, "KEPT", 1000)
-    with open_sound(data) as sound:
+    with open_audio(data) as sound:
         assert sound.frames == len(expected)
         for first, count in ((0, 500), (3000, 9000), (sound.frames - 10, 10)):
             assert np.array_equal(sound.read(first, count), expected[first : first + count])

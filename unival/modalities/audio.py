@@ -17,7 +17,7 @@ from unival.modalities import decord_reader, kinds
 from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.geometry import Loaded
-from unival.modalities.pyav_audio import PEAK, Sound, open_track, packet_samples
+from unival.modalities.pyav_audio import PEAK, AudioReader, open_track, packet_samples
 
 FILLINGS = ("repeatpad", "repeat", "pad")
 MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
@@ -32,7 +32,7 @@ BLOCK = 2**18  # samples decoded at a time to come to others
 class AudioLoader:
     """Bytes of a sound file, or of a video with a sound track -> waveform of ``max_audio_seconds``, mono, float32.
 
-    Channels are averaged (see :func:`open_sound`).  Of a longer sound a random stretch is taken in training and the
+    Channels are averaged (see :func:`open_audio`).  Of a longer sound a random stretch is taken in training and the
     beginning in evaluation; only that part of a file is read.  Shorter sounds are filled up (``audio_filling``): ``repeatpad``
     repeats them a whole number of times and fills the rest with zeros, ``repeat`` cuts off the last repetition instead, ``pad``
     only adds zeros.
@@ -61,12 +61,12 @@ class AudioLoader:
             UserError: the bytes are no sound, a video without a sound track, cut off, empty, or hold samples that are no numbers;
                 a package is missing.  The caller adds file, row and column.
         """
-        with open_sound(data, self.backend) as sound:
+        with open_audio(data, self.backend) as sound:
             if sound.frames == 0:
                 raise UserError(f"cannot decode the sound ({len(data)} bytes): it holds no samples")
             return Loaded(fill(self.stretch(sound, rng if train else None), self.samples, self.filling))
 
-    def stretch(self, sound: Sound, rng: np.random.Generator | None) -> Tensor:
+    def stretch(self, sound: AudioReader, rng: np.random.Generator | None) -> Tensor:
         """At most ``samples`` resampled samples, from the beginning or, with ``rng``, from anywhere.
 
         The same numbers as resampling the whole sound and then cutting.
@@ -126,11 +126,11 @@ def fill(x: Tensor, samples: int, filling: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def open_sound(data: bytes, backend: str = "pyav") -> Iterator[Sound]:
+def open_audio(data: bytes, backend: str = "pyav") -> Iterator[AudioReader]:
     """Open a sound: wav, flac, ogg, mp3 and what else libsndfile knows; other sounds, and the sound tracks of videos, with ``backend``.
 
     What libsndfile does not know is decoded as a whole: long videos are better extracted to sound files first.  Channels are
-    averaged, but by decord: see :func:`unival.modalities.decord_reader.open_sound_track`.  Ogg files that follow one another in
+    averaged, but by decord: see :func:`unival.modalities.decord_reader.open_audio_track`.  Ogg files that follow one another in
     one file (chained) are one sound.
 
     Raises:
@@ -148,7 +148,7 @@ def open_sound(data: bytes, backend: str = "pyav") -> Iterator[Sound]:
             yield _open(data, backend, stack)
 
 
-def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> Sound:
+def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> AudioReader:
     """A sound that is open as long as ``stack``."""
     try:
         import soundfile
@@ -159,7 +159,7 @@ def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> Sound:
     except soundfile.LibsndfileError as error:
         is_unknown = error.code == UNKNOWN_FORMAT or data[8:12] == b"AVI "
         if is_unknown and backend == "decord":
-            return stack.enter_context(decord_reader.open_sound_track(data))
+            return stack.enter_context(decord_reader.open_audio_track(data))
         reason = f"cannot decode the sound ({len(data)} bytes): {error.error_string}"
         try:
             track = open_track(data)
@@ -180,7 +180,7 @@ def flac_samples(data: bytes) -> int:
     return int.from_bytes(data[21:26], "big") % 2**36 if data[:4] == b"fLaC" else 0
 
 
-def joined(sounds: Sequence[Sound]) -> Sound:
+def joined(sounds: Sequence[AudioReader]) -> AudioReader:
     """Sounds one after another, at the rate of the first."""
     rate = sounds[0].rate
     sounds = [sound if sound.rate == rate else _resampled(sound, rate) for sound in sounds]
@@ -194,17 +194,17 @@ def joined(sounds: Sequence[Sound]) -> Sound:
                 blocks.append(sound.read(begin, end - begin))
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
-    return Sound(rate, starts[-1], read)
+    return AudioReader(rate, starts[-1], read)
 
 
-def _resampled(sound: Sound, rate: int) -> Sound:
+def _resampled(sound: AudioReader, rate: int) -> AudioReader:
     """A sound at another rate, decoded as a whole."""
     whole = resampler(sound.rate, rate)(torch.from_numpy(sound.read(0, sound.frames))).numpy()
-    return Sound(rate, len(whole), lambda first, count: whole[first : first + count])
+    return AudioReader(rate, len(whole), lambda first, count: whole[first : first + count])
 
 
-def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> Sound:
-    """An open soundfile.SoundFile as a Sound; what ``stack`` closes."""
+def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> AudioReader:
+    """An open soundfile.SoundFile as an AudioReader; what ``stack`` closes."""
     import soundfile
 
     total = file.frames
@@ -247,7 +247,7 @@ def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> Sound:
         )
     if file.format in ("MP3", "FLAC") and total:
         read(total - 1, 1)  # whether it is cut off shows only at the end
-    return Sound(file.samplerate, total, read)
+    return AudioReader(file.samplerate, total, read)
 
 
 def is_longer(file: Any, data: bytes) -> bool:

@@ -57,7 +57,7 @@ def missing_bytes(data: bytes) -> int:
 
     For WAV (also with sizes of 64 bits: RF64, BW64, W64), AIFF, IFF, AU, CAF, VOC, AVR, NIST, SoX, SDS, Psion, Ogg, MP4, AVI, MKV and WebM.
     """
-    ends = [end_of(data) for start, end_of in SOUND_ENDS.items() if data.startswith(start)]
+    ends = [end_of(data) for start, end_of in AUDIO_ENDS.items() if data.startswith(start)]
     if not ends or data[:4] == b"RIFF" and data[8:12] != b"WAVE":
         ends = [declared_size(data) or 0]
     return max(ends[0] - len(data), 0)
@@ -162,7 +162,7 @@ def _end_of_last_page(data: bytes) -> int:
 
 
 # Starts of sound files -> where the samples end, by what the file says
-SOUND_ENDS: dict[bytes, Callable[[bytes], int]] = {
+AUDIO_ENDS: dict[bytes, Callable[[bytes], int]] = {
     **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _end_of_wav),
     b"riff\x2e\x91\xcf\x11": _end_of_w64,
     b"FORM": lambda data: _end_of_chunk(data, 12, (b"SSND", b"BODY")),

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unival.errors import UserError
-from unival.modalities.pyav_audio import PEAK, Sound
+from unival.modalities.pyav_audio import PEAK, AudioReader
 from unival.modalities.pyav_index import is_plain
 from unival.modalities.pyav_pixels import display_matrix
 from unival.modalities.pyav_reader import Frames, Video, decoding
@@ -124,7 +124,7 @@ RATE_TOLERANCE = 0.03  # the rates are at least 8 % apart
 
 
 @contextlib.contextmanager
-def open_sound_track(data: bytes) -> Iterator[Sound]:
+def open_audio_track(data: bytes) -> Iterator[AudioReader]:
     """Open the sound track of a video with decord.
 
     It is decoded as a whole and mixed by ffmpeg's rule, as decord has no safe way to the channels: mono stays as it is, stereo
@@ -160,7 +160,7 @@ def open_sound_track(data: bytes) -> Iterator[Sound]:
                 raise UserError(f"cannot decode the sound ({len(data)} bytes): its sound track is damaged")
             return values
 
-        yield Sound(rate, frames, read)
+        yield AudioReader(rate, frames, read)
 
 
 def track_rate(frames: int, probe_frames: int) -> int:

@@ -14,7 +14,7 @@ PEAK = 100.0  # times full scale, which is 1: more is a broken file; the mix of 
 KEPT = 2**24  # samples kept from counting them (64 MB, six minutes at 48 kHz): more are decoded again when they are read
 
 
-class Sound(NamedTuple):
+class AudioReader(NamedTuple):
     """An open sound: Hz, samples per channel, and ``read(first, count)`` -> samples of all channels mixed."""
 
     rate: int
@@ -22,7 +22,7 @@ class Sound(NamedTuple):
     read: Callable[[int, int], np.ndarray]
 
 
-def open_track(data: bytes) -> Sound:
+def open_track(data: bytes) -> AudioReader:
     """Open a sound, or the sound track of a video; its channels are averaged.
 
     It is decoded as a whole, from the beginning, and as the ffmpeg command writes it: without what the encoder put before it, and
@@ -33,7 +33,7 @@ def open_track(data: bytes) -> Sound:
     """
     with decoding(data, "sound"):
         track = Track(data)
-    return Sound(track.rate, track.frames, track.read)
+    return AudioReader(track.rate, track.frames, track.read)
 
 
 class Track:
@@ -56,7 +56,7 @@ class Track:
     def decode(self) -> Iterator[tuple[int, np.ndarray]]:
         """Rate in Hz and samples, mixed, block by block."""
         with contextlib.closing(open_container(self.data, "sound")) as container:
-            stream = sound_stream(container, len(self.data))
+            stream = audio_stream(container, len(self.data))
             for frame in decoded(container.demux(stream), stream.codec_context, may_skip=stream.codec_context.name in SKIPS):
                 if frame.is_corrupt:
                     raise UserError(f"cannot decode the sound ({len(self.data)} bytes): it is damaged")
@@ -81,12 +81,12 @@ class Track:
 def packet_samples(data: bytes) -> int:
     """Samples in the packets of an MP3 file, which are not decoded."""
     with decoding(data, "sound"), contextlib.closing(open_container(data, "sound")) as container:
-        stream = sound_stream(container, len(data))
+        stream = audio_stream(container, len(data))
         packets = sum(1 for packet in container.demux(stream) if packet.size)
         return packets * (stream.codec_context.frame_size or 1152)
 
 
-def sound_stream(container: Any, size: int) -> Any:
+def audio_stream(container: Any, size: int) -> Any:
     """The stream that FFmpeg's command decodes: of those that are default, else of all, the first of those with most channels."""
     from av.stream import Disposition
 
