@@ -291,7 +291,7 @@ def test_impossible_options(options, message):
 
 
 def embedding(**changes):
-    return AUDIO.embedding(UnivalConfig(encoder_embed_dim=16, audio_backbone="cnn6", **changes))
+    return AUDIO.media.embedding(UnivalConfig(encoder_embed_dim=16, audio_backbone="cnn6", **changes))
 
 
 def test_embedding_follows_the_configuration():

@@ -355,7 +355,7 @@ def test_unusable_options_are_refused_at_once(options, message):
 
 def test_a_clip_becomes_tokens_whose_positions_repeat_in_time():
     config = UnivalConfig(video_backbone="resnext3d14", encoder_embed_dim=16, image_bucket_size=5, freeze_batchnorm=True)
-    embedding = VIDEO.embedding(config).train()
+    embedding = VIDEO.media.embedding(config).train()
     tokens = embedding(load(made_up("WEBP"), num_frames=18, patch_frame_size=64)[None])
     assert tokens.tokens.shape == (1, 2 * 2 * 2, 16)
     assert tokens.position_ids.tolist() == [1, 2, 6, 7, 1, 2, 6, 7]
