@@ -122,7 +122,7 @@ BAD = [  # text with the character that the caret must point at in ⟨⟩, and w
     ("a -> [TEXT] |||⟨⟩", "the encoder side is empty"),
     (
         "[⟨I⟩MGAE:x] -> [TEXT]",
-        "unknown modality 'IMGAE', did you mean 'IMAGE'? there are TEXT, IMAGE, VIDEO, AUDIO, BOX",
+        "unknown modality 'IMGAE', did you mean 'IMAGE'? there are TEXT, IMAGE, VIDEO, AUDIO, BOX, CODE",
     ),
     ("[⟨t⟩ext:x] -> [TEXT]", "unknown modality 'text', did you mean 'TEXT'?"),
     ("[⟨M⟩OTION:x] -> [TEXT]", "unsupported modality 'MOTION'; there are TEXT"),
@@ -149,7 +149,8 @@ BAD = [  # text with the character that the caret must point at in ⟨⟩, and w
     (r'x -> [TEXT,max_length="⟨\⟩q"]', "unknown escape in a quoted value"),
     ("[TEXT:a,⟨n⟩o_loss] -> [TEXT]", "'no_loss' means something on the decoder side only"),
     ("[TEXT:a,⟨c⟩losed_set] -> [TEXT]", "'closed_set' means something on the decoder side only"),
-    ("x -> [⟨I⟩MAGE]", "IMAGE cannot be predicted; the decoder side takes TEXT, BOX"),
+    ("x -> [⟨I⟩MAGE]", "IMAGE cannot be predicted; the decoder side takes TEXT, BOX, CODE"),
+    ("[⟨C⟩ODE] -> [TEXT]", "CODE can only be predicted; the encoder side takes TEXT, IMAGE, VIDEO, AUDIO, BOX"),
     ("x -> ⟨y⟩es", "the decoder side predicts nothing"),
     ("x -> ⟨[⟩TEXT,no_loss] yes", "the decoder side predicts nothing"),
 ]
@@ -168,8 +169,8 @@ def test_errors_point_at_the_character(marked, problem):
 
 
 def test_the_parser_knows_only_the_modalities_that_it_is_given():
-    depth = SimpleNamespace(attributes={"scale": AttributeSpec(float)}, is_target=False)
-    known = {"DEPTH": depth, "ANSWER": SimpleNamespace(attributes={}, is_target=True)}
+    depth = SimpleNamespace(attributes={"scale": AttributeSpec(float)}, is_source=True, is_target=False)
+    known = {"DEPTH": depth, "ANSWER": SimpleNamespace(attributes={}, is_source=True, is_target=True)}
     (instruction,) = parse("[DEPTH:map,scale=2] what? -> [ANSWER:a]", known)
     assert slots(instruction.source) == [("DEPTH", "map", None, {"scale": 2.0}), ("TEXT", None, "what?", {})]
     with pytest.raises(InstructionError, match="unknown modality 'IMAGE'; there are DEPTH, ANSWER"):
@@ -230,7 +231,7 @@ def random_sentence(rng, side):
     """Slots that the parser could have made: no two plain texts side by side, glued only text to text."""
     made = []
     for k in range(int(rng.integers(1, 5))):
-        modalities = ["TEXT", "BOX"] if side == "target" else list(MODALITIES)
+        modalities = [name for name, kind in MODALITIES.items() if (kind.is_target if side == "target" else kind.is_source)]
         spare_plain = not made or not made[-1].is_plain
         if spare_plain and rng.random() < 0.5:
             characters = list("ab é[]|\\->:,=\"'  \n")
@@ -246,7 +247,7 @@ def random_sentence(rng, side):
 
 
 def random_attributes(rng, modality, side):
-    values = {bool: lambda: bool(rng.integers(2)), int: lambda: int(rng.integers(1, 99))}
+    values = {bool: lambda: bool(rng.integers(2)), int: lambda: int(rng.integers(1, 99)), str: lambda: f"c_{rng.integers(9)}"}
     specs = MODALITIES[modality].attributes
     names = [name for name, spec in specs.items() if side == "target" or not spec.target_only]
     return {name: values[specs[name].type]() for name in names if rng.random() < 0.3}

@@ -50,10 +50,13 @@ class AttributeSpec:
 
 
 class SlotKind(Protocol):
-    """What the parser asks of a modality (:class:`unival.modalities.base.Modality`): its attributes, and whether it can be predicted."""
+    """What the parser asks of a modality (:class:`unival.modalities.base.Modality`): its attributes, and which sides it may stand on."""
 
     @property
     def attributes(self) -> Mapping[str, AttributeSpec]: ...
+
+    @property
+    def is_source(self) -> bool: ...
 
     @property
     def is_target(self) -> bool: ...
@@ -284,9 +287,10 @@ class _Parser:
         start = self.position - len(name)
         if name not in self.modalities:
             self.fail(_unknown("modality", name, self.modalities), start)
-        if side == "decoder" and not self.modalities[name].is_target:
-            targets = [other for other, kind in self.modalities.items() if kind.is_target]
-            self.fail(f"{name} cannot be predicted; the decoder side takes {', '.join(targets)}", start)
+        able = [other for other, kind in self.modalities.items() if (kind.is_target if side == "decoder" else kind.is_source)]
+        if name not in able:
+            problem = "cannot be predicted" if side == "decoder" else "can only be predicted"
+            self.fail(f"{name} {problem}; the {side} side takes {', '.join(able)}", start)
         return name
 
     def attribute(self, modality: str, side: str, attributes: dict[str, Value]) -> None:

@@ -8,6 +8,7 @@ import pathlib
 import re
 import string
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from unival.errors import UserError
 
@@ -180,3 +181,44 @@ WEIGHTED = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\|!\+")
 def is_weighted_answer(text: str) -> bool:
     """Whether a text is a weighted answer in the published VQA format: ``1.0|!+two cats``."""
     return WEIGHTED.match(text) is not None
+
+
+# --- cells of tables --------------------------------------------------------------------------------------------------
+
+REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
+
+
+def texts_of(cell: Any, is_joined: bool) -> list[str]:
+    """The texts of one cell; ``is_joined``: they are in one text, joined by ``&&``.
+
+    Raises:
+        UserError: the cell holds no text.
+    """
+    texts = cell if isinstance(cell, list) else [cell]
+    if is_joined:
+        texts = cell.split(REFERENCE_SEPARATOR)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        kind = type(cell).__name__ if texts else "an empty list"
+        raise UserError(f"expected a string or a list of strings, got {kind}")
+    reason = next(filter(None, map(why_not_text, texts)), None)
+    if reason is not None:
+        raise UserError(reason)
+    return texts
+
+
+def references_of(cell: Any, is_joined: bool) -> tuple[list[str], int]:
+    """The texts of one cell that can be learned or scored, those that are not blank; and how many are.
+
+    Raises:
+        UserError: the cell holds no text, none but blank ones, or answers with their weights in the published VQA form.
+    """
+    every = texts_of(cell, is_joined)
+    texts = not_empty(every)
+    if not texts:
+        raise UserError("an empty text cannot be learned or scored")
+    weighted = next(filter(is_weighted_answer, texts), None)
+    if weighted is not None:
+        raise UserError(
+            f"{weighted[:40]!r} is an answer with its weight in the published VQA form, which is not read yet: write the answers alone"
+        )
+    return texts, len(every) - len(texts)

@@ -67,7 +67,8 @@ def test_a_column_that_one_split_lacks(capsys, own_data, tmp_path):
     ("instruction", "named"),
     [
         ("[IMAG:image] what? -> [TEXT:caption]", ["IMAG", "IMAGE"]),
-        ("[BOX:image] what? -> [TEXT:caption]", ["BOX", "TEXT, IMAGE, VIDEO, AUDIO"]),
+        ("[CODE:image] what? -> [TEXT:caption]", ["CODE", "TEXT, IMAGE, VIDEO, AUDIO"]),
+        ("[IMAGE:image] where? -> [BOX:caption]", ["location bins", "--num-bins"]),
         ("[IMAGE:image] what? -> [TEXT:caption,max_lenght=3]", ["max_lenght", "max_length"]),
         ("[IMAGE:image] what?", ["->"]),
     ],

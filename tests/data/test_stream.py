@@ -163,7 +163,7 @@ def test_columns_and_batches_that_cannot_be(tmp_path, vocab):
     table = open_table(tiny.write_table(tmp_path, rows=1))
     with pytest.raises(UserError, match="picture.*image"):
         dataset(table, vocab, "[IMAGE:picture] -> [TEXT:caption]")
-    with pytest.raises(InstructionError, match="a source cannot be BOX yet; available: TEXT, IMAGE, VIDEO, AUDIO"):
+    with pytest.raises(InstructionError, match=r"a box is of an image or a video, and the source has none: add \[IMAGE:image\]"):
         dataset(table, vocab, "[BOX:image] -> [TEXT:caption]")
     with pytest.raises(UserError, match="--batch-size"):
         dataset(table, vocab).batch_by_size([0], max_tokens=100)

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-from unival.data.table import Table, TsvTable
+from unival.data.table import Table, TsvTable, row_errors
 from unival.errors import UserError
-from unival.text import is_weighted_answer, not_empty, why_not_text
+from unival.text import references_of, texts_of
 
 logger = logging.getLogger(__name__)
 
 MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
 MAX_PATH_CHARACTERS = 1024
-REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
+
+
+@contextlib.contextmanager
+def cell_errors(table: Table, row: int, column: str | None) -> Iterator[None]:
+    """Whatever is wrong with a cell becomes a UserError that names file, row and column, also what those who look at it say themselves."""
+    with row_errors(table, row, column):
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{table.where(row, column)}: {error}") from error
+
+
+def is_joined(table: Table) -> bool:
+    """Whether a cell's text may hold several, joined by ``&&``: TSV has no lists."""
+    return isinstance(table, TsvTable)
 
 
 def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
@@ -25,16 +41,8 @@ def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
     Raises:
         UserError: the cell holds no text.
     """
-    texts = value if isinstance(value, list) else [value]
-    if isinstance(table, TsvTable):
-        texts = value.split(REFERENCE_SEPARATOR)
-    if not texts or not all(isinstance(text, str) for text in texts):
-        kind = type(value).__name__ if texts else "an empty list"
-        raise UserError(f"{table.where(row, column)}: expected a string or a list of strings, got {kind}")
-    reason = next(filter(None, map(why_not_text, texts)), None)
-    if reason is not None:
-        raise UserError(f"{table.where(row, column)}: {reason}")
-    return texts
+    with cell_errors(table, row, column):
+        return texts_of(value, is_joined(table))
 
 
 def cell_references(value: Any, table: Table, row: int, column: str) -> tuple[list[str], int]:
@@ -43,17 +51,8 @@ def cell_references(value: Any, table: Table, row: int, column: str) -> tuple[li
     Raises:
         UserError: the cell holds no text, none but blank ones, or answers with their weights in the published VQA form.
     """
-    every = cell_texts(value, table, row, column)
-    texts = not_empty(every)
-    if not texts:
-        raise UserError(f"{table.where(row, column)}: an empty text cannot be learned or scored")
-    weighted = next(filter(is_weighted_answer, texts), None)
-    if weighted is not None:
-        raise UserError(
-            f"{table.where(row, column)}: {weighted[:40]!r} is an answer with its weight in the published VQA form, which is not read yet:"
-            " write the answers alone"
-        )
-    return texts, len(every) - len(texts)
+    with cell_errors(table, row, column):
+        return references_of(value, is_joined(table))
 
 
 def warn_of_empty(count: int, table: Table) -> None:

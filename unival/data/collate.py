@@ -16,7 +16,8 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     Returns:
         ``{id, nsentences, ntokens, net_input, target, references, num_truncated, num_empty}``, with ``prefix_tokens`` where
         targets have a given beginning.  ``net_input["media"]`` has one entry per media slot: the values of the rows that have
-        it, and those rows.  Without examples there is no ``net_input`` and no ``target``.
+        it, and those rows.  Of targets that need them: ``geometry`` (a dict per row), ``loss_spans`` (ids that the loss of a row is over,
+        None: all) and ``net_input["code_masks"]``.  Without examples there is no ``net_input`` and no ``target``.
     """
     batch: dict[str, Any] = {
         "id": torch.tensor([example.row for example in examples], dtype=torch.long),
@@ -37,9 +38,15 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     media = group_media(examples)
     if media:
         net_input["media"] = media
+    if any(example.has_codes for example in examples):
+        net_input["code_masks"] = torch.tensor([example.has_codes for example in examples])
     batch |= {"ntokens": int(target.ne(pad).sum()), "net_input": net_input, "target": target}
     if any(len(example.prefix) for example in examples):
         batch["prefix_tokens"] = padded([example.prefix for example in examples], pad)
+    if any(example.geometry for example in examples):
+        batch["geometry"] = [example.geometry for example in examples]
+    if any(example.loss_span for example in examples):
+        batch["loss_spans"] = [example.loss_span for example in examples]
     return batch
 
 

@@ -1,8 +1,11 @@
 """What the dataset makes of a row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from unival.modalities.geometry import Geometry
 
 
 @dataclass
@@ -12,6 +15,9 @@ class Example:
     ``source`` and ``prev_output`` start with bos, ``source`` and ``target`` end with eos; ``target`` is padding where there is no loss;
     ``prefix`` holds the leading target tokens without loss, which generation is given.  ``truncated`` counts texts cut to their limit,
     ``empty`` those of the predicted cell that were left out, since nothing can be learned from them.
+
+    ``geometry`` says where the pixels of its media went, by column; ``loss_span`` which ids the loss is over (start, end), None for all;
+    ``has_codes`` that the target is image codes, whose positions in the decoder are places in the image.
     """
 
     row: int
@@ -23,6 +29,9 @@ class Example:
     references: list[str] = field(default_factory=list)
     truncated: int = 0
     empty: int = 0
+    geometry: Mapping[str, Geometry] = field(default_factory=dict)
+    loss_span: tuple[int, int] | None = None
+    has_codes: bool = False
 
 
 @dataclass

@@ -6,7 +6,6 @@ same row in the same epoch is the same example whatever the number of workers or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
-from unival.data.cells import MAX_PATH_CHARACTERS, cell_references, cell_texts, check_media, decode_media, warn_of_empty
+from unival.data.cells import MAX_PATH_CHARACTERS, cell_errors, check_media, decode_media, is_joined, warn_of_empty
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example
 from unival.data.table import Table, row_errors
@@ -22,9 +21,9 @@ from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import MODALITIES, media_of
 from unival.modalities.base import MediaLoader, MediaOptions
+from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.kinds import other_kind
-from unival.modalities.text import TEXT
-from unival.text import not_empty, strip_punctuation
+from unival.modalities.target import Context, References, Target, has_loss, predicted_slot
 from unival.vocab import Vocabulary
 
 T = TypeVar("T")
@@ -84,23 +83,26 @@ class Stream(FairseqDataset):
         self.shard = (0, 1)  # which of how many parts of the rows evaluation takes
         self.skip_bad = skip_bad
         self.with_target = with_target
+        kinds = [MODALITIES[name] for name in dict.fromkeys(slot.modality for i in self.instructions for slot in i.slots)]
+        self.loaders: dict[str, MediaLoader] = {kind.name: kind.media.loader(media) for kind in kinds if kind.media}
+        self.targets: dict[str, Target] = {kind.name: kind.target(vocabulary, media) for kind in kinds if kind.target}
         self._check_slots()
-        kinds = {slot.modality: MODALITIES[slot.modality].media for i in self.instructions for slot in i.source}
-        self.loaders: dict[str, MediaLoader] = {name: kind.loader(media) for name, kind in kinds.items() if kind is not None}
 
     def _check_slots(self) -> None:
         for instruction in self.instructions:
-            for slot in instruction.source:
-                if slot.modality != TEXT.name and MODALITIES[slot.modality].media is None:
-                    able = ", ".join(name for name, kind in MODALITIES.items() if kind is TEXT or kind.media)
-                    raise instruction.error(slot, f"a source cannot be {slot.modality} yet; available: {able}")
-            for slot in instruction.target:
-                if slot.modality != TEXT.name:
-                    raise instruction.error(slot, f"a target cannot be {slot.modality} yet; available: {TEXT.name}")
-            if not any(has_loss(slot) for slot in instruction.target):
+            media = [str(slot.column) for slot in instruction.source if slot.modality in self.loaders]
+            for slot in instruction.slots:
+                if slot.modality in self.targets:
+                    self.targets[slot.modality].check(instruction, slot, media)
+            predicted = [slot for slot in instruction.target if has_loss(slot)]
+            if not predicted:
                 raise instruction.error(
                     instruction.target[0], "nothing to predict: the target needs a slot such as [TEXT:caption]"
                 )
+            for slot in predicted:
+                is_alone = len(predicted) == 1 and slot is instruction.target[-1]
+                if self.targets[slot.modality].length is not None and not is_alone:
+                    raise instruction.error(slot, f"{slot.modality} must be all that is predicted, at the end of the target")
 
     def __len__(self) -> int:
         return len(self.table)
@@ -137,22 +139,28 @@ class Stream(FairseqDataset):
         rng = np.random.default_rng([self.seed, self.epoch, row])
         instruction = self.draw(self.instructions, rng)
         media: list[tuple[str, Tensor]] = []
+        geometry: dict[str, Geometry] = {}
+        written: list[tuple[Slot, Any]] = []  # what becomes ids, once it is known where the pixels went
+        for slot in instruction.source:
+            if slot.modality not in self.loaders:
+                written.append((slot, self.value(slot, record, row, rng)))
+                continue
+            loaded = self.load_media(slot, record, row, rng)
+            media.append((MODALITIES[slot.modality].key, loaded.values))
+            if loaded.geometry is not None:
+                geometry[str(slot.column)] = loaded.geometry
         source: list[int] = []
         cuts = 0  # texts cut to their limit
-        for slot in instruction.source:
-            if slot.modality in self.loaders:
-                media.append((MODALITIES[slot.modality].key, self.load_media(slot, record, row, rng)))
-                continue
-            text = self.text(slot, record, row, rng)
-            with row_errors(self.table, row, slot.column):
-                ids, cut = encode_text(slot, text, self.vocabulary, self.limits.source)
+        for slot, value in written:
+            ids, cut = self.encode(slot, value, Context(self.limits.source, geometry), row)
             source += ids
             cuts += cut
-        tokens, loss, references, empty, target_cuts = self.read_target(instruction, record, row, rng)
-        vocabulary = self.vocabulary
+        tokens, loss, references, empty, target_cuts = self.read_target(instruction, record, row, rng, geometry)
+        vocabulary, target = self.vocabulary, self.targets[predicted_slot(instruction).modality]
         limit = self.limits.tokens
-        cuts += target_cuts + (len(source) > limit) + (len(tokens) > limit)
-        source, tokens, loss = source[:limit], tokens[:limit], loss[:limit]
+        room = self.target_room(target, tokens, row)
+        cuts += target_cuts + (len(source) > limit) + (len(tokens) > room)
+        source, tokens, loss = source[:limit], tokens[:room], loss[:room]
         return Example(
             row=row,
             source=torch.tensor([vocabulary.bos, *source, vocabulary.eos]),
@@ -165,10 +173,29 @@ class Stream(FairseqDataset):
             references=references,
             truncated=cuts,
             empty=empty,
+            geometry=geometry if target.needs_geometry else {},
+            loss_span=target.span if target.limits_loss else None,
+            has_codes=target.has_code_positions,
         )
 
+    def target_room(self, target: Target, tokens: Sequence[int], row: int) -> int:
+        """Tokens that a target may have; one of a fixed length is never cut.
+
+        Raises:
+            UserError: what is given before it leaves no room for it.
+        """
+        if target.length is None or len(tokens) <= max(self.limits.tokens, target.length):
+            return max(self.limits.tokens, target.length or 0)
+        reason = f"the target has {len(tokens)} tokens, and {self.limits.tokens} fit: shorten what is given before the prediction"
+        raise UserError(f"{self.table.where(row)}: {reason}")
+
     def read_target(
-        self, instruction: Instruction, record: Mapping[str, Any], row: int, rng: np.random.Generator
+        self,
+        instruction: Instruction,
+        record: Mapping[str, Any],
+        row: int,
+        rng: np.random.Generator,
+        geometry: Mapping[str, Geometry],
     ) -> tuple[list[int], list[bool], list[str], int, int]:
         """Target tokens, which carry loss, the references of the predicted slot; how many of its texts are empty, how many were cut."""
         tokens: list[int] = []
@@ -179,43 +206,43 @@ class Stream(FairseqDataset):
             if has_loss(slot):
                 if not self.with_target:
                     break
-                references, usable, blank = self.slot_references(slot, record, row)
-                empty += blank + len(references) - len(usable)
-                text = self.draw(usable, rng)
+                references, values, blank = self.slot_references(slot, record, row)
+                empty += blank + len(references) - len(values)
+                value = self.draw(values, rng)
             else:
-                text = self.text(slot, record, row, rng)
-            with row_errors(self.table, row, slot.column):
-                ids, cut = encode_text(slot, text, self.vocabulary, self.limits.target)
+                value = self.value(slot, record, row, rng)
+            ids, cut = self.encode(slot, value, Context(self.limits.target, geometry), row)
             tokens += ids
             loss += [has_loss(slot)] * len(ids)
             truncated += cut
         return tokens, loss, references, empty, truncated
 
-    def text(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> str:
-        """The text of a plain or named slot; one of several is drawn in training, the first taken in evaluation."""
-        if slot.is_plain:
-            assert slot.text is not None
-            return slot.text
-        return self.draw(self.texts(slot, record, row), rng)
+    def value(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Any:
+        """What a slot stands for that becomes ids; one of several is drawn in training, the first taken in evaluation."""
+        return slot.text if slot.is_plain else self.draw(self.values(slot, record, row), rng)
+
+    def encode(self, slot: Slot, value: Any, context: Context, row: int) -> tuple[list[int], bool]:
+        """Ids of a value, and whether it was cut."""
+        with cell_errors(self.table, row, slot.column):
+            return self.targets[slot.modality].encode(value, slot, context)
 
     def draw(self, alternatives: Sequence[T], rng: np.random.Generator) -> T:
         """One of several at random in training, the first in evaluation."""
         return alternatives[int(rng.integers(len(alternatives))) if self.is_train else 0]
 
-    def texts(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[str]:
-        """All texts in a slot's cell: a string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
+    def values(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[Any]:
+        """All values in a slot's cell."""
         assert slot.column is not None
-        return cell_texts(self.cell(slot.column, record, row), self.table, row, slot.column)
+        cell = self.cell(slot.column, record, row)
+        with cell_errors(self.table, row, slot.column):
+            return self.targets[slot.modality].values(cell, is_joined(self.table))
 
-    def slot_references(self, slot: Slot, record: Mapping[str, Any], row: int) -> tuple[list[str], list[str], int]:
-        """The texts of a predicted slot, less blank ones; those with words after normalisation, at least one; how many are blank."""
+    def slot_references(self, slot: Slot, record: Mapping[str, Any], row: int) -> References:
+        """The values of a predicted slot."""
         assert slot.column is not None
-        references, blank = cell_references(self.cell(slot.column, record, row), self.table, row, slot.column)
-        usable = not_empty(references, partial(words_of, slot))
-        if not usable:
-            reason = "is empty once normalised, and cannot be learned or scored"
-            raise UserError(f"{self.table.where(row, slot.column)}: {references[0][:60]!r} {reason}")
-        return references, usable, blank
+        cell = self.cell(slot.column, record, row)
+        with cell_errors(self.table, row, slot.column):
+            return self.targets[slot.modality].references(cell, slot, is_joined(self.table))
 
     def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:
         """A row's value; rows of a JSONL table may lack columns that the first row has."""
@@ -225,17 +252,17 @@ class Stream(FairseqDataset):
             )
         return record[column]
 
-    def load_media(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Tensor:
-        """The tensor of a media slot; errors name file, row and column."""
+    def load_media(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Loaded:
+        """The tensor of a media slot, and where its pixels went; errors name file, row and column."""
         assert slot.column is not None
         value = self.cell(slot.column, record, row)
         with row_errors(self.table, row, slot.column):
             data = value if isinstance(value, bytes) else decode_media(value, self.table, row, slot.column)
             return self._decode(slot, value, data, row, rng)
 
-    def _decode(self, slot: Slot, value: str | bytes, data: bytes, row: int, rng: np.random.Generator) -> Tensor:
+    def _decode(self, slot: Slot, value: str | bytes, data: bytes, row: int, rng: np.random.Generator) -> Loaded:
         try:
-            return self.loaders[slot.modality](data, rng, self.is_train).values
+            return self.loaders[slot.modality](data, rng, self.is_train)
         except UserError as error:
             name = value if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
             name = name if name.isprintable() else ascii(name)
@@ -264,7 +291,7 @@ class Stream(FairseqDataset):
                     with row_errors(self.table, row, slot.column):
                         check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
                 else:
-                    self.texts(slot, record, row)
+                    self.values(slot, record, row)
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""
@@ -313,27 +340,3 @@ class Stream(FairseqDataset):
     def size(self, index: int) -> int:
         """As :meth:`num_tokens`."""
         return self.num_tokens(index)
-
-
-def has_loss(slot: Slot) -> bool:
-    """Whether a target slot is predicted: plain text and ``no_loss`` slots are given."""
-    return not slot.is_plain and not slot.attributes.get("no_loss", False)
-
-
-def encode_text(slot: Slot, text: str, vocabulary: Vocabulary, limit: int) -> tuple[list[int], bool]:
-    """Ids of a slot's text, normalised as its attributes say, and whether it was cut to its limit (in words)."""
-    space = "" if slot.glued else " "
-    if slot.is_plain:
-        return vocabulary.encode(space + text), False
-    words = words_of(slot, text)
-    limit = int(slot.attributes.get("max_length", limit))
-    return vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
-
-
-def words_of(slot: Slot, text: str) -> list[str]:
-    """The words of a slot's text, normalised as its attributes say; none where nothing is left."""
-    if slot.attributes.get("no_punctuation"):
-        text = strip_punctuation(text)
-    if slot.attributes.get("uncased"):
-        text = text.lower()
-    return text.split()

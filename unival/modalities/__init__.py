@@ -4,6 +4,7 @@ from unival.errors import UserError
 from unival.modalities.audio import AUDIO
 from unival.modalities.base import Media, Modality
 from unival.modalities.box import BOX
+from unival.modalities.code import CODE
 from unival.modalities.image import IMAGE
 from unival.modalities.text import TEXT
 from unival.modalities.video import VIDEO
@@ -14,6 +15,7 @@ MODALITIES: dict[str, Modality] = {
     "VIDEO": VIDEO,
     "AUDIO": AUDIO,
     "BOX": BOX,
+    "CODE": CODE,
 }
 
 

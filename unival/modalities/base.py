@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from unival.errors import UserError
 from unival.instructions import AttributeSpec
 from unival.modalities.geometry import Loaded
+from unival.modalities.target import Target
 from unival.text import split_names
+from unival.vocab import Vocabulary
 
 VIDEO_BACKENDS = ("pyav", "decord")
 
@@ -40,9 +42,11 @@ class MediaOptions:
     audio_sample_rate: int = 48000  # Hz
     max_audio_seconds: float = 10.0
     audio_filling: str = "repeatpad"  # how short sounds are filled up: see unival.modalities.audio
+    max_image_size: int | None = None  # pixels that the last bin of a box stands for: see unival.modalities.box
+    code_image_size: int = 128  # pixels per side of images made of codes: see unival.modalities.code
 
     def __post_init__(self) -> None:
-        for name in ("patch_image_size", "patch_frame_size", "num_frames", "audio_sample_rate"):
+        for name in ("patch_image_size", "patch_frame_size", "num_frames", "audio_sample_rate", "code_image_size"):
             if (number := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {number}; it must be 1 or more")
         if self.video_backend not in VIDEO_BACKENDS:
@@ -85,15 +89,20 @@ class Modality:
         name: in instructions, such as IMAGE; in batches, keys of checkpoints and options it is in lower case, see :attr:`key`.
         attributes: what a slot of it may say in an instruction.
         media: how its files become tokens of the encoder; None where a slot's cell becomes token ids, as text does.
-        is_target: whether it may stand on the decoder side.
-        target: how cells become target tokens and come back; None where only the source takes it.
+        target: vocabulary and options -> how its cells become token ids, are predicted and come back; None where they are media.
+        is_source: whether it may stand on the encoder side.
     """
 
     name: str
     attributes: Mapping[str, AttributeSpec] = field(default_factory=dict)
     media: Media | None = None
-    is_target: bool = False
-    target: Any | None = None
+    target: Callable[[Vocabulary, MediaOptions], Target] | None = None
+    is_source: bool = True
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it may stand on the decoder side."""
+        return self.target is not None
 
     @property
     def key(self) -> str:

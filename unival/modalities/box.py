@@ -1,5 +1,139 @@
-"""Boxes: instructions may name them; no slot reads or predicts them yet."""
+"""Boxes: a region of the row's image as four bins; in the source as in the target."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from unival.errors import UserError
+from unival.instructions import AttributeSpec, Instruction, Slot
 from unival.modalities.base import Modality
+from unival.modalities.geometry import Box, Geometry
+from unival.modalities.target import Context, Target
+from unival.text import REFERENCE_SEPARATOR
 
-BOX = Modality("BOX", is_target=True)
+CORNERS = 4  # left, top, right, bottom
+SLACK = 1.0  # pixels that annotations may lie outside of their image, by rounding
+SHOWN = 60  # characters of a cell in a message
+
+
+class BoxTarget(Target):
+    """``x0,y0,x1,y1`` in pixels of the original <-> four bins.
+
+    A bin counts the image as the model sees it: with ``n`` bins, ``round((n - 1) * x / extent)`` of pixel ``x`` of the square that it was
+    resized to. ``extent`` is the square's side, or ``max_image_size``: published pre-training has 512 whatever the square.
+    """
+
+    output = "box"
+    metrics = ("box_accuracy",)
+    needs_geometry = True
+    length = CORNERS
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The location bins; the loss is over the whole vocabulary, as in published recipes for boxes."""
+        return self.vocabulary.bin_range
+
+    def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
+        """There are bins, and an image that the box is of."""
+        if self.vocabulary.num_bins < 2:
+            raise instruction.error(slot, "a box is written in location bins, and this vocabulary has none: give --num-bins 1000")
+        if not media:
+            raise instruction.error(slot, "a box is of an image or a video, and the source has none: add [IMAGE:image]")
+        named = slot.attributes.get("of")
+        if named is not None and named not in media:
+            raise instruction.error(slot, f"of={named}: the source has no such image or video; there are {', '.join(media)}")
+
+    def values(self, cell: Any, is_joined: bool) -> list[Box]:
+        """One box (four numbers, or a text of four), or a list of some."""
+        if isinstance(cell, str):
+            return [_parse(text) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
+        if not isinstance(cell, list | tuple) or not cell:
+            raise UserError(_expected(cell))
+        if any(isinstance(part, list | tuple | str) for part in cell):
+            return [box for part in cell for box in self.values(part, False)]
+        return [_checked(cell)]
+
+    def encode(self, value: Box, slot: Slot, context: Context) -> tuple[list[int], bool]:
+        """Four bins."""
+        geometry, extent = self._place(slot, context)
+        box = geometry.forward(_within(value, geometry))
+        left, top, right, bottom = (min(max(x, 0.0), float(geometry.side)) for x in box)
+        if left >= right or top >= bottom:
+            raise UserError(f"box {self.as_text(value)} lies outside of the part of the frames that the model sees")
+        last = self.vocabulary.num_bins - 1
+        return [self.vocabulary.bin(round(last * x / extent)) for x in (left, top, right, bottom)], False
+
+    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> Box:
+        """Pixels of the original, within the image; the corners are as they were said: of a bad model they may be swapped."""
+        assert len(ids) == CORNERS, f"a box has {CORNERS} tokens, not {len(ids)}"
+        geometry, extent = self._place(slot, context)
+        start, last = self.vocabulary.bin_range[0], self.vocabulary.num_bins - 1
+        left, top, right, bottom = ((i - start) / last * extent for i in ids)
+        box = geometry.back((left, top, right, bottom))
+        x0, y0, x1, y1 = (min(max(x, 0.0), float(geometry.size[i % 2])) for i, x in enumerate(box))
+        return x0, y0, x1, y1
+
+    def as_text(self, value: Box) -> str:
+        """``10.5,20.25,300.75,211``: to a hundredth of a pixel."""
+        return ",".join(f"{x:.2f}".rstrip("0").rstrip(".") for x in value)
+
+    def _place(self, slot: Slot, context: Context) -> tuple[Geometry, float]:
+        """The geometry of the image that the box is of, and what the last bin stands for in pixels of the square."""
+        named = slot.attributes.get("of")
+        known = {column: where for column, where in context.geometry.items() if named in (None, column)}
+        if len(known) > 1:
+            example = f"[{slot.modality}:{slot.column},of={next(iter(known))}]"
+            raise UserError(f"a box is of one image, and its row has {', '.join(known)}: name it, as in {example}")
+        if not known:
+            raise UserError("a box needs the image or video that it is in, on the source side (it cannot follow what --use-dataaug does)")
+        (geometry,) = known.values()
+        extent = self.options.max_image_size or geometry.side
+        if extent < geometry.side:
+            raise UserError(f"--max-image-size {extent} is smaller than the images, which have {geometry.side} pixels per side")
+        return geometry, float(extent)
+
+
+def _expected(cell: Any) -> str:
+    shown = repr(cell)
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    return f"expected a box, four numbers x0,y0,x1,y1 in pixels of the image, found {shown}"
+
+
+def _parse(text: str) -> Box:
+    try:
+        return _checked([float(part) for part in text.split(",")])
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(_expected(text)) from None
+
+
+def _checked(numbers: Sequence[Any]) -> Box:
+    """Four finite numbers whose second corner is below and to the right of the first."""
+    if len(numbers) != CORNERS or not all(isinstance(x, Real) and not isinstance(x, bool) for x in numbers):
+        raise UserError(_expected(numbers))
+    x0, y0, x1, y1 = map(float, numbers)
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
+        raise UserError(_expected(numbers))
+    if x0 >= x1 or y0 >= y1:
+        raise UserError(f"box {x0:g},{y0:g},{x1:g},{y1:g}: expected its top left and its bottom right corner, x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
+
+
+def _within(box: Box, geometry: Geometry) -> Box:
+    """A box within its image; what rounding put outside comes back."""
+    width, height = geometry.size
+    x0, y0, x1, y1 = box
+    if min(x0, y0) < -SLACK or x1 > width + SLACK or y1 > height + SLACK:
+        raise UserError(f"box {x0:g},{y0:g},{x1:g},{y1:g} is not within its image, which has {width} x {height} pixels")
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+
+
+BOX = Modality(
+    "BOX",
+    attributes={"of": AttributeSpec(str), "no_loss": AttributeSpec(bool, target_only=True)},
+    target=BoxTarget,
+)

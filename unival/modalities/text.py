@@ -1,7 +1,106 @@
 """Text: the thread on which the other modalities are strung; its cells become token ids, in the source and in the target."""
 
-from unival.instructions import PLAIN, AttributeSpec
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from unival.errors import UserError
+from unival.instructions import PLAIN, AttributeSpec, Slot
 from unival.modalities.base import Modality
+from unival.modalities.target import Context, References, Target
+from unival.text import is_weighted_answer, not_empty, references_of, strip_punctuation, texts_of, why_not_text
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 60  # characters of a text in a message
+
+
+class TextTarget(Target):
+    """Texts <-> byte-level BPE."""
+
+    output = "text"
+
+    def values(self, cell: Any, is_joined: bool) -> list[str]:
+        """A string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
+        return texts_of(cell, is_joined)
+
+    def references(self, cell: Any, slot: Slot, is_joined: bool) -> References:
+        """The texts that are not blank; those with words after normalisation are learned."""
+        references, blank = references_of(cell, is_joined)
+        usable = not_empty(references, partial(words_of, slot))
+        if not usable:
+            raise UserError(f"{references[0][:SHOWN]!r} is empty once normalised, and cannot be learned or scored")
+        return References(references, usable, blank)
+
+    def encode(self, value: str, slot: Slot, context: Context) -> tuple[list[int], bool]:
+        """Normalised as the slot's attributes say, cut to the limit in words; plain text of the instruction is as it is."""
+        space = "" if slot.glued else " "
+        if slot.is_plain:
+            return self.vocabulary.encode(space + value), False
+        words = words_of(slot, value)
+        limit = int(slot.attributes.get("max_length", context.words))
+        return self.vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
+
+    def closed_set(self, slot: Slot, answers: Sequence[str], words: int) -> list[tuple[int, ...]] | None:
+        """The answers as the slot would write them, if it has a closed set.
+
+        Raises:
+            UserError: there are no answers; one is no text; two become equal when they are cut.
+        """
+        if not slot.attributes.get("closed_set"):
+            return None
+        empty: list[str] = []
+        whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was cut
+        for number, answer in enumerate(answers):
+            if not isinstance(answer, str):
+                raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
+            check_answer(answer, f"answer {number} of the closed set, {answer[:SHOWN]!r}")
+            if not words_of(slot, answer):
+                empty.append(answer)
+                continue
+            ids, is_cut = self.encode(answer, slot, Context(words))
+            other, was_cut = whole.setdefault(tuple(ids), (answer, is_cut))
+            if other != answer and (is_cut or was_cut):
+                most = slot.attributes.get("max_length", words)
+                raise UserError(
+                    f"the answers {other!r} and {answer!r} of the closed set become equal when they are cut to {most} words:"
+                    " raise --max-tgt-length, or the slot's max_length"
+                )
+        if empty:
+            logger.warning("%d answers of the closed set are empty once normalised, and left out, for example %r", len(empty), empty[0])
+        if not whole:
+            raise UserError(f"all {len(empty)} answers of the closed set are empty, for example {empty[0]!r}")
+        return list(whole)
+
+    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> str:
+        """The text without outer spaces."""
+        return self.vocabulary.decode(ids).strip()
+
+
+def words_of(slot: Slot, text: str) -> list[str]:
+    """The words of a slot's text, normalised as its attributes say; none where nothing is left."""
+    if slot.attributes.get("no_punctuation"):
+        text = strip_punctuation(text)
+    if slot.attributes.get("uncased"):
+        text = text.lower()
+    return text.split()
+
+
+def check_answer(answer: str, where: str) -> None:
+    """Whether a text can be an answer of a closed set.
+
+    Raises:
+        UserError: it cannot; the message begins with ``where``.
+    """
+    reason = why_not_text(answer)
+    if reason is None and is_weighted_answer(answer):
+        reason = "has its weight before it, in the published VQA form: write the answers alone"
+    if reason is not None:
+        raise UserError(f"{where}: {reason}")
+
 
 TEXT = Modality(
     PLAIN,
@@ -12,5 +111,5 @@ TEXT = Modality(
         "uncased": AttributeSpec(bool),
         "no_punctuation": AttributeSpec(bool),
     },
-    is_target=True,
+    target=TextTarget,
 )

@@ -24,6 +24,7 @@ from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.modalities import MODALITIES
 from unival.modalities.base import MediaOptions
+from unival.modalities.target import Target, predicted_slot
 from unival.models.config import saved_config
 from unival.tasks import restore
 from unival.tasks.checks import TrainingChecks, check_generation
@@ -59,10 +60,10 @@ class UnivalTask(LoopTask):
         self.instruction_text = ""
         self.instructions: tuple[Instruction, ...] = ()
         self.trie: Trie | None = None
+        self.media = given_media_options(cfg, MediaOptions())
         text = cfg.instruction or self.preset.instruction
         if text:  # else a checkpoint's own, see adopt
             self.set_instruction(text)
-        self.media = given_media_options(cfg, MediaOptions())
         self.trained_media: MediaOptions | None = None  # of the checkpoint that was loaded
         self.trained_instruction: str | None = None  # likewise
         names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
@@ -97,7 +98,13 @@ class UnivalTask(LoopTask):
 
     def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
         """The closed set of an instruction's answers; None when it has none (alternatives share their target's form)."""
-        return build_trie(instructions[0], answers, self.vocabulary, self.cfg.max_tgt_length)
+        return build_trie(instructions[0], answers, self.target_of(instructions), self.cfg.max_tgt_length)
+
+    def target_of(self, instructions: Sequence[Instruction]) -> Target:
+        """What writes and reads the values that an instruction predicts."""
+        kind = MODALITIES[predicted_slot(instructions[0]).modality].target
+        assert kind is not None, "the parser lets only those predict that can"
+        return kind(self.vocabulary, self.media)
 
     # --- data -----------------------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,12 @@ import logging
 import pathlib
 from collections.abc import Sequence
 
-from unival.data.stream import encode_text, has_loss, words_of
 from unival.errors import UserError
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
-from unival.text import is_weighted_answer, read_text, why_not_text
-from unival.vocab import Vocabulary
+from unival.modalities.target import Target, has_loss
+from unival.modalities.text import check_answer
+from unival.text import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
         if answer in answers:
             repeated.append(f"{answer!r} in lines {answers[answer]} and {number}")
         elif answer:
-            _check_answer(answer, f"--closed-set {file}, line {number}, {answer[:SHOWN]!r}")
+            check_answer(answer, f"--closed-set {file}, line {number}, {answer[:SHOWN]!r}")
             answers[answer] = number
     if not answers:
         raise UserError(f"--closed-set {file}: holds no answers; write one a line")
@@ -58,19 +58,12 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
     return list(answers)
 
 
-def _check_answer(answer: str, where: str) -> None:
-    reason = why_not_text(answer)
-    if reason is None and is_weighted_answer(answer):
-        reason = "has its weight before it, in the published VQA form: write the answers alone"
-    if reason is not None:
-        raise UserError(f"{where}: {reason}")
-
-
-def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Vocabulary, limit: int) -> Trie | None:
+def build_trie(instruction: Instruction, answers: Sequence[str], target: Target, limit: int) -> Trie | None:
     """The answers as the instruction's slot would tokenise them; None when the instruction has no closed set.
 
     Args:
         answers: texts.
+        target: what writes the values of the slot that is predicted.
         limit: longest answer in words, as for targets.
 
     Raises:
@@ -81,25 +74,5 @@ def build_trie(instruction: Instruction, answers: Sequence[str], vocabulary: Voc
         return None
     if not answers:
         raise instruction.error(slot, "closed_set needs the answers: give --closed-set FILE, one answer a line")
-    empty: list[str] = []
-    whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was cut
-    for number, answer in enumerate(answers):
-        if not isinstance(answer, str):
-            raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
-        _check_answer(answer, f"answer {number} of the closed set, {answer[:SHOWN]!r}")
-        if not words_of(slot, answer):
-            empty.append(answer)
-            continue
-        ids, is_cut = encode_text(slot, answer, vocabulary, limit)
-        other, was_cut = whole.setdefault(tuple(ids), (answer, is_cut))
-        if other != answer and (is_cut or was_cut):
-            words = slot.attributes.get("max_length", limit)
-            raise UserError(
-                f"the answers {other!r} and {answer!r} of the closed set become equal when they are cut to {words} words:"
-                " raise --max-tgt-length, or the slot's max_length"
-            )
-    if empty:
-        logger.warning("%d answers of the closed set are empty once normalised, and left out, for example %r", len(empty), empty[0])
-    if not whole:
-        raise UserError(f"all {len(empty)} answers of the closed set are empty, for example {empty[0]!r}")
-    return Trie(whole, vocabulary.bos, vocabulary.eos)
+    ids = target.closed_set(slot, answers, limit)
+    return None if ids is None else Trie(ids, target.vocabulary.bos, target.vocabulary.eos)

@@ -1,0 +1,79 @@
+"""Image codes: an image as the numbers of its patches in a code book (VQGAN), a grid row by row; in the target only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unival.errors import UserError
+from unival.instructions import Instruction, Slot
+from unival.modalities.base import Modality
+from unival.modalities.target import Context, Target
+from unival.text import REFERENCE_SEPARATOR
+
+PIXELS_PER_CODE = 8  # per side
+SHOWN = 60  # characters of a cell in a message
+
+
+class CodeTarget(Target):
+    """Numbers of codes <-> their tokens: ``(code_image_size / 8)^2`` of them, 1,024 for images of 256 pixels."""
+
+    output = "codes"
+    has_code_positions = True
+    limits_loss = True  # as published, by --constraint-range
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The image codes."""
+        return self.vocabulary.code_range
+
+    @property
+    def length(self) -> int:
+        """How many codes an image has."""
+        return (self.options.code_image_size // PIXELS_PER_CODE) ** 2
+
+    def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
+        """There are codes, and they are all that the target holds: their positions in the decoder are places in the image."""
+        if self.vocabulary.num_codes < 1:
+            raise instruction.error(slot, "this vocabulary has no image codes: give --num-codes 8192")
+        if len(instruction.target) > 1:
+            raise instruction.error(slot, f"{slot.modality} must be all that the target holds: its positions are places in the image")
+
+    def values(self, cell: Any, is_joined: bool) -> list[tuple[int, ...]]:
+        """One image: numbers in a list, or in a text with spaces between; or a list of several images."""
+        if isinstance(cell, str):
+            return [self._checked(text.split()) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
+        if not isinstance(cell, list | tuple):
+            raise UserError(f"expected image codes, numbers in a list or with spaces between, found {type(cell).__name__}")
+        if any(isinstance(part, list | tuple) or (isinstance(part, str) and " " in part) for part in cell):
+            return [codes for part in cell for codes in self.values(part, False)]
+        return [self._checked(cell)]
+
+    def _checked(self, numbers: Sequence[Any]) -> tuple[int, ...]:
+        codes = []
+        for place, number in enumerate(numbers):
+            is_number = (isinstance(number, int) and not isinstance(number, bool)) or (isinstance(number, str) and number.isdecimal())
+            if not is_number or not 0 <= int(number) < self.vocabulary.num_codes:
+                shown = repr(number)[:SHOWN]
+                raise UserError(f"image code {place} is {shown}: codes are whole numbers from 0 to {self.vocabulary.num_codes - 1}")
+            codes.append(int(number))
+        if len(codes) != self.length:
+            raise UserError(f"{len(codes)} image codes; an image of --code-image-size {self.options.code_image_size} has {self.length}")
+        return tuple(codes)
+
+    def encode(self, value: Sequence[int], slot: Slot, context: Context) -> tuple[list[int], bool]:
+        """One token per code."""
+        start = self.vocabulary.code_range[0]
+        return [start + code for code in value], False
+
+    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> tuple[int, ...]:
+        """Numbers of codes."""
+        start = self.vocabulary.code_range[0]
+        return tuple(int(i) - start for i in ids)
+
+    def as_text(self, value: Sequence[int]) -> str:
+        """``5 17 4 …``."""
+        return " ".join(map(str, value))
+
+
+CODE = Modality("CODE", is_source=False, target=CodeTarget)
