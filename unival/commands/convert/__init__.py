@@ -24,7 +24,7 @@ from unival.checkpoints.precision import cast
 from unival.checkpoints.published_container import published_cfg
 from unival.checkpoints.shapes import options_from_weights
 from unival.checkpoints.summary import non_finite
-from unival.commands.conversion_options import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_arguments, check_kind
+from unival.commands.convert.arguments import BART_DEFAULTS, MEDIA, OWN_BACKBONE_FILES, check_arguments, check_kind
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
 from unival.modalities.base import MediaOptions
