@@ -20,7 +20,8 @@ from unival.checkpoints.published_options import (
     task_options,
 )
 from unival.cli import main
-from unival.commands import convert
+from unival.commands.convert.source import task_defaults
+from unival.commands.convert.target import own_cfg
 from unival.modalities.base import MediaOptions
 from unival.models.config import UnivalConfig
 from unival.models.unival import SIZES
@@ -56,9 +57,9 @@ def kind(value):
 def written(case):
     """Model and task options of a case as a whole, and the ``cfg`` that is written for them."""
     model = {**asdict(UnivalConfig()), **CASES[case][0]}
-    defaults = {**convert._task_defaults(), "_name": "unival_caption", **vars(MediaOptions())}
+    defaults = {**task_defaults(), "_name": "unival_caption", **vars(MediaOptions())}
     task = {**defaults, **CASES[case][1]}
-    groups = convert.own_cfg(model, task)
+    groups = own_cfg(model, task)
     return model, task, published_cfg(groups, published_model(model, model["image_backbone_stages"] == 4), published_task(task))
 
 
@@ -124,9 +125,9 @@ def test_a_file_of_ours_there_and_back(tmp_path, capsys):
     vocab = tiny.vocabulary(tmp_path / "vocab", 0, 0)
     changes = {"modality_layernorm": True, "attention_input_norm": True, "sample_patch_num": 5, "spec_augment": False}
     model = tiny.model(vocab, modalities="image", image_backbone="resnet50", image_backbone_stages=3, **changes)
-    task = {**convert._task_defaults(), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival_caption"}
+    task = {**task_defaults(), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival_caption"}
     task["instruction"] = "[IMAGE:image] describe! -> [TEXT:caption]"
-    cfg = convert.own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, task)
+    cfg = own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, task)
     files.write(tmp_path / "a.pt", {"cfg": cfg, "model": model.state_dict()})
     assert main(["convert", "--to", "published", str(tmp_path / "a.pt"), str(tmp_path / "b.pt")]) == 0
     said = capsys.readouterr().out

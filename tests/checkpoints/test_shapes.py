@@ -13,8 +13,8 @@ from unival.checkpoints import files
 from unival.checkpoints.backbones import CHOICES
 from unival.checkpoints.shapes import options_from_weights
 from unival.cli import main
-from unival.commands import convert
 from unival.errors import UserError
+from unival.models.build import build_model
 from unival.models.config import UnivalConfig
 
 WIDTH32 = {"encoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "encoder_layers": 1, "encoder_attention_heads": 2}
@@ -26,7 +26,7 @@ SOUNDS = [{"modalities": "audio", "audio_backbone": name, "audio_window_size": 6
 
 def built(options, device="meta"):
     """A small model of these options, without memory for its weights unless asked for."""
-    return convert.build({**asdict(UnivalConfig()), **WIDTH32, **options}, 50, 1, device)
+    return build_model({**asdict(UnivalConfig()), **WIDTH32, **options}, 50, 1, device)
 
 
 def test_the_names_are_those_of_the_backbones():

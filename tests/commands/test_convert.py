@@ -14,10 +14,14 @@ from unival.checkpoints import files, published_options
 from unival.checkpoints.names import published
 from unival.cli import main
 from unival.commands import convert
+from unival.commands.convert.source import task_defaults
+from unival.commands.convert.target import own_cfg
 from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.models.config import UnivalConfig
+from unival.models.unival import UnivalModel
 from unival.tasks.config import UnivalTaskConfig
+from unival.vocab import Vocabulary
 
 FORGOTTEN = ["encoder.embed_images.fc.weight", "encoder.embed_images.fc.bias"]  # the unused classifier
 
@@ -50,14 +54,14 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def own(data):
     """A checkpoint of ours, as training writes it, with a vocabulary, EMA weights and a closed set."""
-    vocabulary = convert.Vocabulary.load(data / "vocab", 0, 0)
+    vocabulary = Vocabulary.load(data / "vocab", 0, 0)
     model = tiny.model(vocabulary, modalities="image")
-    task = {**convert._task_defaults(), "_name": "unival_caption", "num_codes": 0, "num_bins": 0, "patch_image_size": 32}
+    task = {**task_defaults(), "_name": "unival_caption", "num_codes": 0, "num_bins": 0, "patch_image_size": 32}
     path = data / "own.pt"
     state = model.state_dict()
     container = {
         "args": None,
-        "cfg": convert.own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, task),
+        "cfg": own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, task),
         "model": state,
         "criterion": None,
         "optimizer_history": [{"criterion_name": "x", "optimizer_name": "y", "lr_scheduler_state": {}, "num_updates": 9}],
@@ -95,7 +99,7 @@ def logits(container):
     """Logits of the golden case with images."""
     cfg = OmegaConf.create({key: value for key, value in container["cfg"]["model"].items() if key != "_name"})
     task = argparse.Namespace(source_dictionary=golden.golden_dictionary())
-    model = convert.UnivalModel.build_model(OmegaConf.merge(UnivalConfig, cfg), task).eval()
+    model = UnivalModel.build_model(OmegaConf.merge(UnivalConfig, cfg), task).eval()
     model.load_state_dict(dict(container["model"]))
     case = golden.case("image")
     with torch.no_grad():
@@ -194,7 +198,7 @@ def test_nothing_is_overwritten_or_lost(own, tmp_path, capsys):
 
 
 def test_media_are_left_out(data, tmp_path):
-    vocabulary = convert.Vocabulary.load(data / "vocab", 0, 0)
+    vocabulary = Vocabulary.load(data / "vocab", 0, 0)
     model = tiny.model(vocabulary, modalities="image,video,audio")
     files.write(tmp_path / "all.safetensors", {"model": model.state_dict()})  # says nothing of its options
     report = run(tmp_path / "all.safetensors", tmp_path / "c.pt", "--without", "video,audio", "--report", tmp_path / "r.json")
@@ -222,7 +226,7 @@ def bart_container(width, ffn, rows, hugging_face):
 
 @pytest.mark.parametrize("source", ["bart", "hf-bart"])
 def test_bart_as_a_start(data, tmp_path, source):
-    vocabulary = convert.Vocabulary.load(data / "vocab", 0, 0)
+    vocabulary = Vocabulary.load(data / "vocab", 0, 0)
     files.write(tmp_path / "bart.pt", bart_container(128, 512, len(vocabulary) + 3, source == "hf-bart"))
     flags = ("--from", source, "--vocab-dir", data / "vocab", "--num-codes", 4, "--num-bins", 2)
     assert "give BART's as --source-vocab" in refused(tmp_path / "bart.pt", tmp_path / "c.pt", *flags)
@@ -301,11 +305,11 @@ def test_the_command_line(own, tmp_path, capsys):
 
 def test_options_of_ours_survive_the_published_format(tmp_path, data):
     """resnet50: the smallest CNN that the published code has."""
-    vocabulary = convert.Vocabulary.load(data / "vocab", 0, 0)
+    vocabulary = Vocabulary.load(data / "vocab", 0, 0)
     model = tiny.model(vocabulary, image_backbone="resnet50", image_backbone_stages=3, modalities="image", scale_resids=True)
     task = {**asdict(UnivalTaskConfig(data="")), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival_caption"}
     plain = {key: value for key, value in task.items() if key not in ("seed", "cpu", "bf16", "fp16")}
-    cfg = convert.own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, plain)
+    cfg = own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, plain)
     state = {"instruction": "[VIDEO:clip] what? -> [TEXT:answer]"}  # which training had taken over
     files.write(tmp_path / "a.pt", {"cfg": cfg, "model": model.state_dict(), "task_state": state})
     run(tmp_path / "a.pt", tmp_path / "b.pt", "--to", "published")

@@ -6,10 +6,8 @@ import math
 import pathlib
 import sys
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unival.checkpoints import files
@@ -30,7 +28,6 @@ from unival.checkpoints.summary import (
 )
 from unival.checkpoints.tables import difference_text, keys_text, summary_text
 from unival.errors import UserError
-from unival.quiet_import import quiet_import
 
 SAME, DIFFERENT, FAILED = 0, 1, 2  # exit codes of --diff, those of the program diff
 
@@ -236,19 +233,10 @@ def expected(
     given: Mapping[str, Any], state: dict[str, Tensor], symbols: int, published: bool
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Shapes by key of the model that the options build, and of ``state`` under that model's names."""
-    with quiet_import():
-        from fairseq.data import Dictionary
-
     from unival.checkpoints.names.published import model_options
-    from unival.models.config import saved_config
-    from unival.models.unival import UnivalModel
+    from unival.models.build import build_model
 
-    dictionary = Dictionary()
-    for number in range(symbols - len(dictionary)):
-        dictionary.add_symbol(f"symbol {number}")
-    cfg = saved_config(model_options(given) if published else given)
-    with torch.device("meta"):  # shapes without values: nothing of the model's size is allocated
-        model = UnivalModel.build_model(cfg, SimpleNamespace(source_dictionary=dictionary))
+    model = build_model(model_options(given) if published else given, symbols, device="meta")
     model.upgrade_state_dict(state)
     return shapes_of(model.state_dict()), shapes_of(state)
 

@@ -67,7 +67,7 @@ def test_hugging_face_names(state, fairseq, prefix):
 
 
 def test_other_checkpoints_are_refused(tmp_path, state):
-    with pytest.raises(UserError, match="has not the key names of OFA"):
+    with pytest.raises(UserError, match="does not look like a checkpoint of OFA"):
         ofa.from_ofa(state)
     four_stages = published.to_published(tiny.model(tiny.vocabulary(tmp_path / "v")).state_dict(), {}).state
     with pytest.raises(UserError, match="is UnIVAL's, not OFA's"):

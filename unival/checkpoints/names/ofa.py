@@ -26,7 +26,7 @@ def from_ofa(state: Mapping[str, Tensor]) -> Conversion:
         UserError: it is no OFA checkpoint.
     """
     if not is_published(state):
-        raise UserError("the checkpoint has not the key names of OFA (encoder.embed_images.…, decoder.output_projection.…)")
+        raise UserError("the file does not look like a checkpoint of OFA; expected keys such as encoder.embed_images.conv1.weight")
     if not is_ofa(state):
         raise UserError("the checkpoint is UnIVAL's, not OFA's: use --from unival")
     return from_published(state)
