@@ -26,7 +26,7 @@ from unival.checkpoints.summary import (
     tied_keys,
     type_name,
 )
-from unival.checkpoints.tables import difference_text, keys_text, summary_text
+from unival.commands.inspect.text import difference_text, keys_text, summary_text
 from unival.errors import UserError
 
 SAME, DIFFERENT, FAILED = 0, 1, 2  # exit codes of --diff, those of the program diff
