@@ -34,7 +34,7 @@ def check_source(source: str, container: Mapping[str, Any], state: Mapping[str, 
         raise UserError(f"{where}: looks like {ARCHITECTURES[kind]}, not {ARCHITECTURES[source]}: give --from {names[0]}")
 
 
-def joined(shards: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+def join_shards(shards: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
     """The weights of one checkpoint from its shards, each with the name of its file.
 
     Raises:

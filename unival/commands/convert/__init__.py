@@ -19,7 +19,7 @@ from unival.checkpoints.convert import SOURCES, check_source, fitted, new_contai
 from unival.checkpoints.names import published
 from unival.checkpoints.precision import cast
 from unival.checkpoints.summary import non_finite
-from unival.commands.convert.source import MEDIA, OWN_BACKBONE_FILES, from_bart, from_unival, read
+from unival.commands.convert.source import MEDIA, OWN_BACKBONE_FILES, read_inputs, source_from_bart, source_from_unival
 from unival.commands.convert.target import own_cfg, published_cfg_of, task_state
 from unival.errors import UserError
 from unival.models.build import build_model
@@ -66,9 +66,9 @@ def run(args: argparse.Namespace) -> int:
     if any(output.resolve() == pathlib.Path(name).resolve() for name in args.inputs):
         raise UserError(f"{output} is the input itself; give another file")
     check_arguments(args)
-    container, state = read(args)
+    container, state = read_inputs(args)
     check_source(args.source, container, state, args.inputs[0])
-    source = from_bart(args, container, state) if "bart" in args.source else from_unival(args, container, state)
+    source = source_from_bart(args, container, state) if "bart" in args.source else source_from_unival(args, container, state)
     source.task.update(source.task_state.get("media", {}))  # as training took them over from the checkpoint it started from
     source.task["instruction"] = source.task_state.get("instruction") or source.task["instruction"]
     report = source.conversion.report

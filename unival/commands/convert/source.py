@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unival.checkpoints import files, published_options
 from unival.checkpoints.conversion import Conversion, KeyReport
-from unival.checkpoints.convert import is_own, joined, to_ours
+from unival.checkpoints.convert import is_own, join_shards, to_ours
 from unival.checkpoints.names import bart, hf_bart, published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
@@ -39,17 +39,17 @@ class Source:
     cfg: Mapping[str, Any] | None = None  # the container's, when it is a published one
 
 
-def read(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_inputs(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The first input's container, and the weights of all."""
     containers = [files.read(name) for name in args.inputs]
     for name in args.inputs:
         files.check_sums(name)
     find = files.ema_weights if args.ema else files.weights
     weights = (find(container, name) for name, container in zip(args.inputs, containers, strict=True))
-    return containers[0], joined(zip(args.inputs, weights, strict=True))
+    return containers[0], join_shards(zip(args.inputs, weights, strict=True))
 
 
-def from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: Mapping[str, Tensor]) -> Source:
+def source_from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: Mapping[str, Tensor]) -> Source:
     """UnIVAL's, OFA's and our own checkpoints."""
     own = is_own(args.source, state)
     real = f"{published.STFT}conv_real.weight"
@@ -86,7 +86,7 @@ def task_defaults() -> dict[str, Any]:
     return {str(key): value for key, value in {**defaults, **VOCABULARY_SIZES, "data": "", "_name": "unival"}.items()}
 
 
-def from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: dict[str, Tensor]) -> Source:
+def source_from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: dict[str, Tensor]) -> Source:
     """BART's, in fairseq's or Hugging Face's names: a fresh model, with what BART has put in."""
     report = KeyReport()
     shown: dict[str, str] = {}
