@@ -13,7 +13,7 @@ from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
 from unival.instructions import parse
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.vocab import Vocabulary
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from unival.checkpoints.published_options import (
 from unival.cli import main
 from unival.commands.convert.source import task_defaults
 from unival.commands.convert.target import own_cfg
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.models.config import UnivalConfig
 from unival.models.unival import SIZES
 

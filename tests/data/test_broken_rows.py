@@ -13,7 +13,7 @@ from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 
 DEEP = "[" * 5000 + "]" * 5000
 IMAGE = "images/train.jsonl-0.png"

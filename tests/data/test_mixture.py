@@ -15,7 +15,7 @@ from unival.data.stream import Stream, TextLimits
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from unival.data.table import open_table
 from unival.errors import InstructionError, UserError
 from unival.instructions import parse
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 
 CAPTION = "[IMAGE:image] what does the image describe? -> [TEXT:caption]"
 PNG = (

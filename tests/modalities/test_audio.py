@@ -13,7 +13,7 @@ import torch
 
 from unival.errors import UserError
 from unival.modalities.audio import AUDIO, AudioLoader, AudioReader, open_audio
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.modalities.containers import missing_bytes
 from unival.modalities.decord_reader import track_rate
 from unival.models.config import UnivalConfig

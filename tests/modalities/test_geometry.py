@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.modalities.geometry import Geometry
 from unival.modalities.image import ImageLoader
 from unival.modalities.video import FRAME_FITS, VideoLoader

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from unival.errors import UserError
-from unival.modalities import modality
-from unival.modalities.base import MediaOptions
+from unival.modalities import media_of
+from unival.modalities.composed import MediaOptions
 from unival.modalities.image import ImageLoader
 
 RNG = np.random.default_rng(0)
@@ -76,5 +76,5 @@ def test_truncated_files_are_refused(form):
 
 
 def test_unknown_modalities_list_the_known():
-    with pytest.raises(UserError, match="SMELL.*TEXT, IMAGE"):
-        modality("SMELL")
+    with pytest.raises(UserError, match="smell.*image, video, audio"):
+        media_of("smell")

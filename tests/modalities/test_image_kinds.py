@@ -33,7 +33,7 @@ from tests.modalities.pictures import (
 from unival.data.rows import plain
 from unival.errors import UserError
 from unival.modalities import pillow
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.modalities.image import ImageLoader
 from unival.modalities.pillow import FORMATS, MAX_MEMORY, read_image
 from unival.modalities.pixels import to_rgb

@@ -10,7 +10,7 @@ from tests.modalities import clips
 from unival.errors import UserError
 from unival.modalities import pyav_audio
 from unival.modalities.audio import AudioLoader, open_audio
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 
 av = pytest.importorskip("av")
 soundfile = pytest.importorskip("soundfile")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.modalities import clips
 from tests.modalities.test_pyav_reader import X264
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.modalities.video import VideoLoader, open_frames
 
 av = pytest.importorskip("av")

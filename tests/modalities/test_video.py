@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from unival.errors import UserError
 from unival.modalities import containers, video
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.modalities.video import VIDEO, VideoLoader, draw_augmentation, draw_box, fit_frame, frame_indices
 from unival.models.config import UnivalConfig
 

@@ -5,9 +5,8 @@ import torch
 
 from tests.tasks.test_task import config
 from unival.errors import UserError
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import TRAINING_ONLY, MediaOptions
 from unival.tasks.ensemble import check_ensemble
-from unival.tasks.inputs import TRAINING_ONLY
 
 OTHER = {  # another value of everything that evaluation reads rows by
     "patch_image_size": 96,
@@ -20,6 +19,8 @@ OTHER = {  # another value of everything that evaluation reads rows by
     "audio_sample_rate": 16000,
     "max_audio_seconds": 3.0,
     "audio_filling": "pad",
+    "max_image_size": 512,
+    "code_image_size": 64,
     "instruction": "[TEXT:q] -> [TEXT:a]",
     "closed_set": ["yes"],
 }

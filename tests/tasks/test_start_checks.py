@@ -25,7 +25,7 @@ from unival.hub import from_checkpoint
 from unival.instructions import parse
 from unival.metrics import METRICS
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.tasks import checks, disk
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.trial import untouched

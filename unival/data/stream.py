@@ -20,7 +20,8 @@ from unival.data.table import Table, row_errors
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import MODALITIES, media_of
-from unival.modalities.base import MediaLoader, MediaOptions
+from unival.modalities.base import MediaLoader
+from unival.modalities.composed import MediaOptions
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.kinds import other_kind
 from unival.modalities.target import Context, References, Target, has_loss, predicted_slot

@@ -5,7 +5,8 @@ import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from unival.backbones.pann import MIN_RATE
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
-from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, audio_layout, has_norm
+from unival.modalities.base import Media, MediaEmbedding, Modality, audio_layout, has_norm
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.geometry import Loaded
+from unival.modalities.options import at_least, one_of, option, positive
 from unival.modalities.pyav_audio import PEAK, AudioReader, open_track, packet_samples
 
 FILLINGS = ("repeatpad", "repeat", "pad")
@@ -29,6 +31,48 @@ MP3_WARMUP = 32 * 1152  # samples before a place, as a packet may need the 511 b
 BLOCK = 2**18  # samples decoded at a time to come to others
 
 
+@dataclass(frozen=True)
+class AudioOptions:
+    """How sounds are read."""
+
+    audio_sample_rate: int = option(
+        48000,
+        "sounds are resampled to this many Hz",
+        at_least(MIN_RATE, f"it is in Hz, at least {MIN_RATE} (published: 48000)"),
+    )
+    max_audio_seconds: float = option(
+        10.0, "length of sounds: longer ones are cut, shorter filled up", positive("number of seconds (published: 10)")
+    )
+    audio_filling: str = option(
+        "repeatpad",
+        "how short sounds are filled up: repeated whole, then silence (repeatpad), repeated (repeat), silence (pad)",
+        one_of(*FILLINGS),
+    )
+
+
+@dataclass(frozen=True)
+class AudioModelOptions:
+    """The spectrogram and the audio CNN."""
+
+    audio_backbone: str = option("cnn14", "audio CNN (PANN): cnn6, cnn10, cnn14, clap_cnn10")
+    audio_sample_rate: Optional[int] = option(None, "sounds are resampled to this many Hz (default: 48000)")
+    audio_hop_size: int = option(
+        480, "samples between two frames of the spectrogram (published recipes: 200)", silent=True
+    )
+    audio_window_size: int = option(1024, "samples per frame of the spectrogram")
+    audio_mel_bins: int = option(64, "mel bands of the spectrogram")
+    audio_fmin: float = option(50.0, "lowest frequency of the mel bands in Hz")
+    audio_fmax: float = option(14000.0, "highest frequency of the mel bands in Hz")
+    spec_augment: bool = option(True, "in training, mask stretches of time and bands of frequency of the spectrogram")
+    audio_backbone_weights: Optional[str] = option(
+        None, "file with weights of the audio CNN (Cnn14_mAP=0.431.pth) to start from"
+    )
+    freeze_audio_backbone: bool = option(
+        False, "do not train the audio CNN: weights, batch-norm statistics, dropout, SpecAugment, all of it"
+    )
+    sample_audio_patch_num: int = option(0, "in training, keep this many randomly chosen tokens per sound (0: all)")
+
+
 class AudioLoader:
     """Bytes of a sound file, or of a video with a sound track -> waveform of ``max_audio_seconds``, mono, float32.
 
@@ -38,13 +82,7 @@ class AudioLoader:
     only adds zeros.
     """
 
-    def __init__(self, options: MediaOptions):
-        if options.audio_filling not in FILLINGS:
-            raise UserError(f"unknown --audio-filling {options.audio_filling!r}; choose from {', '.join(FILLINGS)}")
-        if options.audio_sample_rate < MIN_RATE:
-            raise UserError(
-                f"--audio-sample-rate is {options.audio_sample_rate}; it is in Hz, at least {MIN_RATE} (published: 48000)"
-            )
+    def __init__(self, options: Any):
         seconds = options.max_audio_seconds
         if round(seconds * options.audio_sample_rate) < 1:
             raise UserError(f"--max-audio-seconds is {seconds}; it must be a positive number of seconds (published: 10)")
@@ -268,7 +306,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     rate = cfg.audio_sample_rate
     backbone = Pann(
         cfg.audio_backbone,
-        sample_rate=MediaOptions().audio_sample_rate if rate is None else rate,
+        sample_rate=AudioOptions().audio_sample_rate if rate is None else rate,
         hop_size=cfg.audio_hop_size,
         window_size=cfg.audio_window_size,
         mel_bins=cfg.audio_mel_bins,
@@ -287,7 +325,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-def _packages(options: MediaOptions) -> dict[str, str]:
+def _packages(options: Any) -> dict[str, str]:
     needs = {
         "soundfile": f"sounds need it: {INSTALL}",
         "torchaudio": f"sounds at another rate than --audio-sample-rate need it: {INSTALL}",
@@ -297,4 +335,9 @@ def _packages(options: MediaOptions) -> dict[str, str]:
     return {**needs, "av": f"the sound tracks of videos, and sounds other than wav, flac, ogg and mp3, need it: {INSTALL}"}
 
 
-AUDIO = Modality("AUDIO", media=Media(AudioLoader, _embedding, type_row=3, packages=_packages, takes=(kinds.AUDIO, kinds.VIDEO)))
+AUDIO = Modality(
+    "AUDIO",
+    options=AudioOptions,
+    model_options=AudioModelOptions,
+    media=Media(AudioLoader, _embedding, type_row=3, packages=_packages, takes=(kinds.AUDIO, kinds.VIDEO)),
+)

@@ -14,46 +14,10 @@ from torch import Tensor, nn
 from unival.errors import UserError
 from unival.instructions import AttributeSpec
 from unival.modalities.geometry import Loaded
+from unival.modalities.options import NoOptions
 from unival.modalities.target import Target
 from unival.text import split_names
 from unival.vocab import Vocabulary
-
-VIDEO_BACKENDS = ("pyav", "decord")
-
-
-@dataclass(frozen=True)
-class MediaOptions:
-    """How media becomes tensors; part of the task's configuration, kept in checkpoints.
-
-    Raises:
-        UserError: a size, a number of frames or a rate is below 1, or a length is no positive number of seconds, or a
-            backend is unknown.
-    """
-
-    patch_image_size: int = 384  # pixels per side of images
-    image_fit: str = "seen"  # how image files become pixels: see unival.modalities.image
-    imagenet_mean_and_std: bool = False  # of images and frames; else pixels are in [-1, 1]
-    patch_frame_size: int = 224  # pixels per side of video frames
-    num_frames: int = 8
-    sample_type: str = "rand"  # frames in training: one at random of each interval, or its "middle" as in evaluation
-    frame_fit: str = "crop"  # how frames become squares: see unival.modalities.video
-    video_backend: str = "pyav"  # what decodes videos and their sound tracks, one of VIDEO_BACKENDS
-    use_dataaug: bool = False  # augment frames in training
-    audio_sample_rate: int = 48000  # Hz
-    max_audio_seconds: float = 10.0
-    audio_filling: str = "repeatpad"  # how short sounds are filled up: see unival.modalities.audio
-    max_image_size: int | None = None  # pixels that the last bin of a box stands for: see unival.modalities.box
-    code_image_size: int = 128  # pixels per side of images made of codes: see unival.modalities.code
-
-    def __post_init__(self) -> None:
-        for name in ("patch_image_size", "patch_frame_size", "num_frames", "audio_sample_rate", "code_image_size"):
-            if (number := getattr(self, name)) < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {number}; it must be 1 or more")
-        if self.video_backend not in VIDEO_BACKENDS:
-            raise UserError(f"unknown --video-backend {self.video_backend!r}; choose from {', '.join(VIDEO_BACKENDS)}")
-        seconds = self.max_audio_seconds
-        if not math.isfinite(seconds) or seconds <= 0:
-            raise UserError(f"--max-audio-seconds is {seconds}; it must be a positive number of seconds (published: 10)")
 
 
 class MediaLoader(Protocol):
@@ -67,17 +31,17 @@ class Media:
     """How files become tokens of the encoder.
 
     Attributes:
-        loader: options of reading -> what reads a file.
+        loader: the options of all modalities (:class:`unival.modalities.composed.MediaOptions`) -> what reads a file.
         embedding: the model's configuration -> a :class:`MediaEmbedding`.
         type_row: its row of a type embedding with one row per modality (0 is that of text).
-        packages: options of reading -> optional packages -> what for, and how to get them.
+        packages: these options -> optional packages -> what for, and how to get them.
         takes: kinds of files (:mod:`unival.modalities.kinds`) that its slots take, the usual one first.
     """
 
-    loader: Callable[[MediaOptions], MediaLoader]
+    loader: Callable[[Any], MediaLoader]
     embedding: Callable[[Any], "MediaEmbedding"]
     type_row: int
-    packages: Callable[[MediaOptions], Mapping[str, str]] = lambda options: {}
+    packages: Callable[[Any], Mapping[str, str]] = lambda options: {}
     takes: tuple[str, ...] = ()
 
 
@@ -88,6 +52,8 @@ class Modality:
     Attributes:
         name: in instructions, such as IMAGE; in batches, keys of checkpoints and options it is in lower case, see :attr:`key`.
         attributes: what a slot of it may say in an instruction.
+        options: a dataclass of how its cells are read (see :func:`unival.modalities.options.option`); the task's command line has them.
+        model_options: a dataclass of its part of the model's configuration.  One that is named as one of ``options`` follows it.
         media: how its files become tokens of the encoder; None where a slot's cell becomes token ids, as text does.
         target: vocabulary and options -> how its cells become token ids, are predicted and come back; None where they are media.
         is_source: whether it may stand on the encoder side.
@@ -95,8 +61,10 @@ class Modality:
 
     name: str
     attributes: Mapping[str, AttributeSpec] = field(default_factory=dict)
+    options: type = NoOptions
+    model_options: type = NoOptions
     media: Media | None = None
-    target: Callable[[Vocabulary, MediaOptions], Target] | None = None
+    target: Callable[[Vocabulary, Any], Target] | None = None
     is_source: bool = True
 
     @property

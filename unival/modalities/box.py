@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -11,12 +12,24 @@ from unival.errors import UserError
 from unival.instructions import AttributeSpec, Instruction, Slot
 from unival.modalities.base import Modality
 from unival.modalities.geometry import Box, Geometry
+from unival.modalities.options import at_least, option
 from unival.modalities.target import Context, Target
 from unival.text import REFERENCE_SEPARATOR
 
 CORNERS = 4  # left, top, right, bottom
 SLACK = 1.0  # pixels that annotations may lie outside of their image, by rounding
 SHOWN = 60  # characters of a cell in a message
+
+
+@dataclass(frozen=True)
+class BoxOptions:
+    """How boxes are counted in bins."""
+
+    max_image_size: int | None = option(
+        None,
+        "pixels that the last location bin stands for; published pre-training has 512 (default: --patch-image-size)",
+        at_least(1),
+    )
 
 
 class BoxTarget(Target):
@@ -135,5 +148,6 @@ def _within(box: Box, geometry: Geometry) -> Box:
 BOX = Modality(
     "BOX",
     attributes={"of": AttributeSpec(str), "no_loss": AttributeSpec(bool, target_only=True)},
+    options=BoxOptions,
     target=BoxTarget,
 )

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from unival.errors import UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities.base import Modality
+from unival.modalities.options import at_least, option
 from unival.modalities.target import Context, Target
 from unival.text import REFERENCE_SEPARATOR
 
 PIXELS_PER_CODE = 8  # per side
 SHOWN = 60  # characters of a cell in a message
+
+
+@dataclass(frozen=True)
+class CodeOptions:
+    """How many codes an image has."""
+
+    code_image_size: int = option(128, "pixels per side of generated images (8 per code)", at_least(1), silent=True)
 
 
 class CodeTarget(Target):
@@ -76,4 +85,4 @@ class CodeTarget(Target):
         return " ".join(map(str, value))
 
 
-CODE = Modality("CODE", is_source=False, target=CodeTarget)
+CODE = Modality("CODE", options=CodeOptions, model_options=CodeOptions, is_source=False, target=CodeTarget)

@@ -1,15 +1,16 @@
 """Images: decode, resize to a square, normalise; a ResNet turns them into tokens."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from PIL import Image
 
-from unival.errors import UserError
 from unival.modalities import kinds
-from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, has_norm
+from unival.modalities.base import Media, MediaEmbedding, Modality, has_norm
 from unival.modalities.geometry import Geometry, Loaded
+from unival.modalities.options import at_least, one_of, option
 from unival.modalities.pillow import read_sized_image
 
 IMAGE_FITS = ("seen", "published")
@@ -20,19 +21,42 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 DECODE_MARGIN = 2  # JPEGs are decoded at a reduced scale that is still at least twice the target size
 
 
+@dataclass(frozen=True)
+class ImageOptions:
+    """How image files are read."""
+
+    patch_image_size: int = option(384, "pixels per side that images are resized to", at_least(1))
+    image_fit: str = option(
+        "seen",
+        "how image files become pixels: as a person sees them, turned by their EXIF orientation, on white where they are transparent,"
+        " grey of 16 bits and more scaled (seen), or as the published code reads them, without any of that (published)",
+        one_of(*IMAGE_FITS),
+        before="published",
+    )
+    imagenet_mean_and_std: bool = option(False, "normalise pixels by ImageNet's mean and deviation instead of to [-1, 1]")
+
+
+@dataclass(frozen=True)
+class ImageModelOptions:
+    """The image CNN."""
+
+    image_backbone: str = option("resnet101", "image CNN: resnet10, resnet18, resnet34, resnet50, resnet101, resnet152")
+    image_backbone_stages: int = option(4, "stages of the image CNN: 4 (stride 32) or 3 (stride 16, as in OFA)")
+    image_backbone_weights: Optional[str] = option(
+        None, "file with weights of the image CNN (timm or torchvision ResNet) to start from"
+    )
+    freeze_image_backbone: bool = option(False, "do not train the image CNN: weights, batch-norm statistics, all of it")
+    sample_patch_num: int = option(0, "in training, keep this many randomly chosen patches per image (0: all)")
+
+
 class ImageLoader:
     """Bytes of an image file -> pixels ``3 x s x s``, normalised, by a plain square bicubic resize (published recipe).
 
     ``image_fit``: ``seen`` is the image as a person sees it (:func:`unival.modalities.pillow.read_image`), ``published`` what the
     original makes of it; they differ in orientation, transparency and values of more than 8 bits.
-
-    Raises:
-        UserError: there is no such ``image_fit``.
     """
 
-    def __init__(self, options: MediaOptions):
-        if options.image_fit not in IMAGE_FITS:
-            raise UserError(f"unknown --image-fit {options.image_fit!r}; choose from {', '.join(IMAGE_FITS)}")
+    def __init__(self, options: ImageOptions):
         self.size = options.patch_image_size
         self.is_published = options.image_fit == "published"
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.imagenet_mean_and_std else (HALF, HALF)
@@ -66,4 +90,9 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-IMAGE = Modality("IMAGE", media=Media(ImageLoader, _embedding, type_row=1, takes=(kinds.IMAGE,)))
+IMAGE = Modality(
+    "IMAGE",
+    options=ImageOptions,
+    model_options=ImageModelOptions,
+    media=Media(ImageLoader, _embedding, type_row=1, takes=(kinds.IMAGE,)),
+)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from unival.errors import UserError
 from unival.instructions import PLAIN, AttributeSpec, Slot
 from unival.modalities.base import Modality
+from unival.modalities.options import option
 from unival.modalities.target import Context, References, Target
 from unival.text import is_weighted_answer, not_empty, references_of, strip_punctuation, texts_of, why_not_text
 
@@ -102,6 +104,18 @@ def check_answer(answer: str, where: str) -> None:
         raise UserError(f"{where}: {reason}")
 
 
+@dataclass(frozen=True)
+class TextOptions:
+    """How long texts may be; a slot's own ``max_length`` wins.  The command line alone decides."""
+
+    max_src_length: int = option(
+        80, "longest source text of a slot in words; longer ones are cut and counted", group="text", kept=False
+    )
+    max_tgt_length: int = option(
+        30, "longest target text in words; longer ones are cut and counted", group="text", kept=False
+    )
+
+
 TEXT = Modality(
     PLAIN,
     attributes={
@@ -111,5 +125,6 @@ TEXT = Modality(
         "uncased": AttributeSpec(bool),
         "no_punctuation": AttributeSpec(bool),
     },
+    options=TextOptions,
     target=TextTarget,
 )

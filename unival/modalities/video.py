@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional, Protocol
 
 import numpy as np
 import torch
@@ -12,16 +12,18 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds, pyav_reader
-from unival.modalities.base import Media, MediaEmbedding, MediaOptions, Modality, has_norm, video_layout
+from unival.modalities.base import Media, MediaEmbedding, Modality, has_norm, video_layout
 from unival.modalities.containers import declared_size
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
+from unival.modalities.options import at_least, one_of, option
 from unival.modalities.pillow import check_memory, decoding, open_image
 from unival.modalities.pixels import orientation, to_rgb, upright
 from unival.modalities.pyav_reader import STILL, Frames
 
 SAMPLE_TYPES = ("rand", "middle")
 FRAME_FITS = ("crop", "squash", "published")
+BACKENDS = ("pyav", "decord")  # what decodes videos, and their sound tracks
 
 CROP_SCALE = (0.5, 1.0)  # area of a random crop, as a fraction of the frame
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height of a random crop
@@ -46,14 +48,71 @@ def frame_indices(total: int, count: int, rng: np.random.Generator | None) -> li
     return chosen + chosen[-1:] * (count - intervals)
 
 
-def check_options(options: MediaOptions) -> None:
-    """Raise a UserError that names the first option of videos that cannot be used, and what can."""
-    for flag, value, choices in (
-        ("--sample-type", options.sample_type, SAMPLE_TYPES),
-        ("--frame-fit", options.frame_fit, FRAME_FITS),
-    ):
-        if value not in choices:
-            raise UserError(f"unknown {flag} {value!r}; choose from {', '.join(choices)}")
+@dataclass(frozen=True)
+class VideoOptions:
+    """How videos are read."""
+
+    patch_frame_size: int = option(224, "pixels per side of video frames", at_least(1))
+    num_frames: int = option(8, "frames taken from a video", at_least(1))
+    sample_type: str = option(
+        "rand",
+        "frames in training: one of each interval at random (rand) or its middle one, as in evaluation (middle)",
+        one_of(*SAMPLE_TYPES),
+        training_only=True,
+    )
+    frame_fit: str = option(
+        "crop",
+        "how frames become squares: resize the shorter side and crop the centre (crop), resize both sides (squash),"
+        " or crop the centre without resizing, as the published evaluation does (published)",
+        one_of(*FRAME_FITS),
+    )
+    video_backend: str = option(
+        "pyav",
+        "what decodes videos and their sound tracks: FFmpeg by PyAV, every frame the one asked for (pyav), or decord, as"
+        " published, which refuses the files that it may read wrongly (decord)",
+        one_of(*BACKENDS),
+    )
+    use_dataaug: bool = option(
+        False,
+        "in training, augment video frames: random crops, mirror images, two random operations",
+        training_only=True,
+    )
+
+
+@dataclass(frozen=True)
+class VideoModelOptions:
+    """The video CNN."""
+
+    video_backbone: str = option(
+        "resnext3d101", "video CNN: resnext3d14, resnext3d50, resnext3d101, resnext3d152, resnet3d50, resnet3d101"
+    )
+    video_backbone_weights: Optional[str] = option(
+        None, "file with weights of the video CNN (resnext-101-kinetics.pth) to start from"
+    )
+    inflate_video_backbone: bool = option(
+        False, "--video-backbone-weights is a 2-D ResNeXt: repeat its filters over time (inflation)"
+    )
+    freeze_video_backbone: bool = option(False, "do not train the video CNN: weights, batch-norm statistics, all of it")
+    sample_video_patch_num: int = option(0, "in training, keep this many randomly chosen patches per video (0: all)")
+
+
+class Reading(Protocol):
+    """The options that videos are read by: their own and one of images."""
+
+    @property
+    def imagenet_mean_and_std(self) -> bool: ...
+    @property
+    def patch_frame_size(self) -> int: ...
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def sample_type(self) -> str: ...
+    @property
+    def frame_fit(self) -> str: ...
+    @property
+    def video_backend(self) -> str: ...
+    @property
+    def use_dataaug(self) -> bool: ...
 
 
 class VideoLoader:
@@ -67,8 +126,7 @@ class VideoLoader:
     Augmentation (``use_dataaug``, in training): see :class:`Augmentation`.
     """
 
-    def __init__(self, options: MediaOptions):
-        check_options(options)
+    def __init__(self, options: Reading):
         self.options = options
         self.size = options.patch_frame_size
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.imagenet_mean_and_std else (HALF, HALF)
@@ -221,7 +279,7 @@ FRAME_BYTES = 8  # per pixel: Pillow keeps the frame before, and what is below a
 
 @contextlib.contextmanager
 def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
-    """Open a video: animated GIF, WebP and PNG with Pillow, all else with ``backend``, one of :data:`VIDEO_BACKENDS`.
+    """Open a video: animated GIF, WebP and PNG with Pillow, all else with ``backend``, one of :data:`BACKENDS`.
 
     Raises:
         UserError: also when a frame is asked for that cannot be decoded.
@@ -284,11 +342,16 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
-def _packages(options: MediaOptions) -> dict[str, str]:
+def _packages(options: VideoOptions) -> dict[str, str]:
     needs = {"av": f"videos other than animated GIF, WebP and PNG need it: {pyav_reader.INSTALL['video']}"}
     if options.video_backend == "decord":
         needs["decord"] = f"--video-backend decord needs it: {decord_reader.INSTALL}"
     return needs
 
 
-VIDEO = Modality("VIDEO", media=Media(VideoLoader, _embedding, type_row=2, packages=_packages, takes=(kinds.VIDEO,)))
+VIDEO = Modality(
+    "VIDEO",
+    options=VideoOptions,
+    model_options=VideoModelOptions,
+    media=Media(VideoLoader, _embedding, type_row=2, packages=_packages, takes=(kinds.VIDEO,)),
+)

@@ -1,18 +1,21 @@
 """Configuration of the model: one dataclass for the command line, one per stack for the modules."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import OmegaConf
 
+from unival.modalities import MODALITIES
+from unival.modalities.composed import MediaOptions
+from unival.modalities.options import compose, declared, kept_field, owners
 from unival.text import split_names
 
 
 @dataclass
-class UnivalConfig(FairseqDataclass):
-    """Options of ``--arch unival_*``; the named architectures only change sizes (see ``unival.models.unival.SIZES``)."""
+class CoreConfig(FairseqDataclass):
+    """The options of a model that belong to no modality."""
 
     encoder_embed_dim: int = field(default=768, metadata={"help": "width of the encoder"})
     encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the encoder's feed-forward layers"})
@@ -35,13 +38,6 @@ class UnivalConfig(FairseqDataclass):
     attn_scale_factor: float = field(default=2.0, metadata={"help": "scores are divided by sqrt(factor x head width)"})
     token_bucket_size: int = field(default=256, metadata={"help": "relative-position buckets of text"})
     image_bucket_size: int = field(default=42, metadata={"help": "largest side of the patch grid"})
-    image_backbone: str = field(
-        default="resnet101",
-        metadata={"help": "image CNN: resnet10, resnet18, resnet34, resnet50, resnet101, resnet152"},
-    )
-    image_backbone_stages: int = field(
-        default=4, metadata={"help": "stages of the image CNN: 4 (stride 32) or 3 (stride 16, as in OFA)"}
-    )
     modalities: Optional[str] = field(
         default=None,
         metadata={"help": "media that the model takes, e.g. image,video,audio (default: those of the instruction)"},
@@ -51,37 +47,6 @@ class UnivalConfig(FairseqDataclass):
         metadata={
             "help": "media that a restored checkpoint need not have, e.g. video: their parts keep their initial weights"
         },
-    )
-    video_backbone: str = field(
-        default="resnext3d101",
-        metadata={"help": "video CNN: resnext3d14, resnext3d50, resnext3d101, resnext3d152, resnet3d50, resnet3d101"},
-    )
-    audio_backbone: str = field(default="cnn14", metadata={"help": "audio CNN (PANN): cnn6, cnn10, cnn14, clap_cnn10"})
-    audio_sample_rate: Optional[int] = field(
-        default=None, metadata={"help": "sounds are resampled to this many Hz (default: 48000)"}
-    )
-    audio_hop_size: int = field(
-        default=480, metadata={"help": "samples between two frames of the spectrogram (published recipes: 200)"}
-    )
-    audio_window_size: int = field(default=1024, metadata={"help": "samples per frame of the spectrogram"})
-    audio_mel_bins: int = field(default=64, metadata={"help": "mel bands of the spectrogram"})
-    audio_fmin: float = field(default=50.0, metadata={"help": "lowest frequency of the mel bands in Hz"})
-    audio_fmax: float = field(default=14000.0, metadata={"help": "highest frequency of the mel bands in Hz"})
-    spec_augment: bool = field(
-        default=True, metadata={"help": "in training, mask stretches of time and bands of frequency of the spectrogram"}
-    )
-    image_backbone_weights: Optional[str] = field(
-        default=None, metadata={"help": "file with weights of the image CNN (timm or torchvision ResNet) to start from"}
-    )
-    video_backbone_weights: Optional[str] = field(
-        default=None, metadata={"help": "file with weights of the video CNN (resnext-101-kinetics.pth) to start from"}
-    )
-    inflate_video_backbone: bool = field(
-        default=False,
-        metadata={"help": "--video-backbone-weights is a 2-D ResNeXt: repeat its filters over time (inflation)"},
-    )
-    audio_backbone_weights: Optional[str] = field(
-        default=None, metadata={"help": "file with weights of the audio CNN (Cnn14_mAP=0.431.pth) to start from"}
     )
     add_mm_type_embedding: bool = field(
         default=False,
@@ -100,22 +65,12 @@ class UnivalConfig(FairseqDataclass):
     entangle_target_positions: bool = field(
         default=False, metadata={"help": "also add the target's position embeddings to its tokens, as BERT does"}
     )
-    sample_patch_num: int = field(
-        default=0, metadata={"help": "in training, keep this many randomly chosen patches per image (0: all)"}
-    )
-    sample_video_patch_num: int = field(
-        default=0, metadata={"help": "in training, keep this many randomly chosen patches per video (0: all)"}
-    )
-    sample_audio_patch_num: int = field(
-        default=0, metadata={"help": "in training, keep this many randomly chosen tokens per sound (0: all)"}
-    )
     interpolate_position: bool = field(
         default=False, metadata={"help": "interpolate patch positions from the original grid for larger images"}
     )
     orig_patch_image_size: int = field(
         default=256, metadata={"help": "image size of the original grid (one position per 16 pixels)"}
     )
-    code_image_size: int = field(default=128, metadata={"help": "pixels per side of generated images (8 per code)"})
     qk_norm: bool = field(default=False, metadata={"help": "layer norm on each head's queries and keys"})
     attention_input_norm: bool = field(
         default=False,
@@ -123,16 +78,6 @@ class UnivalConfig(FairseqDataclass):
     )
     scale_resids: bool = field(default=False, metadata={"help": "learned scales on the feed-forward residuals"})
     freeze_token_embeddings: bool = field(default=False, metadata={"help": "do not train the shared token embeddings"})
-    freeze_image_backbone: bool = field(
-        default=False, metadata={"help": "do not train the image CNN: weights, batch-norm statistics, all of it"}
-    )
-    freeze_video_backbone: bool = field(
-        default=False, metadata={"help": "do not train the video CNN: weights, batch-norm statistics, all of it"}
-    )
-    freeze_audio_backbone: bool = field(
-        default=False,
-        metadata={"help": "do not train the audio CNN: weights, batch-norm statistics, dropout, SpecAugment, all of it"},
-    )
     freeze_batchnorm: bool = field(
         default=False, metadata={"help": "do not train batch norms: neither their scales nor their statistics"}
     )
@@ -151,6 +96,26 @@ class UnivalConfig(FairseqDataclass):
     )
 
 
+if TYPE_CHECKING:
+
+    class UnivalConfig(CoreConfig):
+        """The options of a model, those of all modalities among them."""
+
+        def __init__(self, **options: Any): ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __getitem__(self, name: str) -> Any: ...
+else:
+    owners(MODALITIES, dict.fromkeys(CoreConfig.__dataclass_fields__, "the model"))
+    UnivalConfig = compose(
+        "UnivalConfig",
+        __name__,
+        CoreConfig,
+        [kept_field(option) for modality in MODALITIES.values() for option in declared(modality.model_options)],
+        "Options of ``--arch unival_*``; the named architectures only change sizes (see ``unival.models.unival.SIZES``).",
+    )
+
 # Options that change what a checkpoint's weights mean, but neither their names nor their shapes.
 SILENT_OPTIONS = (
     "attn_scale_factor",
@@ -158,9 +123,17 @@ SILENT_OPTIONS = (
     "entangle_target_positions",
     "interpolate_position",
     "orig_patch_image_size",
-    "code_image_size",
-    "audio_hop_size",
 )
+
+
+# Options of the model that follow those of reading of the same name.
+FOLLOWING = tuple(name for name in MediaOptions.__dataclass_fields__ if name in UnivalConfig.__dataclass_fields__)
+
+
+def silent_options(media: Collection[str]) -> set[str]:
+    """The options of a model that takes these media (names in lower case) that change what its weights mean, but not their shapes."""
+    kinds = [modality.model_options for modality in MODALITIES.values() if modality.media is None or modality.key in media]
+    return {*SILENT_OPTIONS, *(option.name for kind in kinds for option in declared(kind) if option.field.metadata["silent"])}
 
 
 def saved_config(options: Mapping[str, Any]) -> Any:

@@ -16,8 +16,8 @@ from unival.backbones.pann import filters_sample_rate
 from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError
-from unival.modalities.base import MediaOptions
-from unival.models.config import UnivalConfig
+from unival.modalities.composed import MediaOptions
+from unival.models.config import FOLLOWING, UnivalConfig
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
 from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, renamed
@@ -85,8 +85,9 @@ class UnivalModel(FairseqEncoderDecoderModel):
                 raise UserError(
                     f"--{side}-attention-heads {heads} does not divide --encoder-embed-dim {cfg.encoder_embed_dim}"
                 )
-        if cfg.audio_sample_rate is None:
-            cfg.audio_sample_rate = MediaOptions().audio_sample_rate
+        for name in FOLLOWING:
+            if cfg[name] is None:
+                cfg[name] = getattr(MediaOptions(), name)
         embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
         return cls(cfg, UnivalEncoder(cfg, dictionary, embed_tokens), UnivalDecoder(cfg, dictionary, embed_tokens))
 

@@ -23,16 +23,16 @@ from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import TRAINING_ONLY, MediaOptions
 from unival.modalities.target import Target, predicted_slot
-from unival.models.config import saved_config
+from unival.models.config import FOLLOWING, saved_config
 from unival.tasks import restore
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
-from unival.tasks.inputs import TRAINING_ONLY, data_folder, find_table, given_media_options, media_of, shard_of
+from unival.tasks.inputs import data_folder, find_table, given_media_options, media_of, shard_of
 from unival.tasks.loop import LoopTask, weightless
 from unival.tasks.presets import ANY, Preset
 from unival.tasks.progress import Progress
@@ -200,21 +200,25 @@ class UnivalTask(LoopTask):
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build the model that a configuration describes: ours, or that of a published checkpoint.
 
-        In training, what the command line leaves open follows from the task: the media of its instruction, the sample rate of
-        its sounds.  It is written into ``cfg``, which goes into checkpoints.
+        In training, what the command line leaves open follows from the task: the media of its instruction, and what the model
+        has to know of how they are read.  It is written into ``cfg``, which goes into checkpoints.
         """
         if restore.is_published_cfg(cfg):
             cfg = saved_config(model_options(cfg))
         restore.refuse_other_models(cfg)
         if from_checkpoint:
-            model = super().build_model(saved_config(cfg), from_checkpoint)
+            cfg = saved_config(cfg)
+            for name in [name for name in FOLLOWING if cfg[name] is None]:  # an option that came after the checkpoint
+                cfg[name] = getattr(self.media, name)
+            model = super().build_model(cfg, from_checkpoint)
             model.keeps_to_checkpoint = True
             return model
         self.is_training = True
         start = self.adopt_restored()
         if cfg.modalities is None and self.instructions:
             cfg.modalities = ",".join(sorted(media_of(self.instructions)))
-        cfg.audio_sample_rate = self.media.audio_sample_rate
+        for name in FOLLOWING:
+            cfg[name] = getattr(self.media, name)
         if self.checks is not None:
             self.checks.before_model(start)
         model = super().build_model(cfg, from_checkpoint)

@@ -19,7 +19,7 @@ from unival.generation.options import check_generation_options, generation_optio
 from unival.instructions import Instruction
 from unival.metrics import METRICS, Metric
 from unival.modalities import with_media
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
 from unival.tasks.ensemble import check_ensemble

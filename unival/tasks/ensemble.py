@@ -6,8 +6,8 @@ from typing import Any
 from fairseq import utils
 
 from unival.errors import UserError
+from unival.modalities.composed import TRAINING_ONLY
 from unival.tasks import restore
-from unival.tasks.inputs import TRAINING_ONLY
 
 
 def check_ensemble(cfg: Any) -> None:

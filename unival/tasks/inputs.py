@@ -9,10 +9,9 @@ from typing import Any
 from unival.errors import UserError
 from unival.instructions import Instruction
 from unival.modalities import MODALITIES
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 
 SUFFIXES = (".jsonl", ".tsv")
-TRAINING_ONLY = ("sample_type", "use_dataaug")  # media options that evaluation does not use
 
 
 def given_media_options(cfg: Any, default: MediaOptions) -> MediaOptions:

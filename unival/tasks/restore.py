@@ -4,7 +4,6 @@ import logging
 import pathlib
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
@@ -16,8 +15,8 @@ from unival.checkpoints.files import read
 from unival.checkpoints.names.published import model_options, task_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError
-from unival.modalities.base import MediaOptions
-from unival.models.config import SILENT_OPTIONS
+from unival.modalities.composed import MediaOptions, options_before
+from unival.models.config import silent_options
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import given_media_options
 from unival.tasks.presets import ANY, PRESETS
@@ -54,9 +53,8 @@ def trained_instruction(saved: Any) -> str | None:
 
 
 def trained_media(saved: Any) -> MediaOptions:
-    """How a checkpoint's training read media, by what it saved of that; one from before ``image_fit`` read images as published."""
-    default = MediaOptions()
-    return given_media_options(saved, default if "image_fit" in saved else replace(default, image_fit="published"))
+    """How a checkpoint's training read media, by what it saved of that."""
+    return given_media_options(saved, options_before(saved))
 
 
 def last_checkpoint(cfg: Any) -> pathlib.Path:
@@ -161,9 +159,9 @@ def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
 
 def warn_of_silent_options(container: Mapping[str, Any], model: Any) -> None:
     """Log where a model that starts from a checkpoint differs from its options, as far as its weights do not tell."""
+    silent = silent_options(model.encoder.media)
     for name, value in saved_model_options(container).items():
-        absent = name.startswith("audio") and "audio" not in model.encoder.media
-        if name in SILENT_OPTIONS and model.cfg[name] != value and not absent:
+        if name in silent and model.cfg[name] != value:
             logger.warning("--%s %s, but the checkpoint was trained with %s", name.replace("_", "-"), model.cfg[name], value)
 
 

@@ -12,7 +12,7 @@ from unival.checkpoints.published_container import published_cfg
 from unival.commands.convert.source import MEDIA, Source, task_defaults
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
-from unival.modalities.base import MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.models.config import UnivalConfig
 from unival.tasks.inputs import given_media_options
 from unival.tasks.presets import CAPTION
