@@ -79,7 +79,7 @@ def test_a_run_with_mixed_media_resumes_to_the_same_bits(data, trained, tmp_path
     [("video", VIDEO, "bikes.mp4"), ("audio", AUDIO, "bigbuckbunny.mp4")],
 )
 def test_real_clips_are_captioned(data, trained, tmp_path, name, instruction, file):
-    """fairseq-generate on a real film and on its sound track; Python and the command line say the same."""
+    """fairseq-generate on a real video and on its audio track; Python and the command line say the same."""
     real = clips() / file
     row = {"id": "real", name: str(real), "caption": "a real clip"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
@@ -118,8 +118,8 @@ def test_bad_media_name_file_row_and_column(data, trained, tmp_path):
         model.run(VIDEO, {"video": noise})
     with pytest.raises(UserError, match=r"row 0, column 'audio' \(.*noise\.mp4\)"):
         model.run(AUDIO, {"audio": noise})
-    with pytest.raises(UserError, match="sound"):
-        model.run(AUDIO, {"audio": clips() / "carphone_pristine.mp4"})  # a film without a sound track
+    with pytest.raises(UserError, match="without an audio track"):
+        model.run(AUDIO, {"audio": clips() / "carphone_pristine.mp4"})  # a video without an audio track
 
 
 def test_what_the_command_line_gives_wins_and_differences_are_logged(data, trained, tmp_path, capsys):

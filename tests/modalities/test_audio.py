@@ -145,7 +145,7 @@ def test_formats(form):
 @pytest.mark.parametrize("part", [0.999, 0.5, 0.01])
 def test_cut_off_files_are_refused(form, part):
     data = encoded(waves(2, 44100, 2), 44100, form, FORMATS[form])
-    with pytest.raises(UserError, match="cannot decode the sound"):
+    with pytest.raises(UserError, match="cannot decode the audio"):
         load(data[: int(len(data) * part)], 0.1, 44100)  # though its beginning is there
 
 
@@ -165,7 +165,7 @@ def test_any_stretch_is_that_of_the_whole_and_cut_off_files_are_refused(form, ki
         for first in rng.integers(0, 22000, 20):
             assert np.allclose(sound.read(int(first), 2000), whole[first : first + 2000], atol=1e-5)
     for part in (0.5, 0.9, 0.995):
-        with pytest.raises(UserError, match="cannot decode the sound"):
+        with pytest.raises(UserError, match="cannot decode the audio"):
             load(data[: int(len(data) * part)], 0.1)
 
 
@@ -181,13 +181,13 @@ def test_stretches_of_vorbis():
 
 @pytest.mark.parametrize("data", [b"", b"hello" * 100, bytes(2000), np.random.default_rng(0).bytes(2000)])
 def test_no_sounds(data):
-    with pytest.raises(UserError, match="cannot decode the sound") as caught:
+    with pytest.raises(UserError, match="cannot decode the audio") as caught:
         load(data)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 150
 
 
 def test_sounds_without_samples():
-    with pytest.raises(UserError, match="holds no samples"):
+    with pytest.raises(UserError, match="has no samples"):
         load(encoded(np.zeros((0, 1)), 8000))
 
 
@@ -214,7 +214,7 @@ def test_mp3_files_without_a_length():
     assert load(data[second:] + bytes(20000), 0.5, 44100).abs().mean() > 0.1
 
 
-# Sound tracks ---------------------------------------------------------------------------------------------------------
+# Audio tracks ---------------------------------------------------------------------------------------------------------
 
 
 def test_sound_track_of_a_video():
@@ -224,9 +224,9 @@ def test_sound_track_of_a_video():
     whole = load(data, 5.0, 48000)
     assert whole.shape == (240000,) and whole.abs().max() > 0.04
     torch.testing.assert_close(load(data, 1.0, 48000), whole[:48000])
-    with pytest.raises(UserError, match="cut off"):
+    with pytest.raises(UserError, match="truncated"):
         load(data[:-2000])
-    with pytest.raises(UserError, match="without a sound track"):
+    with pytest.raises(UserError, match="without an audio track"):
         load(clip("bikes"))
 
 
@@ -252,13 +252,13 @@ def test_wild_samples_of_a_track_are_refused(monkeypatch):
     data = clip("bigbuckbunny")
     get = decord.AudioReader.get_batch
     monkeypatch.setattr(decord.AudioReader, "get_batch", lambda track, indices: decord.nd.array(get(track, indices).asnumpy() * 1e9))
-    with pytest.raises(UserError, match="sound track is damaged"):
+    with pytest.raises(UserError, match="audio track is damaged"):
         load(data, video_backend="decord")
 
 
 def test_track_rates():
     assert track_rate(44100, 16040) == 44100
-    with pytest.raises(UserError, match="36000 Hz"):
+    with pytest.raises(UserError, match="got about 36000"):
         track_rate(36000, 16000)
 
 

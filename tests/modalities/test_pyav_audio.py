@@ -1,4 +1,4 @@
-"""Sounds of every kind of file, and the sound tracks of videos: all samples, at their rate, the mean of the channels."""
+"""Audio of every kind of file, and the audio tracks of videos: all samples, at their rate, the mean of the channels."""
 
 import io
 
@@ -118,7 +118,7 @@ def test_a_track_that_starts_late_has_no_silence_before_it():
 
 # Lossy: in time, and nothing missing ----------------------------------------------------------------------------------
 
-# Kind -> how many samples may come before the sound: what an encoder puts there and the file does not tell
+# Kind -> how many samples may come before the audio: what an encoder puts there and the file does not tell
 LOSSY = {
     ("ipod", "aac"): 0,
     ("mp4", "aac"): 0,
@@ -147,7 +147,7 @@ def test_lossy_kinds_are_whole_and_in_time(container, codec):
 
 
 def test_files_that_libsndfile_recognises_and_refuses():
-    """FFmpeg reads them; cut off, they are refused all the same."""
+    """FFmpeg reads them; truncated, they are refused all the same."""
     values = tones(22050, 1, 1.0)
     for container, codec in (("wav", "ac3"), ("wav", "mp2"), ("wav", "flac"), ("wav", "adpcm_yamaha"), ("voc", "pcm_u8"), ("w64", "ac3")):
         rate = 44100 if codec == "ac3" else 22050
@@ -155,7 +155,7 @@ def test_files_that_libsndfile_recognises_and_refuses():
         found_rate, found = heard(data)
         assert abs(found_rate / rate - 1) < 0.01 and 22050 <= len(found) <= 22050 + 3072  # VOC rounds rates
         for part in (0.5, 0.99):
-            with pytest.raises(UserError, match="cannot decode the sound"):
+            with pytest.raises(UserError, match="cannot decode the audio"):
                 heard(data[: int(len(data) * part)])
 
 
@@ -172,7 +172,7 @@ def test_cut_off_files_of_ffmpeg(container, codec):
     data = encoded(container, codec, values, 22050)
     assert abs(len(heard(data)[1]) - values.shape[1]) < 8
     for part in (0.5, 0.995):
-        with pytest.raises(UserError, match="cut off"):
+        with pytest.raises(UserError, match="truncated"):
             heard(data[: int(len(data) * part)])
 
 
@@ -228,7 +228,7 @@ def test_stretches_of_chained_ogg_come_from_any_part():
 
 def test_chained_ogg_that_is_damaged_is_refused():
     part = ogg("vorbis", tones())
-    with pytest.raises(UserError, match="cut off"):
+    with pytest.raises(UserError, match="truncated"):
         heard(part + part[:-300])
     with pytest.raises(UserError, match="it is damaged at byte"):
         heard(part[:-300] + part)
@@ -288,7 +288,7 @@ def test_damaged_sounds_are_refused_in_one_line_or_heard(container, codec, capfd
                 rate, found = heard(broken)
             except UserError as error:
                 refused += 1
-                assert str(error).isprintable() and "cannot decode the sound" in str(error) and len(str(error)) < 150
+                assert str(error).isprintable() and "cannot decode the audio" in str(error) and len(str(error)) < 150
             else:
                 assert rate == 48000 and len(found) <= 26000
     assert refused and not capfd.readouterr().err

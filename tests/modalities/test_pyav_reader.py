@@ -198,7 +198,7 @@ def test_packets_without_a_frame_do_not_count(coding, container):
         try:
             total, numbers = read(data, chosen)
         except UserError as error:  # FFmpeg takes some of them for damage
-            assert "announces" in str(error) or "damaged" in str(error)
+            assert "by its packets" in str(error) or "damaged" in str(error)
         else:
             expected = decoded_in_order(data)  # which may leave out what is made from missing frames
             assert total == len(expected) <= N - 2
@@ -342,12 +342,12 @@ def test_what_decord_is_not_given():
 def test_pictures_are_no_videos(form):
     buffer = io.BytesIO()
     Image.fromarray(clips.picture(3)).save(buffer, form)
-    with pytest.raises(UserError, match="it is a picture"):
+    with pytest.raises(UserError, match="it is an image"):
         read(buffer.getvalue())
 
 
 def test_pictures_in_a_row_are_no_video():
-    with pytest.raises(UserError, match="JPEG pictures in a row"):
+    with pytest.raises(UserError, match="JPEG images without timestamps"):
         read(clips.clip("mjpeg", frames=5, **MJPEG))
 
 
@@ -356,7 +356,7 @@ def test_frames_with_notes_that_pyav_does_not_know():
     try:
         assert read(data, range(5)) == (5, list(range(5)))
     except UserError as error:
-        assert "which way up they are" in str(error)
+        assert "cannot read the side data" in str(error)
 
 
 @pytest.mark.parametrize(

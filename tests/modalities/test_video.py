@@ -289,9 +289,9 @@ def sound():
     "data, reason",
     [
         (b"", "the file is empty"),
-        (b"no video at all" * 100, "it is in no known format"),
+        (b"no video at all" * 100, "unknown format"),
         (sound(), "it has no video stream"),
-        (encoded(grey_frames()[:1], "JPEG"), "it is a picture"),
+        (encoded(grey_frames()[:1], "JPEG"), "it is an image"),
     ],
 )
 def test_what_is_no_video_is_refused(data, reason):
@@ -314,7 +314,7 @@ def test_sizes_that_containers_declare():
     assert containers.declared_size(boxes) is containers.declared_size(boxes + struct.pack(">I4s8x", 0, b"mdat")) is None
     assert containers.declared_size(boxes + struct.pack(">I4s8x", 17, b"moov")) == len(boxes) + 17
     assert containers.declared_size(boxes + b"junk at the very end") is None
-    with pytest.raises(UserError, match=r"it is cut off after 18 of 216 bytes"):
+    with pytest.raises(UserError, match=r"it is truncated after 18 of 216 bytes"):
         load(head + b"\x40\xc8\0\0")
 
 

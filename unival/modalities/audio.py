@@ -101,7 +101,7 @@ class AudioLoader:
         """
         with open_audio(data, self.backend) as sound:
             if sound.frames == 0:
-                raise UserError(f"cannot decode the sound ({len(data)} bytes): it holds no samples")
+                raise UserError(f"cannot decode the audio ({len(data)} bytes): it has no samples")
             return Loaded(fill(self.stretch(sound, rng if train else None), self.samples, self.filling))
 
     def stretch(self, sound: AudioReader, rng: np.random.Generator | None) -> Tensor:
@@ -122,9 +122,9 @@ class AudioLoader:
         count = min(before * old + needed + width + old, sound.frames - first)
         values = sound.read(first, count)
         if not np.isfinite(values).all():
-            raise UserError("cannot use the sound: some of its samples are infinite or not a number")
+            raise UserError("cannot use the audio: some of its samples are infinite or not a number")
         if (peak := float(np.abs(values).max(initial=0))) > PEAK:
-            raise UserError(f"cannot use the sound: its samples reach {peak:g} times full scale")
+            raise UserError(f"cannot use the audio: its samples reach {peak:g} times full scale")
         x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
         x = resample(x) if resample else x
         return x[before * new :][: self.samples]
@@ -141,11 +141,11 @@ def resampler(old: int, new: int) -> Any:
     try:
         from torchaudio.transforms import Resample
     except (ImportError, OSError) as error:  # OSError: built for another torch
-        raise UserError(f"sounds at {old} Hz need the package torchaudio: {INSTALL} ({error})") from error
+        raise UserError(f"audio at {old} Hz needs the package torchaudio: {INSTALL} ({error})") from error
     divisor = math.gcd(old, new)
     if old // divisor * (new // divisor) > MAX_FILTER_VALUES:
         raise UserError(
-            f"cannot resample a sound from {old} to {new} Hz: the rates have no large common divisor; convert the"
+            f"cannot resample audio from {old} to {new} Hz: the rates have no large common divisor; convert the"
             f" file first (ffmpeg -i old.wav -ar {new} new.wav)"
         )
     return Resample(old, new)
@@ -175,9 +175,9 @@ def open_audio(data: bytes, backend: str = "pyav") -> Iterator[AudioReader]:
         UserError: also when samples are asked for that cannot be decoded.
     """
     if not data:
-        raise UserError("cannot decode the sound: the file is empty")
+        raise UserError("cannot decode the audio: the file is empty")
     if missing := missing_bytes(data):
-        raise UserError(f"cannot decode the sound: it is cut off, {missing} of its {len(data) + missing} bytes are missing")
+        raise UserError(f"cannot decode the audio: it is truncated, {missing} of its {len(data) + missing} bytes are missing")
     with contextlib.ExitStack() as stack:
         parts = ogg_links(data)
         if len(parts) > 1:
@@ -191,14 +191,14 @@ def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> AudioReader
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: libsndfile is missing
-        raise UserError(f"sounds need the package soundfile: {INSTALL} ({error})") from error
+        raise UserError(f"audio needs the package soundfile: {INSTALL} ({error})") from error
     try:
         file = stack.enter_context(soundfile.SoundFile(io.BytesIO(data)))
     except soundfile.LibsndfileError as error:
         is_unknown = error.code == UNKNOWN_FORMAT or data[8:12] == b"AVI "
         if is_unknown and backend == "decord":
             return stack.enter_context(decord_reader.open_audio_track(data))
-        reason = f"cannot decode the sound ({len(data)} bytes): {error.error_string}"
+        reason = f"cannot decode the audio ({len(data)} bytes): {error.error_string}"
         try:
             track = open_track(data)
         except UserError as other:
@@ -255,7 +255,7 @@ def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> AudioRead
         try:
             return file.read(count, dtype="float32", always_2d=True).mean(axis=1)  # of samples x channels
         except soundfile.LibsndfileError as error:
-            raise UserError(f"cannot decode the sound ({len(data)} bytes): {error.error_string}") from error
+            raise UserError(f"cannot decode the audio ({len(data)} bytes): {error.error_string}") from error
 
     def go_to(first: int) -> None:
         nonlocal file, position
@@ -272,16 +272,16 @@ def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> AudioRead
         try:
             go_to(first)
         except soundfile.LibsndfileError as error:
-            raise UserError(f"cannot decode the sound: it ends before sample {first} of {total}") from error
+            raise UserError(f"cannot decode the audio: it ends before sample {first} of {total}") from error
         values = decode(count)
         position += len(values)
         if len(values) < count:
-            raise UserError(f"cannot decode the sound: it ends after {first + len(values)} of {total} samples")
+            raise UserError(f"cannot decode the audio: it ends after {first + len(values)} of {total} samples")
         return values
 
     if total > MAX_FRAMES:
         raise UserError(
-            "cannot decode the sound: the file does not say how long it is, as one from a pipe; convert it (ffmpeg -i old.flac new.flac)"
+            "cannot decode the audio: the file does not say how long it is, as one from a pipe; convert it (ffmpeg -i old.flac new.flac)"
         )
     if file.format in ("MP3", "FLAC") and total:
         read(total - 1, 1)  # whether it is cut off shows only at the end
@@ -327,12 +327,12 @@ def _embedding(cfg: Any) -> MediaEmbedding:
 
 def _packages(options: Any) -> dict[str, str]:
     needs = {
-        "soundfile": f"sounds need it: {INSTALL}",
-        "torchaudio": f"sounds at another rate than --audio-sample-rate need it: {INSTALL}",
+        "soundfile": f"audio needs it: {INSTALL}",
+        "torchaudio": f"audio at another rate than --audio-sample-rate needs it: {INSTALL}",
     }
     if options.video_backend == "decord":
-        return {**needs, "decord": f"with --video-backend decord, the sound tracks of videos need it: {decord_reader.INSTALL}"}
-    return {**needs, "av": f"the sound tracks of videos, and sounds other than wav, flac, ogg and mp3, need it: {INSTALL}"}
+        return {**needs, "decord": f"with --video-backend decord, the audio tracks of videos need it: {decord_reader.INSTALL}"}
+    return {**needs, "av": f"the audio tracks of videos, and audio other than wav, flac, ogg and mp3, need it: {INSTALL}"}
 
 
 AUDIO = Modality(

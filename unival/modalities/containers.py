@@ -1,4 +1,4 @@
-"""What media files say about their own length: decoders take many files that are cut off for shorter ones."""
+"""The length that media files declare in their headers, to detect truncated files, many of which decoders read as shorter ones."""
 
 import math
 import re
@@ -9,17 +9,14 @@ from typing import Any
 from unival.errors import UserError
 
 MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the first box of MP4 and QuickTime files
-UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe put this much or more where the size belongs
+UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe set the size to this or more
 
 
 def declared_size(data: bytes) -> int | None:
-    """Bytes that a RIFF (AVI, WebP, WAV), MP4 or Matroska (WebM) file says it has; None if it does not say, or is something else.
-
-    Decoders take many files that are cut off for shorter ones.
-    """
+    """Size in bytes that a RIFF (AVI, WebP, WAV), MP4 or Matroska (WebM) file declares; None if it does not, or is of another format."""
     if data[:4] == b"RIFF" and len(data) >= 12:
         size = int.from_bytes(data[4:8], "little")
-        return None if size in (0, 2**32 - 1) else 8 + size  # live recordings do not know
+        return None if size in (0, 2**32 - 1) else 8 + size  # unknown in live recordings
     if data[:4] == b"\x1a\x45\xdf\xa3":
         header_end = _element_end(data, 4)
         if header_end is not None and data[header_end : header_end + 4] == b"\x18\x53\x80\x67":
@@ -28,13 +25,13 @@ def declared_size(data: bytes) -> int | None:
 
 
 def _cut_box_end(data: bytes) -> int | None:
-    """Where the box of an MP4 file ends that the data ends in, if it is one of those that matter."""
+    """Declared end of the last box of an MP4 file, if the data ends inside it and it is a box with content; else None."""
     position = 0
     while position + 16 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)
         if size == 1:
             (size,) = struct.unpack_from(">Q", data, position + 8)
-        if size < 8:  # the rest of the file, or no box
+        if size < 8:  # 0 stands for the rest of the file; anything else is invalid
             return None
         position += size
         if position > len(data):
@@ -43,19 +40,20 @@ def _cut_box_end(data: bytes) -> int | None:
 
 
 def _element_end(data: bytes, position: int) -> int | None:
-    """Where the Matroska element ends whose size stands at ``position``; None if it does not say."""
+    """End of the Matroska element whose size field is at ``position``; None if the size is unknown."""
     if position >= len(data) or not data[position]:
         return None
-    length = 9 - data[position].bit_length()  # the leading zeros say how many bytes the size has
+    length = 9 - data[position].bit_length()  # the number of leading zeros tells the length of the size field
     limit = 1 << 7 * length
     size = int.from_bytes(data[position : position + length], "big") - limit
     return None if size == limit - 1 else position + length + size
 
 
 def missing_bytes(data: bytes) -> int:
-    """How many bytes are missing at the end of a file, by its own account; 0 if it does not say.
+    """Number of bytes that are missing at the end of a file, by the size that it declares; 0 if it declares none.
 
-    For WAV (also with sizes of 64 bits: RF64, BW64, W64), AIFF, IFF, AU, CAF, VOC, AVR, NIST, SoX, SDS, Psion, Ogg, MP4, AVI, MKV and WebM.
+    Supported: WAV (also with 64-bit sizes: RF64, BW64, W64), AIFF, IFF, AU, CAF, VOC, AVR, NIST, SoX, SDS, Psion, Ogg, MP4, AVI, MKV
+    and WebM.
     """
     ends = [end_of(data) for start, end_of in AUDIO_ENDS.items() if data.startswith(start)]
     if not ends or data[:4] == b"RIFF" and data[8:12] != b"WAVE":
@@ -68,9 +66,15 @@ def _number(data: bytes, at: int, length: int, order: Any = "big") -> int:
 
 
 def _end_of_chunk(data: bytes, position: int, names: Sequence[bytes], order: Any = "big") -> int:
-    """Where the chunk of samples ends, one of ``names``; 0 if it does not say.  (The size of the whole file is often wrong.)
+    """Declared end of the chunk with the samples; 0 if it is unknown. (The declared size of the whole file is often wrong.)
 
-    A chunk is its name of four bytes, its size of 32 bits and its content, with a zero byte if that is odd.
+    A chunk consists of its name (four bytes), its size (32 bits) and its content, padded to an even length.
+
+    Args:
+        data: bytes of the file.
+        position: start of the first chunk.
+        names: possible names of the chunk.
+        order: byte order of sizes.
     """
     while position + 8 <= len(data):
         size = _number(data, position + 4, 4, order)
@@ -82,7 +86,7 @@ def _end_of_chunk(data: bytes, position: int, names: Sequence[bytes], order: Any
 
 def _end_of_wav(data: bytes) -> int:
     end = _end_of_chunk(data, 12, (b"data",), "little")
-    if end == 0 and data[12:16] == b"ds64":  # it holds the size which 32 bits cannot
+    if end == 0 and data[12:16] == b"ds64":  # chunk with the 64-bit size
         size = _number(data, 28, 8, "little")
         place = data.find(b"data\xff\xff\xff\xff", 36)
         return place + 8 + size if place >= 0 and size < 2**62 else 0
@@ -90,7 +94,7 @@ def _end_of_wav(data: bytes) -> int:
 
 
 def _end_of_w64(data: bytes) -> int:
-    position = 40  # behind the name and size of the whole; sizes are those of chunks with their heads, which begin at multiples of 8
+    position = 40  # after the file header; sizes include the headers of chunks, which are aligned to 8 bytes
     while position + 24 <= len(data):
         size = _number(data, position + 16, 8, "little")
         if size < 24 or size >= 2**62:
@@ -105,7 +109,7 @@ def _end_of_caf(data: bytes) -> int:
     position = 8
     while position + 12 <= len(data):
         size = _number(data, position + 4, 8)
-        if size >= 2**62:  # -1: as far as the file goes
+        if size >= 2**62:  # -1: to the end of the file
             return 0
         if data.startswith(b"data", position):
             return position + 12 + size
@@ -115,13 +119,13 @@ def _end_of_caf(data: bytes) -> int:
 
 def _end_of_voc(data: bytes) -> int:
     position = _number(data, 20, 2, "little")
-    while 26 <= position < len(data) and data[position]:  # a block's kind; 0 is the end
+    while 26 <= position < len(data) and data[position]:  # type of the block; 0 is the terminator
         position += 4 + _number(data, position + 1, 3, "little")
     return position if position >= 26 else 0
 
 
 def _end_of_avr(data: bytes) -> int:
-    return 128 + _number(data, 26, 4) * _number(data, 14, 2) // 8  # at least: programs differ in whether they count channels
+    return 128 + _number(data, 26, 4) * _number(data, 14, 2) // 8  # a lower bound: programs differ in whether they count channels
 
 
 def _end_of_nist(data: bytes) -> int:
@@ -142,7 +146,7 @@ def _end_of_sds(data: bytes) -> int:
     if data[3:4] != b"\1" or len(data) < 21:
         return 0
     samples = data[10] + (data[11] << 7) + (data[12] << 14)
-    per_packet = 120 // max(1, -(-data[6] // 7))  # 7 bits a byte
+    per_packet = 120 // max(1, -(-data[6] // 7))  # 7 bits per byte
     return 21 + 127 * -(-samples // max(1, per_packet))
 
 
@@ -152,7 +156,7 @@ def _end_of_au(data: bytes) -> int:
 
 
 def _end_of_last_page(data: bytes) -> int:
-    """Where the last page of an Ogg file ends: its header lists the sizes of its segments, 255 at most each."""
+    """Declared end of the last page of an Ogg file, whose header lists the sizes of its segments."""
     start = data.rfind(b"OggS")
     header = start + 27
     if header > len(data):
@@ -161,7 +165,7 @@ def _end_of_last_page(data: bytes) -> int:
     return header + segments + sum(data[header : header + segments])
 
 
-# Starts of sound files -> where the samples end, by what the file says
+# First bytes of audio files -> function that returns the declared end of the samples
 AUDIO_ENDS: dict[bytes, Callable[[bytes], int]] = {
     **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _end_of_wav),
     b"riff\x2e\x91\xcf\x11": _end_of_w64,
@@ -179,21 +183,21 @@ AUDIO_ENDS: dict[bytes, Callable[[bytes], int]] = {
 
 
 def ogg_links(data: bytes) -> list[bytes]:
-    """The Ogg files that follow one another in an Ogg file (chained); others as a whole.
+    """Split a chained Ogg file into its links; any other file is returned whole.
 
     Raises:
-        UserError: there is something else between its pages.
+        UserError: there are other bytes between its pages.
     """
     if data[:4] != b"OggS" or b"\x80theora" in data[:256]:
         return [data]
     starts, position, was_first = [0], 0, True
     while data.startswith(b"OggS", position) and position + 27 <= len(data):
-        is_first = bool(data[position + 5] & 2)  # of the pages of a stream; the streams of a file all begin before they go on
+        is_first = bool(data[position + 5] & 2)  # first page of a stream; the first pages of all streams of a link come first
         if is_first and not was_first:
             starts.append(position)
         was_first = is_first
         segments = data[position + 26]
         position += 27 + segments + sum(data[position + 27 : position + 27 + segments])
     if b"OggS" in data[position:]:
-        raise UserError(f"cannot decode the sound: it is damaged at byte {position} of {len(data)}")
+        raise UserError(f"cannot decode the audio: it is damaged at byte {position} of {len(data)}")
     return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]

@@ -1,8 +1,8 @@
-"""What kind of file some bytes are, by how they begin: to name one that stands in another kind's slot."""
+"""Detect the kind of a file by its first bytes, to name a file that was given to a slot of another modality."""
 
 IMAGE, VIDEO, AUDIO, TEXT = "an image", "a video", "an audio file", "a text file"
 
-# Starts of files -> what they are.  Longer starts go before shorter ones that they begin with.
+# First bytes -> kind of file. Longer ones must come before their own prefixes.
 STARTS: tuple[tuple[bytes, str], ...] = (
     *((start, IMAGE) for start in (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"8BPS")),
     *((start, IMAGE) for start in (b"\0\0\x01\0", b"\0\0\0\x0cjP  ", b"\xffO\xffQ", b"P4\n", b"P5\n", b"P6\n")),
@@ -15,14 +15,14 @@ STARTS: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
 )
-IMAGE_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")  # of files with the boxes of MP4
+IMAGE_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")  # of files with MP4's box structure
 AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
 RIFF = {b"WAVE": AUDIO, b"AVI ": VIDEO, b"WEBP": IMAGE}
-BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # kinds of the first box of MP4 and QuickTime files
-LOOKED_AT = 4096  # bytes that tell a text
+BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # types of the first box of MP4 and QuickTime files
+LOOKED_AT = 4096  # bytes that are checked for being text
 
 
-# Images that are not read: where their mark is, the mark, what they are.
+# Image formats that are not supported: position and bytes of their mark, name of the format.
 UNREAD_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "an EPS or PostScript file"),
     (0, b"\xc5\xd0\xd3\xc6", "an EPS file"),
@@ -49,7 +49,7 @@ UNREAD_IMAGES: tuple[tuple[int, bytes, str], ...] = (
 
 
 def unread_image(data: bytes) -> str | None:
-    """What kind of image file it is, of those that are not read: formats that are programs, drawings, or need other decoders."""
+    """Name of an image format that is not supported, because it is a program, a vector drawing, or needs another decoder; else None."""
     for place, mark, name in UNREAD_IMAGES:
         if data.startswith(mark, place):
             return name
@@ -57,9 +57,9 @@ def unread_image(data: bytes) -> str | None:
 
 
 def kind_of(data: bytes) -> str | None:
-    """``an image``, ``a video``, ``an audio file``, ``a text file``, …; None if the bytes do not say.
+    """Kind of a file: ``an image``, ``a video``, ``an audio file``, ``a text file``, …; None if it is unknown.
 
-    A file of several streams is what its container is for: an MP4 file without pictures is a video here.
+    Containers count as what they are made for: an MP4 file without a video stream is a video.
     """
     if unread_image(data):
         return IMAGE
@@ -82,13 +82,13 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else the cut went through a character
+        if error.start < len(head) - 3:  # else the last character is incomplete
             return head[:2] in (b"\xff\xfe", b"\xfe\xff")  # UTF-16
         text = head[: error.start].decode("utf-8")
     return bool(text) and all(character.isprintable() or character in "\t\n\r\f\ufeff" for character in text)
 
 
 def other_kind(data: bytes, takes: tuple[str, ...]) -> str | None:
-    """What a file is, if it is known and none of what a slot takes."""
+    """Kind of a file if it is known and not among the kinds that a slot takes; else None."""
     kind = kind_of(data)
     return kind if takes and kind not in takes else None

@@ -1,7 +1,7 @@
-"""Where Pillow reads a file otherwise than viewers show it: what says so in the file, and how the pixels are mended.
+"""Corrections where Pillow decodes an image file differently from what viewers show.
 
-CMYK in JPEG needs no mend: Pillow takes its inks as inverted with and without Adobe's marker, and so do browsers (Skia, WebKit,
-Gecko) and GNOME's viewers, since such files on the web are.
+CMYK in JPEG needs none: like browsers (Skia, WebKit, Gecko) and GNOME's viewers, Pillow inverts the inks with and without Adobe's
+marker, which is right for the files found on the web.
 """
 
 import functools
@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, TiffImagePlugin
 
 from unival.errors import UserError
 
-# Pixel layouts of Pillow for big-endian TIFF samples -> what libtiff makes of them, the machine's own order
+# Pillow's raw modes for big-endian TIFF samples -> raw modes of what libtiff decodes them to, in native byte order
 NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
 PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT, ORIENTATION = 262, 338, 339, 274  # tags of TIFF
 SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
@@ -31,17 +31,17 @@ PHOTOMETRICS = {
     9: "Lab",
 }
 TGA_FOOTER = b"TRUEVISION-XFILE.\0"
-OPAQUE = {"BGRA": "BGRX", "BGRA;15Z": "BGR;15"}  # layouts of TGA without their alpha
+OPAQUE = {"BGRA": "BGRX", "BGRA;15Z": "BGR;15"}  # raw modes of TGA -> without alpha
 
 
 class TiffFile(TiffImagePlugin.TiffImageFile):
-    """A TIFF file, kinds of pixels included that Pillow knows in the other byte order, or with black and white exchanged.
+    """A TIFF file, also with pixel formats that Pillow reads only in the other byte order or with black and white exchanged.
 
     Raises:
-        UserError: its pixels are of a kind that is not read; the message says of which.
+        UserError: the pixel format is not supported; the message describes it.
     """
 
-    is_mended = False  # Pillow alone does not open it
+    is_mended = False  # True if Pillow alone cannot open it
 
     def _setup(self) -> None:
         tags: Any = self.tag_v2
@@ -55,15 +55,15 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
                 raise
         try:
             bits = tags.get(258, (1,))
-            if tags.get(PHOTOMETRIC) == 0 and tags.get(277, 1) == 1:  # pixels.py turns the values round
+            if tags.get(PHOTOMETRIC) == 0 and tags.get(277, 1) == 1:  # pixels.py inverts the values
                 kept[PHOTOMETRIC] = 0
                 tags[PHOTOMETRIC] = 1
             if (
                 bits == (32,) and prefix == b"MM" and tags.get(SAMPLE_FORMAT, (1,)) == (1,)
-            ):  # pixels.py knows that there is no sign
+            ):  # pixels.py reads them as unsigned
                 kept[SAMPLE_FORMAT] = (1,)
                 tags[SAMPLE_FORMAT] = (2,)
-            if bits == (12,):  # packed, so that bytes have one order only
+            if bits == (12,):  # packed bits have no byte order
                 tags._prefix = b"II"
             super()._setup()
             self.is_mended = True
@@ -84,32 +84,37 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
         return (
             f"its TIFF pixels are {PHOTOMETRICS.get(photometric, f'of photometric {photometric}')} in {samples} sample"
             f"{'s' if samples != 1 else ''} of {'/'.join(map(str, dict.fromkeys(bits)))} bits,"
-            f" {'/'.join(SAMPLE_FORMATS.get(x, f'sample format {x}') for x in dict.fromkeys(formats))}, {order}-endian, which are not"
-            " read: convert it to grey or RGB of 8 or 16 bits"
+            f" {'/'.join(SAMPLE_FORMATS.get(x, f'sample format {x}') for x in dict.fromkeys(formats))}, {order}-endian, which is not"
+            " supported: convert it to grey or RGB of 8 or 16 bits"
         )
 
 
 def opened(file: Any, data: bytes) -> None:
-    """Mend an image that is not decoded yet, where that leaves its colours as Pillow's ``convert("RGB")`` has them."""
+    """Apply the corrections that do not change the colours of ``convert("RGB")``, before the image is decoded."""
     if file.format == "PNG":
         _key_in_pixels(file)
     elif file.format == "WEBP" and file.rawmode == "RGBX" and data[12:16] == b"VP8X" and data[20] & 2:  # animated
-        # Decoders start from a transparent canvas whatever the flag of alpha says, and browsers show that around a smaller frame.
+        # Whatever the alpha flag, decoders start with a transparent canvas, which browsers show around a smaller frame
         file._mode = file.rawmode = "RGBA"
     elif file.format == "TGA":
         _tga_without_alpha(file, data)
 
 
 def extra_memory(file: Any) -> int:
-    """Bytes that :func:`seen` takes beside the image."""
+    """Bytes that :func:`seen` needs in addition to the image."""
     return file.width * file.height * (16 if file.info.get("exact key") else 0)
 
 
 def seen(file: Any, data: bytes) -> Any:
-    """The image with pixels as a person sees them, where Pillow's are others; it is not decoded yet."""
+    """The image with pixels as viewers show them, from an image that is not decoded yet.
+
+    Args:
+        file: Pillow's image.
+        data: bytes of the file.
+    """
     if file.format == "TIFF":
         if ORIENTATION in file.tag_v2:
-            file.info.pop("xmp", None)  # which it overrules
+            file.info.pop("xmp", None)  # the tag has precedence
         if _is_native(file):
             file.tile = [
                 tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:])) for tile in file.tile
@@ -121,27 +126,31 @@ def seen(file: Any, data: bytes) -> Any:
 
 
 def loaded(image: Any) -> Any:
-    """The same of an image that was opened and decoded elsewhere, as far as it is still known what its file said."""
+    """The image with pixels as viewers show them, from an image that a program opened and decoded, as far as it can still be corrected.
+
+    Raises:
+        UserError: its pixels were decoded wrongly and cannot be corrected.
+    """
     if image.format == "PNG" and "transparency" in image.info:
         return _with_key_in_pixels(image)
     if image.format == "TGA" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")  # the header, which says whether that is alpha, is gone
+        return image.convert("RGB")  # the header, which told whether this is alpha, is lost
     if image.format == "TIFF" and image.mode in ("I", "F") and image.tag_v2.prefix == b"MM" and _is_native(image):
         raise UserError(
-            "Pillow has decoded its big-endian pixels as little-endian ones: give the file, or the image before it is loaded"
+            "Pillow decoded its big-endian pixels as little-endian: give the file, or the image before it is loaded"
         )
     return image if image.format is None else _without_padding(image)
 
 
 def _is_native(file: Any) -> bool:
-    """Has libtiff made little-endian pixels of it, whatever order the file is in?"""
+    """Whether libtiff decoded the pixels to little-endian, whatever the byte order of the file."""
     return sys.byteorder == "little" and getattr(file, "use_load_libtiff", False)
 
 
 def _without_padding(file: Any) -> Any:
-    """The image, opaque if its alpha may be mere padding and is 0 in every pixel, as viewers show it.
+    """The image without its alpha channel, if that is 0 in every pixel and may be padding.
 
-    So are BMP and icons by those (Chromium, Firefox, Windows), and TIFF files of four samples that do not say what the fourth is.
+    So do viewers (Chromium, Firefox, Windows) with BMP files and icons. TIFF files with four samples may not tell what the fourth is.
     """
     if file.format not in ("BMP", "DIB", "ICO", "TIFF") or (file.format == "TIFF" and EXTRA_SAMPLES in file.tag_v2):
         return file
@@ -163,20 +172,20 @@ def _without_padding(file: Any) -> Any:
 
 
 def _key_in_pixels(file: Any) -> None:
-    """The transparent colour in the units of Pillow's pixels; Pillow leaves it in those of the file."""
+    """Convert the transparent colour from the bit depth of the file, in which Pillow leaves it, to that of the pixels."""
     key = file.info.get("transparency")
     layout = file.tile[0][3] if file.tile else ""
-    if isinstance(key, str):  # a text chunk of that name
+    if isinstance(key, str):  # not a colour, but a text chunk with this name
         del file.info["transparency"]
     elif layout in ("L;2", "L;4") and isinstance(key, int):
         file.info["transparency"] = key * 255 // (2 ** int(layout[2:]) - 1)
-    elif layout == "RGB;16B" and isinstance(key, tuple):  # of which Pillow keeps the high bytes
+    elif layout == "RGB;16B" and isinstance(key, tuple):  # Pillow keeps the high bytes of pixels
         file.info["transparency"] = tuple(value >> 8 for value in key)
         file.info["exact key"] = key
 
 
 def _hide_exactly(file: Any, key: tuple[int, int, int], data: bytes) -> None:
-    """Alpha instead of a transparent colour of 16 bits, of which two decodings give the high and the low bytes."""
+    """Replace a 16-bit transparent colour by an alpha channel; the file is decoded twice, for the high and the low bytes."""
     low = type(file)(io.BytesIO(data))
     low.tile = [
         tile._replace(args=("RGB;16L", *tile.args[1:]) if isinstance(tile.args, tuple) else "RGB;16L")
@@ -191,12 +200,12 @@ def _hide_exactly(file: Any, key: tuple[int, int, int], data: bytes) -> None:
 
 
 def _with_key_in_pixels(image: Image.Image) -> Image.Image:
-    """A PNG that was decoded elsewhere, its transparent colour in the units of its pixels.
+    """A decoded PNG with its transparent colour in the bit depth of its pixels.
 
-    Its bits are not known any more; they are the fewest in which all its levels can be written.
+    The bit depth of the file is not known any more; it is taken as the smallest one that has all grey levels of the image.
 
     Raises:
-        UserError: which of its pixels are transparent cannot be told.
+        UserError: the image was decoded from 16 bits to 8, so that its transparent pixels are not known.
     """
     key = image.info["transparency"]
     if image.mode == "L" and isinstance(key, int):
@@ -210,7 +219,7 @@ def _with_key_in_pixels(image: Image.Image) -> Image.Image:
     elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
         if _where(image, [value >> 8 for value in key]).getextrema() != (0, 0):
             raise UserError(
-                "it was decoded from 16 bits to 8, so that its transparent colour cannot be told from those near it: give the file, its"
+                "it was decoded from 16 bits to 8, in which its transparent colour equals colours close to it: give the file, its"
                 " bytes, or the image before it is loaded"
             )
         image = image.copy()
@@ -219,7 +228,7 @@ def _with_key_in_pixels(image: Image.Image) -> Image.Image:
 
 
 def _where(image: Image.Image, colour: Sequence[int]) -> Image.Image:
-    """255 where an RGB image has this colour, else 0."""
+    """Mask of an RGB image: 255 where it has the colour, else 0."""
     bands = [
         band.point([255 * (level == value) for level in range(256)])
         for band, value in zip(image.split(), colour, strict=True)
@@ -231,7 +240,10 @@ def _where(image: Image.Image, colour: Sequence[int]) -> Image.Image:
 
 
 def _tga_without_alpha(file: Any, data: bytes) -> None:
-    """Heed what the file says: no alpha by the header's bits of attributes, unless by its extension area, or by that area alone."""
+    """Ignore the alpha channel of a TGA file if its extension area says that it is none, or its header has no attribute bits.
+
+    The type of alpha in the extension area has precedence over the number of attribute bits in the header.
+    """
     kind = None
     if data[-18:] == TGA_FOOTER:
         extension = struct.unpack_from("<I", data, len(data) - 26)[0]
@@ -242,7 +254,7 @@ def _tga_without_alpha(file: Any, data: bytes) -> None:
         return
     if file.mode == "LA":
         raise UserError(
-            "its TGA pixels have 16 bits of grey and no alpha by its header, which are not read: convert it to 8 bits"
+            "its TGA pixels are 16 bits of grey without alpha, which is not supported: convert it to 8 bits"
         )
     if file.mode == "RGBA":
         file._mode = "RGB"
@@ -250,19 +262,19 @@ def _tga_without_alpha(file: Any, data: bytes) -> None:
     palette = file.palette if file.mode == "P" else None
     if (
         palette is not None and palette.rawmode == "BGRA" and not any(palette.palette[3::4])
-    ):  # bits of attributes are the pixels'
+    ):  # the attribute bits are those of pixels, not of the palette
         palette.rawmode, palette.mode = "BGRX", "RGB"
 
 
 def _is_bitmap(file: Any) -> bool:
-    """Is the image that an icon shows no PNG?"""
+    """Whether the image of an icon is a bitmap (else it is a PNG)."""
     header = file.ico.entry[file.ico.getentryindex(file.size)]
     file.ico.buf.seek(header.offset)
     return bool(file.ico.buf.read(4) != b"\x89PNG")
 
 
 def _icon_mask(file: Any) -> Image.Image | None:
-    """The mask of one bit that follows an icon's pixels, as alpha; None without one."""
+    """The 1-bit mask after the pixels of an icon, as an alpha channel; None if there is none."""
     width, height = file.size
     header = file.ico.entry[file.ico.getentryindex(file.size)]
     stride = (width + 31) // 32 * 4

@@ -1,8 +1,8 @@
-"""Image files through Pillow: which formats are decoded, within how much memory, and every failure as one line.
+"""Read image files from untrusted sources with Pillow.
 
-Files come from anywhere, so a format is read only if it is in :data:`FORMATS` (Pillow would start Ghostscript for a PostScript file),
-memory is bounded before pixels are decoded, and whatever a decoder raises becomes a UserError.  Nothing here changes Pillow's
-process-wide settings: plugins are called themselves, since ``Image.open`` bounds pixels by ``Image.MAX_IMAGE_PIXELS`` alone.
+A format is decoded only if it is in :data:`FORMATS` (Pillow would start Ghostscript for a PostScript file), memory is checked before
+pixels are decoded, and every error of a decoder becomes a UserError of one line. Pillow's plugins are called directly, because
+``Image.open`` limits pixels only by ``Image.MAX_IMAGE_PIXELS``, and Pillow's process-wide settings must not change.
 """
 
 import contextlib
@@ -21,48 +21,53 @@ from unival.errors import UserError
 from unival.modalities import kinds, mends
 from unival.modalities.pixels import ALPHA_MODES, BYTES, GREY, SIDEWAYS, is_transparent, orientation, to_rgb, upright
 
-# What is decoded within this process by Pillow's own code.  Those that begin like others (DIB) or like nothing (TGA) come last.
+# Formats that Pillow decodes within this process. Formats without a distinctive header (DIB, TGA) come last.
 FORMATS = (
     *("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "ICO", "ICNS", "PSD", "QOI", "SGI", "PCX"),
     *("DDS", "DIB", "TGA"),
 )
-MAX_MEMORY = 512 * 2**20  # bytes that decoding one image may take: 67 million pixels of RGB, more of grey ones and of JPEGs
-# Bytes per pixel that decoders take beside the image that they fill
+MAX_MEMORY = 512 * 2**20  # bytes for decoding one image: 67 million pixels in RGB, more in grey and for JPEGs
+# Bytes per pixel that decoders need in addition to the image
 DECODER_BYTES = {"WEBP": 12, "AVIF": 10, "JPEG2000": 20}
-PYTHON_DECODER_BYTES = 8  # those that are written in Python collect the pixels twice
-WORDS = 200  # characters of a decoder's message
-UNDERSTOOD = (OSError, ValueError, SyntaxError, EOFError)  # their messages are about the file
+PYTHON_DECODER_BYTES = 8  # decoders written in Python hold the pixels twice
+WORDS = 200  # characters of a decoder's message that are shown
+UNDERSTOOD = (OSError, ValueError, SyntaxError, EOFError)  # errors whose messages are about the file
 
 
 class FormatError(UserError):
-    """The bytes are in no format that is read."""
+    """The bytes are not in a supported format."""
 
 
 def read_image(data: bytes, least: int, published: bool = False) -> Image.Image:
-    """The first image of a file as a person sees it: upright, on white, in mode RGB or L.  See :func:`read_sized_image`."""
+    """Read the first image of a file as a person sees it: upright, on white, in mode RGB or L. See :func:`read_sized_image`."""
     return read_sized_image(data, least, published)[0]
 
 
 def read_sized_image(data: bytes, least: int, published: bool = False) -> tuple[Image.Image, tuple[int, int]]:
-    """The first image of a file as a person sees it, and its width and height there: that of JPEGs is decoded at a reduced scale.
+    """Read the first image of a file as a person sees it: upright, on white, in mode RGB or L.
 
     Args:
-        least: JPEGs are decoded at a reduced scale whose sides are still at least this many pixels.
-        published: as the original reads images instead, by ``convert("RGB")``: not turned, hidden colours shown, high values clipped.
+        data: bytes of the file.
+        least: a JPEG may be decoded at a reduced scale, with sides of at least this many pixels.
+        published: read the image as the published code does, by ``convert("RGB")``: not rotated, colours of transparent pixels shown,
+            values above 255 clipped.
+
+    Returns:
+        The image, and the width and height that it has without a reduced scale.
 
     Raises:
-        UserError: the bytes are no image that is read, a broken or truncated one, or one that takes too much memory.
+        UserError: the bytes are not an image of a supported format, or are broken, truncated, or need too much memory.
     """
     with decoding("image", data):
         file = open_image(data)
         buffered = _coefficients(file, data) if file.format in ("JPEG", "MPO") else 0
         full = file.size
-        file.draft("RGB", (least, least))  # only JPEG heeds this
+        file.draft("RGB", (least, least))  # has an effect on JPEGs only
         is_reduced = file.size != full
         check_memory(file, buffered + (4 * math.prod(file.size) if published else mends.extra_memory(file)))
         if published:
             if getattr(file, "is_mended", False):
-                raise UserError("its TIFF pixels are of a kind that the published code does not read: use --image-fit seen, or convert it")
+                raise UserError("the published code cannot read its TIFF pixels: use --image-fit seen, or convert it")
             file.load()
             return (file if file.mode == "RGB" else file.convert("RGB")), (full if is_reduced else file.size)
         covered = file.tile[0][1] if file.format == "GIF" and file.tile else None
@@ -71,18 +76,25 @@ def read_sized_image(data: bytes, least: int, published: bool = False) -> tuple[
         image = upright(image, turn)
         size = image.size if not is_reduced else full[::-1] if turn in SIDEWAYS else full
         if covered is not None and covered != (0, 0, *file.size) and "transparency" not in file.info:
-            white = Image.new(image.mode, image.size, "white")  # a frame smaller than its canvas, the rest of which is transparent
+            white = Image.new(image.mode, image.size, "white")  # around a frame that is smaller than its transparent canvas
             white.paste(image.crop(covered), covered[:2])
             return white, size
         return image, size
 
 
 def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
-    """Pillow's lazy image of a file in one of these formats; pixels are not decoded yet.  Call it within :func:`decoding`.
+    """Open a file without decoding its pixels. Call this within :func:`decoding`.
+
+    Args:
+        data: bytes of the file.
+        formats: formats to try, by Pillow's names.
+
+    Returns:
+        Pillow's image.
 
     Raises:
-        FormatError: it is in another format, or in none that is known.
-        Exception: whatever a plugin raises.
+        FormatError: the file is in another format, or in an unknown one.
+        Exception: anything that a plugin raises.
     """
     if not data:
         raise UserError("the file is empty")
@@ -92,19 +104,19 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
         if name not in Image.OPEN:
             Image.init()
         if name not in Image.OPEN:
-            continue  # this Pillow was built without it
+            continue  # Pillow was built without it
         factory, accept = Image.OPEN[name]
         if name == "TIFF":
             factory = mends.TiffFile
         accepted = accept is None or accept(data[:16])
-        if isinstance(accepted, str):  # why it cannot be read here
+        if isinstance(accepted, str):  # the reason why Pillow cannot read it
             raise UserError(accepted)
         if not accepted:
             continue
         _check_embedded(name, data)
         try:
             file = _opened(factory, data)
-        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # how plugins say that it is not theirs
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # a file of another format
             reason = reason or (error if accept is not None else None)
             continue
         mends.opened(file, data)
@@ -113,9 +125,9 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
         raise reason
     known = kinds.unread_image(data)
     raise FormatError(
-        f"it is {known}; formats read: {', '.join(sorted(formats))}"
+        f"it is {known}; supported formats: {', '.join(sorted(formats))}"
         if known
-        else f"its {len(data)} bytes are in no known format"
+        else f"unknown format ({len(data)} bytes)"
     )
 
 
@@ -125,13 +137,18 @@ def _opened(factory: Any, data: bytes) -> Any:
     except ValueError as error:
         if "Exif" not in str(error):
             raise
-        # libavif refuses AVIF files whose EXIF is broken, of which it uses nothing: hide that from it.
+        # libavif refuses AVIF files with broken EXIF, although it does not use it: hide it
         return factory(io.BytesIO(data.replace(b"Exif", b"skip")), "")
 
 
 @contextlib.contextmanager
 def decoding(what: str, data: bytes | None = None) -> Iterator[None]:
-    """Turn whatever Pillow raises into a UserError of one line, and keep its warnings to itself; ``data`` is what the file holds."""
+    """Turn everything that Pillow raises into a UserError of one line, and silence its warnings.
+
+    Args:
+        what: what is decoded, for the message ("image").
+        data: bytes of the file, whose size the message gives.
+    """
     try:
         with quiet():
             yield
@@ -140,7 +157,7 @@ def decoding(what: str, data: bytes | None = None) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())[:WORDS]
         if not isinstance(error, UNDERSTOOD) and not isinstance(error, UserError):
-            text = f"its contents are broken ({type(error).__name__}{text and ': '}{text})"
+            text = f"its content is broken ({type(error).__name__}{text and ': '}{text})"
         size = "" if data is None else f" ({len(data)} bytes)"
         raise UserError(f"cannot decode the {what}{size}: {text or type(error).__name__}") from error
 
@@ -149,14 +166,14 @@ def decoding(what: str, data: bytes | None = None) -> Iterator[None]:
 
 
 def check_memory(file: Any, more: int = 0) -> None:
-    """Refuse an image whose pixels, with the copies that :func:`read_image` makes of them, would take more than :data:`MAX_MEMORY`.
+    """Raise an error if the pixels, with the copies that :func:`read_image` makes of them, need more than :data:`MAX_MEMORY`.
 
     Args:
-        file: not decoded yet.
-        more: bytes that are needed besides.
+        file: Pillow's image, not decoded yet.
+        more: additional bytes that are needed.
 
     Raises:
-        UserError: with the size and the memory.
+        UserError: names the size and the memory.
     """
     result = 1 if file.mode in GREY else 4
     is_result = file.mode in ("L", "RGB") and not is_transparent(file)
@@ -166,7 +183,7 @@ def check_memory(file: Any, more: int = 0) -> None:
         extra = PYTHON_DECODER_BYTES
     if file.format == "TIFF":
         if file.info.get("compression") == "webp":  # Pillow's libtiff has no decoder, and says so on standard error
-            raise UserError("its TIFF strips are compressed by WebP, which is not read")
+            raise UserError("its TIFF strips are compressed with WebP, which is not supported")
         more += _tiff_chunk(file)
     _check_bytes(file.size, math.prod(file.size) * (BYTES.get(file.mode, 4) + copies + extra) + more)
 
@@ -174,13 +191,13 @@ def check_memory(file: Any, more: int = 0) -> None:
 def _check_bytes(size: tuple[int, int], memory: int) -> None:
     if memory > MAX_MEMORY:
         raise UserError(
-            f"it has {size[0]} x {size[1]} pixels; decoding them would take {math.ceil(memory / 2**20):,} MB, and"
-            f" {MAX_MEMORY // 2**20} MB is the limit: make it smaller"
+            f"it has {size[0]} x {size[1]} pixels; decoding them would need {math.ceil(memory / 2**20):,} MB, but the limit is"
+            f" {MAX_MEMORY // 2**20} MB: make it smaller"
         )
 
 
 def _coefficients(file: Any, data: bytes) -> int:
-    """Bytes that libjpeg takes for a JPEG in several scans: all coefficients at full size, two bytes each, whatever the scale."""
+    """Bytes that libjpeg needs for a JPEG with several scans: all coefficients at full size, two bytes each, whatever the scale."""
     if "progressive" not in file.info and _in_first_scan(data) == file.layers:
         return 0
     samples = [(vertical, horizontal) for _, vertical, horizontal, _ in file.layer]
@@ -189,13 +206,13 @@ def _coefficients(file: Any, data: bytes) -> int:
 
 
 def _in_first_scan(data: bytes) -> int:
-    """How many components the first scan of a JPEG holds."""
+    """Number of components in the first scan of a JPEG."""
     place = 2
     while place + 4 < len(data):
         marker = data[place + 1] if data[place] == 0xFF else None
         if marker == 0xDA:
             return data[place + 4]
-        if marker is None or marker == 0xFF or marker <= 1 or 0xD0 <= marker <= 0xD9:  # nothing follows these
+        if marker is None or marker == 0xFF or marker <= 1 or 0xD0 <= marker <= 0xD9:  # no segment follows
             place += 1
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
@@ -203,7 +220,7 @@ def _in_first_scan(data: bytes) -> int:
 
 
 def _tiff_chunk(file: Any) -> int:
-    """Bytes of a strip or tile, which is decompressed as a whole; tiles may be larger than the image."""
+    """Bytes of a decompressed strip or tile of a TIFF file; tiles may be larger than the image."""
     tags = file.tag_v2
     bits = sum(tags.get(258, (8,))) if isinstance(tags.get(258, (8,)), tuple) else 8
     samples = max(int(tags.get(277, 1)), 1)
@@ -215,7 +232,7 @@ def _tiff_chunk(file: Any) -> int:
 
 
 def _check_embedded(name: str, data: bytes) -> None:
-    """Sizes that a plugin acts on before it says them, or does not say: those of WebP, of images in icons, of JPEG 2000 streams."""
+    """Check sizes that a plugin allocates before it reports them: of WebP, of images in icons, of JPEG 2000 streams."""
     sizes: list[tuple[int, int]] = []
     if name == "WEBP":
         sizes.extend(_webp_size(data))
@@ -253,18 +270,18 @@ def _places(data: bytes, mark: bytes) -> Iterator[int]:
         place = data.find(mark, place + 1)
 
 
-# Images that programs hand over ---------------------------------------------------------------------------------------
+# PIL images instead of files ------------------------------------------------------------------------------------------
 
 
 def as_file(image: Image.Image) -> bytes:
-    """The bytes of a file that :func:`read_image` reads as it would read the file that a PIL image came from.
+    """Convert a PIL image to the bytes of a file, for which :func:`read_image` gives the same result as for the original file.
 
-    An image that is not loaded yet is its file.  Of the others, those as opened from a file (they have a ``format``) are turned
-    upright by their EXIF; what a program made of such an image (``rotate``, ``convert``, ``exif_transpose``; Pillow keeps the EXIF of
-    those) is as it is.  Modes that PNG lacks are made RGB here, on white and scaled, whatever the image's options.
+    For an image that is not loaded yet, these are the bytes of its file. An image that was opened from a file and loaded (it has a
+    ``format``) keeps its EXIF orientation. A new image made by ``rotate``, ``convert`` or ``exif_transpose`` is taken as upright,
+    although Pillow keeps its EXIF. Modes that PNG does not have are converted to RGB, on white and scaled.
 
     Raises:
-        UserError: it cannot be decoded, or its values have no known range.
+        UserError: it cannot be decoded, or the range of its values is unknown.
     """
     with decoding("image"):
         if not image.width or not image.height:
@@ -290,7 +307,7 @@ def as_file(image: Image.Image) -> bytes:
 
 
 def _not_loaded(image: Any) -> bytes | None:
-    """The file of an image that is as opened: its pixels are not decoded, nor another frame or scale chosen."""
+    """Bytes of the file of an image that is unchanged since it was opened (not decoded, no other frame or scale); else None."""
     is_loaded = "timestamp" in image.info if image.format == "WEBP" else not getattr(image, "tile", None)
     if is_loaded or image.format not in FORMATS or image.tell() or (image.format == "JPEG" and image.decoderconfig):
         return None
@@ -306,11 +323,11 @@ def _not_loaded(image: Any) -> bytes | None:
 
 # Warnings -------------------------------------------------------------------------------------------------------------
 
-_state = threading.local()  # whether this thread is within quiet()
+_state = threading.local()  # is_quiet: whether this thread is inside quiet()
 
 
 class _FromPillow:
-    """What the filters of warnings and logs ask: is this of Pillow, in a thread that is within :func:`quiet`?"""
+    """Filter for warnings and log records: matches those of Pillow in a thread that is inside :func:`quiet`."""
 
     def match(self, module: str) -> bool:
         return getattr(_state, "is_quiet", False) and module.split(".")[0] == "PIL"
@@ -325,10 +342,10 @@ _IGNORED = ("ignore", None, Warning, _FROM_PILLOW, 0)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow's warnings of this thread are not shown, nor made errors by ``-W error``.
+    """Silence Pillow's warnings in this thread, also under ``-W error``.
 
-    ``warnings.catch_warnings`` changes all threads, and two that overlap leave the filters of one behind; this filter stays, and
-    says nothing outside of here.
+    ``warnings.catch_warnings`` affects all threads, and overlapping uses restore wrong filters. The filter that is installed here stays
+    installed, and has no effect outside this context.
     """
     if list(warnings.filters[:1]) != [_IGNORED]:
         warnings.filters.insert(0, _IGNORED)  # type: ignore[attr-defined]

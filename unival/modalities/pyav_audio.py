@@ -1,4 +1,4 @@
-"""Sounds of the formats that libsndfile does not know, and the sound tracks of videos, decoded with PyAV (FFmpeg)."""
+"""Audio in formats that libsndfile does not read, and the audio tracks of videos, decoded with PyAV (FFmpeg)."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -9,35 +9,37 @@ import numpy as np
 from unival.errors import UserError
 from unival.modalities.pyav_reader import decoded, decoding, open_container
 
-SKIPS = ("mp3", "mp3float")  # their packets may need earlier ones, or hold a header, as where files were put together
-PEAK = 100.0  # times full scale, which is 1: more is a broken file; the mix of many channels is a few times that
-KEPT = 2**24  # samples kept from counting them (64 MB, six minutes at 48 kHz): more are decoded again when they are read
+SKIPS = ("mp3", "mp3float")  # packets that cannot be decoded are skipped: they depend on missing ones, or are headers of joined files
+PEAK = 100.0  # largest amplitude (full scale is 1) before a file counts as broken; a mix of many channels reaches a few times 1
+KEPT = 2**24  # samples kept in memory (64 MB, six minutes at 48 kHz); longer audio is decoded again when it is read
 
 
 class AudioReader(NamedTuple):
-    """An open sound: Hz, samples per channel, and ``read(first, count)`` -> samples of all channels mixed."""
+    """An open audio file."""
 
-    rate: int
-    frames: int
-    read: Callable[[int, int], np.ndarray]
+    rate: int  # in Hz
+    frames: int  # samples per channel
+    read: Callable[[int, int], np.ndarray]  # (first, count) -> mono samples, float32
 
 
 def open_track(data: bytes) -> AudioReader:
-    """Open a sound, or the sound track of a video; its channels are averaged.
+    """Open an audio file, or the audio track of a video, as mono (mean of the channels).
 
-    It is decoded as a whole, from the beginning, and as the ffmpeg command writes it: without what the encoder put before it, and
-    with nothing put into gaps.
+    It is decoded as a whole from the start, with the same result as the ffmpeg command: encoder delay is removed, and gaps are not filled.
+
+    Args:
+        data: bytes of the file.
 
     Raises:
-        UserError: also when it is damaged, or its sample rate changes.
+        UserError: it cannot be decoded, is damaged, or its sample rate changes.
     """
-    with decoding(data, "sound"):
+    with decoding(data, "audio"):
         track = Track(data)
     return AudioReader(track.rate, track.frames, track.read)
 
 
 class Track:
-    """The samples of a sound track: kept if they are few, else decoded when they are asked for."""
+    """The samples of an audio track: kept in memory if they are few, else decoded again when they are read."""
 
     def __init__(self, data: bytes):
         self.data = data
@@ -45,7 +47,7 @@ class Track:
         blocks = []
         for rate, block in self.decode():
             if self.rate not in (0, rate):
-                raise UserError(f"cannot decode the sound: its sample rate changes from {self.rate} to {rate} Hz")
+                raise UserError(f"cannot decode the audio: its sample rate changes from {self.rate} to {rate} Hz")
             self.rate = rate
             self.frames += len(block)
             if self.frames <= KEPT:
@@ -54,20 +56,20 @@ class Track:
         self.kept = np.concatenate(blocks) if blocks and self.frames <= KEPT else None
 
     def decode(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Rate in Hz and samples, mixed, block by block."""
-        with contextlib.closing(open_container(self.data, "sound")) as container:
+        """Yield sample rate in Hz and mono samples, block by block."""
+        with contextlib.closing(open_container(self.data, "audio")) as container:
             stream = audio_stream(container, len(self.data))
             for frame in decoded(container.demux(stream), stream.codec_context, may_skip=stream.codec_context.name in SKIPS):
                 if frame.is_corrupt:
-                    raise UserError(f"cannot decode the sound ({len(self.data)} bytes): it is damaged")
+                    raise UserError(f"cannot decode the audio ({len(self.data)} bytes): it is damaged")
                 yield frame.sample_rate, mono(frame)
 
     def read(self, first: int, count: int) -> np.ndarray:
-        """Samples, mixed."""
+        """``count`` mono samples from number ``first`` on."""
         if self.kept is not None:
             return self.kept[first : first + count]
         values, position = np.zeros(count, dtype=np.float32), 0
-        with decoding(self.data, "sound"):
+        with decoding(self.data, "audio"):
             for _, block in self.decode():
                 part = block[max(first - position, 0) : max(first + count - position, 0)]
                 start = max(position - first, 0)
@@ -79,15 +81,19 @@ class Track:
 
 
 def packet_samples(data: bytes) -> int:
-    """Samples in the packets of an MP3 file, which are not decoded."""
-    with decoding(data, "sound"), contextlib.closing(open_container(data, "sound")) as container:
+    """Number of samples in the packets of an MP3 file, without decoding them."""
+    with decoding(data, "audio"), contextlib.closing(open_container(data, "audio")) as container:
         stream = audio_stream(container, len(data))
         packets = sum(1 for packet in container.demux(stream) if packet.size)
         return packets * (stream.codec_context.frame_size or 1152)
 
 
 def audio_stream(container: Any, size: int) -> Any:
-    """The stream that FFmpeg's command decodes: of those that are default, else of all, the first of those with most channels."""
+    """Choose the audio stream that the ffmpeg command chooses: among default streams (else all), the one with most channels.
+
+    Raises:
+        UserError: there is no audio stream; ``size`` is that of the file in bytes, for the message.
+    """
     from av.stream import Disposition
 
     streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
@@ -95,15 +101,15 @@ def audio_stream(container: Any, size: int) -> Any:
         if container.streams.audio:
             reason = "its codec is unknown"
         else:
-            reason = "it is a video without a sound track" if container.streams.video else "it is no sound"
-        raise UserError(f"cannot decode the sound ({size} bytes): {reason}")
+            reason = "it is a video without an audio track" if container.streams.video else "it is not audio"
+        raise UserError(f"cannot decode the audio ({size} bytes): {reason}")
     stream = max(streams, key=lambda one: (bool(one.disposition & Disposition.default), one.codec_context.channels))
-    stream.codec_context.thread_count = 1  # of each of the data workers
+    stream.codec_context.thread_count = 1  # per data worker
     return stream
 
 
 def mono(frame: Any) -> np.ndarray:
-    """The mean of a frame's channels; full scale is 1."""
+    """Mean of the channels of a frame, float32, with full scale 1."""
     values = frame.to_ndarray()  # channels x samples, or 1 x interleaved
     if not frame.format.is_planar:
         values = values.reshape(-1, len(frame.layout.channels)).T

@@ -1,4 +1,4 @@
-"""What a container says of the frames of a video, and whether it can be relied on."""
+"""The packets of a video as its container lists them, and whether they predict the decoded frames reliably."""
 
 import bisect
 import itertools
@@ -6,38 +6,38 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # a packet is a frame, and what is shown after a key frame needs none before it
-WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not give every frame a time of its own
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # one frame per packet; frames shown after a key frame do not depend on earlier ones
+WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not store a timestamp for every frame
 
-# Types of the units of H.264 and HEVC that are parts of frames, of frames that need none before them, and of the end of a sequence:
-# what follows and needs frames before it is left out
+# Types of NAL units of H.264 and HEVC: slices of frames, slices of frames that depend on no other, and end of sequence, after which
+# decoders drop frames that depend on earlier ones
 SLICES = {"h264": range(1, 6), "hevc": range(32)}
 ENTRIES = {"h264": range(5, 6), "hevc": range(16, 22)}
 ENDS = {"h264": frozenset((10, 11)), "hevc": frozenset((16, 17, 18, 36, 37))}
 
-MAX_GAP = 1.5  # times the usual distance of two frames: phones are off by less, and where a frame is lost it is 2
-MAX_DEPTH = 2  # frames that wait for one that is shown before them, in plain files
+MAX_GAP = 1.5  # times the median interval between frames: phones vary by less, and a lost frame makes it 2
+MAX_DEPTH = 2  # largest reorder depth of plain files, in frames
 
 
 class Packet(NamedTuple):
-    """What a container says of a packet; times are in units of the stream."""
+    """A packet as the container and its first bytes describe it; timestamps are in units of the stream's time base."""
 
-    pts: int | None  # when its frame is shown
-    dts: int | None  # when it is decoded
-    is_key: bool
-    is_discarded: bool  # cut away, by an edit list for example
-    is_hidden: bool  # it holds no frame that is shown
+    pts: int | None  # presentation timestamp
+    dts: int | None  # decoding timestamp
+    is_key: bool  # by the container
+    is_discarded: bool  # not to be shown, by an edit list for example
+    is_hidden: bool  # contains no frame that is shown
     is_whole: bool  # neither empty nor marked as damaged
-    is_entry: bool  # decoding can begin at it, by its own bytes
-    ends_sequence: bool  # decoders leave out frames after it that need some before it
+    is_entry: bool  # decoding can start here, by the bytes of the packet
+    ends_sequence: bool  # decoders drop later frames that depend on earlier ones
 
 
 def packets_of(container: Any, stream: Any) -> list[Packet]:
-    """All packets of PyAV's stream, none of which is decoded."""
+    """All packets of a PyAV stream, without decoding them."""
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
     found = []
     for packet in container.demux(stream):
-        if packet.buffer_ptr:  # else it is the one that flushes the decoder
+        if packet.buffer_ptr:  # not the empty packet that flushes the decoder
             data = memoryview(packet)
             is_whole = len(data) > 0 and not packet.is_corrupt
             units = list(unit_types(data, codec, extradata)) if codec in SLICES else []
@@ -57,16 +57,22 @@ def packets_of(container: Any, stream: Any) -> list[Packet]:
 
 
 def shows_frame(data: memoryview, codec: str, units: Sequence[int]) -> bool:
-    """Whether a packet of some bytes, and of H.264 and HEVC with units of some types, holds a frame that is shown."""
+    """Whether a packet contains a frame that is shown.
+
+    Args:
+        data: bytes of the packet.
+        codec: name of the codec.
+        units: types of its NAL units, for H.264 and HEVC.
+    """
     if codec == "vp8":
         return bool(data[0] & 0x10)
-    if codec == "vp9":  # the last byte tells of several frames, of which the last is shown
+    if codec == "vp9":  # the last byte marks a superframe, whose last frame is shown
         return data[-1] & 0xE0 == 0xC0 or data[0] >> 4 & 3 == 3 or bool(data[0] & 0x0A)
     return codec not in SLICES or any(unit in SLICES[codec] for unit in units)
 
 
 def is_entry(data: memoryview, codec: str, units: Sequence[int]) -> bool:
-    """Whether decoding can begin at such a packet; of AV1 that is not looked up."""
+    """Whether decoding can start at a packet (arguments as for :func:`shows_frame`); not checked for AV1."""
     if codec in SLICES:
         slices = [unit for unit in units if unit in SLICES[codec]]
         return bool(slices) and all(unit in ENTRIES[codec] for unit in slices)
@@ -76,10 +82,10 @@ def is_entry(data: memoryview, codec: str, units: Sequence[int]) -> bool:
 
 
 def unit_types(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]:
-    """Types of the units (NAL) of a packet of H.264 or HEVC, which have their lengths before them or a start code."""
+    """Types of the NAL units of an H.264 or HEVC packet, which are separated by length fields or by start codes."""
     shift, mask = (0, 31) if codec == "h264" else (1, 63)
     at = {"h264": 4, "hevc": 21}[codec]
-    if len(extradata) > at and extradata[0] == 1:  # else it begins with a start code, or is missing
+    if len(extradata) > at and extradata[0] == 1:  # length fields; with start codes, extradata is missing or starts with one
         width, position = (extradata[at] & 3) + 1, 0
         while position + width < len(data):
             yield data[position + width] >> shift & mask
@@ -93,7 +99,7 @@ def unit_types(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]:
 
 
 def is_trusted(packets: Sequence[Packet], codec: str, container: str) -> bool:
-    """Whether the packets tell which frames decoding gives, and when they are shown."""
+    """Whether the packets predict which frames decoding returns and when they are shown."""
     if codec not in CODECS or container in WITHOUT_TIMES or not packets or not packets[0].is_key:
         return False
     if not all(packet.is_whole and packet.pts is not None for packet in packets):
@@ -106,7 +112,7 @@ def is_trusted(packets: Sequence[Packet], codec: str, container: str) -> bool:
 
 
 def may_lose_frames(packets: Sequence[Packet]) -> bool:
-    """Whether decoding may leave out frames of trusted packets: those that need a lost one, or one from before the end of a sequence."""
+    """Whether decoding may drop frames of trusted packets: those that depend on a lost frame, or on one before an end of sequence."""
     times = sorted(shown_times(packets))
     gaps = [after - before for before, after in itertools.pairwise(times)]
     has_hole = bool(gaps) and max(gaps) > MAX_GAP * statistics.median(gaps)
@@ -114,8 +120,8 @@ def may_lose_frames(packets: Sequence[Packet]) -> bool:
 
 
 def reorder_depth(packets: Sequence[Packet]) -> int:
-    """How many frames, at most, are decoded before one that is shown before them."""
-    waiting: list[int] = []  # pts, ascending, of the frames so far
+    """Reorder depth: the largest number of frames that are decoded before, but shown after, another frame."""
+    waiting: list[int] = []  # pts of the frames so far, ascending
     depth = 0
     for packet in packets:
         if packet.pts is not None:
@@ -126,14 +132,15 @@ def reorder_depth(packets: Sequence[Packet]) -> int:
 
 
 def shown_times(packets: Sequence[Packet]) -> list[int]:
-    """The pts of those packets whose frames are shown."""
+    """Presentation timestamps of the packets whose frames are shown."""
     return [p.pts for p in packets if p.pts is not None and not p.is_discarded and not p.is_hidden]
 
 
 def is_plain(packets: Sequence[Packet]) -> bool:
-    """Whether all of trusted packets are shown, those from a key frame on after those before it, and none long after it is decoded.
+    """Whether trusted packets are simple enough for decord.
 
-    The key frames must be such by their own bytes as well.
+    Every packet is shown, packets that follow a key frame are shown after it, key frames are such by their own bytes, and the
+    reorder depth is at most ``MAX_DEPTH``.
     """
     newest = None
     for packet in packets:

@@ -1,4 +1,4 @@
-"""PyAV's frames as pixels, the way they are to be looked at: upright, on white where they are transparent."""
+"""Pixels of PyAV frames as a person sees them: upright, and on white where they are transparent."""
 
 import struct
 from typing import Any
@@ -11,9 +11,16 @@ IDENTITY = (1, 0, 0, 1)
 
 
 def pixels(frame: Any, uses_alpha: bool = True) -> np.ndarray:
-    """Colours of a frame: height x width x 3, 8 bits.
+    """RGB pixels of a frame.
 
-    Colour matrix and range are those that the frame names (else BT.601, limited); samples that are not square stay as they are.
+    Colour matrix and range are those of the frame (default: BT.601, limited). Pixels that are not square are not resampled.
+
+    Args:
+        frame: PyAV's frame.
+        uses_alpha: whether an alpha channel is used, if the frame has one.
+
+    Returns:
+        height x width x 3, uint8.
     """
     if uses_alpha and has_alpha(frame.format):
         values = frame.to_ndarray(format="rgba", threads=1).astype(np.uint16)
@@ -25,18 +32,18 @@ def pixels(frame: Any, uses_alpha: bool = True) -> np.ndarray:
 
 
 def has_alpha(pixel_format: Any) -> bool:
-    """Whether pixels of a format may be transparent."""
+    """Whether a pixel format has an alpha channel or a palette, which may have transparent colours."""
     return pixel_format.has_palette or any(component.is_alpha for component in pixel_format.components)
 
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
-    """a, b, c, d of the matrix that takes the pixel at (x, y) to (ax + cy, bx + dy) of the screen; y points down."""
+    """Display matrix (a, b, c, d) of a frame: pixel (x, y) is shown at (ax + cy, bx + dy), with y pointing down."""
     try:
         notes = frame.side_data
-    except ValueError as error:  # one of a kind that PyAV has no name for keeps the others from being read
+    except ValueError as error:  # side data of a kind that PyAV does not know makes all of it unreadable
         raise UserError(
-            "cannot decode the video: PyAV does not understand what its frames say of themselves (EXIF, for example), such as which"
-            " way up they are; convert it (ffmpeg -i old.mov new.mp4)"
+            "cannot decode the video: PyAV cannot read the side data of its frames (such as EXIF), which may have their orientation;"
+            " convert it (ffmpeg -i old.mov new.mp4)"
         ) from error
     for data in notes:
         if data.type.name == "DISPLAYMATRIX":
@@ -46,7 +53,7 @@ def display_matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def turned(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """An image turned and mirrored as a display matrix says, by the right angle that is nearest."""
+    """Rotate (by the nearest right angle) and mirror an image as its display matrix says."""
     a, b, c, d = matrix
     if abs(a) + abs(d) >= abs(b) + abs(c):
         x, y = a, d

@@ -1,7 +1,7 @@
-"""Frames of videos by their number in presentation order, decoded with PyAV (FFmpeg).
+"""Random access to the frames of a video by their number in presentation order, decoded with PyAV (FFmpeg).
 
-What a container says of its frames is used only where it can be relied on: frame ``i`` is the ``i``-th of a decoding from the start, or
-the file is refused.
+Frame ``i`` is always the ``i``-th frame of a decoding from the start, or the file is refused. The packets listed by the container are
+used for seeking only where they are reliable.
 """
 
 import contextlib
@@ -17,29 +17,35 @@ from unival.errors import UserError
 from unival.modalities.pyav_index import Packet, is_trusted, may_lose_frames, packets_of, shown_times
 from unival.modalities.pyav_pixels import pixels
 
-INSTALL = {"video": 'pip install "unival[video]"', "sound": 'pip install "unival[audio]"'}
-# How many frames there are, and the one with a number; numbers must be asked for in ascending order.
+INSTALL = {"video": 'pip install "unival[video]"', "audio": 'pip install "unival[audio]"'}
+# Number of frames, and a function from frame number to image; numbers must be requested in ascending order.
 Frames = tuple[int, Callable[[int], Image.Image]]
 
-WITHOUT_INDEX = "mpegts"  # in it seeking is a guess
-RECORDINGS = ("mpegts", "mpeg")
+WITHOUT_INDEX = "mpegts"  # a container in which seeking is not exact
+RECORDINGS = ("mpegts", "mpeg")  # containers of broadcasts, which may start between key frames
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192
-STILL = "cannot decode the video: it is a picture (an [IMAGE:…] slot reads it)"
-OPTIONS = {"protocol_whitelist": "none"}  # nothing but the bytes is read, whatever a playlist among them names
-# What PyAV raises for broken files, beside its own errors
+STILL = "cannot decode the video: it is an image (use an [IMAGE:…] slot)"
+OPTIONS = {"protocol_whitelist": "none"}  # a playlist must not open files or addresses
+# What PyAV raises for broken files, in addition to its own errors
 BROKEN = (OSError, EOFError, ValueError, LookupError, ArithmeticError, AttributeError, MemoryError, NotImplementedError)
 
 
 class WrongIndexError(Exception):
-    """Decoding gives other frames than the packets announced."""
+    """Decoding returned other frames than the packets predicted."""
 
 
 @contextlib.contextmanager
 def open_video(data: bytes) -> Iterator[Frames]:
-    """Open a video of any format that FFmpeg knows.
+    """Open a video of any format that FFmpeg reads.
+
+    Args:
+        data: bytes of the file.
+
+    Yields:
+        The number of frames, and a function from frame number (in ascending order) to image.
 
     Raises:
-        UserError: also when a frame is asked for that cannot be decoded.
+        UserError: the video, or later a requested frame, cannot be decoded.
     """
     with contextlib.closing(Video(data)) as video:
         with decoding(data, "video"):
@@ -54,11 +60,11 @@ def open_video(data: bytes) -> Iterator[Frames]:
 
 @contextlib.contextmanager
 def decoding(data: bytes, what: str) -> Iterator[None]:
-    """Turn what PyAV raises for broken files, and its absence, into one line."""
+    """Turn what PyAV raises for broken files, and a missing PyAV, into a UserError of one line; ``what`` is "video" or "audio"."""
     try:
         import av
-    except (ImportError, OSError) as error:  # OSError: its libraries do not fit this machine
-        raise UserError(f"{what}s need the package av: {INSTALL[what]} ({error})") from error
+    except (ImportError, OSError) as error:  # OSError: its libraries do not run on this machine
+        raise UserError(f"decoding {what} needs the package av: {INSTALL[what]} ({error})") from error
     try:
         yield
     except UserError:
@@ -71,24 +77,24 @@ def decoding(data: bytes, what: str) -> Iterator[None]:
 
 
 def open_container(data: bytes, what: str) -> Any:
-    """PyAV's container of the bytes; a UserError if they are none."""
+    """Open bytes as a PyAV container; raises UserError if the format is unknown."""
     import av
 
     try:
         return av.open(io.BytesIO(data), metadata_errors="ignore", options=OPTIONS)
     except av.error.InvalidDataError as error:
-        raise UserError(f"cannot decode the {what} ({len(data)} bytes): it is in no known format, or cut off") from error
+        raise UserError(f"cannot decode the {what} ({len(data)} bytes): unknown format, or truncated") from error
 
 
 def video_stream(container: Any) -> Any:
-    """The stream that FFmpeg's command shows: the first of those with most pixels, where being the default is worth 5 million.
+    """Choose the video stream that the ffmpeg command chooses: the one with most pixels, with a bonus of 5 million for the default.
 
     Raises:
-        UserError: there is none, or only cover art.
+        UserError: there is no video stream, or only cover art.
     """
     from av.stream import Disposition
 
-    if container.format.name.endswith("_pipe"):  # FFmpeg's readers of pictures
+    if container.format.name.endswith("_pipe"):  # FFmpeg's image formats
         raise UserError(STILL)
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
@@ -102,15 +108,15 @@ def video_stream(container: Any) -> Any:
 
 
 def check_size(frame: Any) -> None:
-    """Refuse frames that would not fit into memory."""
+    """Raise UserError for frames that might not fit into memory."""
     if frame.width * frame.height > MAX_PIXELS:
         raise UserError(f"cannot decode the video: its frames have {frame.width} x {frame.height} pixels, more than {MAX_PIXELS}")
 
 
 class Video:
-    """The bytes of a video, and how far they are decoded.
+    """A video that is being decoded.
 
-    Where decoding starts from the beginning the container is opened anew: not every one can go back.
+    To decode from the start again, the container is opened anew, because not every format can seek to the start.
     """
 
     def __init__(self, data: bytes):
@@ -121,10 +127,10 @@ class Video:
         self.decoder: Any = None
         self.uses_alpha = True
         self.packets: list[Packet] = []
-        self.times: list[int] = []  # pts of the frames, ascending, as long as the container is trusted
-        self.keys: list[tuple[int, int | None]] = []  # pts and dts of the key frames that can be sought
-        self.frames: Iterator[tuple[int, Any]] = iter(())  # the next ones, with their numbers
-        self.given: tuple[int, Any] = (-1, None)  # the one found last
+        self.times: list[int] = []  # pts of the frames, ascending; empty if the packets are not trusted
+        self.keys: list[tuple[int, int | None]] = []  # pts and dts of the key frames to seek to
+        self.frames: Iterator[tuple[int, Any]] = iter(())  # the next frames, with their numbers
+        self.given: tuple[int, Any] = (-1, None)  # number and frame returned last
 
     def close(self) -> None:
         """Free the decoder and its frames."""
@@ -134,17 +140,17 @@ class Video:
             self.container = None
 
     def reopen(self) -> None:
-        """Be before the first packet."""
+        """Open the container again, before its first packet."""
         self.close()
         self.container = open_container(self.data, "video")
         self.stream = video_stream(self.container)
         self.codec = self.stream.codec_context.codec.canonical_name
         self.decoder = decoder_of(self.stream)
-        # Four bytes a pixel without compression: the fourth is of no use
+        # Uncompressed AVI with four bytes per pixel: the fourth is padding, not alpha
         self.uses_alpha = (self.codec, self.container.format.name) != ("rawvideo", "avi")
 
     def open(self) -> int:
-        """Number of frames."""
+        """Open the video and return its number of frames."""
         self.reopen()
         container = self.container.format.name
         packets = self.packets = packets_of(self.container, self.stream)
@@ -154,17 +160,17 @@ class Video:
                 self.keys = sorted((packet.pts, packet.dts) for packet in packets if packet.is_key and packet.pts is not None)
             self.rewind()
             with contextlib.suppress(WrongIndexError):
-                if not self.find(0).interlaced_frame:  # whose fields may have packets of their own
+                if not self.find(0).interlaced_frame:  # interlaced video may have one packet per field
                     if may_lose_frames(packets):
                         self.verify()
                     return len(self.times)
         return self.count()
 
     def verify(self) -> None:
-        """Decode all that is left.
+        """Decode all remaining frames and compare them with the packets.
 
         Raises:
-            WrongIndexError: there are other frames than the packets announced.
+            WrongIndexError: there are other frames than the packets predicted.
         """
         self.find(len(self.times) - 1)
         if next(self.frames, None) is not None:
@@ -172,7 +178,7 @@ class Video:
         self.rewind()
 
     def count(self) -> int:
-        """Number of frames of a decoding from the start; the index is not used any more."""
+        """Count the frames by decoding from the start; the packets are not trusted from here on."""
         self.times = []
         self.rewind()
         total = sum(1 for _ in self.frames)
@@ -182,7 +188,7 @@ class Video:
         return total
 
     def frame(self, index: int) -> Any:
-        """PyAV's frame with a number, which is not below that of the frame before."""
+        """PyAV's frame number ``index``, which must not be below that of the previous call."""
         if index == self.given[0]:
             return self.given[1]
         if self.times:
@@ -194,14 +200,14 @@ class Video:
                 return self.find(index)
             announced = len(self.times)
             if (total := self.count()) != announced:
-                raise UserError(f"cannot decode the video: it announces {announced} frames and has {total}")
+                raise UserError(f"cannot decode the video: expected {announced} frames by its packets, got {total}")
         return self.find(index)
 
     def find(self, index: int) -> Any:
-        """Decode up to a frame.
+        """Decode up to frame number ``index`` and return it.
 
         Raises:
-            WrongIndexError: there is none, or what comes on the way is not what was announced.
+            WrongIndexError: there is no such frame, or a frame on the way differs from what the packets predicted.
         """
         for number, frame in self.frames:
             if number == index:
@@ -210,12 +216,12 @@ class Video:
         raise WrongIndexError
 
     def rewind(self) -> None:
-        """Go on with the first frame."""
+        """Continue with the first frame."""
         self.reopen()
         self.frames = self.from_start()
 
     def from_start(self) -> Iterator[tuple[int, Any]]:
-        """The frames from the first packet on."""
+        """Frames with their numbers, from the first packet on."""
         is_recording = self.container.format.name in RECORDINGS
         for number, frame in enumerate(decoded(self.container.demux(self.stream), self.decoder, is_recording)):
             check_size(frame)
@@ -226,11 +232,11 @@ class Video:
             yield number, frame
 
     def seek(self, index: int) -> None:
-        """Go on with the last key frame that is shown before a frame, if decoding has not come to it."""
+        """Continue with the last key frame at or before frame ``index``, unless decoding is already past it."""
         place = bisect_right(self.keys, self.times[index], key=lambda key: key[0]) - 1
         if place < 0 or bisect_left(self.times, self.keys[place][0]) <= self.given[0] + 1:
             return
-        for time in self.keys[place]:  # by pts first: the other way round takes longer
+        for time in self.keys[place]:  # pts first, which is faster
             if time is None:
                 continue
             self.container.seek(time, stream=self.stream)
@@ -242,14 +248,14 @@ class Video:
                 return
 
     def from_key(self, start: int, packets: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """The frames from a key frame on, which is shown at ``start``."""
+        """Frames with their numbers, from the key frame with pts ``start`` on."""
         import av
 
         number = bisect_left(self.times, start)
         try:
             for frame in decoded(packets, self.decoder):
                 if frame.pts is not None and frame.pts < start:
-                    continue  # it is made from frames before the key frame
+                    continue  # depends on frames before the key frame
                 if frame.is_corrupt or number == len(self.times) or frame.pts != self.times[number]:
                     raise WrongIndexError
                 check_size(frame)
@@ -260,23 +266,29 @@ class Video:
 
 
 def decoder_of(stream: Any) -> Any:
-    """PyAV's codec context for a stream; of VP8 and VP9 with transparency, only libvpx decodes that."""
+    """PyAV's codec context for a stream; libvpx for VP8 and VP9 with transparency, which only libvpx decodes."""
     import av
 
     context = stream.codec_context
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.codec.canonical_name)
     if name and stream.metadata.get("alpha_mode") == "1":
         context = av.CodecContext.create(name, "r")
-    context.thread_count = 1  # of each of the data workers
-    context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes later
+    context.thread_count = 1  # per data worker
+    context.options = {"max_pixels": str(MAX_PIXELS)}  # holds also when the size changes within the video
     return context
 
 
 def decoded(packets: Iterable[Any], decoder: Any, is_recording: bool = False, may_skip: bool = False) -> Iterator[Any]:
-    """The frames of packets, of which the last is empty and flushes the decoder.
+    """Decode packets.
 
-    Recordings of what is broadcast start anywhere: what cannot be decoded before the first key frame is left out of them; with
-    ``may_skip``, whatever cannot be decoded.
+    Args:
+        packets: PyAV's packets; the last one is empty and flushes the decoder.
+        decoder: PyAV's codec context.
+        is_recording: skip packets before the first key frame that cannot be decoded: broadcasts are recorded from any frame on.
+        may_skip: skip all packets that cannot be decoded.
+
+    Yields:
+        PyAV's frames.
     """
     import av
 

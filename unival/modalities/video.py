@@ -287,13 +287,13 @@ def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
     if not data:
         raise UserError("cannot decode the video: the file is empty")
     if (size := declared_size(data)) is not None and size > len(data):
-        raise UserError(f"cannot decode the video: it is cut off after {len(data)} of {size} bytes")
+        raise UserError(f"cannot decode the video: it is truncated after {len(data)} of {size} bytes")
     is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     if is_webp or data.startswith((b"GIF8", b"\x89PNG\r\n")):
         yield _open_animation(data)
     elif data.startswith(JPEG_START) and JPEG_END + JPEG_START in data:
         raise UserError(
-            "cannot decode the video: it is JPEG pictures in a row without their times (ffmpeg -i old.mjpeg new.mp4)"
+            "cannot decode the video: it is a sequence of JPEG images without timestamps (ffmpeg -i old.mjpeg new.mp4)"
         )
     elif kinds.kind_of(data) == kinds.IMAGE:
         raise UserError(STILL)
