@@ -34,14 +34,18 @@ def make(
 
 
 class GivenLogits(nn.Module):
-    """Stands for a model: returns what it was given, whatever the input."""
+    """Stands for a model: its features are the logits that it was given, whatever the input."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
-        self.logits = nn.Parameter(logits)
+        self.logits = nn.Parameter(logits) if logits.is_leaf else logits  # one that a test differentiates stays itself
 
-    def forward(self, **net_input: Any) -> tuple[Tensor, dict]:
+    def forward(self, features_only: bool, **net_input: Any) -> tuple[Tensor, dict]:
+        assert features_only
         return self.logits, {}
+
+    def output_layer(self, features: Tensor, tokens: Tensor | None = None) -> Tensor:
+        return features if tokens is None else features[..., tokens]
 
 
 def run(criterion: LabelSmoothedCriterion, logits: Tensor, target: Tensor, **sample: Any) -> tuple[float, float, int]:

@@ -61,7 +61,7 @@ class EncouragingCriterion(LabelSmoothedCriterion):
         if epsilon > 0:
             lprobs = tokens.lprobs if tokens.conf is None else tokens.lprobs * tokens.conf.unsqueeze(-1)
             spread = TotalBonus.apply(lprobs, tokens.allowed, self.cfg.log_end)
-            loss = loss + epsilon / tokens.lprobs.size(-1) * spread
+            loss = loss + epsilon / len(self.task.target_dictionary) * spread
         return loss, nll
 
     def kept_ranks(self, size: int) -> tuple[int, int]:

@@ -4,11 +4,12 @@ The loss of a token with target y, smoothing e and the allowed symbols A (K of t
 
     (1 - e - e_i) * -ln p(y)  +  e_i * sum over v in A of -ln p(v),    e_i = e / (K - 1)
 
-Everything of size V is computed for tokens that count only: padding (and a skipped prefix or eos) is removed first.
+The model gives features; those of the tokens that count (no padding, skipped prefix or eos) are selected and projected to the
+vocabulary, and only to the part of it that a closed set or a range leaves.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -52,12 +53,13 @@ class LabelSmoothedConfig(FairseqDataclass):
 
 @dataclass
 class Tokens:
-    """The target tokens that count: C copies of the batch (2 with R-Drop), N tokens, V symbols."""
+    """The target tokens that count: C copies of the batch (2 with R-Drop), N tokens, the K of V tokens that may be predicted at all."""
 
-    logits: Tensor  # C x N x V, -inf where not allowed
-    lprobs: Tensor  # C x N x V, 0 where not allowed so that sums and products stay finite
-    target: Tensor  # N
-    allowed: Tensor | None  # N x V or V, None: everything
+    logits: Tensor  # C x N x K, -inf where not allowed
+    lprobs: Tensor  # C x N x K, 0 where not allowed so that sums and products stay finite
+    target: Tensor  # N numbers below K
+    allowed: Tensor | None  # N x K, None: all K
+    choices: Tensor | None  # how many may be predicted: N, or a number for all; None: everything
     conf: Tensor | None  # N, multiplies every log-probability
 
     def weighted(self, values: Tensor) -> Tensor:
@@ -99,7 +101,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
         """Loss of one batch.
 
         Args:
-            model: called as model(**net_input) -> (logits B x T x V, ...).
+            model: called as ``model(**net_input, features_only=True)`` -> (features B x T x c, or a list of these for the groups of
+                the batch, and a dict); its ``output_layer(features, tokens)`` projects them.
             sample: batch with "net_input" and "target" (B x T); optionally "conf" (B) and "constraint_masks"
                 (B x T x V, True: allowed).
             reduce: sum over tokens; else the vector of the kept tokens' losses.
@@ -112,8 +115,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
         """
         rdrop = self.cfg.use_rdrop and self.training
         net_input = sample["net_input"]
-        logits = model(**(repeat_batch(net_input) if rdrop else net_input))[0]
-        tokens = self.select_tokens(logits, sample)
+        features, _ = model(**(repeat_batch(net_input) if rdrop else net_input), features_only=True)
+        tokens = self.select_tokens(model, features, sample)
         losses, nll = self.token_losses(tokens)
         lprobs = tokens.lprobs
         kept = self.kept_tokens(losses[0].detach())
@@ -136,49 +139,60 @@ class LabelSmoothedCriterion(FairseqCriterion):
             logging_output["total"] = correct.numel()
         return (losses.sum() if reduce else losses.flatten()), sample_size, logging_output
 
-    def select_tokens(self, logits: Tensor, sample: Mapping[str, Any]) -> Tokens:
-        """Take the tokens that count out of the logits (C*B x T x V) and normalise them."""
+    def select_tokens(self, model: Any, features: Tensor | Sequence[Tensor], sample: Mapping[str, Any]) -> Tokens:
+        """Take the tokens that count out of the features, project them to what may be predicted, and normalise."""
         target = sample["target"]
         counts = target.ne(self.padding_idx)
         counts[:, : self.cfg.ignore_prefix_size] = False
         if self.cfg.ignore_eos:
             counts &= target.ne(self.eos)
-        rows = counts.flatten().nonzero().squeeze(-1)  # N
-        assert logits.shape[1] == target.shape[1], f"logits {tuple(logits.shape)}, target {tuple(target.shape)}"
-        logits = logits.reshape(-1, target.numel(), logits.size(-1))  # C x B*T x V
-        if rows.numel() < target.numel():
-            logits = logits.index_select(1, rows)
-        allowed = self.allowed_symbols(sample.get("constraint_masks"), rows, logits)
-        kept_target = target.flatten()[rows]
-        if allowed is not None:
-            self._check_targets(allowed, kept_target, rows, sample)
-            logits = logits.masked_fill(~allowed, -math.inf)
+        selected = select_features([features] if isinstance(features, Tensor) else features, counts)  # C x N x c
+        kept_target = target[counts]
+        masks = sample.get("constraint_masks")
+        allowed = None if masks is None else masks[counts]  # N x V
+        tokens = self.predictable(allowed, target.device)
+        choices: Tensor | None = None
+        if tokens is not None:
+            if allowed is not None:
+                allowed = allowed[:, tokens]
+                choices = allowed.sum(-1)
+            else:
+                choices = torch.tensor(tokens.numel(), device=target.device)
+            kept_target = self._places(kept_target, tokens, allowed, counts, sample)
+        logits = model.output_layer(selected, tokens)
         dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision is normalised in float32
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -math.inf)
         lprobs = F.log_softmax(logits, dim=-1, dtype=dtype)
         if allowed is not None:
             lprobs = lprobs.masked_fill(~allowed, 0.0)
         conf = sample.get("conf")
         if conf is not None:
-            conf = conf.to(dtype).unsqueeze(1).expand_as(target).flatten()[rows]
-        return Tokens(logits, lprobs, kept_target, allowed, conf)
+            conf = conf.to(dtype).unsqueeze(1).expand_as(target)[counts]
+        return Tokens(logits, lprobs, kept_target, allowed, choices, conf)
 
-    def allowed_symbols(self, masks: Tensor | None, rows: Tensor, logits: Tensor) -> Tensor | None:
-        """Symbols that may be predicted: N x V from the batch's masks, V from the range alone, None without either."""
-        allowed = None if masks is None else masks.flatten(0, 1).index_select(0, rows)
-        if self.range is not None:
-            in_range = torch.zeros(logits.size(-1), dtype=torch.bool, device=logits.device)
-            in_range[:FIRST_SYMBOL] = True
-            in_range[slice(*self.range)] = True
-            allowed = in_range if allowed is None else allowed & in_range
-        return allowed
+    def predictable(self, allowed: Tensor | None, device: torch.device) -> Tensor | None:
+        """Ids K, ascending, of the tokens that any target may be, by the batch's masks (N x V) and the range; None without either."""
+        if self.range is None:
+            return None if allowed is None else allowed.any(0).nonzero().squeeze(-1)
+        tokens = torch.cat([torch.arange(*stretch, device=device) for stretch in ((0, FIRST_SYMBOL), self.range)])
+        return tokens if allowed is None else tokens[allowed[:, tokens].any(0)]
 
-    def _check_targets(self, allowed: Tensor, target: Tensor, rows: Tensor, sample: Mapping[str, Any]) -> None:
-        """A target that cannot be predicted would make the loss infinite: say which one it is."""
-        fits = allowed.expand(target.numel(), -1).gather(1, target.unsqueeze(1)).squeeze(1)
+    def _places(
+        self, target: Tensor, tokens: Tensor, allowed: Tensor | None, counts: Tensor, sample: Mapping[str, Any]
+    ) -> Tensor:
+        """Where N targets are among K tokens.  A target that cannot be predicted would make the loss infinite: say which one it is."""
+        if tokens.numel() == 0:  # there is no target either, or none that could be predicted
+            places, fits = torch.zeros_like(target), torch.zeros_like(target, dtype=torch.bool)
+        else:
+            places = torch.searchsorted(tokens, target).clamp(max=tokens.numel() - 1)
+            fits = tokens[places] == target
+            if allowed is not None:
+                fits &= allowed.gather(1, places.unsqueeze(1)).squeeze(1)
         if bool(fits.all()):
-            return
+            return places
         first = int((~fits).nonzero()[0])
-        row, position = divmod(int(rows[first]), sample["target"].size(1))
+        row, position = counts.nonzero()[first].tolist()
         row_id = int(sample["id"][row]) if "id" in sample else row
         symbol = self.task.target_dictionary[int(target[first])]
         within = f"--constraint-range {self.cfg.constraint_range}"
@@ -193,10 +207,10 @@ class LabelSmoothedCriterion(FairseqCriterion):
         epsilon = self.cfg.label_smoothing
         if epsilon == 0:
             return nll, nll
-        if tokens.allowed is None:
+        if tokens.choices is None:
             share: Any = epsilon / (tokens.lprobs.size(-1) - 1)
         else:
-            share = epsilon / (tokens.allowed.sum(-1).to(nll.dtype) - 1 + RANGE_SLACK)
+            share = epsilon / (tokens.choices.to(nll.dtype) - 1 + RANGE_SLACK)
         smooth = -tokens.weighted(tokens.lprobs.sum(-1))
         return (1 - epsilon - share) * nll + share * smooth, nll
 
@@ -261,6 +275,29 @@ class LabelSmoothedCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """All logged values are sums over tokens, so workers may add them up."""
         return True
+
+
+def select_features(features: Sequence[Tensor], counts: Tensor) -> Tensor:
+    """The features of the tokens that count.
+
+    Args:
+        features: per group of the batch ``b x t x c``, its rows as often as there are copies of the batch (C*b, copy after copy).
+        counts: B x T, True for the N tokens that count; its rows are those of the groups, group after group.
+
+    Returns:
+        C x N x c.
+    """
+    copies, left = divmod(sum(group.size(0) for group in features), counts.size(0))
+    assert left == 0, f"features of other rows than the target {tuple(counts.shape)}: {[tuple(group.shape) for group in features]}"
+    picked, start = [], 0
+    for group in features:
+        apart = group.unflatten(0, (copies, -1))
+        end = start + apart.size(1)
+        assert not bool(counts[start:end, group.size(1) :].any()), f"features {tuple(group.shape)} end before the target"
+        part = counts[start:end, : group.size(1)]
+        picked.append(apart.flatten(1, 2) if bool(part.all()) else apart[:, part])
+        start = end
+    return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
 
 def repeat_batch(net_input: Mapping[str, Any]) -> dict[str, Any]:

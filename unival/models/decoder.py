@@ -24,7 +24,7 @@ from unival.models.bias import (
 )
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
-from unival.models.layers import DecoderLayer, embed_tokens, run_layer
+from unival.models.layers import DecoderLayer, embed_tokens, look_up, run_layer
 
 STATE = "unival_decoder"  # key in fairseq's incremental state
 
@@ -113,9 +113,22 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             x = self.output_layer(x)
         return x, {"attn": None, "inner_states": states}
 
-    def output_layer(self, features: Tensor) -> Tensor:
-        """Features ``… x c`` -> logits ``… x v`` by the shared token embeddings."""
-        return F.linear(features, self.embed_tokens.weight)
+    def output_layer(self, features: Tensor, tokens: Tensor | slice | None = None) -> Tensor:
+        """Features -> logits by the shared token embeddings.
+
+        Args:
+            features: ``… x c``.
+            tokens: ids ``k`` of the only tokens that are asked for, or a stretch of the vocabulary; None: all of it.
+
+        Returns:
+            ``… x v``, or ``… x k`` in the order of ``tokens``.
+        """
+        weight = self.embed_tokens.weight
+        if isinstance(tokens, Tensor):
+            weight = look_up(weight, tokens)
+        elif tokens is not None:
+            weight = weight[tokens]
+        return F.linear(features, weight)
 
     def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
         """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have a layer norm of their own.

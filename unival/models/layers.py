@@ -51,20 +51,24 @@ class FeedForward(nn.Module):
 
 
 def embed_tokens(table: nn.Embedding, tokens: Tensor) -> Tensor:
-    """Look tokens up: ``…`` -> ``… x c``.
+    """Look tokens up: ``…`` -> ``… x c``; padding has no gradient."""
+    return look_up(table.weight, tokens, table.padding_idx)
+
+
+def look_up(weight: Tensor, tokens: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Rows of the token embeddings: ids ``…`` -> ``… x c``.
 
     The gradient is handed on as the looked-up rows only.  The table is the output projection too, whose dense gradient comes first in
     the backward pass; autograd adds the rows to it in place, where two more gradients of the whole vocabulary's size would be made.
-    Where a loss does not reach that projection, rows are all there is: :func:`_make_dense` makes of them what optimizers, gradient
-    clipping and DDP expect.
+    Where a loss does not reach the whole of that projection, rows are all there is: :func:`_make_dense` makes of them what optimizers,
+    gradient clipping and DDP expect.
     """
-    weight = table.weight
     rows_only = isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad  # else nothing would make them dense
     if weight.dtype == torch.float16 and weight.device.type == "cpu":  # where torch adds no such rows to each other
         rows_only = False
     if rows_only and _make_dense not in (weight._post_accumulate_grad_hooks or {}).values():  # a copied model has lost its hooks
         weight.register_post_accumulate_grad_hook(_make_dense)
-    return F.embedding(tokens, weight, table.padding_idx, sparse=rows_only)
+    return F.embedding(tokens, weight, padding_idx, sparse=rows_only)
 
 
 def _make_dense(weight: Tensor) -> None:

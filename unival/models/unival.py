@@ -99,12 +99,27 @@ class UnivalModel(FairseqEncoderDecoderModel):
         media: list[dict[str, Any]] | None = None,
         code_masks: Tensor | None = None,
         return_all_hiddens: bool = False,
+        features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Logits ``b x t x v`` of the target given the source; arguments as in the encoder's and decoder's ``forward``."""
-        autocast = self.training and self.cfg.autocast_bf16  # when off, an autocast around the model stays in force
-        with torch.autocast(src_tokens.device.type, torch.bfloat16) if autocast else contextlib.nullcontext():
+        """Logits ``b x t x v`` of the target given the source; arguments as in the encoder's and decoder's ``forward``.
+
+        With ``features_only`` what the logits are made of, ``b x t x c``: :meth:`output_layer` projects those that are needed.
+        """
+        with self.autocast(src_tokens.device):
             encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
-            return self.decoder(prev_output_tokens, encoder_out, code_masks, return_all_hiddens=return_all_hiddens)
+            more = {"features_only": features_only, "return_all_hiddens": return_all_hiddens}
+            return self.decoder(prev_output_tokens, encoder_out, code_masks, **more)
+
+    def output_layer(self, features: Tensor, tokens: Tensor | slice | None = None, **unused: Any) -> Tensor:
+        """Features ``… x c`` -> logits ``… x v``, or those of some tokens only: see :meth:`UnivalDecoder.output_layer`."""
+        with self.autocast(features.device):
+            return self.decoder.output_layer(features, tokens)
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16 in training with ``--autocast-bf16``; otherwise an autocast around the model stays in force."""
+        if self.training and self.cfg.autocast_bf16:
+            return torch.autocast(device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
     def load_backbones(self) -> None:
         """Start from the files that ``--image-backbone-weights`` and its like name.
