@@ -3,9 +3,22 @@
 from collections.abc import Iterator
 from typing import Any
 
-from unival.text import normalize_caption, normalize_question, strip_punctuation, truncate_words
+from unival.text import strip_punctuation, truncate_words
 
 Case = tuple[str, str, list[int]]  # name, text, ids without <s> and </s>
+LEADING_MARKS = ",.!?*#:;~"
+_JOINERS_TO_SPACES = str.maketrans("-/", "  ")
+
+
+def normalize_question(text: str, max_words: int | None = None) -> str:
+    """Lower-case a question, drop leading punctuation, turn "-" and "/" into spaces, and keep at most ``max_words`` words."""
+    return truncate_words(text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES), max_words)
+
+
+def normalize_caption(text: str, max_words: int | None = None) -> str:
+    """Normalise a caption: as ``normalize_question``, and the placeholder "<person>" becomes "person"."""
+    text = text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES).replace("<person>", "person")
+    return truncate_words(text, max_words)
 
 
 def published_texts(golden: dict[str, Any]) -> Iterator[Case]:

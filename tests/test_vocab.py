@@ -15,10 +15,10 @@ import shutil
 
 import pytest
 
-from tests.published_texts import published_texts
+from tests.published_texts import normalize_caption, normalize_question, published_texts
 from unival.commands import train_vocab
 from unival.errors import UserError
-from unival.text import normalize_caption, normalize_question, strip_punctuation, truncate_words
+from unival.text import strip_punctuation, truncate_words
 from unival.vocab import Vocabulary, train_vocabulary
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

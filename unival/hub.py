@@ -37,7 +37,7 @@ from unival.instructions import Instruction, parse
 from unival.modalities import MODALITIES
 from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
-from unival.tasks.inputs import media_of
+from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import CAPTION
 from unival.tasks.restore import our_task_options
 from unival.tasks.vocabulary import kept_sizes, kept_vocabulary
@@ -167,7 +167,7 @@ class Unival:
         return self.task.outputs(generator, [self.model], sample, nbest)
 
     def _check_media(self, instructions: Sequence[Instruction]) -> None:
-        absent = media_of(instructions) - set(self.model.encoder.media)
+        absent = media_of_instructions(instructions) - set(self.model.encoder.media)
         if absent:
             has = ", ".join(self.model.encoder.media) or "only text"
             raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")

@@ -1,4 +1,4 @@
-"""Text: reading UTF-8 files, deciding what counts as empty, and normalising questions and captions as the published recipes do."""
+"""Text: reading UTF-8 files, deciding what counts as empty, and cutting captions as the published recipes do."""
 
 from __future__ import annotations
 
@@ -22,25 +22,12 @@ MARKS = {
 }
 HEAD = 4096  # bytes from which UTF-16 and UTF-32 are detected
 
-LEADING_MARKS = ",.!?*#:;~"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_JOINERS_TO_SPACES = str.maketrans("-/", "  ")
 
 
 def truncate_words(text: str, max_words: int | None) -> str:
     """The first ``max_words`` words separated by single spaces; all of them when ``max_words`` is None."""
     return " ".join(text.split()[:max_words])
-
-
-def normalize_question(text: str, max_words: int | None = None) -> str:
-    """Lower-case a question, drop leading punctuation, turn "-" and "/" into spaces, and keep at most ``max_words`` words."""
-    return truncate_words(text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES), max_words)
-
-
-def normalize_caption(text: str, max_words: int | None = None) -> str:
-    """Normalise a caption: as ``normalize_question``, and the placeholder "<person>" becomes "person"."""
-    text = text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES).replace("<person>", "person")
-    return truncate_words(text, max_words)
 
 
 def strip_punctuation(text: str) -> str:

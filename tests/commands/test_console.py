@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from unival.commands.console import PROGRESS, Console, Plan, duration
+from unival.commands.console import PROGRESS, Console, RunPlan, duration
 from unival.commands.session import Session
 from unival.tasks.progress import Step
 
@@ -46,7 +46,7 @@ def lines(console):
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(console):
-    console.plan = Plan(max_update=100, max_epoch=2)
+    console.plan = RunPlan(max_update=100, max_epoch=2)
     console.handle(record("fairseq.data.iterators", "grouped total_num_itrs = 30"))
     console.handle(record("fairseq.trainer", "begin training epoch 1"))
     for update in range(1, 41):
@@ -75,7 +75,7 @@ def test_speed_leaves_out_validation(console):
 
 def test_a_bar_on_a_terminal_is_drawn_over_and_gone_at_the_end():
     console = Console(Terminal(), clock=Clock())
-    console.plan = Plan(max_update=4)
+    console.plan = RunPlan(max_update=4)
     for update in range(1, 5):
         console.handle(step("training", update))
         console.clock.now += 0.5
@@ -89,14 +89,20 @@ def test_a_bar_on_a_terminal_is_drawn_over_and_gone_at_the_end():
 
 @pytest.mark.parametrize(
     ("plan", "per_epoch", "expected"),
-    [(Plan(), 10, None), (Plan(max_update=7), None, 7), (Plan(max_epoch=3), 10, 30), (Plan(max_epoch=3), None, None), (Plan(25, 3), 9, 25)],
+    [
+        (RunPlan(), 10, None),
+        (RunPlan(max_update=7), None, 7),
+        (RunPlan(max_epoch=3), 10, 30),
+        (RunPlan(max_epoch=3), None, None),
+        (RunPlan(25, 3), 9, 25),
+    ],
 )
 def test_the_number_of_updates(plan, per_epoch, expected):
     assert plan.updates(per_epoch) == expected
 
 
 def test_a_validation_and_where_it_was_saved_are_one_line(console):
-    console.plan = Plan(metric="cider", maximize=True)
+    console.plan = RunPlan(metric="cider", maximize=True)
     for value, best in (("0.5", None), ("0.25", "0.5")):
         stats = {"epoch": 2, "valid_loss": "3.21", "valid_ppl": "9", "valid_cider": value, "valid_num_updates": "8"}
         stats |= {"valid_best_cider": best} if best else {}

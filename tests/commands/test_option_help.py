@@ -57,7 +57,7 @@ def test_help_says_what_the_parser_takes():
     known = {name for action in parser._actions for name in action.option_strings}
     shown = [line.split()[0] for line in help_text("train", args).splitlines() if line.startswith("  --")]
     assert len(shown) > 100
-    assert set(shown) - set(option_help.OURS) <= known
+    assert set(shown) - set(option_help.OWN_OPTIONS) <= known
 
 
 def test_help_follows_what_is_chosen():

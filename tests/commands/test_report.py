@@ -17,7 +17,7 @@ from unival.cli import main
 from unival.commands.report import named_paths, ratio_failure
 from unival.commands.report.content import FAILED_HEADING, Curves, Report, Split, display_name, evenly
 from unival.commands.report.page import html_page
-from unival.commands.report.picture import picture, plain, wrapped
+from unival.commands.report.picture import escape_dollars, picture, wrapped
 from unival.commands.report.reading import read_log
 
 pytest.importorskip("matplotlib", reason="the report's pictures need the extra [eval]")
@@ -357,7 +357,7 @@ def test_names_and_text():
         "ROUGE-L",
         "new",
     ]
-    assert plain("$5") == r"\$5"
+    assert escape_dollars("$5") == r"\$5"
     assert wrapped("one two three four five six", 9, 2) == "one two\nthree …"
 
 

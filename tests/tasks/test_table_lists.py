@@ -9,7 +9,7 @@ from fairseq.tasks import TASK_REGISTRY
 from tests import runs, tiny
 from tests.tasks.test_task import config, model_config
 from tests.test_training import assert_equal
-from unival.commands.console import Plan
+from unival.commands.console import RunPlan
 from unival.errors import UserError
 from unival.tasks.inputs import check_splits, find_table, train_tables
 from unival.vocab import Vocabulary
@@ -125,7 +125,7 @@ def test_lengths_of_epochs_to_come(folder):
     assert [batches.length(epoch) for epoch in range(1, 5)] == [3, 4, 3, 4] and len(batches) == 4
     task.cfg.max_epoch = 5
     task.begin_epoch(2, None)
-    assert task.planned_updates == 17 and Plan(max_epoch=5).updates(4, task.planned_updates) == 17  # the console's last update
+    assert task.planned_updates == 17 and RunPlan(max_epoch=5).updates(4, task.planned_updates) == 17  # the console's last update
     task.cfg.update_freq = [1, 2]
     batches = task.get_batch_iterator(task.datasets["train"], max_sentences=2, epoch=2, num_shards=2)
     assert [batches.length(epoch) for epoch in range(1, 4)] == [2, 1, 1]  # two rounds of both processes; then in one update

@@ -10,7 +10,7 @@ from typing import Any
 from unival.checkpoints.namespace import Namespace
 
 # fairseq's own groups in a published file, and those of them whose options are repeated among the model's.
-GROUPS = (
+CFG_GROUPS = (
     *("common", "common_eval", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "generation", "eval_lm"),
     *("interactive", "ema"),
 )
@@ -126,12 +126,12 @@ def published_cfg(groups: Mapping[str, Any], model: Namespace, task: Mapping[str
     """The whole ``cfg`` of a published container.
 
     Args:
-        groups: fairseq's configuration as plain dicts, which :data:`GROUPS` are taken from.
+        groups: fairseq's configuration as plain dicts, which :data:`CFG_GROUPS` are taken from.
         model: what :func:`unival.checkpoints.published_options.published_model` gives.
         task: what :func:`unival.checkpoints.published_options.published_task` gives.
     """
     cfg: dict[str, Any] = {"_name": None}
-    for name in GROUPS:
+    for name in CFG_GROUPS:
         kept = {key: value for key, value in groups[name].items() if key not in NEWER.get(name, ())}
         cfg[name] = {**kept, **OLDER.get(name, {})}
     options = vars(model)

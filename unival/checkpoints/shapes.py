@@ -10,7 +10,7 @@ from torch import Tensor
 from unival.checkpoints.backbones import CHOICES, looks_like
 from unival.errors import UserError
 
-MEDIA = "encoder.media."
+MEDIA_PREFIX = "encoder.media."
 ESSENTIAL = (
     "encoder.embed_tokens.weight",
     "encoder.embed_positions.weight",
@@ -71,7 +71,7 @@ def count_layers(state: Mapping[str, Any], prefix: str) -> int:
 
 def media_of_weights(keys: Iterable[str]) -> set[str]:
     """The media that keys in our layout are parts of."""
-    return {key.split(".")[2] for key in keys if key.startswith(MEDIA)}
+    return {key.split(".")[2] for key in keys if key.startswith(MEDIA_PREFIX)}
 
 
 def media_in(keys: Iterable[str]) -> tuple[str, ...]:
@@ -82,10 +82,10 @@ def media_in(keys: Iterable[str]) -> tuple[str, ...]:
 
 def _media_options(shape: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     media = media_in(shape)
-    normed = [name for name in media if f"{MEDIA}{name}.norm.weight" in shape]
+    normed = [name for name in media if f"{MEDIA_PREFIX}{name}.norm.weight" in shape]
     options: dict[str, Any] = {"modalities": ",".join(media), **norm_options(media, normed)}
     for name in media:
-        prefix = f"{MEDIA}{name}.backbone."
+        prefix = f"{MEDIA_PREFIX}{name}.backbone."
         inner = {key.removeprefix(prefix): value for key, value in shape.items() if key.startswith(prefix)}
         options[f"{name}_backbone"] = _backbone(name, inner)
         if name == "image":

@@ -33,7 +33,7 @@ TIED = (
 WRAPPERS = ("module.", "model.")  # put in front of all keys by training programs
 
 # label -> the parts (see part_of) that it sums up, in our names, the published ones and those of BART
-GROUPS: dict[str, str] = {
+PART_LABELS: dict[str, str] = {
     **{f"{name} CNN": rf"encoder\.(media\.{name}\.backbone|embed_{name}s)" for name in ("image", "video", "audio")},
     "projections": r"encoder\.(media\.\w+\.(proj|norm)|(image|video|audio)_proj|layernorm_(image|video|audio)_embedding)",
     "position tables": r"encoder\.media\.\w+\.positions|(en|de)coder\.embed_(\w+_)?positions",
@@ -43,7 +43,7 @@ GROUPS: dict[str, str] = {
     "position projections": r"(en|de)coder\.(self_|cross_)?pos_[qk]_linear",
     "relative tables": r"(en|de)coder\.(token|image)_rel_pos_table_list",
 }
-OTHERS = "others (norms, types)"
+OTHER_PARTS = "others (norms, types)"
 
 
 def part_of(key: str) -> str:
@@ -60,7 +60,7 @@ def group_of(part: str) -> str:
     """The label of a part in a table: image CNN, position tables, …"""
     for start in WRAPPERS:
         part = part.removeprefix(start)
-    return next((label for label, pattern in GROUPS.items() if re.fullmatch(pattern, part)), OTHERS)
+    return next((label for label, pattern in PART_LABELS.items() if re.fullmatch(pattern, part)), OTHER_PARTS)
 
 
 def is_buffer(key: str) -> bool:

@@ -68,7 +68,7 @@ UPDATES = re.compile(r"(?:skip final residual batch, )?grouped total_num_itrs = 
 
 
 @dataclass
-class Plan:
+class RunPlan:
     """What a training run will do, as far as it is known: it ends after the first of these limits (0: none)."""
 
     max_update: int = 0
@@ -112,7 +112,7 @@ class Console(logging.Handler):
         self.show_stats = show_stats
         self.is_terminal = bar and stream.isatty()
         self.clock = clock
-        self.plan = Plan()
+        self.plan = RunPlan()
         self.seen = Seen()
         self._bar = ""
         self._pending = ""  # the scores of a validation, until it is known where the model was saved

@@ -12,8 +12,8 @@ from unival.errors import InstructionError, UserError
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
 TERMINATED = 143  # and of one that SIGTERM stopped
-OURS = "UserError: "
-OURS_OF_INSTRUCTIONS = "InstructionError: "
+OWN_ERROR = "UserError: "
+INSTRUCTION_ERROR = "InstructionError: "
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -27,10 +27,10 @@ def explain(error: BaseException | None, folder: str | os.PathLike[str] | None =
         if isinstance(error, InstructionError):
             return error.one_line
         # data workers and spawned processes wrap theirs into a traceback
-        if isinstance(error, UserError) or f"unival.errors.{OURS}" in text:
-            return text.rsplit(OURS, 1)[-1].strip()
-        if f"unival.errors.{OURS_OF_INSTRUCTIONS}" in text:  # wrapped likewise: the problem, the text, the caret
-            problem, quoted = text.rsplit(OURS_OF_INSTRUCTIONS, 1)[-1].split("\n")[:2]
+        if isinstance(error, UserError) or f"unival.errors.{OWN_ERROR}" in text:
+            return text.rsplit(OWN_ERROR, 1)[-1].strip()
+        if f"unival.errors.{INSTRUCTION_ERROR}" in text:  # wrapped likewise: the problem, the text, the caret
+            problem, quoted = text.rsplit(INSTRUCTION_ERROR, 1)[-1].split("\n")[:2]
             return f"{problem}; in the instruction {quoted.strip()!r}"
         if isinstance(error, pickle.UnpicklingError):
             return f"the checkpoint was refused, nothing in it was run: it holds more than tensors and plain values ({first_line(error)})"

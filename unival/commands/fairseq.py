@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unival.commands.composing import compose, known_options, usage_error
-from unival.commands.console import Plan, duration
+from unival.commands.console import RunPlan, duration
 from unival.commands.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
 from unival.commands.session import Session, stopped_by_sigterm, temporary_log
 from unival.errors import UserError
@@ -24,7 +24,7 @@ from unival.errors import UserError
 HELP = {"-h", "--help", "--help-all"}
 OWN_FLAGS = {"--verbose", "--traceback"}
 LOG_NAME = "train.log"
-PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+PLUGIN = pathlib.Path(__file__).resolve().parents[1]
 
 _sessions: dict[int, Session] = {}  # of the command that runs, by process
 
@@ -66,7 +66,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     _sessions[os.getpid()] = session
     try:
         with session, stopped_by_sigterm():
-            COMMANDS[command](request, session)
+            RUNNERS[command](request, session)
     except KeyboardInterrupt as stop:
         complain(_interrupted(request, session, str(stop) or "Ctrl-C"))
         return TERMINATED if str(stop) else INTERRUPTED
@@ -121,7 +121,7 @@ def _load_plugins(request: Request) -> None:
     import unival.tasks.user_dir  # noqa: F401
 
     given = request.value("--user-dir")
-    if given is None or pathlib.Path(given).resolve() == PACKAGE:
+    if given is None or pathlib.Path(given).resolve() == PLUGIN:
         return
     if not pathlib.Path(given).is_dir():
         raise UserError(f"--user-dir {given}: no such folder")
@@ -137,7 +137,7 @@ def _load_plugins(request: Request) -> None:
 
 def _arguments(request: Request) -> list[str]:
     """fairseq's arguments, the plugin among them."""
-    return [*request.arguments, *([] if request.gives("--user-dir") else ["--user-dir", str(PACKAGE)])]
+    return [*request.arguments, *([] if request.gives("--user-dir") else ["--user-dir", str(PLUGIN)])]
 
 
 def _prepare(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -242,7 +242,7 @@ def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float
     import unival.tasks.user_dir  # noqa: F401
 
     with _session_of_process(cfg, request, log) as session:
-        session.console.plan = Plan(
+        session.console.plan = RunPlan(
             max_update=cfg.optimization.max_update,
             max_epoch=cfg.optimization.max_epoch,
             metric=cfg.checkpoint.best_checkpoint_metric,
@@ -375,4 +375,4 @@ def check_named_checkpoints(paths: str) -> None:
         from_container(path, read_for_fairseq(path))
 
 
-COMMANDS: dict[str, Callable[[Request, Session], None]] = {"train": _train, "validate": _validate, "generate": _generate}
+RUNNERS: dict[str, Callable[[Request, Session], None]] = {"train": _train, "validate": _validate, "generate": _generate}

@@ -26,7 +26,7 @@ INTRODUCTIONS = {
     "generate": "Generate for a split with a checkpoint; `fairseq-generate` with this package's tasks and models.",
 }
 # Options of this command line alone.
-OURS = {
+OWN_OPTIONS = {
     "--help": "this text; --task, --arch and --criterion beside it choose whose options are shown",
     "--help-all": "this text with all options of fairseq",
     "--verbose": "show everything that is logged (LOGLEVEL=DEBUG: even more) instead of the essence",
@@ -75,7 +75,7 @@ def help_text(command: str, arguments: Sequence[str]) -> str:
     everything = "--help-all" in arguments
     chosen = _chosen(arguments)
     lines = [f"usage: unival {command} DATA [options]", "", INTRODUCTIONS[command], ""]
-    lines += _section("this command", [Option(name, "", text, None, "") for name, text in OURS.items()])
+    lines += _section("this command", [Option(name, "", text, None, "") for name, text in OWN_OPTIONS.items()])
     lines += _our_sections(command, chosen)
     lines += _fairseq_sections(command, chosen, everything)
     if not everything:
@@ -87,7 +87,7 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str | None]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("task", "arch", *REGISTRIES):
         parser.add_argument("--" + name.replace("_", "-"), nargs="?")
-    return vars(parser.parse_known_args([argument for argument in arguments if argument not in OURS])[0])
+    return vars(parser.parse_known_args([argument for argument in arguments if argument not in OWN_OPTIONS])[0])
 
 
 def _our_sections(command: str, chosen: dict[str, str | None]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; regi
 # isort: split
 from fairseq.dataclass.utils import interpret_dc_type
 
-GROUPS = ("task", "data", "text", "media", "evaluation")  # of the task's options, in this order; others follow
+OPTION_GROUPS = ("task", "data", "text", "media", "evaluation")  # of the task's options, in this order; others follow
 WITHOUT_GROUP = "other"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 HEAD = """# Options
@@ -98,7 +98,7 @@ def _shown(default: Any) -> str | None:
 
 def by_group(options: Iterable[Option]) -> dict[str, list[Option]]:
     """Options by their group: the known groups first, in their order."""
-    groups: dict[str, list[Option]] = {name: [] for name in GROUPS}
+    groups: dict[str, list[Option]] = {name: [] for name in OPTION_GROUPS}
     for option in options:
         groups.setdefault(option.group, []).append(option)
     return {name: members for name, members in groups.items() if members}

@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unival.checkpoints.shapes import MEDIA as MEDIA_PREFIX
-from unival.checkpoints.shapes import media_of_weights
+from unival.checkpoints.shapes import MEDIA_PREFIX, media_of_weights
 from unival.errors import UserError
 from unival.text import split_names
 

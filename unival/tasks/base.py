@@ -32,7 +32,7 @@ from unival.tasks.closed_set import build_trie, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
-from unival.tasks.inputs import data_folder, find_table, given_media_options, media_of, shard_of
+from unival.tasks.inputs import data_folder, find_table, given_media_options, media_of_instructions, shard_of
 from unival.tasks.loop import LoopTask, weightless
 from unival.tasks.presets import ANY, Preset
 from unival.tasks.progress import Progress
@@ -216,7 +216,7 @@ class UnivalTask(LoopTask):
         self.is_training = True
         start = self.adopt_restored()
         if cfg.modalities is None and self.instructions:
-            cfg.modalities = ",".join(sorted(media_of(self.instructions)))
+            cfg.modalities = ",".join(sorted(media_of_instructions(self.instructions)))
         for name in FOLLOWING:
             cfg[name] = getattr(self.media, name)
         if self.checks is not None:

@@ -23,7 +23,7 @@ from unival.modalities.composed import MediaOptions
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
 from unival.tasks.ensemble import check_ensemble
-from unival.tasks.inputs import check_splits, find_table, find_train_tables, media_of, used_splits
+from unival.tasks.inputs import check_splits, find_table, find_train_tables, media_of_instructions, used_splits
 from unival.tasks.restore import last_checkpoint
 from unival.tasks.schedule import check_schedule
 from unival.tasks.trial import first_examples, run_trial
@@ -157,7 +157,7 @@ def check_eval_args(task: Any) -> None:
 
 def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> None:
     """Warn of optional packages that some files of the instruction's media need; what all files need fails with the first row."""
-    for name in sorted(media_of(instructions)):
+    for name in sorted(media_of_instructions(instructions)):
         for package, purpose in with_media()[name].packages(media).items():
             if importlib.util.find_spec(package) is None:
                 logger.warning("the package %s is not installed: %s", package, purpose)

@@ -33,7 +33,7 @@ def shard_of(cfg: Any, is_training: bool) -> tuple[int, int]:
     return cfg.shard_id, cfg.num_shards
 
 
-def media_of(instructions: Sequence[Instruction]) -> set[str]:
+def media_of_instructions(instructions: Sequence[Instruction]) -> set[str]:
     """Names, in lower case, of the media in the sources of an instruction's alternatives."""
     slots = [slot for instruction in instructions for slot in instruction.source]
     return {MODALITIES[slot.modality].key for slot in slots if MODALITIES[slot.modality].media}

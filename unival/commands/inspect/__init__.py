@@ -17,7 +17,7 @@ from unival.checkpoints.describe import describe_checkpoint, kept_symbols, list_
 from unival.commands.inspect.text import difference_text, keys_text, summary_text
 from unival.errors import UserError
 
-SAME, DIFFERENT, FAILED = 0, 1, 2  # exit codes of --diff, those of the program diff
+EXIT_SAME, EXIT_DIFFERENT, EXIT_FAILED = 0, 1, 2  # exit codes of --diff, those of the program diff
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,8 +125,8 @@ def run_diff(args: argparse.Namespace) -> int:
         if args.traceback:
             raise
         sys.stderr.write(f"unival: error: {error}\n")
-        return FAILED
-    return SAME if found["equal"] else DIFFERENT
+        return EXIT_FAILED
+    return EXIT_SAME if found["equal"] else EXIT_DIFFERENT
 
 
 def to_json(value: Any) -> str:

@@ -201,14 +201,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[in
     widths[0] = max(min(widths[0], room), 20)
     lines = []
     for row in [head, *rows]:
-        cells = [shorten(printable(row[0]), widths[0]), *row[1:]]
+        cells = [shorten(without_control_characters(row[0]), widths[0]), *row[1:]]
         pairs = enumerate(zip(cells, widths, strict=True))
         aligned = [cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in pairs]
         lines.append("  ".join(aligned).rstrip())
     return lines
 
 
-def printable(text: str) -> str:
+def without_control_characters(text: str) -> str:
     """A file's own text without control characters, which could do as they please with a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
@@ -232,7 +232,7 @@ def size(count: int) -> str:
 def _field(name: str, text: str) -> list[str]:
     """``name`` and a text, wrapped under itself."""
     return textwrap.wrap(
-        printable(text), WIDTH, initial_indent=f"{name:{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
+        without_control_characters(text), WIDTH, initial_indent=f"{name:{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
     ) or [name]
 
 

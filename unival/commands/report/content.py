@@ -18,7 +18,7 @@ HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Example:
+class ScoredRow:
     """One row of a split: what was shown, what people say, what the model said."""
 
     row: int  # row number in the table
@@ -39,7 +39,7 @@ class Split:
 
     name: str
     role: str
-    examples: tuple[Example, ...]
+    examples: tuple[ScoredRow, ...]
     summary: Mapping[str, float]
 
 
@@ -82,7 +82,7 @@ class Report:
         return right.summary[self.metric] / swapped.summary[self.metric]
 
 
-def evenly(examples: Sequence[Example], count: int) -> list[Example]:
+def evenly(examples: Sequence[ScoredRow], count: int) -> list[ScoredRow]:
     """``count`` examples at even distances through a split."""
     count = min(count, len(examples))
     return [examples[i * len(examples) // count] for i in range(count)]
@@ -121,7 +121,7 @@ def display_name(metric: str) -> str:
     return known.get(metric, f"BLEU-{metric[4:]}" if metric.startswith("bleu") else metric)
 
 
-def thumbnail(example: Example) -> bytes:
+def thumbnail(example: ScoredRow) -> bytes:
     """The example's image as a small JPEG; raises UserError naming file, row and column when it cannot be read."""
     from unival.modalities.pillow import read_image  # imports torch
 

@@ -14,8 +14,8 @@ from unival.commands.report.content import (
     MAIN,
     SWAPPED,
     UNSEEN,
-    Example,
     Report,
+    ScoredRow,
     display_name,
     evenly,
     key_figures,
@@ -59,7 +59,7 @@ def _template() -> jinja2.Template:
     return environment.from_string(importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def thumbnail_uri(example: Example) -> str:
+def thumbnail_uri(example: ScoredRow) -> str:
     """An example's image as a small JPEG in a data URI."""
     return data_uri(thumbnail(example), "image/jpeg")
 

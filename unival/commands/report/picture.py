@@ -11,8 +11,8 @@ from unival.commands.report.content import (
     SWAPPED,
     UNSEEN,
     Curves,
-    Example,
     Report,
+    ScoredRow,
     Split,
     display_name,
     evenly,
@@ -91,11 +91,11 @@ def picture(report: Report) -> bytes:
     """The PNG: key figures, training curve, right against other pixels, and a grid of examples."""
     figure = new_figure(13, 15.4)
     colour = BAD if report.failure else INK
-    title = figure.text(0.5, 0.978, plain(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
+    title = figure.text(0.5, 0.978, escape_dollars(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
     title.set_fontsize(20 * min(1, 0.96 * figure.bbox.width / title.get_window_extent().width))
     draw_key_figures(figure, report)
     if report.failure:
-        reason = plain(wrapped(report.failure, 180, 3))
+        reason = escape_dollars(wrapped(report.failure, 180, 3))
         figure.text(0.5, 0.895, reason, ha="center", va="center", fontsize=9, color=BAD)
     left, right = figure.add_axes((0.055, 0.735, 0.53, 0.125)), figure.add_axes((0.69, 0.735, 0.285, 0.14))
     if report.curves.loss:
@@ -135,18 +135,18 @@ def draw_bars(axes: "Axes", splits: Sequence[Split], metric: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_example(axes: "Axes", example: Example, metric: str) -> None:
+def draw_example(axes: "Axes", example: ScoredRow, metric: str) -> None:
     """The image, above it what the model said, below it the first reference and the score."""
     from PIL import Image
 
     axes.imshow(Image.open(io.BytesIO(thumbnail(example))), interpolation="bilinear")
     axes.set_axis_off()
     mark, colour = ("✓", GOOD) if example.is_exact else ("✗", BAD)
-    said = plain(wrapped(f"{mark} {example.hypothesis or '(nothing)'}", 32, 2))
+    said = escape_dollars(wrapped(f"{mark} {example.hypothesis or '(nothing)'}", 32, 2))
     axes.set_title(said, color=colour, fontsize=12, fontweight="bold")
     first = example.references[0] if example.references else ""
     score = f"\n{display_name(metric)} {example.scores[metric]:.2f}" if metric in example.scores else ""
-    below = plain(wrapped(f"reference: {first}", 42, 2)) + score
+    below = escape_dollars(wrapped(f"reference: {first}", 42, 2)) + score
     axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=10, color=MUTED)
 
 
@@ -155,6 +155,6 @@ def wrapped(text: str, width: int, lines: int) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
-def plain(text: str) -> str:
+def escape_dollars(text: str) -> str:
     """matplotlib reads `$…$` as mathematics; captions are not."""
     return text.replace("$", r"\$")

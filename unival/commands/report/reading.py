@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from unival.commands.report.content import Curves, Example, Split
+from unival.commands.report.content import Curves, ScoredRow, Split
 from unival.errors import UserError
 from unival.text import read_text
 
@@ -23,7 +23,7 @@ def read_json(path: pathlib.Path) -> dict:
     return value
 
 
-def read_scores(values: object, where: str) -> dict[str, float]:
+def parse_scores(values: object, where: str) -> dict[str, float]:
     """Scores by name; raises UserError when a value is no number."""
     if not isinstance(values, dict) or not all(isinstance(value, int | float) for value in values.values()):
         raise UserError(f'{where}: expected scores by name, such as {{"cider": 1.2}}')
@@ -35,7 +35,7 @@ def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
     rows = read_json(path)
     if not all(row.isdecimal() for row in rows):
         raise UserError(f"{path}: expected scores by row number, as `unival score --per-row` writes them")
-    return {int(row): read_scores(values, f"{path}, row {row}") for row, values in rows.items()}
+    return {int(row): parse_scores(values, f"{path}, row {row}") for row, values in rows.items()}
 
 
 def read_log(path: pathlib.Path, metric: str) -> Curves:
@@ -101,7 +101,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
         raise UserError(
             f"{files['per_row']}: no scores of row {missing}, which {files['generated']} has: not of the same run"
         )
-    summary = read_scores(read_json(files["summary"]), str(files["summary"]))
+    summary = parse_scores(read_json(files["summary"]), str(files["summary"]))
     if args.metric not in summary:
         raise UserError(f"{files['summary']}: no {args.metric}; there are {', '.join(summary)} (choose with --metric)")
     examples = []
@@ -109,5 +109,5 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
         record = table[row]
         references, _ = cell_references(record[args.reference_column], table, row, args.reference_column)
         load = partial(decode_media, record[args.image_column], table, row, args.image_column)
-        examples.append(Example(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
+        examples.append(ScoredRow(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
     return Split(name, role, tuple(examples), summary)
