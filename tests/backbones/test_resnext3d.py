@@ -66,11 +66,11 @@ def test_published_sizes(name):
     """Parameters by the formulas of Hara et al. 2018; 47.5 million in the published model's."""
     with torch.device("meta"):
         model = ResNeXt3D(name)
-    (depths, groups, widths), channels, count = RESNETS3D[name], 64, 64 * 3 * 7**3 + 128
-    for depth, width, out in zip(depths, widths, (256, 512, 1024, 2048), strict=True):
+    layout, channels, count = RESNETS3D[name], 64, 64 * 3 * 7**3 + 128
+    for depth, width, out in zip(layout.blocks, (layout.width * n for n in (1, 2, 4, 8)), (256, 512, 1024, 2048), strict=True):
         count += channels * out + 2 * out  # shortcut
         for _ in range(depth):
-            count += channels * width + 27 * width * width // groups + width * out + 4 * width + 2 * out
+            count += channels * width + 27 * width * width // layout.groups + width * out + 4 * width + 2 * out
             channels = out
     assert sum(p.numel() for p in model.parameters()) == count
     assert model.out_channels == 2048

@@ -8,17 +8,8 @@ from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.layouts import RESNETS
 from unival.errors import UserError
-
-# name -> block, blocks per stage (He et al. 2016, table 1; resnet10 has one basic block per stage)
-RESNETS: dict[str, tuple[Any, tuple[int, int, int, int]]] = {
-    "resnet10": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-    "resnet152": (Bottleneck, (3, 8, 36, 3)),
-}
 
 
 class ResNet(TimmResNet):
@@ -40,8 +31,9 @@ class ResNet(TimmResNet):
             raise UserError(f"unknown image backbone {name!r}; choose from {', '.join(RESNETS)}")
         if stages not in (3, 4):
             raise UserError(f"the image backbone must have 3 or 4 stages, got {stages}")
-        block, layers = RESNETS[name]
-        super().__init__(block, layers, num_classes=0, global_pool="")
+        layout = RESNETS[name]
+        block: Any = Bottleneck if layout.is_bottleneck else BasicBlock
+        super().__init__(block, layout.blocks, num_classes=0, global_pool="")
         self.stages = stages
         self.out_channels = (512 if stages == 4 else 256) * block.expansion
         self.stride = 32 if stages == 4 else 16

@@ -8,20 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.layouts import RESNETS3D
 from unival.errors import UserError
 
-RESNEXT_WIDTHS = (128, 256, 512, 1024)
-RESNET_WIDTHS = (64, 128, 256, 512)
-
-# name -> blocks per stage, cardinality (groups of the 3x3x3 convolutions), widths of these convolutions per stage
-RESNETS3D: dict[str, tuple[tuple[int, int, int, int], int, tuple[int, int, int, int]]] = {
-    "resnext3d14": ((1, 1, 1, 1), 32, RESNEXT_WIDTHS),
-    "resnext3d50": ((3, 4, 6, 3), 32, RESNEXT_WIDTHS),
-    "resnext3d101": ((3, 4, 23, 3), 32, RESNEXT_WIDTHS),  # of the published models
-    "resnext3d152": ((3, 8, 36, 3), 32, RESNEXT_WIDTHS),
-    "resnet3d50": ((3, 4, 6, 3), 1, RESNET_WIDTHS),
-    "resnet3d101": ((3, 4, 23, 3), 1, RESNET_WIDTHS),
-}
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (256, 512, 1024, 2048)
 
@@ -64,14 +53,14 @@ class ResNeXt3D(nn.Module):
         super().__init__()
         if name not in RESNETS3D:
             raise UserError(f"unknown video backbone {name!r}; choose from {', '.join(RESNETS3D)}")
-        depths, cardinality, widths = RESNETS3D[name]
+        layout = RESNETS3D[name]
         self.conv1 = nn.Conv3d(3, STEM_CHANNELS, 7, (1, 2, 2), padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(STEM_CHANNELS)
         self.maxpool = nn.MaxPool3d(3, 2, padding=1)
         channels = STEM_CHANNELS
-        for i, (depth, width, out) in enumerate(zip(depths, widths, STAGE_CHANNELS, strict=True)):
+        for i, (depth, width, out) in enumerate(zip(layout.blocks, layout.widths, STAGE_CHANNELS, strict=True)):
             blocks = [
-                Bottleneck3D(out if j else channels, width, out, cardinality, 2 if i > 0 and j == 0 else 1)
+                Bottleneck3D(out if j else channels, width, out, layout.groups, 2 if i > 0 and j == 0 else 1)
                 for j in range(depth)
             ]
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from unival.backbones.layouts import RESNETS, RESNETS3D
+from unival.backbones.pann import PANNS
 from unival.checkpoints import files
 from unival.checkpoints.inflate import inflate as inflate_weights
 from unival.checkpoints.summary import non_finite, type_name
@@ -46,15 +48,9 @@ LEFT_OUT: dict[str, dict[str, str]] = {
 RENAMED = {"logmel_extractor.melW": "mel_filters"}
 COUNTER = ".num_batches_tracked"
 
-# What a residual network looks like: (kernel dimensions, groups, width of the first stage, bottleneck blocks?) and blocks per stage.
-LAYOUTS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (1, 1, 1, 1)): 10,
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (1, 1, 1, 1)): 14,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
+# What networks look like: of ours by the tables that build them, and of some that others have.
+DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {  # (bottleneck blocks?, blocks per stage) -> the number in a name
+    (layout.is_bottleneck, layout.blocks): re.findall(r"\d+", name)[-1] for name, layout in (RESNETS | RESNETS3D).items()
 }
 FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, width of the first stage) -> name
     (2, 1, 64): "resnet{}",
@@ -63,11 +59,11 @@ FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, wid
     (3, 1, 64): "resnet3d{}",
     (3, 32, 128): "resnext3d{}",
 }
-PANNS: dict[tuple[int, int], str] = {(4, 5): "cnn6", (4, 3): "cnn10", (5, 3): "clap_cnn10", (6, 3): "cnn14"}  # (blocks, kernel size)
+AUDIO_NETWORKS: dict[tuple[int, int], str] = {(len(plan.channels), plan.kernel): name for name, plan in PANNS.items()}
 CHOICES: dict[str, tuple[str, ...]] = {  # kind -> what --{kind}-backbone takes
-    "image": ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    "video": ("resnext3d14", "resnext3d50", "resnext3d101", "resnext3d152", "resnet3d50", "resnet3d101"),
-    "audio": ("cnn6", "cnn10", "cnn14", "clap_cnn10"),
+    "image": tuple(RESNETS),
+    "video": tuple(RESNETS3D),
+    "audio": tuple(PANNS),
 }
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -206,7 +202,7 @@ def looks_like(shapes: Shapes) -> str | None:
     """
     audio = shapes.get("conv_block1.conv1.weight", ())
     if len(audio) == 4:
-        return PANNS.get((len({key.split(".")[0] for key in shapes if key.startswith("conv_block")}), audio[-1]))
+        return AUDIO_NETWORKS.get((len({key.split(".")[0] for key in shapes if key.startswith("conv_block")}), audio[-1]))
     kernel = shapes.get("layer1.0.conv2.weight", ())
     if len(kernel) < 4:
         return None
@@ -214,8 +210,8 @@ def looks_like(shapes: Shapes) -> str | None:
     blocks = tuple(sum(1 for stage, _ in found if stage == wanted) for wanted in sorted({stage for stage, _ in found}))
     bottleneck = "layer1.0.conv3.weight" in shapes
     family = FAMILIES.get((len(kernel) - 2, kernel[0] // kernel[1], kernel[0]))
-    depths = [depth for (kind, layers), depth in LAYOUTS.items() if kind == bottleneck and layers[: len(blocks)] == blocks]
-    return family.format(depths[0]) if family and depths else None
+    depth = next((depth for (kind, layers), depth in DEPTHS.items() if kind == bottleneck and layers[: len(blocks)] == blocks), None)
+    return family.format(depth) if family and depth else None
 
 
 def _hint(found: Shapes, kind: str, expected: Shapes) -> str:

@@ -104,7 +104,7 @@ FIXED: dict[str, Any] = {
     "decoder_prompt": False,
 }
 IMAGE_STAGES = {"timm_resnet": 4, "resnet": 3}
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+NAMED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 ORIGINAL_RESNETS = ("resnet50", "resnet101", "resnet152")
 VIDEO_BACKBONES = {f"all_resnext{depth}": f"resnext3d{depth}" for depth in (50, 101, 152)}
 AUDIO_BACKBONES = {"pann_cnn6": "cnn6", "pann_cnn10": "clap_cnn10", "pann_cnn14": "cnn14"}
@@ -281,7 +281,7 @@ def _backbones(given: Mapping[str, Any]) -> dict[str, Any]:
     media.append("image")
     options["image_backbone_stages"] = _choose("image_encoder_name", image, IMAGE_STAGES)
     if given.get("resnet_type"):
-        options["image_backbone"] = _choose("resnet_type", given["resnet_type"], {name: name for name in RESNETS})
+        options["image_backbone"] = _choose("resnet_type", given["resnet_type"], {name: name for name in NAMED_RESNETS})
     if given.get("video_encoder_name"):
         media.append("video")
         options["video_backbone"] = _choose("video_encoder_name", given["video_encoder_name"], VIDEO_BACKBONES)

@@ -23,7 +23,7 @@ BUFFERS = re.compile(
     r"(^|\.)(running_mean|running_var|num_batches_tracked|version|token_rp_bucket|image_rp_bucket|image_position_idx|mel_filters)$"
 )
 # Names that stand for the token embeddings too; some programs save them as copies.
-TIED = (
+TOKEN_NAMES = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
     "decoder.output_projection.weight",
@@ -107,7 +107,7 @@ def tied_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
         bare = key
         for start in WRAPPERS:
             bare = bare.removeprefix(start)
-        if bare in TIED:
+        if bare in TOKEN_NAMES:
             if embeddings is not None and same_values(state[embeddings], value):
                 tied[key] = embeddings
             embeddings = embeddings or key

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints.conversion import Conversion, KeyReport
+from unival.checkpoints.names.published import TOKENS
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
 OFFSET = 2  # BART keeps position p in row p + 2 (row 1 is padding's); we keep it in row p
 POSITIONS_DETAIL = "row p is BART's row p + 2; the last two rows are new (BART has positions up to 1023)"
-TOKENS = "encoder.embed_tokens.weight"
 TOKEN_COPIES = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 DROPPED: tuple[tuple[str, str], ...] = (
     (r"(encoder|decoder)\.version", "fairseq's version number"),

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from unival.checkpoints.conversion import KeyReport
+from unival.checkpoints.names.published import TOKENS
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
-TOKENS = "encoder.embed_tokens.weight"
 COPIES = ("shared.weight", TOKENS, "decoder.embed_tokens.weight", "lm_head.weight")  # tied: any of them will do
 BIAS = "final_logits_bias"
 
