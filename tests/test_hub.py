@@ -41,7 +41,7 @@ def place(tmp_path_factory):
     for name, ending in (("good", "png"), ("clip", "webp"), ("noise", "wav")):
         shutil.copy(folder / "images" / f"train.jsonl-0.{'png' if ending == 'png' else ending}", folder / f"{name}.{ending}")
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(200))
-    (folder / "notes.txt").write_text("This is no picture at all.\n")
+    (folder / "notes.txt").write_text("This is not an image.\n")
     return folder
 
 
@@ -166,11 +166,11 @@ WRONG_CALLS = {
     "None to caption": (lambda m, p: m.caption(None), "expected paths, bytes or images, got NoneType"),
     "a number to caption": (lambda m, p: m.caption(3), "got int"),
     "a row to caption": (lambda m, p: m.caption({"image": "a.jpg"}), "got dict"),
-    "None as a medium": (lambda m, p: m.caption([None]), "row 0, column 'image': expected a path or base64 text, found NoneType"),
-    "no media": (lambda m, p: m.caption([]), "no rows were given"),
+    "None as a medium": (lambda m, p: m.caption([None]), "row 0, column 'image': expected a path or base64 text, got NoneType"),
+    "no media": (lambda m, p: m.caption([]), "expected at least one row"),
     "a text file": (lambda m, p: m.caption(text_file(p)), "row 0, column 'image': .*is open as text"),
     "a used file": (lambda m, p: m.caption([io.BytesIO(b"")]), "row 0, column 'image': .*was read to its end"),
-    "float pixels": (lambda m, p: m.caption(np.full((4, 4, 3), 255.0)), "an array of float64 from 255 to 255 is no picture"),
+    "float pixels": (lambda m, p: m.caption(np.full((4, 4, 3), 255.0)), "an array of float64 from 255 to 255 is not an image"),
     "two channels": (lambda m, p: m.caption(np.zeros((4, 4, 2), np.uint8)), "an array of uint8, 4 x 4 x 2"),
     "a batch of pixels": (lambda m, p: m.caption([torch.zeros(2, 3, 4, 4)]), "an array of float32, 2 x 3 x 4 x 4"),
     "rows of text": (lambda m, p: m.run(QUESTION, "a.jpg"), "rows: expected one dict .* got str"),

@@ -126,7 +126,7 @@ def test_what_is_no_text(tmp_path, culprit, said):
 
 def test_answers_that_cannot_be_and_repeated_ones(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("yes\n\n1.0|!+two cats\n")
-    with pytest.raises(UserError, match="a.txt, line 3, '1.0.*two cats': has its weight before it, in the published VQA form"):
+    with pytest.raises(UserError, match="a.txt, line 3, '1.0.*two cats': is a weighted answer in the published VQA format"):
         read_answers(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_text("yes\n\nno\n yes\nYes\n")
     assert read_answers(tmp_path / "a.txt") == ["yes", "no", "Yes"]
@@ -138,7 +138,7 @@ def test_answers_that_cannot_be_and_repeated_ones(tmp_path, caplog):
     [
         ('{"image": "a", "image": "b"}', "column 'image': the row names this column twice"),
         ("{}", "the row has no columns; expected an object such as"),
-        ("[1]", "expected a JSON object, found list"),
+        ("[1]", "expected a JSON object, got list"),
         ("[" * 100000, "nested too deeply"),
         ('{"a": ' + "9" * 9000 + "}", "4300 digits"),
         ('{"image":', "character 10: not valid JSON"),

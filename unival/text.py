@@ -176,10 +176,14 @@ REFERENCE_SEPARATOR = "&&"  # between references in one cell of a TSV table
 
 
 def texts_of(cell: Any, is_joined: bool) -> list[str]:
-    """The texts of one cell; ``is_joined``: they are in one text, joined by ``&&``.
+    """The texts of a cell.
+
+    Args:
+        cell: a string or a list of strings.
+        is_joined: whether a string may have several texts joined by ``&&``.
 
     Raises:
-        UserError: the cell holds no text.
+        UserError: the cell has another type, or a string that is not valid text.
     """
     texts = cell if isinstance(cell, list) else [cell]
     if is_joined:
@@ -194,18 +198,25 @@ def texts_of(cell: Any, is_joined: bool) -> list[str]:
 
 
 def references_of(cell: Any, is_joined: bool) -> tuple[list[str], int]:
-    """The texts of one cell that can be learned or scored, those that are not blank; and how many are.
+    """The references in a cell: its texts that are not blank.
+
+    Args:
+        cell: a string or a list of strings.
+        is_joined: whether a string may have several texts joined by ``&&``.
+
+    Returns:
+        The references, and the number of blank texts.
 
     Raises:
-        UserError: the cell holds no text, none but blank ones, or answers with their weights in the published VQA form.
+        UserError: the cell has no text, only blank texts, or weighted answers in the published VQA format.
     """
     every = texts_of(cell, is_joined)
     texts = not_empty(every)
     if not texts:
-        raise UserError("an empty text cannot be learned or scored")
+        raise UserError("a reference must not be empty")
     weighted = next(filter(is_weighted_answer, texts), None)
     if weighted is not None:
         raise UserError(
-            f"{weighted[:40]!r} is an answer with its weight in the published VQA form, which is not read yet: write the answers alone"
+            f"{weighted[:40]!r} is a weighted answer in the published VQA format, which is not supported yet: give answers without weights"
         )
     return texts, len(every) - len(texts)

@@ -122,9 +122,9 @@ def test_empty_references_are_counted_and_left_out(output, tmp_path, caplog):
     clean.write_text("a cat&&one cat\na dog\ntwo birds\n")
     file.write_text("a cat&&&&one cat&&\na dog&& \ntwo birds\n")
     assert read_references(file, ["0"]) == read_references(clean, ["0"])
-    assert f"{file}: 3 empty references beside others are left out" in caplog.text
+    assert f"{file}: ignoring 3 empty references" in caplog.text
     file.write_text("a cat\n && \ntwo birds\n")
-    with pytest.raises(UserError, match="row 1 .line 2., column '0': an empty text cannot be learned or scored"):
+    with pytest.raises(UserError, match="row 1 .line 2., column '0': a reference must not be empty"):
         read_references(file, ["0"])
 
 

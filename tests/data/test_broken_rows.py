@@ -40,27 +40,27 @@ BROKEN = {
     "zero in a text": (row('"a\\u0000b"'), r"'caption': \\u0000 \(NUL\) is not a text character"),
     "zero in a list of texts": (row('["a", "\\u0000"]'), r"'caption': \\u0000 \(NUL\) is not a text character"),
     "raw zero in a text": (row('"a\0b"'), "not valid JSON"),
-    "zero without width": (row('["\u200b", "\ufeff\u00ad"]'), "'caption': an empty text"),
+    "zero without width": (row('["\u200b", "\ufeff\u00ad"]'), "'caption': a reference must not be empty"),
     "NaN": (row("NaN"), "'caption': expected a string .*float"),
     "infinite": (row(image="-Infinity"), "'image': expected a path"),
     "null": (row("null"), "'caption': expected a string"),
     "object": (row('{"a": "b"}'), "'caption': expected a string"),
     "list in a list": (row('[["a"]]'), "'caption': expected a string"),
     "no texts": (row("[]"), "'caption': expected a string .*empty list"),
-    "blank": (row('" \\u00a0"'), "'caption': an empty text"),
-    "blank texts": (row('["", "\\t"]'), "'caption': an empty text"),
+    "blank": (row('" \\u00a0"'), "'caption': a reference must not be empty"),
+    "blank texts": (row('["", "\\t"]'), "'caption': a reference must not be empty"),
     "column twice": (row(more='"caption": "x", '), "'caption': the row names this column twice"),
     "no columns": ("{}", "the row has no columns"),
-    "list": ("[1]", "expected a JSON object, found list"),
-    "text": ('"a"', "expected a JSON object, found str"),
+    "list": ("[1]", "expected a JSON object, got list"),
+    "text": ('"a"', "expected a JSON object, got str"),
     "cut": (row()[:-3], "not valid JSON"),
     "blank line": ("", "blank line between rows"),
     "zeros": ("\0\0", "not valid JSON"),
     "no UTF-8": (b'{"caption": "\xe9"}', "not UTF-8 text .*looks like ISO-8859-1; .*iconv -f ISO-8859-1 -t UTF-8"),
     "rows that end as on old Macs": (row() + "\r" + row(), "not valid JSON: .*carriage return"),
     "base64 of no image": (row(image=json.dumps(base64.b64encode(b"x" * 100).decode())), "'image'"),
-    "a VQA cell": (row('"1.0|!+two cats&&0.6|!+2 cats"'), "'caption': '1.0.*published VQA form"),
-    "a list of VQA cells": (row('["a", "1|!+two cats"]'), "'caption': '1.*published VQA form"),
+    "a VQA cell": (row('"1.0|!+two cats&&0.6|!+2 cats"'), "'caption': '1.0.*published VQA format"),
+    "a list of VQA cells": (row('["a", "1|!+two cats"]'), "'caption': '1.*published VQA format"),
 }
 
 
@@ -117,9 +117,9 @@ def test_the_first_row_may_be_the_broken_one(folder, vocabulary):
 
 GOOD_ROW = f"7\ta dog\t{IMAGE}"
 BROKEN_FIRST = {
-    "a tab too many": (f"{GOOD_ROW}\tx", "4 columns; row 2, as most of the first rows, has 3"),
-    "a tab too few": ("7\ta dog", "2 columns; row 2, as most of the first rows, has 3"),
-    "spaces for tabs": (GOOD_ROW.replace("\t", "    "), "1 column; row 2, as most of the first rows, has 3"),
+    "a tab too many": (f"{GOOD_ROW}\tx", "as in row 2, got 4"),
+    "a tab too few": ("7\ta dog", "as in row 2, got 2"),
+    "spaces for tabs": (GOOD_ROW.replace("\t", "    "), "as in row 2, got 1"),
     "blank": ("", "blank line between rows"),
     "no UTF-8": (b"7\t\xe9\t" + IMAGE.encode(), "not UTF-8 text"),
     "an old Mac's rows": (f"{GOOD_ROW}\r{GOOD_ROW}", "rows end with a carriage return alone"),
@@ -137,7 +137,7 @@ def test_the_first_rows_of_a_tsv_table_may_be_broken(folder, vocabulary, kind, s
     train = dataset(table, vocabulary, train=True, skip_bad=True)
     assert [type(train[i]) for i in range(5)] == [BadSample] * 2 + [Example] * 3
     assert train[0].message.startswith(f"{table.path}, row 0 (line 1)") and message in train[0].message
-    with pytest.raises(UserError, match=r"no column 3: .*first_rows.tsv, row \d \(line \d\), as most .* has columns 0 to 2"):
+    with pytest.raises(UserError, match=r"no column 3; .*first_rows.tsv, row \d \(line \d\), like most .* has columns 0 to 2"):
         open_table(table.path, None, "3,1")
 
 
@@ -184,7 +184,7 @@ def test_rows_in_memory(vocabulary):
     rows = RowTable([{"image": "x"}, {"image": nested}, {"image": "\ud800"}, {"image": IMAGE, "caption": "\ud800"}, {}])
     read = dataset(rows, vocabulary, "[TEXT:image]", skip_bad=True)
     assert all(isinstance(read[i], BadSample) and read[i].message.startswith(f"row {i}") for i in range(5))
-    with pytest.raises(UserError, match="row 1: names of columns are texts, and '2' is of int"):
+    with pytest.raises(UserError, match="row 1: column names must be strings, got '2' of type int"):
         RowTable([{"image": "x"}, {2: "x"}])
 
 
@@ -197,7 +197,7 @@ def test_empty_references_in_a_tsv_cell(folder, vocabulary, cell, caplog):
     path.write_text(f"{IMAGE}\t{cell}\n{IMAGE}\ta cat\n", encoding="utf-8")
     read = dataset(open_table(path, ["image", "caption"]), vocabulary)
     assert read.references() == [["a dog", "two dogs"], ["a cat"]]
-    assert "joined.tsv: " in caplog.text and " empty references beside others are left out" in caplog.text
+    assert "joined.tsv: " in caplog.text and " empty references (their rows have others)" in caplog.text
     assert read[0].references == ["a dog", "two dogs"] and read[0].empty == cell.count("&&") - 1
     assert read.collater([read[0], read[1]])["num_empty"] == read[0].empty
 
@@ -209,7 +209,7 @@ def test_targets_that_normalisation_leaves_empty(folder, vocabulary):
     dog = vocabulary.encode(" a dog")
     for train.epoch in range(1, 9):
         assert train[0].target.tolist() == [*dog, vocabulary.eos] and train[0].empty == 2
-    reason = "is empty once normalised, and cannot be learned or scored"
+    reason = "is empty after normalisation"
     assert train[1].message == f"{table.path}, row 1 (line 2), column 'caption': '...' {reason}"
     assert isinstance(train[2], BadSample)
     assert dataset(table, vocabulary, slot)[0].target.tolist() == [*dog, vocabulary.eos]

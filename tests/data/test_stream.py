@@ -149,7 +149,7 @@ def test_bad_media_is_never_replaced(tmp_path, vocab):
         ({"image": "images/none.png", "caption": "a"}, r"row 1 \(line 2\), column 'image'"),
         ({"image": "images/train.jsonl-0.png", "caption": 3}, r"column 'caption'.*string.*int"),
         ({"image": "images/train.jsonl-0.png", "caption": []}, r"column 'caption'.*empty list"),
-        ({"image": "images/train.jsonl-0.png", "caption": " "}, r"column 'caption'.*empty text"),
+        ({"image": "images/train.jsonl-0.png", "caption": " "}, r"column 'caption': a reference must not be empty"),
     ],
 )
 def test_broken_rows_are_named(tmp_path, vocab, row, message):

@@ -1,4 +1,4 @@
-"""Cells of tables: the texts in one, and the bytes of the image, video or sound that one names or holds."""
+"""Cells of tables: their texts, and the bytes of the image, video or audio file that they name or contain."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unival.text import references_of, texts_of
 
 logger = logging.getLogger(__name__)
 
-MIN_MEDIA_BYTES = 24  # no image, sound or film is smaller; a mistyped path can look like shorter base64
+MIN_MEDIA_BYTES = 24  # smaller than any image, video or audio file; a misspelled path may be valid base64 of fewer bytes
 MAX_PATH_CHARACTERS = 1024
 
 
 @contextlib.contextmanager
 def cell_errors(table: Table, row: int, column: str | None) -> Iterator[None]:
-    """Whatever is wrong with a cell becomes a UserError that names file, row and column, also what those who look at it say themselves."""
+    """Turn every exception inside, also a UserError, into a UserError that names file, row and column."""
     with row_errors(table, row, column):
         try:
             yield
@@ -31,48 +31,63 @@ def cell_errors(table: Table, row: int, column: str | None) -> Iterator[None]:
 
 
 def is_joined(table: Table) -> bool:
-    """Whether a cell's text may hold several, joined by ``&&``: TSV has no lists."""
+    """Whether a cell may have several texts joined by ``&&``, as in TSV tables, which have no lists."""
     return isinstance(table, TsvTable)
 
 
 def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
-    """The texts of one cell.
+    """The texts of a cell: a string or a list of strings, in TSV tables separated by ``&&``.
+
+    Args:
+        value: the cell.
+        table: its table.
+        row: its row, for messages.
+        column: its column, for messages.
 
     Raises:
-        UserError: the cell holds no text.
+        UserError: the cell has another type, or a string that is not valid text.
     """
     with cell_errors(table, row, column):
         return texts_of(value, is_joined(table))
 
 
 def cell_references(value: Any, table: Table, row: int, column: str) -> tuple[list[str], int]:
-    """The texts of one cell that can be learned or scored, those that are not blank; and how many are.
+    """The references in a cell: its texts that are not blank.
+
+    Args:
+        value: the cell.
+        table: its table.
+        row: its row, for messages.
+        column: its column, for messages.
+
+    Returns:
+        The references, and the number of blank texts.
 
     Raises:
-        UserError: the cell holds no text, none but blank ones, or answers with their weights in the published VQA form.
+        UserError: the cell has no text, only blank texts, or weighted answers in the published VQA format.
     """
     with cell_errors(table, row, column):
         return references_of(value, is_joined(table))
 
 
 def warn_of_empty(count: int, table: Table) -> None:
-    """Log how many empty references of a table stand beside others and are left out, if there are any."""
+    """Log the number of empty references of a table that are ignored, if there are any."""
     if count:
-        logger.warning("%s: %d empty references beside others are left out", table.path, count)
+        logger.warning("%s: ignoring %d empty references (their rows have others)", table.path, count)
 
 
 # --- media in columns -------------------------------------------------------------------------------------------------
 
 
 def media_path(value: str, table: Table) -> pathlib.Path | None:
-    """The file that ``value`` names: absolute, or relative to the table's media root or folder. None if there is none."""
+    """The file that ``value`` names, absolute or relative to the table's media root or folder; None if there is no such file."""
     if not value or len(value) > MAX_PATH_CHARACTERS or "\0" in value:
         return None
     for folder in _media_folders(table):
         try:
             if (folder / value).is_file():
                 return folder / value
-        except OSError:  # a name too long for the file system: base64 text
+        except OSError:  # too long for a file name: it is base64
             return None
     return None
 
@@ -82,22 +97,26 @@ def _media_folders(table: Table) -> list[pathlib.Path]:
 
 
 def check_media(value: Any, table: Table, row: int, column: str) -> None:
-    """What :func:`decode_media` would say of a value, without reading the file or a long base64 text."""
+    """Raise the errors of :func:`decode_media`, without reading the file or decoding long base64."""
     is_long = isinstance(value, str) and len(value) > MAX_PATH_CHARACTERS
     if not is_long and not (isinstance(value, str) and media_path(value, table)):
         decode_media(value, table, row, column)
 
 
 def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
-    """The bytes of an image, sound or film: of the file that ``value`` names, or of ``value`` itself as base64.
+    """The bytes of an image, video or audio file.
 
-    Base64 is taken in its standard and in its URL-safe alphabet, with or without padding.
+    Args:
+        value: path of the file, or its content in base64 (standard or URL-safe alphabet, with or without padding).
+        table: the table of the cell.
+        row: its row, for messages.
+        column: its column, for messages.
 
     Raises:
-        UserError: ``value`` is neither, naming file, row and column.
+        UserError: ``value`` is neither, or the file cannot be read; names file, row and column.
     """
     if not isinstance(value, str):
-        raise UserError(f"{table.where(row, column)}: expected a path or base64 text, found {type(value).__name__}")
+        raise UserError(f"{table.where(row, column)}: expected a path or base64 text, got {type(value).__name__}")
     path = media_path(value, table)
     if path is not None:
         try:
@@ -112,5 +131,5 @@ def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
     if len(content) < MIN_MEDIA_BYTES:
         shown = repr(value) if len(value) <= 80 else f"{value[:60]!r}... ({len(value)} characters)"
         folders = " and ".join(str(folder) for folder in _media_folders(table))
-        raise UserError(f"{table.where(row, column)}: {shown} is neither a file (looked in {folders}) nor base64")
+        raise UserError(f"{table.where(row, column)}: {shown} is neither a file (searched in {folders}) nor base64")
     return content

@@ -1,6 +1,6 @@
-"""Where the rows of a table start: a small index beside the file (or in the user's cache folder), made on first use.
+"""Index of the offsets at which the rows of a table start.
 
-It is made anew when the file changes.
+It is a file beside the table (or in the user's cache folder), which is written on first use and again when the table changes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,22 @@ from unival.text import BOM
 logger = logging.getLogger(__name__)
 
 INDEX_VERSION = 1
-INDEX_HEADER = 3  # numbers before the offsets in an index file: version, size (bytes) and mtime (ns) of the table
-INDEX_CHUNK = 1 << 20  # bytes scanned for line ends at a time: small enough for the processor's cache
-INDEX_SAMPLES = 16  # offsets of a cached index that are checked against the file
+INDEX_HEADER = 3  # numbers before the offsets in an index file: version, and size (bytes) and mtime (ns) of the table
+INDEX_CHUNK = 1 << 20  # bytes that are scanned for line ends at a time: small enough for the CPU cache
+INDEX_SAMPLES = 16  # offsets of an index file that are checked against the table
 
 
 def line_offsets(path: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray:
-    """uint64 of rows + 1: where each row starts, and where the last one ends. From the cached index if it fits."""
+    """Offsets at which rows start, from the index file if it is up to date.
+
+    Args:
+        path: the table.
+        data: content of the table.
+        stamp: size (bytes) and mtime (ns) of the table.
+
+    Returns:
+        ``rows + 1`` numbers, uint64: the start of each row, then the end of the last one.
+    """
     places = _index_places(path)
     for place in places:
         offsets = _read_index(place, data, stamp)
@@ -36,7 +45,7 @@ def line_offsets(path: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, 
     for place in places:
         if _write_index(place, offsets, stamp):
             return offsets
-    logger.warning("the line index of %s could be kept in none of %s: every process makes it again", path, places)
+    logger.warning("cannot write the line index of %s to any of %s: every process scans the table again", path, places)
     return offsets
 
 
@@ -61,7 +70,7 @@ def _scan_lines(data: mmap.mmap | bytes) -> np.ndarray:
 
 
 def _read_index(place: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, int]) -> np.ndarray | None:
-    """The offsets kept at ``place``, or None if they are not there or are of another state of the table."""
+    """The offsets in the index file ``place``; None if there is no such file or it is out of date."""
     try:
         index = np.load(place, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -73,7 +82,7 @@ def _read_index(place: pathlib.Path, data: mmap.mmap | bytes, stamp: tuple[int, 
     offsets = index[INDEX_HEADER:]
     if int(offsets[-1]) > len(data):
         return None
-    # Size and time do not tell when a file is replaced within the clock's step: look at some lines, too.
+    # A file replaced within the resolution of the clock may have the same size and time: check some lines, too
     rows = len(offsets) - 1
     sampled = {int(i) for i in np.linspace(0, rows - 1, INDEX_SAMPLES)} if rows else set()
     if all(_is_line(data, int(offsets[i]), int(offsets[i + 1])) for i in sampled):
@@ -88,7 +97,11 @@ def _is_line(data: mmap.mmap | bytes, start: int, end: int) -> bool:
 
 
 def _write_index(place: pathlib.Path, offsets: np.ndarray, stamp: tuple[int, int]) -> bool:
-    """Write atomically, so that a process which opens the table at the same time never sees half an index."""
+    """Write an index file atomically, so that a process that opens the table at the same time never reads a partial index.
+
+    Returns:
+        Whether it was written.
+    """
     temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +109,7 @@ def _write_index(place: pathlib.Path, offsets: np.ndarray, stamp: tuple[int, int
             np.save(file, np.concatenate([np.array([INDEX_VERSION, *stamp], dtype=np.uint64), offsets]))
         temporary.replace(place)
     except OSError as error:
-        logger.debug("no line index at %s: %s", place, error)
+        logger.debug("cannot write the line index %s: %s", place, error)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         return False

@@ -1,4 +1,4 @@
-"""Rows held in memory, as a table: what the Python API reads."""
+"""A table of rows in memory, as the Python API reads them."""
 
 import os
 import pathlib
@@ -15,22 +15,25 @@ from unival.modalities.pillow import as_file
 
 
 class RowTable(Table):
-    """A sequence of dicts; media are paths (relative to the working directory), base64 text or bytes.
+    """A table of dicts. Media are paths (relative to the working directory), base64 text or bytes.
+
+    Args:
+        rows: column name -> value, per row.
 
     Raises:
-        UserError: there are no rows, or one is no dict.
+        UserError: there are no rows, or a row is not a dict with strings as keys.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]):
         rows = list(rows)
         if not rows:
-            raise UserError("no rows were given")
+            raise UserError("expected at least one row, got none")
         for i, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise UserError(f'row {i}: expected a dict such as {{"image": "a.jpg"}}, got {type(row).__name__}')
             odd = next((key for key in row if not isinstance(key, str)), None)
             if odd is not None:
-                raise UserError(f"row {i}: names of columns are texts, and {str(odd)[:40]!r} is of {type(odd).__name__}")
+                raise UserError(f"row {i}: column names must be strings, got {str(odd)[:40]!r} of type {type(odd).__name__}")
         self.path = pathlib.Path("rows")
         self.media_root = None
         self.columns = tuple(rows[0])
@@ -49,24 +52,26 @@ class RowTable(Table):
         self.__dict__.update(state)
 
     def where(self, i: int, column: str | None = None) -> str:
-        """Row ``i`` for messages."""
+        """Name of row ``i`` in messages, with the column if one is given."""
         return f"row {i}" + ("" if column is None else f", column {column!r}")
 
 
 def plain(value: Any) -> Any:
-    """What a table may hold in place of what Python programs have: bytes of open files, PNG bytes of pictures, paths as text.
+    """Convert a Python object to a value that a table may have: an open file to bytes, an image to bytes of PNG, a path to text.
 
-    Pictures are PIL images of any mode, read as the same picture in a file would be (turned upright by their EXIF only as opened from
-    a file; what a program made of one, by ``rotate`` or ``convert``, is not), or numpy arrays or tensors: ``h x w``,
-    ``h x w x c`` or (tensors) ``c x h x w`` with c 1, 3 or 4 (RGB and alpha), of uint8, uint16, bool or floats from 0 to 1.
+    Args:
+        value: any value; those that are not named here are returned unchanged. Images are PIL images of any mode (rotated by their EXIF
+            only as opened from a file, not after ``rotate`` or ``convert``), or numpy arrays or tensors: ``height x width``,
+            ``height x width x channels`` or (tensors only) ``channels x height x width``, with 1, 3 or 4 channels (RGB and alpha), of
+            uint8, uint16, bool or floats from 0 to 1.
 
     Raises:
-        UserError: an array that is no such picture, or a file that is closed, or was opened as text or read to its end.
+        UserError: an array that is not such an image, or a file that is closed, empty, opened as text or read to its end.
     """
     if isinstance(value, Tensor):
         value = _array(value)
     if isinstance(value, np.ndarray):
-        value = _picture(value)
+        value = _image(value)
     if isinstance(value, Image.Image):
         return as_file(value)
     if hasattr(value, "read"):
@@ -87,7 +92,7 @@ CHANNELS = (1, 3, 4)
 
 
 def _array(value: Tensor) -> np.ndarray:
-    """A tensor as an array, its channels last."""
+    """Convert a tensor to an array with channels last."""
     value = value.detach().cpu()
     if value.is_floating_point():
         value = value.float()  # numpy has no bfloat16
@@ -95,20 +100,20 @@ def _array(value: Tensor) -> np.ndarray:
     return (value.permute(1, 2, 0) if is_first else value).numpy()
 
 
-def _picture(pixels: np.ndarray) -> Image.Image:
-    """An array of any byte order as an image of 8 bits."""
+def _image(pixels: np.ndarray) -> Image.Image:
+    """Convert an array of any byte order to an 8-bit image."""
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS)
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS)
     is_float = np.issubdtype(pixels.dtype, np.floating)
-    if not (is_float or pixels.dtype in (np.uint8, np.uint16, np.bool_)) or not is_picture or not pixels.size:
+    if not (is_float or pixels.dtype in (np.uint8, np.uint16, np.bool_)) or not is_image or not pixels.size:
         shape = " x ".join(map(str, pixels.shape))
         raise UserError(
-            f"an array of {pixels.dtype}, {shape}, is no picture: expected uint8, uint16, bool or floats from 0 to 1, as h x w, h x w x 3"
-            " (or 4, with alpha) or (tensors) 3 x h x w; videos and sounds are given as paths or bytes"
+            f"an array of {pixels.dtype}, {shape}, is not an image: expected uint8, uint16, bool or floats from 0 to 1, as h x w, h x w x 3"
+            " (or 4, with alpha) or (tensors) 3 x h x w; videos and audio must be paths or bytes"
         )
     if is_float and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise UserError(
-            f"an array of {pixels.dtype} from {pixels.min():g} to {pixels.max():g} is no picture: floats are from 0 to 1, or give uint8"
+            f"an array of {pixels.dtype} from {pixels.min():g} to {pixels.max():g} is not an image: floats must be 0 to 1, or give uint8"
         )
     if pixels.dtype != np.uint8:
         white = 2**16 - 1 if pixels.dtype == np.uint16 else 1

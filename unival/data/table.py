@@ -1,8 +1,7 @@
-"""Tables: random access by row number into TSV and JSON-lines files of any size.
+"""Tables: random access by row number to TSV and JSON Lines files of any size.
 
-The file is memory-mapped; where its lines start is kept in a small index beside it (or in the user's cache folder where
-that is read-only), made on first use and made anew when the file changes. A table is picklable: workers map the file
-again instead of receiving it.
+The file is memory-mapped. The offsets of its lines are kept in an index file beside it (or in the user's cache folder if the folder
+is read-only), which is written on first use and again when the table changes. A table can be pickled: workers map the file again.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 TSV_SUFFIXES = (".tsv", ".txt")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
-TRIED_ROWS = 100  # the first ones, which show what a table's rows are like
+TRIED_ROWS = 100  # first rows from which the columns of a table are determined
 
 PathLike = str | os.PathLike[str]
 
@@ -41,11 +40,11 @@ def open_table(
     """Open a table.
 
     Args:
-        path: ``.tsv`` or ``.txt`` (columns separated by tabs, no header) or ``.jsonl`` or ``.ndjson`` (one JSON object a line).
-        columns: TSV: names of the columns (of the selected ones, if ``selected_cols`` is given); without it columns are
-            named by their numbers, "0", "1", ... JSONL: names that every row must have.
-        selected_cols: TSV only: numbers of the columns to keep, in the order of ``columns``: "0,4,2".
-        media_root: where relative paths of media start, besides the table's own folder.
+        path: ``.tsv`` or ``.txt`` (columns separated by tabs, no header), or ``.jsonl`` or ``.ndjson`` (one JSON object per line).
+        columns: TSV: names of the columns, or of the selected ones if ``selected_cols`` is given; default: their numbers, "0", "1",
+            ... JSONL: columns that every row must have.
+        selected_cols: TSV only: numbers of the columns to keep, in the order of ``columns``, such as "0,4,2".
+        media_root: folder of relative paths of media, in addition to the folder of the table.
 
     Raises:
         UserError: no such file, unknown format, no rows, or columns that most of the first rows do not have.
@@ -60,19 +59,19 @@ def open_table(
         return TsvTable(file, columns, selected_cols, media_root)
     if suffix not in JSONL_SUFFIXES:
         known = ", ".join(TSV_SUFFIXES + JSONL_SUFFIXES)
-        raise UserError(f"{file}: the ending {suffix!r} names no table format; known endings: {known}")
+        raise UserError(f"{file}: expected a table with the suffix {known}, got {suffix!r}")
     if selected_cols is not None:
-        raise UserError(f"{file}: columns are selected by number in TSV files only; a JSONL file names its columns")
+        raise UserError(f"{file}: selected_cols needs a TSV file; columns of a JSONL file have names")
     return JsonlTable(file, columns, media_root)
 
 
 class Table:
-    """Rows of a file by number, each a dict of column name -> value. Made by ``open_table``.
+    """Rows of a file by number, each a dict of column name -> value. Create it with ``open_table``.
 
     Attributes:
         path: the file.
         columns: names of the columns.
-        media_root: where relative paths of media start, besides the file's folder; None if not given.
+        media_root: folder of relative paths of media, in addition to the folder of the file; may be None.
     """
 
     columns: tuple[str, ...]
@@ -84,7 +83,7 @@ class Table:
         self._stamp = (stat.st_size, stat.st_mtime_ns)
         self._map()
         if not len(self):
-            raise UserError(f"{path} holds no rows")
+            raise UserError(f"{path} has no rows")
 
     def _map(self) -> None:
         with self.path.open("rb") as file:
@@ -99,17 +98,22 @@ class Table:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if not self.path.is_file():
-            raise UserError(f"the table {self.path} has gone since it was opened")
+            raise UserError(f"the table {self.path} was removed after it was opened")
         stat = self.path.stat()
         if (stat.st_size, stat.st_mtime_ns) != self._stamp:
-            raise UserError(f"the table {self.path} has changed since it was opened: start again")
+            raise UserError(f"the table {self.path} changed after it was opened: start again")
         self._map()
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """Row ``i`` (0 <= i < len). Raises UserError, naming file, row and column, when the row is broken."""
+        """Row ``i``, with ``0 <= i < len(table)``.
+
+        Raises:
+            UserError: the row is malformed; names file, row and column.
+            IndexError: there is no such row.
+        """
         self._check_number(i)
         with row_errors(self, i):
             return self._parse(i, self._line(i))
@@ -123,18 +127,18 @@ class Table:
 
     def _raw(self, i: int) -> bytes:
         raw: bytes = self._bytes[int(self._offsets[i]) : int(self._offsets[i + 1])]
-        return raw.removesuffix(b"\n").removesuffix(b"\r").removeprefix(BOM)  # a BOM also where files were joined
+        return raw.removesuffix(b"\n").removesuffix(b"\r").removeprefix(BOM)  # concatenated files have BOMs in any row
 
     def _line(self, i: int) -> str:
         return decode(self._raw(i), self.where(i), self.path)
 
     def where(self, i: int, column: str | None = None) -> str:
-        """Row ``i`` for messages: "file.tsv, row 3 (line 4)", and the column if one is given."""
+        """Name of row ``i`` in messages: "file.tsv, row 3 (line 4)", with the column if one is given."""
         return f"{self.path}, row {i} (line {i + 1})" + ("" if column is None else f", column {column!r}")
 
 
 class TsvTable(Table):
-    """Columns separated by tabs, no header, no quoting; all values are strings."""
+    """A TSV table: columns separated by tabs, no header, no quoting; all values are strings."""
 
     def __init__(
         self, path: pathlib.Path, columns: Sequence[str] | None, selected_cols: str | None, media_root: PathLike | None
@@ -147,16 +151,21 @@ class TsvTable(Table):
         if len(self.columns) != len(self._selected):
             chosen = f"selected_cols {selected_cols!r} has" if selected_cols is not None else f"{path} has"
             raise UserError(
-                f"{chosen} {len(self._selected)} columns, but {len(self.columns)} names were given: "
+                f"{chosen} {len(self._selected)} columns, but got {len(self.columns)} names: "
                 f"{', '.join(self.columns)}; {self._widths()}"
             )
         _check_unique(path, self.columns)
 
     def _usual_width(self, needed: int | None) -> tuple[int, int]:
-        """How many columns most of the first rows have, and the first row that has them: any row may be the broken one.
+        """Determine the number of columns by majority among the first rows, because any single row may be malformed.
 
-        Of widths that are equally common it is the one that is ``needed``, else the first. Blank rows do not count beside others;
-        rows that cannot be decoded do: their tabs are there all the same.
+        Blank rows are ignored unless all rows are blank. Rows that cannot be decoded count, since their tabs can be counted.
+
+        Args:
+            needed: preferred number of columns in a tie; otherwise the one that comes first is chosen.
+
+        Returns:
+            The number of columns, and the first row that has so many.
         """
         firsts: dict[int, int] = {}
         counts: Counter[int] = Counter()
@@ -174,11 +183,11 @@ class TsvTable(Table):
         if not counts:
             assert failure is not None, "a table without rows"
             raise failure
-        width = max(counts, key=lambda width: (counts[width], width == needed))  # the first of equals
+        width = max(counts, key=lambda width: (counts[width], width == needed))  # the first one in a tie
         return width, firsts[width]
 
     def _widths(self) -> str:
-        return f"{self.where(self._model)}, as most of the first rows, has columns 0 to {self._width - 1}"
+        return f"{self.where(self._model)}, like most of the first rows, has columns 0 to {self._width - 1}"
 
     def _check_one_row(self, i: int, line: str) -> None:
         if "\r" in line and sum("\t" in part for part in line.split("\r")) > 1:
@@ -192,7 +201,7 @@ class TsvTable(Table):
             raise UserError(f"selected_cols must be column numbers such as '0,4,2', got {selected_cols!r}")
         outside = [number for number in numbers if int(number) >= self._width]
         if outside:
-            raise UserError(f"selected_cols {selected_cols!r}: there is no column {outside[0]}: {self._widths()}")
+            raise UserError(f"selected_cols {selected_cols!r}: no column {outside[0]}; {self._widths()}")
         return tuple(map(int, numbers))
 
     def _parse(self, i: int, line: str) -> dict[str, Any]:
@@ -202,13 +211,13 @@ class TsvTable(Table):
             if not line:
                 raise UserError(f"{self.where(i)}: blank line between rows")
             names = f" ({', '.join(self.columns)})" if len(self.columns) == self._width else ""
-            count = f"{len(fields)} column{'s' * (len(fields) > 1)}"
-            raise UserError(f"{self.where(i)}: {count}; row {self._model}, as most of the first rows, has {self._width}{names}")
+            expected = f"{self._width} columns{names} as in row {self._model}"
+            raise UserError(f"{self.where(i)}: expected {expected}, got {len(fields)}")
         return dict(zip(self.columns, (fields[number] for number in self._selected), strict=True))
 
 
 class JsonlTable(Table):
-    """One JSON object a line. Rows may hold more than the named columns and are returned whole."""
+    """A JSON Lines table: one JSON object per line. Rows may have more columns than the required ones, and are returned whole."""
 
     def __init__(self, path: pathlib.Path, columns: Sequence[str] | None, media_root: PathLike | None) -> None:
         super().__init__(path, media_root)
@@ -217,7 +226,7 @@ class JsonlTable(Table):
         self.columns = tuple(self._first_row())
 
     def _first_row(self) -> dict[str, Any]:
-        """The first row that can be read: broken ones before it may be skipped."""
+        """The first row that can be parsed; malformed rows before it may be skipped later (``--on-bad-sample skip``)."""
         failure: UserError | None = None
         for i in range(min(TRIED_ROWS, len(self))):
             try:
@@ -238,14 +247,15 @@ class JsonlTable(Table):
 
 
 def parse_row(text: str, where: str, advice: str = "") -> dict[str, Any]:
-    """A row in JSON: an object in which every column has another name.
+    """Parse a row in JSON: an object with at least one key and without repeated keys.
 
     Args:
+        text: the JSON text.
         where: what the text is, for messages.
-        advice: what else is said where it is no JSON.
+        advice: added to the message if the text is not valid JSON.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is not such an object.
     """
     try:
         row = json.loads(text, object_pairs_hook=_unique_keys)
@@ -253,10 +263,10 @@ def parse_row(text: str, where: str, advice: str = "") -> dict[str, Any]:
         raise UserError(f"{where}, character {error.pos + 1}: not valid JSON: {error.msg}{advice}") from None
     except KeyError as error:
         raise UserError(f"{where}, column {error.args[0]!r}: the row names this column twice") from None
-    except (RecursionError, ValueError) as error:  # or a number of thousands of digits
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number with thousands of digits
         raise UserError(f"{where}: {_reason(error)}") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}: {text[:60]}")
+        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}: {text[:60]}")
     if not row:
         raise UserError(f'{where}: the row has no columns; expected an object such as {{"image": "a.jpg"}}')
     return row
@@ -272,9 +282,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def row_errors(table: Table, row: int, column: str | None = None) -> Iterator[None]:
-    """Whatever goes wrong inside is a fault of the row: any exception becomes a UserError that names file, row and column.
+    """Turn every exception inside into a UserError that names file, row and column.
 
-    What readers of files and texts may raise has no end (recursion, memory, numbers, codecs); the exception stays as the cause.
+    Parsers and decoders may raise almost anything (recursion, memory, numbers, codecs); the exception is kept as the cause.
     """
     try:
         yield
@@ -288,7 +298,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, MemoryError):
-        return "too large for the memory that is free"
+        return "too large for the free memory"
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

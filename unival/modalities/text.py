@@ -34,7 +34,7 @@ class TextTarget(Target):
         references, blank = references_of(cell, is_joined)
         usable = not_empty(references, partial(words_of, slot))
         if not usable:
-            raise UserError(f"{references[0][:SHOWN]!r} is empty once normalised, and cannot be learned or scored")
+            raise UserError(f"{references[0][:SHOWN]!r} is empty after normalisation")
         return References(references, usable, blank)
 
     def encode(self, value: str, slot: Slot, context: Context) -> tuple[list[int], bool]:
@@ -99,7 +99,7 @@ def check_answer(answer: str, where: str) -> None:
     """
     reason = why_not_text(answer)
     if reason is None and is_weighted_answer(answer):
-        reason = "has its weight before it, in the published VQA form: write the answers alone"
+        reason = "is a weighted answer in the published VQA format: give answers without weights"
     if reason is not None:
         raise UserError(f"{where}: {reason}")
 
