@@ -144,9 +144,10 @@ class Unival:
         trie = self.task.build_trie(instructions, answers)
         if closed_set is not None and trie is None:
             raise UserError("closed_set is given, but no slot of the instruction has one: write [TEXT:answer,closed_set]")
-        defaults = fitting_defaults(vars(self.task.generation_options()), trie is not None)
+        is_limited = trie is not None or self.task.target_of(instructions).length is not None
+        defaults = fitting_defaults(vars(self.task.generation_options()), is_limited)
         options = Namespace(**{**defaults, **generation})
-        generator = self.task.generator_for([self.model], options, trie)
+        generator = self.task.generator_for([self.model], options, trie, instructions=instructions)
         nbest = generation.get("nbest", 1)
         return self._answers(dataset, size, generator, int(nbest))
 

@@ -33,7 +33,7 @@ def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
     """First answer token: " red" or " blue" only; the loss is -ln of the softmax over these two, by hand."""
     task = own_task(vocab)
     dataset = task.build_dataset(RowTable([{"q": "the left", "a": "red"}]))
-    sample = task.with_closed_set(dataset.collater([dataset[0]]))
+    sample = task.with_limits(dataset.collater([dataset[0]]))
     model = tiny.model(vocab)
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
     loss, size, _ = criterion(model, sample)
@@ -53,7 +53,7 @@ def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
 def test_a_target_outside_the_set_is_named(vocab):
     task = own_task(vocab)
     dataset = task.build_dataset(RowTable([{"q": "x", "a": "red"}, {"q": "x", "a": "green"}]))
-    sample = task.with_closed_set(dataset.collater([dataset[0], dataset[1]]))
+    sample = task.with_limits(dataset.collater([dataset[0], dataset[1]]))
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
     with pytest.raises(UserError, match="row 1.*closed set"):
         criterion(tiny.model(vocab), sample)

@@ -103,8 +103,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
         Args:
             model: called as ``model(**net_input, features_only=True)`` -> (features B x T x c, or a list of these for the groups of
                 the batch, and a dict); its ``output_layer(features, tokens)`` projects them.
-            sample: batch with "net_input" and "target" (B x T); optionally "conf" (B) and "constraint_masks"
-                (B x T x V, True: allowed).
+            sample: batch with "net_input" and "target" (B x T); optionally "conf" (B), "constraint_masks"
+                (B x T x V, True: allowed) and "constraint_range" (start, end), as ``--constraint-range`` for this batch.
             reduce: sum over tokens; else the vector of the kept tokens' losses.
 
         Returns:
@@ -150,7 +150,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         kept_target = target[counts]
         masks = sample.get("constraint_masks")
         allowed = None if masks is None else masks[counts]  # N x V
-        tokens = self.predictable(allowed, target.device)
+        tokens = self.predictable(allowed, self.range_of(sample), target.device)
         choices: Tensor | None = None
         if tokens is not None:
             if allowed is not None:
@@ -171,11 +171,22 @@ class LabelSmoothedCriterion(FairseqCriterion):
             conf = conf.to(dtype).unsqueeze(1).expand_as(target)[counts]
         return Tokens(logits, lprobs, kept_target, allowed, choices, conf)
 
-    def predictable(self, allowed: Tensor | None, device: torch.device) -> Tensor | None:
-        """Ids K, ascending, of the tokens that any target may be, by the batch's masks (N x V) and the range; None without either."""
-        if self.range is None:
+    def range_of(self, sample: Mapping[str, Any]) -> tuple[int, int] | None:
+        """The ids (start, end) that a batch's targets are in, by its own range and by ``--constraint-range``; None without either."""
+        own = sample.get("constraint_range")
+        if self.range is None or own is None:
+            return own or self.range
+        start, end = max(self.range[0], own[0]), min(self.range[1], own[1])
+        if start >= end:
+            raise UserError(f"--constraint-range {self.cfg.constraint_range} leaves nothing of what targets consist of, {own[0]},{own[1]}")
+        return start, end
+
+    @staticmethod
+    def predictable(allowed: Tensor | None, span: tuple[int, int] | None, device: torch.device) -> Tensor | None:
+        """Ids K, ascending, of the tokens that any target may be, by the batch's masks (N x V) and its range; None without either."""
+        if span is None:
             return None if allowed is None else allowed.any(0).nonzero().squeeze(-1)
-        tokens = torch.cat([torch.arange(*stretch, device=device) for stretch in ((0, FIRST_SYMBOL), self.range)])
+        tokens = torch.cat([torch.arange(*stretch, device=device) for stretch in ((0, FIRST_SYMBOL), span)])
         return tokens if allowed is None else tokens[allowed[:, tokens].any(0)]
 
     def _places(
@@ -195,7 +206,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         row, position = counts.nonzero()[first].tolist()
         row_id = int(sample["id"][row]) if "id" in sample else row
         symbol = self.task.target_dictionary[int(target[first])]
-        within = f"--constraint-range {self.cfg.constraint_range}"
+        within = f"--constraint-range {','.join(map(str, self.range_of(sample) or ()))}"
         if sample.get("constraint_masks") is not None:
             within = "its closed set of answers" if self.range is None else f"its closed set of answers or {within}"
         raise UserError(f"row {row_id}: target token {symbol!r} (position {position}) is outside {within}")

@@ -48,8 +48,8 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("iter_decode_eos_penalty", "iter_decode_max_iter", "iter_decode_force_max_iter"), _REFINEMENT),
     **dict.fromkeys(("iter_decode_with_beam", "iter_decode_with_external_reranker", "retain_iter_history"), _REFINEMENT),
 }
-# Of a task's defaults, those that could keep an answer of a closed set from being said: they give way to it.
-AGAINST_CLOSED_SETS = ("no_repeat_ngram_size", "min_len", "max_len_a", "max_len_b", "match_source_len")
+# Of a task's defaults, those that could keep an answer of a closed set, or one of a fixed length, from being said: they give way to it.
+AGAINST_LIMITS = ("no_repeat_ngram_size", "min_len", "max_len_a", "max_len_b", "match_source_len")
 
 
 def generation_options(args: Any) -> argparse.Namespace:
@@ -85,9 +85,9 @@ def _typed(name: str, value: Any, declared: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def fitting_defaults(defaults: Mapping[str, Any], closed_set: bool) -> dict[str, Any]:
-    """How a task generates by default; without what contradicts a closed set of answers, if there is one."""
-    return {name: value for name, value in defaults.items() if not (closed_set and name in AGAINST_CLOSED_SETS)}
+def fitting_defaults(defaults: Mapping[str, Any], is_limited: bool) -> dict[str, Any]:
+    """How a task generates by default; without what contradicts a closed set of answers or a fixed length, if there is one."""
+    return {name: value for name, value in defaults.items() if not (is_limited and name in AGAINST_LIMITS)}
 
 
 def check_generation_options(
@@ -96,6 +96,7 @@ def check_generation_options(
     trie: Trie | None,
     constraint_range: tuple[int, int] | None,
     zero_shot: bool,
+    length: int | None = None,
 ) -> None:
     """Refuse values out of range and options that contradict each other, naming them.
 
@@ -105,6 +106,8 @@ def check_generation_options(
     checks = [*_refused(options), *_limits(options, len(dictionary)), *_contradictions(options)]
     if trie is not None:
         checks += _closed_set_contradictions(options, constraint_range)
+    if length is not None:
+        checks += _fixed_length_contradictions(options, length)
     checks.append((zero_shot and trie is None, "zero-shot masking needs a closed set of answers"))
     if constraint_range is not None:
         start, end = constraint_range
@@ -189,3 +192,14 @@ def _closed_set_contradictions(
     )
     yield o.min_len > 1, f"--min-len {o.min_len} could forbid answers of the closed set"
     yield o.match_source_len, "--match-source-len could forbid answers of the closed set"
+
+
+def _fixed_length_contradictions(o: argparse.Namespace, length: int) -> Iterator[tuple[bool, str]]:
+    """What would keep an answer of a fixed length from being said."""
+    answers = f"answers have exactly {length} tokens here"
+    defaults = GenerationConfig()
+    yield o.no_repeat_ngram_size > 0, f"--no-repeat-ngram-size {o.no_repeat_ngram_size}: {answers}, which may repeat"
+    yield o.min_len > length, f"--min-len {o.min_len}: {answers}"
+    is_short = o.max_len_a == 0 and o.max_len_b != defaults.max_len_b and o.max_len_b < length
+    yield is_short, f"--max-len-b {o.max_len_b}: {answers}"
+    yield o.match_source_len, f"--match-source-len: {answers}"

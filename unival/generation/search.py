@@ -40,6 +40,7 @@ class ConstrainedEnsemble(EnsembleModel):
         trie: closed set of answers; applies once a row's prompt is over.
         constraint_range: (start, end) of the symbols that may be said; eos may be said too.
         zero_shot: mask the Trie's set after normalising: scores stay those of the whole vocabulary.
+        is_exact: every row has as many tokens as its limit says, neither more nor fewer.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class ConstrainedEnsemble(EnsembleModel):
         trie: Trie | None,
         constraint_range: tuple[int, int] | None,
         zero_shot: bool,
+        is_exact: bool = False,
     ) -> None:
         super().__init__(models)
         assert self.has_incremental_states(), "generation needs models with an incremental decoder"
         self.trie = trie
         self.zero_shot = zero_shot
+        self.is_exact = is_exact
         self.outside: Tensor | None = None  # V, True: outside the range and not special
         self.special = [dictionary.bos(), dictionary.unk()]  # never said under a range
         if constraint_range is not None:
@@ -106,8 +109,10 @@ class ConstrainedEnsemble(EnsembleModel):
         if self.models_size > 1:
             mean = torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(self.models_size)
         if self.limits is not None:
-            ends = (self.limits <= step).unsqueeze(1) & (torch.arange(mean.size(1), device=mean.device) != self.eos)
-            mean = mean.masked_fill(ends, -math.inf)
+            is_over = (self.limits <= step).unsqueeze(1)  # N x 1
+            is_eos = torch.arange(mean.size(1), device=mean.device) == self.eos
+            forbidden = is_over != is_eos if self.is_exact else is_over & ~is_eos
+            mean = mean.masked_fill(forbidden, -math.inf)
         return mean, None
 
     def normalize(self, logits: Tensor, free: Tensor) -> Tensor:
@@ -170,6 +175,7 @@ class UnivalGenerator(SequenceGenerator):
         tgt_dict: their dictionary.
         trie, constraint_range, zero_shot: see `ConstrainedEnsemble`.
         no_repeat_ngram_size: n-grams of this size occur at most once per row (0: any number of times).
+        length: how many tokens every answer has, without prompt and eos; None: as many as the model says.
         options: fairseq's own (beam_size, max_len_b, search_strategy, …).
     """
 
@@ -181,9 +187,10 @@ class UnivalGenerator(SequenceGenerator):
         constraint_range: tuple[int, int] | None = None,
         zero_shot: bool = False,
         no_repeat_ngram_size: int = 0,
+        length: int | None = None,
         **options: Any,
     ) -> None:
-        ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot)
+        ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot, is_exact=length is not None)
         strategy: Any = options.get("search_strategy")
         if type(strategy) is search.Sampling:
             options["search_strategy"] = Sampling(tgt_dict, strategy.sampling_topk, strategy.sampling_topp)
@@ -191,7 +198,10 @@ class UnivalGenerator(SequenceGenerator):
         if no_repeat_ngram_size > 0:
             self.repeat_ngram_blocker = NoRepeat(no_repeat_ngram_size, ensemble)
         self.trie = trie
+        self.length = length
+        self.positions = int(ensemble.max_decoder_positions()) - 1  # tokens of text, prompt included, that the model has positions for
         self.longest: int | None = None  # a trial: cut answers after so many tokens, those of a closed set excepted
+        self.decode: Any = None  # what the ids of a row say, see unival.modalities.target.decode
         self.bos = tgt_dict.bos()
         # beams are distinct, so each answer is found once: nothing is left to find after the last one
         self.most_hypotheses = trie.size if trie is not None and type(self.search) is search.BeamSearch else None
@@ -212,19 +222,24 @@ class UnivalGenerator(SequenceGenerator):
         else:
             lengths = prefix_tokens.ne(self.pad).sum(1)
             self._check_prompts(prefix_tokens, lengths)
-        limits = self._limits(sample["net_input"]["src_lengths"].to(lengths.device))
+        limits = self._limits(sample["net_input"]["src_lengths"].to(lengths.device), lengths)
         self._check_room(lengths, limits)
         if self.longest is not None:
             limits = torch.minimum(limits, lengths + max(self.longest, 0 if self.trie is None else self.trie.max_length - 1))
         assert isinstance(self.model, ConstrainedEnsemble)
-        by_row = self.max_len_a or self.match_source_len or self.longest is not None
+        by_row = self.max_len_a or self.match_source_len or self.longest is not None or self.length is not None
         self.model.begin(lengths, limits if by_row else None)
         # fairseq takes the ids for the rows' numbers within the batch (diverse beams)
         sample = {**sample, "id": torch.arange(len(lengths), device=lengths.device)}
         return super()._generate(sample, prefix_tokens, constraints, self.bos if bos_token is None else bos_token)
 
-    def _limits(self, src_lengths: Tensor) -> Tensor:
-        """B: how many tokens each row may have, without eos; by its own source, not by the longest one of the batch."""
+    def _limits(self, src_lengths: Tensor, prompts: Tensor) -> Tensor:
+        """b: how many tokens each row may have, without eos; by its own source and prompt (b: lengths), not by those of the batch."""
+        if self.length is not None:
+            most = int(prompts.max()) + self.length
+            self.max_len_a, self.max_len_b = 0, most  # of the whole batch, for fairseq; a grid of codes has positions of its own
+            self.max_len = max(self.positions, most) + 1
+            return prompts + self.length
         room = self.max_len - 1
         if self.match_source_len:
             if int(src_lengths.max()) > room:
@@ -238,6 +253,11 @@ class UnivalGenerator(SequenceGenerator):
 
     def _check_room(self, prompts: Tensor, limits: Tensor) -> None:
         """Every row's prompt (B: lengths), and the longest answer behind it, must fit into its limit (B)."""
+        if self.length is not None:
+            if int(prompts.max()) > 0 and int(limits.max()) > self.positions:
+                most = f"the longest prompt has {int(prompts.max())} tokens, the answer {self.length}"
+                raise UserError(f"{most}: together they exceed the {self.positions} positions of the model")
+            return
         needed = prompts + (1 if self.trie is None else self.trie.max_length - 1)
         row = int((needed - limits).argmax())
         if needed[row] > limits[row]:
@@ -283,6 +303,7 @@ def build_generator(
     constraint_range: tuple[int, int] | None = None,
     zero_shot: bool = False,
     extra_gen_cls_kwargs: Mapping[str, Any] | None = None,
+    length: int | None = None,
 ) -> UnivalGenerator:
     """Make a generator from fairseq's generation options.
 
@@ -291,13 +312,15 @@ def build_generator(
         args: namespace, dict or config with any of the options of fairseq's GenerationConfig; others take its defaults.
         trie, constraint_range, zero_shot: see `ConstrainedEnsemble`.
         extra_gen_cls_kwargs: further arguments of the generator, as fairseq-generate passes them (language model).
+        length: see `UnivalGenerator`.
 
     Raises:
         UserError: an unknown option, a value out of range, or options that contradict each other.
     """
     options = generation_options(args)
-    check_generation_options(options, dictionary, trie, constraint_range, zero_shot)
-    extra = {"trie": trie, "constraint_range": constraint_range, "zero_shot": zero_shot, **(extra_gen_cls_kwargs or {})}
+    check_generation_options(options, dictionary, trie, constraint_range, zero_shot, length)
+    limits = {"trie": trie, "constraint_range": constraint_range, "zero_shot": zero_shot, "length": length}
+    extra = {**limits, **(extra_gen_cls_kwargs or {})}
     # fairseq's own reading of the options needs a task for its dictionary only
     task = argparse.Namespace(target_dictionary=dictionary)
     generator = FairseqTask.build_generator(

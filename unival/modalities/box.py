@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -65,48 +65,48 @@ class BoxTarget(Target):
             return [_parse(text) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
         if not isinstance(cell, list | tuple) or not cell:
             raise UserError(_expected(cell))
-        if any(isinstance(part, list | tuple | str) for part in cell):
-            return [box for part in cell for box in self.values(part, False)]
+        if all(isinstance(part, list | tuple | str) for part in cell):
+            return [_parse(part) if isinstance(part, str) else _checked(part) for part in cell]
         return [_checked(cell)]
 
     def encode(self, value: Box, slot: Slot, context: Context) -> tuple[list[int], bool]:
         """Four bins."""
-        geometry, extent = self._place(slot, context)
-        box = geometry.forward(_within(value, geometry))
-        left, top, right, bottom = (min(max(x, 0.0), float(geometry.side)) for x in box)
+        where, extent = self._place(slot, context.geometry)
+        box = where.forward(_within(value, where))
+        left, top, right, bottom = (min(max(x, 0.0), float(where.side)) for x in box)
         if left >= right or top >= bottom:
             raise UserError(f"box {self.as_text(value)} lies outside of the part of the frames that the model sees")
         last = self.vocabulary.num_bins - 1
         return [self.vocabulary.bin(round(last * x / extent)) for x in (left, top, right, bottom)], False
 
-    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> Box:
+    def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> Box:
         """Pixels of the original, within the image; the corners are as they were said: of a bad model they may be swapped."""
         assert len(ids) == CORNERS, f"a box has {CORNERS} tokens, not {len(ids)}"
-        geometry, extent = self._place(slot, context)
+        where, extent = self._place(slot, geometry)
         start, last = self.vocabulary.bin_range[0], self.vocabulary.num_bins - 1
         left, top, right, bottom = ((i - start) / last * extent for i in ids)
-        box = geometry.back((left, top, right, bottom))
-        x0, y0, x1, y1 = (min(max(x, 0.0), float(geometry.size[i % 2])) for i, x in enumerate(box))
+        box = where.back((left, top, right, bottom))
+        x0, y0, x1, y1 = (min(max(x, 0.0), float(where.size[i % 2])) for i, x in enumerate(box))
         return x0, y0, x1, y1
 
     def as_text(self, value: Box) -> str:
         """``10.5,20.25,300.75,211``: to a hundredth of a pixel."""
         return ",".join(f"{x:.2f}".rstrip("0").rstrip(".") for x in value)
 
-    def _place(self, slot: Slot, context: Context) -> tuple[Geometry, float]:
+    def _place(self, slot: Slot, geometry: Mapping[str, Geometry]) -> tuple[Geometry, float]:
         """The geometry of the image that the box is of, and what the last bin stands for in pixels of the square."""
         named = slot.attributes.get("of")
-        known = {column: where for column, where in context.geometry.items() if named in (None, column)}
+        known = {column: where for column, where in geometry.items() if named in (None, column)}
         if len(known) > 1:
             example = f"[{slot.modality}:{slot.column},of={next(iter(known))}]"
             raise UserError(f"a box is of one image, and its row has {', '.join(known)}: name it, as in {example}")
         if not known:
             raise UserError("a box needs the image or video that it is in, on the source side (it cannot follow what --use-dataaug does)")
-        (geometry,) = known.values()
-        extent = self.options.max_image_size or geometry.side
-        if extent < geometry.side:
-            raise UserError(f"--max-image-size {extent} is smaller than the images, which have {geometry.side} pixels per side")
-        return geometry, float(extent)
+        (where,) = known.values()
+        extent = self.options.max_image_size or where.side
+        if extent < where.side:
+            raise UserError(f"--max-image-size {extent} is smaller than the images, which have {where.side} pixels per side")
+        return where, float(extent)
 
 
 def _expected(cell: Any) -> str:

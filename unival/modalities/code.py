@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unival.errors import UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities.base import Modality
+from unival.modalities.geometry import Geometry
 from unival.modalities.options import at_least, option
 from unival.modalities.target import Context, Target
 from unival.text import REFERENCE_SEPARATOR
@@ -64,7 +65,7 @@ class CodeTarget(Target):
             is_number = (isinstance(number, int) and not isinstance(number, bool)) or (isinstance(number, str) and number.isdecimal())
             if not is_number or not 0 <= int(number) < self.vocabulary.num_codes:
                 shown = repr(number)[:SHOWN]
-                raise UserError(f"image code {place} is {shown}: codes are whole numbers from 0 to {self.vocabulary.num_codes - 1}")
+                raise UserError(f"image code {place} is {shown}: expected a whole number from 0 to {self.vocabulary.num_codes - 1}")
             codes.append(int(number))
         if len(codes) != self.length:
             raise UserError(f"{len(codes)} image codes; an image of --code-image-size {self.options.code_image_size} has {self.length}")
@@ -75,7 +76,7 @@ class CodeTarget(Target):
         start = self.vocabulary.code_range[0]
         return [start + code for code in value], False
 
-    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> tuple[int, ...]:
+    def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> tuple[int, ...]:
         """Numbers of codes."""
         start = self.vocabulary.code_range[0]
         return tuple(int(i) - start for i in ids)

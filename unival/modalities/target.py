@@ -16,7 +16,7 @@ from unival.vocab import Vocabulary
 
 @dataclass(frozen=True)
 class Context:
-    """What a cell is encoded and decoded by, beside its slot.
+    """What a cell is encoded by, beside its slot.
 
     Attributes:
         words: longest text in words; a slot's own ``max_length`` wins.
@@ -114,8 +114,8 @@ class Target:
         """
         return None
 
-    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> Any:
-        """The value that ids stand for, as :attr:`output` holds it."""
+    def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> Any:
+        """The value that ids stand for, as :attr:`output` holds it; ``geometry`` as in :class:`Context`."""
         raise NotImplementedError
 
     def as_text(self, value: Any) -> str:
@@ -131,3 +131,15 @@ def has_loss(slot: Slot) -> bool:
 def predicted_slot(instruction: Instruction) -> Slot:
     """The slot whose value is what the model says: the last that is predicted."""
     return [slot for slot in instruction.target if has_loss(slot)][-1]
+
+
+def decode(target: Target, slot: Slot, tokens: Sequence[int], geometry: Mapping[str, Geometry]) -> dict[str, Any]:
+    """What a model said, by the fields of :class:`unival.generation.outputs.Output`: as text, and as its target's own.
+
+    Args:
+        target: of the slot's modality.
+        tokens: ids, eos among them or not.
+        geometry: see :class:`Context`.
+    """
+    value = target.decode([int(token) for token in tokens if token != target.vocabulary.eos], slot, geometry)
+    return {"text": target.as_text(value), target.output: value}

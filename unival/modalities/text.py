@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from unival.errors import UserError
 from unival.instructions import PLAIN, AttributeSpec, Slot
 from unival.modalities.base import Modality
+from unival.modalities.geometry import Geometry
 from unival.modalities.options import option
 from unival.modalities.target import Context, References, Target
 from unival.text import is_weighted_answer, not_empty, references_of, strip_punctuation, texts_of, why_not_text
@@ -77,7 +78,7 @@ class TextTarget(Target):
             raise UserError(f"all {len(empty)} answers of the closed set are empty, for example {empty[0]!r}")
         return list(whole)
 
-    def decode(self, ids: Sequence[int], slot: Slot, context: Context) -> str:
+    def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> str:
         """The text without outer spaces."""
         return self.vocabulary.decode(ids).strip()
 

@@ -4,6 +4,7 @@ import logging
 import pathlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,11 +25,11 @@ from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.modalities import MODALITIES
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions
-from unival.modalities.target import Target, predicted_slot
+from unival.modalities.target import Target, decode, predicted_slot
 from unival.models.config import FOLLOWING, saved_config
 from unival.tasks import restore
 from unival.tasks.checks import TrainingChecks, check_generation
-from unival.tasks.closed_set import build_trie, read_answers
+from unival.tasks.closed_set import build_trie, limit_loss, read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
@@ -40,6 +41,8 @@ from unival.tasks.vocabulary import find_vocabulary
 from unival.vocab import FairseqBpe, Vocabulary
 
 logger = logging.getLogger(__name__)
+
+NO_INSTRUCTION = "give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'"
 
 
 @register_task("unival", dataclass=UnivalTaskConfig)
@@ -102,6 +105,8 @@ class UnivalTask(LoopTask):
 
     def target_of(self, instructions: Sequence[Instruction]) -> Target:
         """What writes and reads the values that an instruction predicts."""
+        if not instructions:
+            raise UserError(NO_INSTRUCTION)
         kind = MODALITIES[predicted_slot(instructions[0]).modality].target
         assert kind is not None, "the parser lets only those predict that can"
         return kind(self.vocabulary, self.media)
@@ -125,7 +130,7 @@ class UnivalTask(LoopTask):
     ) -> Stream:
         """Read a table through this task's instruction, or through another one."""
         if not instructions and not self.instruction_text:
-            raise UserError("give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'")
+            raise UserError(NO_INSTRUCTION)
         return Stream(
             table,
             instructions or self.instructions,
@@ -299,7 +304,7 @@ class UnivalTask(LoopTask):
         ignore_grad: bool = False,
     ) -> Any:
         """fairseq's training step, restricted to the closed set of answers."""
-        sample = self.with_closed_set(sample)
+        sample = self.with_limits(sample)
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
         step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
@@ -309,7 +314,7 @@ class UnivalTask(LoopTask):
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
         """Loss, and the metrics' statistics of what the model generates."""
         if sample["nsentences"]:
-            step = self.measure(self.with_closed_set(sample), model, criterion)
+            step = self.measure(self.with_limits(sample), model, criterion)
         else:  # fewer rows than processes
             step = weightless(self.measure({**self.stand_in(model), "split": sample["split"]}, model, criterion))
         self.progress.rows("validating", sample, self.datasets)
@@ -322,13 +327,16 @@ class UnivalTask(LoopTask):
         logging_output.update(self.evaluation.step(self, model, sample))
         return loss, sample_size, logging_output
 
-    def with_closed_set(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """The batch with the masks that restrict its loss to the closed set of answers."""
-        if self.trie is None or not sample["nsentences"]:
+    def with_limits(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The batch with what restricts its loss: to the closed set of answers, or to the tokens that its targets are written in."""
+        if not sample["nsentences"]:
             return sample
-        target = sample["target"]
+        target, size = sample["target"], len(self.vocabulary)
+        sample = limit_loss(sample, size)
+        if self.trie is None:
+            return sample
         self.trie.to(target.device)
-        return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, len(self.vocabulary))}
+        return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, size)}
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """fairseq's hook before each epoch's first update."""
@@ -344,7 +352,8 @@ class UnivalTask(LoopTask):
 
     def generation_options(self) -> Namespace:
         """How validation generates: the task's defaults, changed by ``--eval-args``."""
-        return self.evaluation.options(self.trie is not None)
+        is_limited = bool(self.instructions) and self.target_of(self.instructions).length is not None
+        return self.evaluation.options(is_limited or self.trie is not None)
 
     def build_generator(
         self,
@@ -358,12 +367,31 @@ class UnivalTask(LoopTask):
         return self.generator_for(models, args, self.trie, extra_gen_cls_kwargs)
 
     def generator_for(
-        self, models: list[Any], args: Any, trie: Trie | None, extra_gen_cls_kwargs: dict[str, Any] | None = None
+        self,
+        models: list[Any],
+        args: Any,
+        trie: Trie | None,
+        extra_gen_cls_kwargs: dict[str, Any] | None = None,
+        instructions: Sequence[Instruction] = (),
     ) -> UnivalGenerator:
-        """A generator restricted to a closed set of answers, or free."""
-        return build_generator(
-            models, self.target_dictionary, args, trie=trie, extra_gen_cls_kwargs=extra_gen_cls_kwargs
+        """A generator that says what an instruction (by default the task's own) predicts, and nothing else.
+
+        Args:
+            trie: the closed set of its answers.
+        """
+        instructions = instructions or self.instructions
+        target, slot = self.target_of(instructions), predicted_slot(instructions[0])
+        generator = build_generator(
+            models,
+            self.target_dictionary,
+            args,
+            trie=trie,
+            constraint_range=target.span,
+            extra_gen_cls_kwargs=extra_gen_cls_kwargs,
+            length=target.length,
         )
+        generator.decode = partial(decode, target, slot)
+        return generator
 
     def inference_step(
         self,
@@ -389,11 +417,10 @@ class UnivalTask(LoopTask):
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
         """What the model says about every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""
         hypotheses = self.inference_step(generator, models, sample)
-        return [make_output(beams[:nbest], self.decode, self.vocabulary.eos) for beams in hypotheses]
-
-    def decode(self, tokens: list[int]) -> dict[str, Any]:
-        """What the ids of a hypothesis say, by the fields of :class:`unival.generation.outputs.Output`."""
-        return {"text": self.vocabulary.decode(tokens).strip()}
+        geometry = sample.get("geometry") or [{}] * len(hypotheses)
+        decoders = [partial(generator.decode, geometry=of_row) for of_row in geometry]
+        rows = zip(hypotheses, decoders, strict=True)
+        return [make_output(beams[:nbest], decoder, self.vocabulary.eos) for beams, decoder in rows]
 
     # --- logging --------------------------------------------------------------------------------------------------------------------
 

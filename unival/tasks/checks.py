@@ -148,9 +148,9 @@ def check_eval_args(task: Any) -> None:
     Raises:
         UserError: the first that is wrong.
     """
-    options = task.generation_options()
+    options, target = task.generation_options(), task.target_of(task.instructions)
     try:
-        check_generation_options(generation_options(options), task.target_dictionary, task.trie, None, False)
+        check_generation_options(generation_options(options), task.target_dictionary, task.trie, target.span, False, target.length)
     except UserError as error:
         raise UserError(f"--eval-args {task.cfg.eval_args}: {error}") from error
 

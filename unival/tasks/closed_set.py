@@ -3,8 +3,12 @@
 import logging
 import pathlib
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from unival.errors import UserError
+from unival.generation.options import FIRST_SYMBOL
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
 from unival.modalities.target import Target, has_loss
@@ -76,3 +80,25 @@ def build_trie(instruction: Instruction, answers: Sequence[str], target: Target,
         raise instruction.error(slot, "closed_set needs the answers: give --closed-set FILE, one answer a line")
     ids = target.closed_set(slot, answers, limit)
     return None if ids is None else Trie(ids, target.vocabulary.bos, target.vocabulary.eos)
+
+
+def limit_loss(sample: dict[str, Any], size: int) -> dict[str, Any]:
+    """A batch whose loss is over the ids that each row's target is written in (``loss_spans``), and the special tokens.
+
+    Args:
+        size: tokens in the vocabulary.
+
+    Returns:
+        the batch with ``constraint_range`` where all rows have the same, else with ``constraint_masks`` (b x t x v, True: allowed).
+    """
+    spans = sample.get("loss_spans")
+    if spans is None:
+        return sample
+    if len(set(spans)) == 1:
+        return {**sample, "constraint_range": spans[0]}
+    allowed = torch.ones(len(spans), size, dtype=torch.bool, device=sample["target"].device)
+    for row, span in enumerate(spans):
+        if span is not None:
+            allowed[row, FIRST_SYMBOL : span[0]] = False
+            allowed[row, span[1] :] = False
+    return {**sample, "constraint_masks": allowed.unsqueeze(1).expand(-1, sample["target"].size(1), -1)}

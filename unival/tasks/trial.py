@@ -66,7 +66,7 @@ def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Stream, 
         criterion.eval()
         try:
             sample = _prepared(train, CPU_ROWS, parameter)
-            criterion(model, task.with_closed_set(sample))
+            criterion(model, task.with_limits(sample))
             if valid is None:
                 return set()
             task.evaluation.begin(print_samples=0)
