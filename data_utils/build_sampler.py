@@ -23,7 +23,7 @@ from dataclasses import asdict, fields
 from sampler.audio import load_sounds, make_sound_composer
 from sampler.clips import check_format
 from sampler.errors import UserError
-from sampler.picture_sound import load_both, make_both_composer
+from sampler.image_audio import load_both, make_both_composer
 from sampler.settings import (
     AUDIO_FORMATS,
     EMOJI,

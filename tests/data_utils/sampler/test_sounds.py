@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from data_utils.sampler import audio, hearing, picture_sound, sounds, splits, stamps, synth, tables
+from data_utils.sampler import audio, hearing, image_audio, sounds, splits, stamps, synth, tables
 from data_utils.sampler.errors import UserError
 from data_utils.sampler.hearing import ALONE, MIXED, SEQUENCE, Heard
 from data_utils.sampler.relations import Thing
@@ -212,7 +212,7 @@ def test_a_broken_recording_is_named(toy_stamps):
 def test_questions_about_a_picture_and_a_sound():
     owl, bell = Thing("owl", (5, 30, 25, 50)), Thing("bell", (60, 30, 80, 50))
     for seed in range(6):
-        told = picture_sound.questions([owl, bell], bell, 96, np.random.default_rng(seed))
+        told = image_audio.questions([owl, bell], bell, 96, np.random.default_rng(seed))
         answers = {one["question"]: one["answer"] for one in told}
         assert answers["which object is heard?"] == "bell"
         assert answers["which side of the picture is the object that is heard on?"] == "right"
@@ -227,8 +227,8 @@ def test_real_stamps_give_recordings_and_pictures_with_sounds(stamps_folder, tmp
     assert len(library.sources) >= 55 and {"dog", "cow", "violin"} <= set(library.sources)
     assert source.licence == "GPL-2" and not {"ram", "beaver", "wombat"} & set(library.sources)
     settings = PictureSoundSettings(**few)
-    sprites, recorded, source = picture_sound.load_both(settings, stamps_folder)
-    tables.build(tmp_path / "both", picture_sound.make_both_composer(settings, sprites, recorded), source)
+    sprites, recorded, source = image_audio.load_both(settings, stamps_folder)
+    tables.build(tmp_path / "both", image_audio.make_both_composer(settings, sprites, recorded), source)
     for row in rows(tmp_path / "both", "test"):
         (heard,) = (thing for thing in row["objects"] if thing["heard"])
         assert row["caption"][0].endswith(f", and the {heard['name']} is heard")
