@@ -34,7 +34,7 @@ from sampler.settings import (
     VIDEO_FORMATS,
     AnySettings,
     EmojiSettings,
-    PictureSoundSettings,
+    ImageAudioSettings,
     SoundSettings,
     VideoSettings,
 )
@@ -54,7 +54,7 @@ CHOICES = {
 NUMBERS = {
     "objects": "objects that training shows",
     "unseen-objects": "further objects, only in test_unseen",
-    "size": "side of a picture in pixels",
+    "size": "side of an image in pixels",
     "train": "rows of train",
     "valid": "rows of valid",
     "test": "rows of test (and of test_swapped)",
@@ -62,9 +62,9 @@ NUMBERS = {
     "valid-swapped": "rows of valid_swapped: the first ones of valid, each with another row's image",
     "quality": "JPEG, WebP or video quality",
     "seed": "another seed makes other data",
-    "frames": "pictures in a video",
-    "fps": "pictures a second in a video",
-    "rate": "samples a second in a recording",
+    "frames": "frames in a video",
+    "fps": "frames per second of a video",
+    "rate": "sample rate of a recording in Hz",
     "seconds": "length of a recording",
 }
 
@@ -146,7 +146,7 @@ def prepare(settings: AnySettings, arguments: argparse.Namespace) -> tuple[Maker
         check_soundfile()
         library, source = load_sounds(settings, *stamps)
         return make_sound_composer(settings, library), source
-    if isinstance(settings, PictureSoundSettings):
+    if isinstance(settings, ImageAudioSettings):
         check_soundfile()
         sprites, recorded, source = load_both(settings, *stamps)
         return make_both_composer(settings, sprites, recorded), source

@@ -20,7 +20,7 @@ from .animated import AnimatedSprite, animate
 from .errors import UserError
 from .names import object_name
 
-PICTURES = "@lobehub/fluent-emoji-anim-1@1.0.0"
+ANIMATIONS = "@lobehub/fluent-emoji-anim-1@1.0.0"
 NAMES = "emojibase-data@17.0.0"
 LICENCE = "MIT (both packages, as their package.json says)"
 HOMEPAGE = "https://github.com/lobehub/fluent-emoji"
@@ -45,7 +45,7 @@ class EmojiUnavailableError(UserError):
 class Emoji:
     """What the packages hold: animated pictures (file name -> file), names by hex code, licence, origin."""
 
-    pictures: dict[str, pathlib.Path]
+    files: dict[str, pathlib.Path]
     labels: dict[str, str]
     licence_text: str | None
     origin: str
@@ -80,7 +80,7 @@ def _download(room: pathlib.Path) -> None:
     client = shutil.which("npm")
     if client is None:
         raise EmojiUnavailableError("npm is not here to fetch the emoji (give --emoji-dir)")
-    for package in (PICTURES, NAMES):
+    for package in (ANIMATIONS, NAMES):
         fetch.run([client, "pack", "--loglevel=error", package], room, f"npm pack {package}", EmojiUnavailableError)
 
 
@@ -88,15 +88,15 @@ def _in_folder(folder: pathlib.Path, room: pathlib.Path, origin: str, told: str)
     for number, archive in enumerate(sorted(folder.glob("*.tgz"))):
         _unpack(archive, room / f"unpacked{number}")
     roots = [folder, room] if folder != room else [room]
-    pictures = {file.stem: file for root in roots for file in sorted(root.rglob("*.webp"))}
+    files = {file.stem: file for root in roots for file in sorted(root.rglob("*.webp"))}
     names = next((file for root in roots for file in sorted(root.rglob("en/data.json"))), None)
-    if not pictures:
-        raise UserError(f"{told} {folder}: holds no .webp files (give a folder with {PICTURES} and {NAMES})")
+    if not files:
+        raise UserError(f"{told} {folder}: holds no .webp files (give a folder with {ANIMATIONS} and {NAMES})")
     if names is None:
-        raise UserError(f"{told} {folder}: holds no en/data.json (give a folder with {PICTURES} and {NAMES})")
+        raise UserError(f"{told} {folder}: holds no en/data.json (give a folder with {ANIMATIONS} and {NAMES})")
     licence = names.parents[1] / "LICENSE"
     text = licence.read_text(encoding="utf-8") if licence.is_file() else None
-    return Emoji(pictures, _labels(names), text, f"{PICTURES} and {NAMES}, from {origin}")
+    return Emoji(files, _labels(names), text, f"{ANIMATIONS} and {NAMES}, from {origin}")
 
 
 def _unpack(archive: pathlib.Path, target: pathlib.Path) -> None:
@@ -133,7 +133,7 @@ def read_emoji(emoji: Emoji, side: int) -> list[AnimatedSprite]:
         UserError: a file cannot be read.
     """
     found: dict[str, AnimatedSprite] = {}
-    for code, file in sorted(emoji.pictures.items()):
+    for code, file in sorted(emoji.files.items()):
         label = emoji.labels.get(code.lower()) or emoji.labels.get(code.lower().replace("-fe0f", ""))
         if label is None or ":" in label or _TONED.search(code.lower()):  # "family: man, boy"
             continue
@@ -154,19 +154,19 @@ def _read_one(file: pathlib.Path, side: int) -> tuple[np.ndarray, float] | None:
             count = image.n_frames
             if count < 2:
                 return None
-            milliseconds, pictures = 0, []
+            milliseconds, images = 0, []
             for number in range(count):
                 image.seek(number)
                 image.load()
                 milliseconds += int(image.info["duration"])
-                pictures.append(image.copy())
+                images.append(image.copy())
     except (OSError, EOFError, KeyError) as error:
-        raise UserError(f"{file}: cannot be read as an animated picture ({error})") from error
+        raise UserError(f"{file}: cannot be read as an animated image ({error})") from error
     seconds = milliseconds / 1000
     kept = np.linspace(0, count, max(2, min(count, round(_FRAMES_PER_SECOND * seconds))), endpoint=False).astype(int)
     frames = []
     for number in kept:
-        picture = pictures[number].convert("RGBA")
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        frames.append(np.asarray(picture))
+        rgba = images[number].convert("RGBA")
+        rgba.thumbnail((side, side), Image.Resampling.LANCZOS)
+        frames.append(np.asarray(rgba))
     return np.stack(frames), seconds

@@ -10,7 +10,7 @@ from . import audio, splits, stamps
 from .hearing import ALONE, Heard
 from .language import ask
 from .relations import Thing, half, reading_order, relation
-from .settings import PictureSoundSettings
+from .settings import ImageAudioSettings
 from .sounds import Library, Recorded, read_recordings
 from .sprites import Atlas, Sprite
 from .tables import Source, Tables
@@ -18,18 +18,18 @@ from .write import Composer, enough, stamps_source
 
 
 @dataclass(frozen=True)
-class PictureSoundComposer(Composer):
+class ImageAudioComposer(Composer):
     """Everything that a row needs; small enough to be sent to other processes."""
 
-    settings: PictureSoundSettings
+    settings: ImageAudioSettings
     library: Library
     folders = {"image": "images", "audio": "sounds"}
 
     def record_both(self, split: str, row: int) -> tuple[dict, np.ndarray, audio.Recording]:
-        """A row of the table of ``split``, its picture (size x size x 3, uint8) and its recording."""
-        record, picture = self.record(split, row)
+        """A row of the table of ``split``, its image (size x size x 3, uint8) and its recording."""
+        record, image = self.record(split, row)
         settings = self.settings
-        # the stream of the picture's own generator ends with its record; the sound has one of its own
+        # the stream of the image's own generator ends with its record; the sound has one of its own
         rng = np.random.default_rng([settings.seed, splits.SPLITS.index(split), row, 1])
         things = [Thing(one["name"], tuple(one["box"])) for one in record["objects"]]
         sounding = things[rng.integers(len(things))]
@@ -41,12 +41,12 @@ class PictureSoundComposer(Composer):
         both["caption"] = [f"{caption}, and the {sounding.name} is heard" for caption in record["caption"]]
         both["objects"] = [one | _times(one["name"], heard) for one in record["objects"]]
         both["questions"] = record["questions"] + questions(things, sounding, settings.size, rng)
-        return both, picture, recording
+        return both, image, recording
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the picture and the recording of a row into ``room``; returns the row."""
-        record, picture, recording = self.record_both(split, row)
-        self.save_picture(picture, room / record["image"])
+        """Writes the image and the recording of a row into ``room``; returns the row."""
+        record, image, recording = self.record_both(split, row)
+        self.save_image(image, room / record["image"])
         audio.save(recording.samples, room / record["audio"], self.settings.rate)
         return record
 
@@ -61,7 +61,7 @@ def _times(name: str, heard: Heard) -> dict:
 
 
 def questions(things: Sequence[Thing], sounding: Thing, size: int, rng: np.random.Generator) -> list[dict[str, str]]:
-    """Questions that need the picture (of ``size`` pixels) and the sound, with their only right answers."""
+    """Questions that need the image (of ``size`` pixels) and the sound, with their only right answers."""
     ordered = reading_order(things)
     asked = [ask("what", "which object is heard?", sounding.name)]
     silent = [thing for thing in ordered if thing is not sounding]
@@ -81,7 +81,7 @@ def questions(things: Sequence[Thing], sounding: Thing, size: int, rng: np.rando
 
 
 def load_both(
-    settings: PictureSoundSettings, folder: str | None = None, package: str | None = None
+    settings: ImageAudioSettings, folder: str | None = None, package: str | None = None
 ) -> tuple[list[Sprite], Recorded, Source]:
     """The stamps that have a sound of their own, as sprites and as recordings.
 
@@ -95,8 +95,8 @@ def load_both(
 
 
 def make_both_composer(
-    settings: PictureSoundSettings, sprites: Sequence[Sprite], library: Recorded
-) -> PictureSoundComposer:
+    settings: ImageAudioSettings, sprites: Sequence[Sprite], library: Recorded
+) -> ImageAudioComposer:
     """The composer of pictures of ``sprites`` with the sounds of ``library``.
 
     Raises:
@@ -105,4 +105,4 @@ def make_both_composer(
     names = [sprite.name for sprite in sprites]
     plan = splits.make_plan(names, settings.unseen_objects, settings.most, settings.seed)
     own = Recorded(library.rate, {name: library.recordings[name] for name in names})
-    return PictureSoundComposer(settings, plan, Atlas(sprites), own)
+    return ImageAudioComposer(settings, plan, Atlas(sprites), own)

@@ -28,8 +28,8 @@ def save(folder: pathlib.Path, tables: Mapping[str, Sequence[dict]], path: pathl
     for line, (split, records) in enumerate(lines):
         for column, record in enumerate(records):
             left, top = column * _WIDTH + 4, line * (_SCENE + _TEXT) + 2
-            with Image.open(folder / record["image"]) as picture:
-                sheet.paste(picture.resize((_SCENE, _SCENE), Image.Resampling.BICUBIC), (left, top))
+            with Image.open(folder / record["image"]) as image:
+                sheet.paste(image.resize((_SCENE, _SCENE), Image.Resampling.BICUBIC), (left, top))
             text = textwrap.fill(f"{split}: {record['caption'][0]}", 32, max_lines=4)
             draw.multiline_text((left, top + _SCENE + 1), text, fill="black", spacing=1)
     sheet.save(path)

@@ -10,7 +10,7 @@ from . import backgrounds
 from .relations import RATIO, Box, Thing
 from .sprites import Atlas
 
-# The longer side of a sprite, from and to, as part of the picture's side, by number of sprites in the scene.
+# The longer side of a sprite, from and to, as part of the image's side, by number of sprites in the scene.
 LONGER_SIDE = {1: (0.45, 0.65), 2: (0.36, 0.47), 3: (0.28, 0.34), 4: (0.25, 0.29)}
 MOST = max(LONGER_SIDE)
 GAP = 2  # pixels at least between two sprites
@@ -19,7 +19,7 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's recipe: its side in pixels, and for every thing its box and the longer side that its sprite has."""
+    """A image's recipe: its side in pixels, and for every thing its box and the longer side that its sprite has."""
 
     size: int
     background: backgrounds.Background
@@ -41,23 +41,23 @@ def compose(
 
 
 class Looks(Protocol):
-    """What draws a picture's sprites: an Atlas, or animated sprites at a moment."""
+    """What draws a image's sprites: an Atlas, or animated sprites at a moment."""
 
     def pixels(self, name: str, side: int) -> np.ndarray:
         """The sprite called ``name``, H x W x 4 uint8."""
 
 
 def render(scene: Scene, atlas: Looks, boxes: Sequence[Box] | None = None) -> np.ndarray:
-    """The picture: size x size x 3, uint8. ``boxes`` moves the sprites elsewhere (same box sizes, later ones on top)."""
-    picture = backgrounds.paint(scene.background, scene.size)
+    """The image: size x size x 3, uint8. ``boxes`` moves the sprites elsewhere (same box sizes, later ones on top)."""
+    image = backgrounds.paint(scene.background, scene.size)
     for thing, side, box in zip(scene.things, scene.sides, boxes or [thing.box for thing in scene.things], strict=True):
         x0, y0, x1, y1 = box
         sprite = atlas.pixels(thing.name, side).astype(np.uint16)
         assert sprite.shape[:2] == (y1 - y0, x1 - x0), f"{thing.name}: its box is {box}, its sprite {sprite.shape[:2]}"
         alpha = sprite[..., 3:]
-        below = picture[y0:y1, x0:x1].astype(np.uint16)
-        picture[y0:y1, x0:x1] = (sprite[..., :3] * alpha + below * (255 - alpha) + 127) // 255
-    return picture
+        below = image[y0:y1, x0:x1].astype(np.uint16)
+        image[y0:y1, x0:x1] = (sprite[..., :3] * alpha + below * (255 - alpha) + 127) // 255
+    return image
 
 
 def _place(

@@ -131,7 +131,7 @@ class SoundSettings:
 
 
 @dataclass(frozen=True)
-class PictureSoundSettings(Settings):
+class ImageAudioSettings(Settings):
     """Pictures of stamps, each with the sound of one of the things in it."""
 
     objects: int = 30
@@ -158,5 +158,5 @@ MEDIA: dict[str, type[Settings] | type[SoundSettings]] = {
     "image": Settings,
     "video": VideoSettings,
     "audio": SoundSettings,
-    "image+audio": PictureSoundSettings,
+    "image+audio": ImageAudioSettings,
 }

@@ -146,11 +146,11 @@ def _read_one(file: pathlib.Path, folder: pathlib.Path) -> Sprite | None:
         return None
     try:
         with Image.open(file) as image:
-            picture = image.convert("RGBA")
+            rgba = image.convert("RGBA")
     except OSError as error:
-        raise UserError(f"{file}: cannot be read as a picture ({error})") from error
-    picture.thumbnail((_KEPT_SIDE, _KEPT_SIDE), Image.Resampling.LANCZOS)
-    pixels = crop_visible(np.asarray(picture))
+        raise UserError(f"{file}: cannot be read as an image ({error})") from error
+    rgba.thumbnail((_KEPT_SIDE, _KEPT_SIDE), Image.Resampling.LANCZOS)
+    pixels = crop_visible(np.asarray(rgba))
     if not pixels.size:
         return None
     short, long = sorted(pixels.shape[:2])

@@ -40,7 +40,7 @@ class Composer:
         return compose(names, self.atlas, size, splits.places(split, size), splits.hues(split), rng), rng
 
     def record(self, split: str, row: int) -> tuple[dict, np.ndarray]:
-        """A row of the table of ``split``, and its picture (size x size x 3, uint8)."""
+        """A row of the table of ``split``, and its image (size x size x 3, uint8)."""
         scene, rng = self.scene(split, row)
         captions = language.captions(scene.things)
         if split == "train" and self.settings.phrasing == "canonical":
@@ -63,14 +63,14 @@ class Composer:
         return [others[index] for index in rng.permutation(len(others))[:ABSENT]]
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the picture of a row into ``room``; returns the row."""
-        record, picture = self.record(split, row)
-        self.save_picture(picture, room / record["image"])
+        """Writes the image of a row into ``room``; returns the row."""
+        record, image = self.record(split, row)
+        self.save_image(image, room / record["image"])
         return record
 
-    def save_picture(self, picture: np.ndarray, path: pathlib.Path) -> None:
-        """Writes a picture (size x size x 3, uint8) as JPEG."""
-        Image.fromarray(picture).save(path, quality=self.settings.quality, subsampling=0)
+    def save_image(self, image: np.ndarray, path: pathlib.Path) -> None:
+        """Writes a image (size x size x 3, uint8) as JPEG."""
+        Image.fromarray(image).save(path, quality=self.settings.quality, subsampling=0)
 
     def about(self, written: Tables) -> dict:
         """What the manifest says about objects, held-out pairs, hues and sizes."""

@@ -79,8 +79,8 @@ def test_archives_are_unpacked_and_stay_in_their_folder(packages, tmp_path):
     pack(packages, given)
     with emoji.find_emoji(str(given)) as found:
         assert {sprite.name for sprite in emoji.read_emoji(found, 32)} == NAMED
-        room = next(iter(found.pictures.values())).parents[1]
-        assert all(room in file.parents for file in found.pictures.values())
+        room = next(iter(found.files.values())).parents[1]
+        assert all(room in file.parents for file in found.files.values())
     assert not room.exists() and sorted(given.iterdir()) == sorted(given.glob("*.tgz"))
     assert not list(tmp_path.rglob("escaped.webp"))
 
@@ -134,7 +134,7 @@ def test_a_broken_picture_is_named(packages, tmp_path):
     broken = tmp_path / "1f404.webp"
     broken.write_bytes(picture(0)[:200])
     found = emoji.Emoji({"1f404": broken}, {"1f404": "cow"}, None, "a test")
-    with pytest.raises(UserError, match=r"1f404\.webp: cannot be read as an animated picture"):
+    with pytest.raises(UserError, match=r"1f404\.webp: cannot be read as an animated image"):
         emoji.read_emoji(found, 32)
 
 
@@ -151,7 +151,7 @@ def test_the_package_client_is_used_and_its_failure_quoted(packages, tmp_path, m
         assert len(emoji.read_emoji(found, 32)) == len(NAMED) and "the package client" in found.origin
     lines = ["npm error code E404", "npm error 404 Not Found", "npm error A complete log of this run: x"]
     client.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in lines) + "exit 1\n")
-    wanted = f"npm pack {emoji.PICTURES} failed: npm error 404 Not Found"
+    wanted = f"npm pack {emoji.ANIMATIONS} failed: npm error 404 Not Found"
     with pytest.raises(emoji.EmojiUnavailableError, match=wanted), emoji.find_emoji():
         pass
     monkeypatch.setenv("PATH", str(tmp_path))

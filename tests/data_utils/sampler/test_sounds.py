@@ -11,7 +11,7 @@ from data_utils.sampler import audio, hearing, image_audio, sounds, splits, stam
 from data_utils.sampler.errors import UserError
 from data_utils.sampler.hearing import ALONE, MIXED, SEQUENCE, Heard
 from data_utils.sampler.relations import Thing
-from data_utils.sampler.settings import PictureSoundSettings, SoundSettings
+from data_utils.sampler.settings import ImageAudioSettings, SoundSettings
 from tests.data_utils.test_build_sampler import digests, rows, run
 
 soundfile = pytest.importorskip("soundfile")
@@ -226,7 +226,7 @@ def test_real_stamps_give_recordings_and_pictures_with_sounds(stamps_folder, tmp
     library, source = audio.load_sounds(SoundSettings(sounds="stamps"), stamps_folder)
     assert len(library.sources) >= 55 and {"dog", "cow", "violin"} <= set(library.sources)
     assert source.licence == "GPL-2" and not {"ram", "beaver", "wombat"} & set(library.sources)
-    settings = PictureSoundSettings(**few)
+    settings = ImageAudioSettings(**few)
     sprites, recorded, source = image_audio.load_both(settings, stamps_folder)
     tables.build(tmp_path / "both", image_audio.make_both_composer(settings, sprites, recorded), source)
     for row in rows(tmp_path / "both", "test"):
