@@ -1,11 +1,11 @@
-"""Builds sampler data: pictures, videos and sounds of known things, with captions and questions that are exactly true.
+"""Build sampler data: images, videos and audio with known content, and captions and questions that are exactly true.
 
     python data_utils/build_sampler.py --out data/sampler                    # stamps if they can be had, else shapes
     python data_utils/build_sampler.py --out data/sampler --sprites shapes   # no download at all
     python data_utils/build_sampler.py --out data/moving --media video       # sprites that move
     python data_utils/build_sampler.py --out data/emoji --media video --sprites emoji
     python data_utils/build_sampler.py --out data/sounds --media audio       # the stamps' sounds, else synthesised ones
-    python data_utils/build_sampler.py --out data/both --media image+audio   # stamps, and the sound of one in a picture
+    python data_utils/build_sampler.py --out data/both --media image+audio   # stamps, and the sound of one in an image
 
 Writes train, valid, test, test_unseen, test_swapped (and valid_swapped) as .jsonl tables, images/, videos/ or sounds/, manifest.json and
 preview.png.
@@ -70,7 +70,7 @@ NUMBERS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's arguments; defaults come from the settings classes, and depend on the media."""
+    """The command's argument parser. Defaults come from the settings classes and depend on the media."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
         "--out", required=True, type=pathlib.Path, help="folder to write: a new one, or one that holds the same data"
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _defaults(option: str) -> str:
-    """ "default 96; video 64": the default of an option, and of the media that have another."""
+    """Help text for the default of an option, with the media that have another one: "default 96; video 64"."""
     found = {media: getattr(kind(), option.replace("-", "_"), None) for media, kind in KINDS.items()}
     values = [value for value in found.values() if value is not None]
     others: dict[object, list[str]] = {}
@@ -110,7 +110,7 @@ def _defaults(option: str) -> str:
 
 
 def settings_from(arguments: argparse.Namespace) -> AnySettings:
-    """The settings that the arguments ask for; raises UserError for a value that cannot be used."""
+    """The settings that the arguments select; raises UserError for an invalid value."""
     kind = MEDIA[arguments.media]
     if kind is VideoSettings and arguments.sprites == EMOJI:
         kind = EmojiSettings
@@ -123,7 +123,7 @@ def settings_from(arguments: argparse.Namespace) -> AnySettings:
             continue
         if name not in known:
             able = [media for media, other in MEDIA.items() if name in {field.name for field in fields(other)}]
-            raise UserError(f"--{option} {value}: is nothing for --media {arguments.media}, only for {', '.join(able)}")
+            raise UserError(f"--{option} {value}: not an option of --media {arguments.media}, only of {', '.join(able)}")
         chosen[name] = value
     if arguments.per_scene is not None:
         fewest, _, most = arguments.per_scene.partition("-")
@@ -140,7 +140,7 @@ def settings_from(arguments: argparse.Namespace) -> AnySettings:
 
 
 def prepare(settings: AnySettings, arguments: argparse.Namespace) -> tuple[Maker, Source]:
-    """What makes the rows that ``settings`` ask for, and where its material came from."""
+    """Create the maker of the rows that ``settings`` select, and the source of its material for the manifest."""
     stamps = (arguments.stamps_dir, arguments.stamps_deb)
     if isinstance(settings, SoundSettings):
         check_soundfile()
@@ -159,10 +159,10 @@ def prepare(settings: AnySettings, arguments: argparse.Namespace) -> tuple[Maker
 
 
 def already_there(out: pathlib.Path, settings: AnySettings, stamps_given: bool, force: bool) -> bool:
-    """Whether ``out`` holds this very data, so that nothing is left to do; with ``force`` there always is.
+    """Whether ``out`` already has exactly this data, so that nothing needs to be written (never with ``force``).
 
     Raises:
-        UserError: ``out`` holds something else.
+        UserError: ``out`` has other files or other data.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -180,7 +180,11 @@ def already_there(out: pathlib.Path, settings: AnySettings, stamps_given: bool, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit code is 2 when what was given cannot be used."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0, or 2 for invalid input.
+    """
     arguments = parser().parse_args(argv)
     try:
         settings = settings_from(arguments)

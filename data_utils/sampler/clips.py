@@ -1,4 +1,4 @@
-"""Writes videos: animated WebP through Pillow, MP4 through PyAV where that is installed."""
+"""Write videos: animated WebP with Pillow, MP4 with PyAV if it is installed."""
 
 import importlib.util
 import pathlib
@@ -12,15 +12,15 @@ _WEBP_EFFORT = 2  # 0..6: a little larger than with 6, several times faster
 
 
 def check_format(video_format: str) -> None:
-    """Raises UserError when videos of this format cannot be written here."""
+    """Raise UserError if videos of this format cannot be written here."""
     if video_format == "mp4" and importlib.util.find_spec("av") is None:
         raise UserError("--video-format mp4: needs the package av (pip install av), or give --video-format webp")
 
 
 def save(frames: np.ndarray, path: pathlib.Path, fps: int, quality: int) -> None:
-    """Writes ``frames`` (T x H x W x 3, uint8), shown at ``fps`` a second; the suffix of ``path`` says in which format.
+    """Write ``frames`` (T x H x W x 3, uint8), at ``fps`` frames per second; the suffix of ``path`` selects the format.
 
-    A WebP file keeps equal frames that follow one another as one that is shown for longer.
+    WebP merges equal consecutive frames into one of longer duration.
     """
     if path.suffix == ".mp4":
         _save_mp4(frames, path, fps, quality)

@@ -1,4 +1,4 @@
-"""Scenes in which one sprite passes behind or in front of another, which hides a good part of the one behind."""
+"""Scenes in which one sprite passes behind or in front of another, and a good part of the rear one is hidden."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .relations import Box, Thing
 from .scene import GAP, Scene
 from .sprites import VISIBLE, Atlas
 
-LONGER_SIDE = (0.27, 0.31)  # of a sprite, as part of the picture's side: three of them fit side by side
+LONGER_SIDE = (0.27, 0.31)  # of a sprite, as part of the image's side: three of them fit side by side
 BEHIND, IN_FRONT = "behind", "in front of"
 LEAST_HIDDEN = 0.35  # part of the rear sprite's visible pixels that are hidden in some frame
 _LEAST_SHARED = 0.6  # of the shorter side across the way: how far the two lie on one line
@@ -23,7 +23,7 @@ _BACKWARD = {0: "to the left", 1: "up"}
 
 @dataclass(frozen=True)
 class Crossing(Motion):
-    """A scene of two things, the rear one first; the one called ``mover`` passes the other from side to side."""
+    """A scene of two things, the rear one first, in which the one called ``mover`` passes the other."""
 
     mover: str
 
@@ -38,7 +38,7 @@ class Crossing(Motion):
         return BEHIND if self.scene.things[0].name == self.mover else IN_FRONT
 
     def captions(self) -> list[str]:
-        """ "a red flag moves to the left behind a tiger", and other ways to say it."""
+        """ Captions such as "a red flag moves to the left behind a tiger"."""
         direction = next(track.direction for track in self.tracks if track.direction)
         one, other = with_article(self.mover), with_article(self.other)
         return [
@@ -52,10 +52,10 @@ class Crossing(Motion):
 def plan_crossing(
     names: Sequence[str], atlas: Atlas, places: np.ndarray, sectors: Sequence[int], frames: int, rng: np.random.Generator
 ) -> Crossing | None:
-    """A random crossing of the first of ``names`` past the second; None when there is no room for one.
+    """A random crossing of the first of ``names`` past the second; None if there is no room.
 
-    ``places`` (size x size booleans) says where both centres may be at the start, ``sectors`` which hues the background
-    may have. The rear sprite is plainly hidden in at least one of ``frames`` pictures.
+    ``places`` (size x size booleans) marks where both centres may be at the start; ``sectors`` are the hues that the background
+    may have. The rear sprite is plainly hidden in at least one of ``frames`` frames.
     """
     mover, other = names
     size = len(places)
@@ -87,7 +87,7 @@ def plan_crossing(
 def _draw_way(
     mover: tuple[int, int], other: tuple[int, int], size: int, rng: np.random.Generator
 ) -> tuple[Box, Box, Box, str] | None:
-    """Boxes of the mover's start and end and of the other (width, height each), and the direction; None: no room."""
+    """Boxes of the mover at the start and at the end, box of the other, and the direction; None if there is no room."""
     axis = int(rng.integers(2))  # 0: to a side, 1: up or down
     across = 1 - axis
     least = mover[axis] + GAP
@@ -120,7 +120,7 @@ def _within(box: Box, places: np.ndarray) -> bool:
 
 
 def hidden(tracks: Sequence[Track], masks: Sequence[np.ndarray], size: int, frames: int) -> float:
-    """The largest part of the rear thing's visible pixels that is hidden in any of ``frames`` pictures.
+    """The largest part of the rear thing's visible pixels that is hidden in any of ``frames`` frames.
 
     ``masks`` are the visible pixels of both (H x W booleans), the rear one first.
     """

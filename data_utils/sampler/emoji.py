@@ -1,4 +1,4 @@
-"""Animated emoji with their names: finding or fetching two npm packages, and reading what can be named in few words."""
+"""Animated emoji: find or download two npm packages, and read the emoji that have a short name."""
 
 import io
 import json
@@ -28,7 +28,7 @@ FOLDER_VARIABLE = "UNIVAL_EMOJI_DIR"
 
 _FRAMES_PER_SECOND = 12  # kept of an animation
 _TONED = re.compile(r"1f3f[b-f]")  # in file names: skin tones
-_LEFT_OUT = frozenset(  # no singular, no thing, or a name that says little about the picture
+_LEFT_OUT = frozenset(  # no singular, no thing, or a name that says little about the image
     {
         "backhand index", "bust", "busts in silhouette", "clapping hands", "clinking beer mugs", "crossed flags",
         "eyes", "fog", "footprints", "musical notes", "ok hand", "open hands", "paw prints", "santa claus",
@@ -38,12 +38,12 @@ _LEFT_OUT = frozenset(  # no singular, no thing, or a name that says little abou
 
 
 class EmojiUnavailableError(UserError):
-    """The emoji cannot be had here; the message says why."""
+    """The emoji are not available here; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """What the packages hold: animated pictures (file name -> file), names by hex code, licence, origin."""
+    """Contents of the packages: animated images (file name -> file), names by hex code, licence, origin."""
 
     files: dict[str, pathlib.Path]
     labels: dict[str, str]
@@ -53,7 +53,7 @@ class Emoji:
 
 @contextmanager
 def find_emoji(folder: str | None = None) -> Iterator[Emoji]:
-    """The emoji from ``folder``, or the environment's folder, or the package client.
+    """The emoji from ``folder``, else from the folder in the environment variable, else downloaded by the package client.
 
     A folder holds both packages, unpacked (such as node_modules) or as the .tgz files that ``npm pack`` writes.
 
@@ -100,7 +100,7 @@ def _in_folder(folder: pathlib.Path, room: pathlib.Path, origin: str, told: str)
 
 
 def _unpack(archive: pathlib.Path, target: pathlib.Path) -> None:
-    """Writes the wanted files of a package below ``target``; names are taken apart, so none can lead elsewhere."""
+    """Unpack the needed files of a package below ``target``, by their base names, so that none can be written elsewhere."""
     try:
         with tarfile.open(archive) as packed:
             for member in packed:
@@ -117,7 +117,7 @@ def _unpack(archive: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _labels(file: pathlib.Path) -> dict[str, str]:
-    """Hex code in lower case -> name, also without the variation selector that many file names have."""
+    """Hex code in lower case -> name; also without the variation selector, which many file names omit."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         found = {entry["hexcode"].lower(): entry["label"] for entry in entries}
@@ -127,7 +127,7 @@ def _labels(file: pathlib.Path) -> dict[str, str]:
 
 
 def read_emoji(emoji: Emoji, side: int) -> list[AnimatedSprite]:
-    """Every animated emoji that has a short name, one per name, reduced to ``side`` pixels; those of one skin tone only.
+    """Every animated emoji that has a short name, one per name, reduced to ``side`` pixels; variants with a skin tone are left out.
 
     Raises:
         UserError: a file cannot be read.
@@ -148,7 +148,7 @@ def read_emoji(emoji: Emoji, side: int) -> list[AnimatedSprite]:
 
 
 def _read_one(file: pathlib.Path, side: int) -> tuple[np.ndarray, float] | None:
-    """The frames (T x H x W x 4, uint8) of a file and the seconds that they take; None for one that does not move."""
+    """The frames (T x H x W x 4, uint8) of a file and their duration in seconds; None if it is not animated."""
     try:
         with Image.open(io.BytesIO(file.read_bytes())) as image:
             count = image.n_frames

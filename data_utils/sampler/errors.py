@@ -1,5 +1,5 @@
-"""The builder's own UserError: the package's would load torch, and the builder runs with numpy and Pillow alone."""
+"""The builder's UserError. It does not import that of the package, because the builder needs only numpy and Pillow."""
 
 
 class UserError(ValueError):
-    """Raised for bad input from a user; its message names the value, the place and the alternatives."""
+    """Invalid input from a user; the message names the value, where it was given, and the alternatives."""

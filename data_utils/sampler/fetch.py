@@ -1,4 +1,4 @@
-"""Runs the programs that fetch and unpack packages; what goes wrong is told in one line."""
+"""Run the programs that download and unpack packages, with failures as errors of one line."""
 
 import os
 import pathlib
@@ -11,10 +11,10 @@ _IDLE_WORDS = ("npm notice", "npm error code", "npm ERR! code", "npm error A com
 
 
 def run(command: list[str], room: pathlib.Path, what: str, error: type[UserError]) -> None:
-    """Runs ``command`` in the folder ``room``.
+    """Run ``command`` in the folder ``room``.
 
     Raises:
-        UserError: as ``error``; it failed or took too long, with the last telling line of what it said.
+        UserError: of class ``error``: it failed or took too long; the message has the last informative line of its output.
     """
     environment = {**os.environ, "LC_ALL": "C"}
     try:

@@ -1,4 +1,4 @@
-"""What can truly be said and asked about a recording: captions, and questions with their answers."""
+"""Captions of a recording, and questions with their answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,9 +41,9 @@ def _without_article(said: str) -> str:
 def questions(
     heard: Sequence[Heard], layout: str, absent: Sequence[str], rng: np.random.Generator
 ) -> list[dict[str, str]]:
-    """Questions about a recording with their only right answers, as {"kind", "question", "answer"}.
+    """Questions about a recording with unambiguous answers, as {"kind", "question", "answer"}.
 
-    ``absent`` names sounds that are not in it. Yes and no are as likely.
+    ``absent`` names sounds that are not in it. Yes and no are equally likely.
     """
     asked = [ask("how many", "how many sounds are heard?", str(len(heard))), presence(heard, absent, rng)]
     if layout == ALONE:
@@ -68,7 +68,7 @@ def questions(
 
 
 def presence(heard: Sequence[Heard], absent: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
-    """Whether something is heard; yes and no are as likely."""
+    """Whether something is heard; yes and no are equally likely."""
     if len(absent) and rng.integers(2):
         return ask("yes/no", f"is {with_article(absent[int(rng.integers(len(absent)))])} heard?", "no")
     return ask("yes/no", f"is {with_article(heard[int(rng.integers(len(heard)))].name)} heard?", "yes")

@@ -1,4 +1,4 @@
-"""Pictures with a sound: the composer of rows that hold a scene and the sound of one of the things in it."""
+"""Composer of rows with an image and audio: a scene, and the sound of one of the things in it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from .write import Composer, enough, stamps_source
 
 @dataclass(frozen=True)
 class ImageAudioComposer(Composer):
-    """Everything that a row needs; small enough to be sent to other processes."""
+    """Makes rows; small enough to be sent to worker processes."""
 
     settings: ImageAudioSettings
     library: Library
@@ -44,14 +44,14 @@ class ImageAudioComposer(Composer):
         return both, image, recording
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the image and the recording of a row into ``room``; returns the row."""
+        """Write the image and the recording of a row into ``room``; returns the row."""
         record, image, recording = self.record_both(split, row)
         self.save_image(image, room / record["image"])
         audio.save(recording.samples, room / record["audio"], self.settings.rate)
         return record
 
     def about(self, written: Tables) -> dict:
-        """What the manifest says about objects, their sounds, held-out pairs, hues and sizes."""
+        """Entries of the manifest about objects, their sounds, held-out pairs, hues and sizes."""
         sounds = {name: self.library.sources[name] for name in sorted({*self.plan.known, *self.plan.unseen})}
         return super().about(written) | {"sounds": sounds}
 
@@ -61,7 +61,7 @@ def _times(name: str, heard: Heard) -> dict:
 
 
 def questions(things: Sequence[Thing], sounding: Thing, size: int, rng: np.random.Generator) -> list[dict[str, str]]:
-    """Questions that need the image (of ``size`` pixels) and the sound, with their only right answers."""
+    """Questions that need the image (of ``size`` pixels) and the audio, with unambiguous answers."""
     ordered = reading_order(things)
     asked = [ask("what", "which object is heard?", sounding.name)]
     silent = [thing for thing in ordered if thing is not sounding]
@@ -83,10 +83,10 @@ def questions(things: Sequence[Thing], sounding: Thing, size: int, rng: np.rando
 def load_both(
     settings: ImageAudioSettings, folder: str | None = None, package: str | None = None
 ) -> tuple[list[Sprite], Recorded, Source]:
-    """The stamps that have a sound of their own, as sprites and as recordings.
+    """The stamps that have a sound, as sprites and as recordings.
 
     Raises:
-        UserError: the stamps cannot be had, or too few of them have sounds.
+        UserError: the stamps are not available, or too few of them have sounds.
     """
     with stamps.find_stamps(folder, package) as found:
         library = read_recordings(found, settings.rate)
@@ -97,7 +97,7 @@ def load_both(
 def make_both_composer(
     settings: ImageAudioSettings, sprites: Sequence[Sprite], library: Recorded
 ) -> ImageAudioComposer:
-    """The composer of pictures of ``sprites`` with the sounds of ``library``.
+    """The composer of images of ``sprites`` with the sounds of ``library``.
 
     Raises:
         UserError: too few sprites for the splits.

@@ -1,4 +1,4 @@
-"""What can truly be said and asked about a scene: captions, and questions with their answers."""
+"""Captions of a scene, and questions with their answers."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, permutations, product
@@ -48,9 +48,9 @@ def _sentences(subject: str, groups: dict[str, list[str]]) -> Iterator[str]:
 def questions(
     things: Sequence[Thing], absent: Sequence[str], size: int, rng: np.random.Generator
 ) -> list[dict[str, str]]:
-    """Questions about a scene with their only right answers, as {"kind", "question", "answer"}.
+    """Questions about a scene with unambiguous answers, as {"kind", "question", "answer"}.
 
-    ``absent`` names objects that are not in the scene; ``size`` is the picture's side in pixels. Yes and no are as likely.
+    ``absent`` names objects that are not in the scene; ``size`` is the image's side in pixels. Yes and no are equally likely.
     """
     ordered = reading_order(things)
     asked = [ask("how many", "how many objects are there?", str(len(things)))]
@@ -64,19 +64,19 @@ def questions(
 
 
 def ask(kind: str, question: str, answer: str) -> dict[str, str]:
-    """A question of a ``kind`` ("how many", "yes/no", ...) with its answer, as tables hold it."""
+    """A question of a ``kind`` ("how many", "yes/no", ...) with its answer, as in tables."""
     return {"kind": kind, "question": question, "answer": answer}
 
 
 def presence(things: Sequence[Thing], absent: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
-    """Whether something is in the picture; yes and no are as likely."""
+    """Whether something is in the image; yes and no are equally likely."""
     if len(absent) and rng.integers(2):
         return ask("yes/no", f"is there {with_article(absent[int(rng.integers(len(absent)))])}?", "no")
     return ask("yes/no", f"is there {with_article(things[int(rng.integers(len(things)))].name)}?", "yes")
 
 
 def _about_pairs(things: Sequence[Thing], rng: np.random.Generator) -> Iterator[list[dict[str, str]]]:
-    """What, which side, how many and yes/no about one random pair of things whose relation is beyond doubt."""
+    """What, which side, how many and yes/no about one random pair of things with a clear relation."""
     pairs = [(one, other, name) for one, other in permutations(things, 2) if (name := relation(one.box, other.box))]
     if not pairs:
         return

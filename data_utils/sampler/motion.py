@@ -1,4 +1,4 @@
-"""Scenes that move: a straight track per sprite, the frames they give, and what can be said about them."""
+"""Moving scenes: a straight track per sprite, their frames and their captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from .scene import GAP, Scene, render
 from .sprites import Atlas
 
 STEPS = {"to the right": (1, 0), "to the left": (-1, 0), "down": (0, 1), "up": (0, -1)}
-LEAST = 0.15  # part of the picture's side that a moving sprite travels at least
+LEAST = 0.15  # part of the image's side that a moving sprite travels at least
 _CHECKS = 48  # moments at which tracks are compared; a sprite moves at most 2 pixels between two of them at 96 pixels
 
 
 @dataclass(frozen=True)
 class Track:
-    """A sprite's straight way from the box ``start`` to the box ``end`` at constant speed; direction None: it stays."""
+    """Straight track of a sprite from the box ``start`` to the box ``end`` at constant speed; ``direction`` is None if it stays."""
 
     name: str
     start: Box
@@ -43,12 +43,12 @@ class Motion:
         return [track.at(moment) for track in self.tracks]
 
     def frames(self, count: int, atlas: Atlas) -> np.ndarray:
-        """``count`` pictures from start to end, evenly spaced in time: count x size x size x 3, uint8."""
+        """``count`` frames from start to end, evenly spaced in time: count x size x size x 3, uint8."""
         moments = np.linspace(0.0, 1.0, count)
         return np.stack([render(self.scene, atlas, self.boxes(float(moment))) for moment in moments])
 
     def caption(self) -> str:
-        """ "a tiger moves to the right and a red flag stays still", in reading order of the starts."""
+        """ The canonical caption, in reading order of the starts: "a tiger moves to the right and a red flag stays still"."""
         return self.captions()[0]
 
     def captions(self) -> list[str]:
@@ -63,9 +63,9 @@ class Motion:
 
 
 def plan_motion(scene: Scene, rng: np.random.Generator, least: float = LEAST) -> Motion:
-    """Random tracks within the picture that never meet. A sprite without a free way stays, and so does one in five.
+    """Random tracks within the image that never meet. A sprite without a free track stays, and so does one in five.
 
-    ``least`` is the part of the picture's side that a moving sprite travels at least.
+    ``least`` is the least distance of a moving sprite, as a fraction of the image's side.
     """
     tracks: list[Track] = [Track(thing.name, thing.box, thing.box, None) for thing in scene.things]
     for number in rng.permutation(len(tracks)):

@@ -1,4 +1,4 @@
-"""Questions about scenes that move, with their only right answers."""
+"""Questions about moving scenes, with unambiguous answers."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def questions(motion: Motion, absent: Sequence[str], rng: np.random.Generator) -
 
 
 def _moves(moving: Sequence[Track], still: Sequence[Track], rng: np.random.Generator) -> dict[str, str]:
-    """Yes and no are as likely."""
+    """Yes and no are equally likely."""
     chosen, answer = (still, "no") if rng.integers(2) else (moving, "yes")
     return ask("yes/no", f"does the {chosen[int(rng.integers(len(chosen)))].name} move?", answer)
 

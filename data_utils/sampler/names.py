@@ -1,4 +1,4 @@
-"""Short object names out of captions ("A very small pumpkin." -> "pumpkin"), and the article that a name takes."""
+"""Extract short object names from captions ("A very small pumpkin." -> "pumpkin"), and choose the article of a name."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _VOWEL_SOUND = re.compile(r"^(?:hour|honest|heir|(?!eu|ewe|one\b|u(?:ni(?![mn])|
 
 
 def object_name(caption: str) -> str | None:
-    """The name of the one thing that ``caption`` is about, in lower case, without article; None when it has no short one.
+    """The name of the one thing that ``caption`` is about, in lower case and without article; None if it has no short name.
 
     Words of size and mood at the front are dropped; what comes after the first sentence or in brackets is ignored.
     """
@@ -42,7 +42,7 @@ def object_name(caption: str) -> str | None:
 
 
 def with_article(name: str) -> str:
-    """``name`` with the indefinite article that its sound asks for: "an owl", "a unicycle"."""
+    """``name`` with its indefinite article, by pronunciation: "an owl", "a unicycle"."""
     return f"{'an' if _VOWEL_SOUND.match(name) else 'a'} {name}"
 
 

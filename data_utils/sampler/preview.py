@@ -1,4 +1,4 @@
-"""A picture of the first rows of each split with their captions, for a person to look at."""
+"""Preview image of the first rows of each split with their captions."""
 
 import pathlib
 import textwrap
@@ -17,7 +17,7 @@ _FILM = 6  # frames on a film strip
 
 
 def save(folder: pathlib.Path, tables: Mapping[str, Sequence[dict]], path: pathlib.Path, rows: int = 1) -> None:
-    """Writes ``path`` (PNG): ``rows`` rows of COLUMNS scenes for each split in ``tables``, the split's name in front."""
+    """Write ``path`` (PNG): ``rows`` rows of COLUMNS scenes for each split in ``tables``, the split's name in front."""
     lines = [
         (split, records[start : start + COLUMNS])
         for split, records in tables.items()
@@ -38,7 +38,7 @@ def save(folder: pathlib.Path, tables: Mapping[str, Sequence[dict]], path: pathl
 def save_strips(
     tables: Mapping[str, Sequence[dict]], path: pathlib.Path, strip: Callable[[dict], Image.Image], rows: int = 2
 ) -> None:
-    """Writes ``path`` (PNG): ``rows`` rows of two wide pictures, made by ``strip`` from a record, for each split."""
+    """Write ``path`` (PNG): ``rows`` rows of two wide images, made by ``strip`` from a record, for each split."""
     lines = [
         (split, records[start : start + _STRIPS])
         for split, records in tables.items()
@@ -64,7 +64,7 @@ def film(frames: np.ndarray) -> Image.Image:
 
 
 def spectrogram(path: pathlib.Path) -> Image.Image:
-    """A sound file over time (to the right) and frequency (up, logarithmic, from 60 Hz): the louder, the brighter."""
+    """Spectrogram of an audio file: time to the right, frequency upwards (logarithmic, from 60 Hz), louder is brighter."""
     import soundfile
 
     samples, rate = soundfile.read(str(path), dtype="float64", always_2d=True)

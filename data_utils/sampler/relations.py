@@ -1,4 +1,4 @@
-"""Where one thing is as seen from another, decided from boxes alone and only where nobody would dispute it."""
+"""Spatial relations between things, decided from their boxes, only where they are unambiguous."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ def centre(box: Box) -> tuple[float, float]:
 
 
 def relation(one: Box, other: Box) -> str | None:
-    """What ``one`` is to ``other`` ("to the left of", ...), or None where that is open to doubt.
+    """What ``one`` is to ``other`` ("to the left of", ...), or None if that is ambiguous.
 
-    The boxes must lie apart along the axis that is named, and their centres much further apart along it than across it.
+    The boxes must be separate along the axis of the relation, and their centres much further apart along it than across it.
     """
     (x, y), (other_x, other_y) = centre(one), centre(other)
     across, down = abs(x - other_x), abs(y - other_y)
@@ -39,7 +39,7 @@ def relation(one: Box, other: Box) -> str | None:
 
 
 def half(box: Box, size: int) -> str | None:
-    """The half of a picture of ``size`` pixels that holds all of ``box``: "left", "right", or None for neither."""
+    """The half of an image of ``size`` pixels that holds all of ``box``: "left", "right", or None for neither."""
     if 2 * box[2] <= size:
         return "left"
     return "right" if 2 * box[0] >= size else None

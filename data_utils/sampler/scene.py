@@ -1,4 +1,4 @@
-"""The composer: places sprites on a background so that the relations to be named are plain to see, and draws them."""
+"""Place sprites on a background so that their relations are unambiguous, and draw them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Scene:
-    """A image's recipe: its side in pixels, and for every thing its box and the longer side that its sprite has."""
+    """Layout of an image: its side in pixels, and for every thing its box and the longer side of its sprite."""
 
     size: int
     background: backgrounds.Background
@@ -32,7 +32,7 @@ def compose(
 ) -> Scene:
     """A scene with one sprite of each of ``names``.
 
-    The first of them has a plain relation (left, right, above or below) to each of the others; no two overlap. ``places``
+    The first of them has an unambiguous relation (left, right, above or below) to each of the others; no two overlap. ``places``
     (size x size booleans) says where centres may fall, ``sectors`` which hues the background may have.
     """
     things, sides = _place(names, atlas, size, places, rng)
@@ -41,7 +41,7 @@ def compose(
 
 
 class Looks(Protocol):
-    """What draws a image's sprites: an Atlas, or animated sprites at a moment."""
+    """Source of the sprites of an image: an Atlas, or animated sprites at one time."""
 
     def pixels(self, name: str, side: int) -> np.ndarray:
         """The sprite called ``name``, H x W x 4 uint8."""

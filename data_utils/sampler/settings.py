@@ -1,4 +1,4 @@
-"""What decides the data, byte for byte: one settings class for each kind of table, and the checks of their values."""
+"""Settings that determine the data, byte for byte: one class for each kind of table, with checks of the values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _RECORDINGS: dict[str, Range] = {"rate": (8000, 96000), "seconds": (1, 60)}
 
 
 def _check(settings: Any, choices: Mapping[str, Sequence[str]], ranges: Mapping[str, Range], most: int) -> None:
-    """Raises UserError, naming the argument, for a value that is none of its choices or outside its range."""
+    """Raise UserError, naming the argument, for a value that is not one of its choices or is out of range."""
     for name, allowed in choices.items():
         value = getattr(settings, name)
         if value not in allowed:
@@ -45,7 +45,7 @@ def _check(settings: Any, choices: Mapping[str, Sequence[str]], ranges: Mapping[
 
 @dataclass(frozen=True)
 class Settings:
-    """Pictures: ``fewest`` to ``most`` sprites in a scene, ``size`` in pixels, rows per split."""
+    """Images: ``fewest`` to ``most`` sprites in a scene, ``size`` in pixels, rows per split."""
 
     sprites: str = "auto"
     objects: int = 100
@@ -63,13 +63,13 @@ class Settings:
     seed: int = 1
 
     def check(self) -> None:
-        """Raises UserError, naming the argument, when a value cannot be used."""
+        """Raise UserError, naming the argument, for an invalid value."""
         _check(self, {"sprites": SPRITES, "phrasing": PHRASINGS}, _OBJECTS | _PICTURES | _ROWS, MOST)
 
 
 @dataclass(frozen=True)
 class VideoSettings(Settings):
-    """Videos: ``frames`` pictures each, shown at ``fps`` a second. With emoji, the sprites move by themselves."""
+    """Videos: ``frames`` frames each, shown at ``fps`` a second. With emoji, the sprites move by themselves."""
 
     size: int = 64
     train: int = 4000
@@ -79,7 +79,7 @@ class VideoSettings(Settings):
     video_format: str = "webp"
 
     def check(self) -> None:
-        """Raises UserError, naming the argument, when a value cannot be used."""
+        """Raise UserError, naming the argument, for an invalid value."""
         choices = {"sprites": (*SPRITES, EMOJI), "phrasing": PHRASINGS, "video_format": VIDEO_FORMATS}
         ranges = _OBJECTS | _PICTURES | _ROWS | {"frames": (2, 256), "fps": (1, 60)}
         _check(self, choices, ranges, MOST)
@@ -100,7 +100,7 @@ class EmojiSettings(VideoSettings):
 
 @dataclass(frozen=True)
 class SoundSettings:
-    """Recordings of ``seconds`` at ``rate`` samples a second, with ``fewest`` to ``most`` sounds. Valid and test have no fewer
+    """Recordings of ``seconds`` at ``rate`` Hz, with ``fewest`` to ``most`` sounds. Valid and test have no fewer
     than two where ``most`` allows it, so that their captions are not those of training.
     """
 
@@ -122,7 +122,7 @@ class SoundSettings:
     seed: int = 1
 
     def check(self) -> None:
-        """Raises UserError, naming the argument, when a value cannot be used."""
+        """Raise UserError, naming the argument, for an invalid value."""
         choices = {"sounds": SOUNDS, "phrasing": PHRASINGS, "audio_format": AUDIO_FORMATS}
         _check(self, choices, _OBJECTS | _ROWS | _RECORDINGS, MOST_SOUNDS)
         if self.seconds < _LEAST_EACH * self.most:
@@ -132,7 +132,7 @@ class SoundSettings:
 
 @dataclass(frozen=True)
 class ImageAudioSettings(Settings):
-    """Pictures of stamps, each with the sound of one of the things in it."""
+    """Images of stamps, each with the sound of one of the things in it."""
 
     objects: int = 30
     unseen_objects: int = 6
@@ -146,7 +146,7 @@ class ImageAudioSettings(Settings):
     audio_format: str = "flac"
 
     def check(self) -> None:
-        """Raises UserError, naming the argument, when a value cannot be used."""
+        """Raise UserError, naming the argument, for an invalid value."""
         if self.sprites == "shapes":
             raise UserError("--sprites shapes: shapes have no sounds of their own; --media image+audio needs stamps")
         choices = {"sprites": SPRITES, "phrasing": PHRASINGS, "audio_format": AUDIO_FORMATS}

@@ -37,7 +37,7 @@ COLOURS: dict[str, Colour] = {
 
 
 class Pen:
-    """Draws in a unit square, x to the right and y down, on a transparent ground."""
+    """Draw in a unit square, x to the right and y down, on a transparent ground."""
 
     def __init__(self, side: int) -> None:
         self.side = side

@@ -1,4 +1,4 @@
-"""Sounds with names: recordings of what stamps show, or synthesised ones; as long and as loud as they are needed."""
+"""Named sounds: recordings of what stamps show, or synthesised ones, with the needed duration and loudness."""
 
 import pathlib
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ class Library(Protocol):
         """Names, best first, and where the sounds of each came from."""
 
     def clip(self, name: str, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """A sound called ``name``, at most so long: samples from -1 to 1, float32, brought to LEVEL."""
+        """A sound called ``name``, at most ``most_seconds`` long: samples from -1 to 1, float32, with loudness LEVEL."""
 
 
 @dataclass(frozen=True)
 class Synthesised:
-    """The synthesised sounds, made anew for every row."""
+    """Synthesised sounds, different in every row."""
 
     rate: int
 
@@ -52,7 +52,7 @@ class Synthesised:
         return {name: [f"synthesised: {name}"] for name in synth.NAMES}
 
     def clip(self, name: str, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """A sound called ``name``, at most so long: samples from -1 to 1, float32, brought to LEVEL."""
+        """A sound called ``name``, at most ``most_seconds`` long: samples from -1 to 1, float32, with loudness LEVEL."""
         return _finish(synth.synthesise(name, self.rate, most_seconds, rng), self.rate)
 
 
@@ -69,7 +69,7 @@ class Recorded:
         return {name: [source for source, _ in found] for name, found in self.recordings.items()}
 
     def clip(self, name: str, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-        """One of the recordings called ``name``; of a long one, a loud stretch of ``most_seconds``."""
+        """One of the recordings called ``name``; of a long one, a loud segment of ``most_seconds``."""
         found = self.recordings[name]
         samples = found[rng.integers(len(found))][1]
         length = int(most_seconds * self.rate)
@@ -79,7 +79,7 @@ class Recorded:
 
 
 def _loud_start(samples: np.ndarray, length: int, rng: np.random.Generator) -> int:
-    """A random start among those where a stretch of ``length`` has at least two thirds of the energy that is possible."""
+    """A random start of a segment of ``length`` samples that has at least two thirds of the largest energy."""
     total = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
     energy = total[length:] - total[:-length]
     fitting = np.flatnonzero(energy >= 2 / 3 * energy.max())
@@ -87,7 +87,7 @@ def _loud_start(samples: np.ndarray, length: int, rng: np.random.Generator) -> i
 
 
 def _finish(samples: np.ndarray, rate: int) -> np.ndarray:
-    """``samples`` without clicks at the ends, as loud as all others."""
+    """``samples`` with faded ends and loudness LEVEL."""
     shaped = samples.astype(np.float64)
     fade = min(len(shaped) // 2, round(_FADE * rate))
     ramp = np.linspace(0.0, 1.0, fade, endpoint=False)
@@ -100,13 +100,13 @@ def _finish(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def check_soundfile() -> None:
-    """Raises UserError when the package that reads and writes sounds is not installed."""
+    """Raise UserError if the package soundfile is not installed."""
     if find_spec("soundfile") is None:
         raise UserError("--media audio: needs the package soundfile (pip install soundfile)")
 
 
 def read_recordings(stamps: Stamps, rate: int) -> Recorded:
-    """The sounds of the stamps, x.ogg beside x.txt, brought to ``rate``; several recordings of one name stay together.
+    """The sounds of the stamps, x.ogg beside x.txt, resampled to ``rate``; a name may have several recordings.
 
     Left out: voices, silence, what has no short name or a name that contains another's words, and all but the first
     name of a recording that is there more than once.
@@ -133,7 +133,7 @@ def read_recordings(stamps: Stamps, rate: int) -> Recorded:
 
 
 def _read(file: pathlib.Path, rate: int) -> np.ndarray:
-    """The sound of a file at ``rate``, mono, without silence at its ends; empty when it is all silence."""
+    """The sound of a file at ``rate``, mono, without silence at its ends; empty if all of it is silence."""
     import soundfile
 
     try:
@@ -146,7 +146,7 @@ def _read(file: pathlib.Path, rate: int) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
-    """``samples`` at another rate, by cutting or padding the spectrum; zeros around them keep the ends apart."""
+    """``samples`` at another rate, by cutting or padding the spectrum; zero padding keeps the ends from wrapping around."""
     if own_rate == rate or not len(samples):
         return samples
     length = round(len(samples) * rate / own_rate)
@@ -173,7 +173,7 @@ def _distinct(found: dict[str, list[tuple[str, np.ndarray]]], rate: int) -> dict
 
 
 def _fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
-    """A short version of a sound, with unit norm."""
+    """A sound at a low sample rate, with unit norm."""
     small = resample(samples.astype(np.float64), rate, _FINGERPRINT_RATE)
     return small / max(1e-9, float(np.linalg.norm(small)))
 

@@ -1,6 +1,6 @@
-"""What training never shows: the objects, pairs of objects, places and background hues that each split may use.
+"""Held-out content: the objects, pairs of objects, places and background hues that each split may use.
 
-The known objects are dealt onto a grid. Objects in one row of the grid meet only in test, objects in one column only in
+The known objects are arranged in a grid. Objects in one row of the grid meet only in test, objects in one column only in
 valid, all others only in training: so held-out groups are cliques and a test scene may hold more than two of them.
 """
 
@@ -14,13 +14,13 @@ from .errors import UserError
 
 SPLITS = ("train", "valid", "test", "test_unseen")  # their position is the split number in the seed
 HUE_SECTORS = 24
-PLACE_CELLS = 12  # per side of the picture
+PLACE_CELLS = 12  # per side of the image
 
 Group = tuple[str, ...]
 
 
 def kind_of(split: str) -> str:
-    """train, valid or test: what a split's places and hues are drawn from."""
+    """The split whose places and hues a split uses: train, valid or test."""
     return "test" if split == "test_unseen" else split
 
 
@@ -83,7 +83,7 @@ def _pick(names: Sequence[str], count: int, rng: np.random.Generator) -> list[st
 
 
 def make_plan(names: Sequence[str], unseen: int, most: int, seed: int) -> Plan:
-    """Sets ``unseen`` of ``names`` apart and deals the others onto a grid; ``most`` objects are in a scene at most.
+    """Set ``unseen`` of ``names`` apart and arrange the others in a grid, for scenes of at most ``most`` objects.
 
     Raises:
         UserError: too few objects for scenes of ``most``.

@@ -1,4 +1,4 @@
-"""Sprites: cut-outs with alpha and a name, the choice of well-distinguishable ones, and their resized copies."""
+"""Sprites: cut-outs with alpha and a name, a choice of sprites that differ clearly, and their resized copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def resize(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def feature(sprite: Sprite) -> np.ndarray:
-    """What a sprite looks like from afar: a thumbnail in its aspect ratio, premultiplied RGB and alpha, 0..1."""
+    """Feature of a sprite for comparison: a thumbnail in its aspect ratio, premultiplied RGB and alpha, 0..1."""
     image = Image.fromarray(sprite.pixels).convert("RGBa")
     small = np.asarray(image.resize(fit(sprite.pixels, _FEATURE_SIDE), Image.Resampling.BOX))
     canvas = np.zeros((_FEATURE_SIDE, _FEATURE_SIDE, 4), dtype=np.float64)
@@ -55,7 +55,7 @@ def fit(pixels: np.ndarray, side: int) -> tuple[int, int]:
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
-    """How far apart two features are, 0..1, mirror images being no distance apart."""
+    """Distance of two features, 0..1; mirror images have distance 0."""
     return min(float(np.sqrt(np.mean((one - view) ** 2))) for view in (other, other[:, ::-1]))
 
 
@@ -80,7 +80,7 @@ def choose(candidates: Sequence[Sprite], count: int) -> list[Sprite]:
 
 @dataclass
 class Atlas:
-    """Sprites by name, and every size of them that was asked for so far."""
+    """Sprites by name, with a cache of resized copies."""
 
     sprites: Sequence[Sprite]
     _resized: dict[tuple[str, int], np.ndarray] = field(default_factory=dict, repr=False)

@@ -1,4 +1,4 @@
-"""Sprites from Tux Paint's stamps: finding or fetching the Debian package, reading its cut-outs and their captions."""
+"""Sprites from Tux Paint's stamps: find or download the Debian package, and read its cut-outs and their captions."""
 
 import os
 import pathlib
@@ -23,8 +23,8 @@ FOLDER_VARIABLE = "UNIVAL_STAMPS_DIR"
 
 _KEPT_SIDE = 256  # pixels; larger cut-outs are reduced when read
 _LEAST_SIDE = 40  # pixels of the longer side; smaller cut-outs would be blown up
-_LEAST_ASPECT = 0.38  # shorter by longer side; thinner cut-outs cannot be made out in a small picture
-_FILL = (0.28, 0.97)  # part of its box that a cut-out covers; beyond it: lines, or pictures without alpha
+_LEAST_ASPECT = 0.38  # shorter by longer side; thinner cut-outs cannot be made out in a small image
+_FILL = (0.28, 0.97)  # part of its box that a cut-out covers; beyond it: lines, or images without alpha
 _SKIPPED = ("symbols", "military", "people/body_parts", "town/roadsigns")  # signs, weapons, loose eyes and wigs
 _MIRRORED = ("left", "right", "mirror")  # parts of file names of cut-outs that exist in two directions
 # Names that few people would give to the thing, or that another stamp answers to as well (a drake is a duck).
@@ -41,12 +41,12 @@ _UNFAMILIAR = frozenset(
 
 
 class StampsUnavailableError(UserError):
-    """The stamps cannot be had here; the message says why."""
+    """The stamps are not available here; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Stamps:
-    """An unpacked package: the folder with the cut-outs, its licence file when there is one, and where it came from."""
+    """An unpacked package: the folder with the cut-outs, its licence file if there is one, and its origin."""
 
     folder: pathlib.Path
     licence_file: pathlib.Path | None
@@ -55,7 +55,7 @@ class Stamps:
 
 @contextmanager
 def find_stamps(folder: str | None = None, package: str | None = None) -> Iterator[Stamps]:
-    """The stamps from ``folder``, or the ``.deb`` file ``package``, or the environment's folder, or the package client.
+    """The stamps from ``folder``, else the ``.deb`` file ``package``, the folder in the environment variable, or the package client.
 
     Raises:
         UserError: ``folder`` or ``package`` was given and is not usable.
@@ -76,7 +76,7 @@ def find_stamps(folder: str | None = None, package: str | None = None) -> Iterat
 
 
 def _in_folder(folder: pathlib.Path, origin: str, told: str = "--stamps-deb") -> Stamps:
-    """Accepts the stamps folder itself or any folder above it that a package was unpacked into."""
+    """Accept the stamps folder itself or any folder above it that a package was unpacked into."""
     inside = folder / "usr" / "share" / "tuxpaint" / "stamps"
     stamps = inside if inside.is_dir() else folder
     if not stamps.is_dir():
@@ -119,7 +119,7 @@ def _unpack(package: pathlib.Path, room: pathlib.Path) -> pathlib.Path:
 def read_stamps(stamps: Stamps) -> list[Sprite]:
     """Every usable cut-out, one per name, best first: photographs before drawings, short names before long ones.
 
-    Left out: captions that are not one thing with a short name, tiny, thin and sparse cut-outs, pictures without alpha.
+    Left out: captions that are not one thing with a short name, tiny, thin and sparse cut-outs, images without alpha.
     """
     best: dict[str, Sprite] = {}
     for file in sorted(stamps.folder.rglob("*.png")):

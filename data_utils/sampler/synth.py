@@ -104,7 +104,7 @@ NAMES = tuple(f"{register} {kind}" for kind in KINDS for register in REGISTERS)
 
 
 def _band(noise: Wave, low: float, high: float, rate: float) -> Wave:
-    """What of ``noise`` lies between ``low`` and ``high`` Hz."""
+    """The part of ``noise`` between ``low`` and ``high`` Hz."""
     spectrum = np.fft.rfft(noise)
     frequencies = np.fft.rfftfreq(len(noise), 1 / rate)
     spectrum[(frequencies < low) | (frequencies > high)] = 0.0
@@ -112,7 +112,7 @@ def _band(noise: Wave, low: float, high: float, rate: float) -> Wave:
 
 
 def synthesise(name: str, rate: int, most_seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """A sound called ``name``, each time another one: pitch, length and detail are drawn. Samples, float32, mono."""
+    """A sound called ``name``, with random pitch, length and details: mono samples, float32."""
     register, _, kind = name.partition(" ")
     low, high = REGISTERS[register]
     seconds = min(most_seconds, rng.uniform(*_SECONDS))

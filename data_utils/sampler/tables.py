@@ -1,4 +1,4 @@
-"""Writes what a maker makes: the files of every row, one table per split, a manifest, licences and a preview."""
+"""Write the data of a maker: the files of every row, one table per split, a manifest, licences and a preview."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Where sprites or sounds came from, for the manifest; ``licence_text`` is written beside the data."""
+    """Origin of sprites or sounds, for the manifest; ``licence_text`` is written beside the data."""
 
     kind: str
     origin: str
@@ -38,7 +38,7 @@ class Source:
 
 
 class Maker(Protocol):
-    """Makes the rows of a kind of table; small enough to be sent to other processes."""
+    """Makes the rows of one kind of table; small enough to be sent to worker processes."""
 
     @property
     def settings(self) -> AnySettings:
@@ -50,20 +50,20 @@ class Maker(Protocol):
 
     @property
     def material(self) -> str:
-        """What the rows are made of, and the manifest's key for where it came from: "sprites" or "sounds"."""
+        """What the rows are made of, which is also the manifest's key for its origin: "sprites" or "sounds"."""
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the files of a row of the table of ``split`` into ``room``; returns the row."""
+        """Write the files of a row of the table of ``split`` into ``room``; returns the row."""
 
     def about(self, tables: Tables) -> dict:
-        """What else the manifest says about the data."""
+        """Further entries of the manifest."""
 
     def preview(self, room: pathlib.Path, tables: Tables) -> None:
-        """Writes preview.png into ``room``."""
+        """Write preview.png into ``room``."""
 
 
 def build(out: pathlib.Path, maker: Maker, source: Source, workers: int = 1) -> dict:
-    """Writes the data into ``out``, replacing what is there once the new data is complete. Returns the manifest."""
+    """Write the data into ``out``, replacing earlier data once the new data is complete. Returns the manifest."""
     settings = maker.settings
     out.parent.mkdir(parents=True, exist_ok=True)
     room = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -112,11 +112,11 @@ def _write_rows(maker: Maker, split: str, rows: Iterable[int], room: pathlib.Pat
 def swapped(records: Sequence[dict], seed: int, column: str = "image", split: str = "test") -> list[dict]:
     """The rows of a split, each with the ``column`` of another row that has none of its objects; every file is used once.
 
-    A model that looks at the image must do badly on these rows. ``image_of`` names the row that the image belongs to
+    A model that uses the image must do badly on these rows. ``image_of`` names the row that the image belongs to
     (``video_of`` the video, and so on).
 
     Raises:
-        UserError: no such exchange was found (too few rows).
+        UserError: no such assignment was found (too few rows).
     """
     names = [{thing["name"] for thing in record["objects"]} for record in records]
     rng = np.random.default_rng([seed, len(splits.SPLITS) + 1 + ("test", "valid").index(split)])
@@ -166,7 +166,7 @@ def _manifest(maker: Maker, tables: Tables, source: Source, room: pathlib.Path) 
 
 
 def _write_licence(source: Source, room: pathlib.Path) -> str | None:
-    """Writes the licence beside the data; its path in the folder, or None when the package came without one."""
+    """Write the licence beside the data; its path in the folder, or None if the package has none."""
     if source.licence_text is None:
         return None
     file = room / "licences" / f"{source.package}.txt"

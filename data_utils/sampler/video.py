@@ -1,4 +1,4 @@
-"""Videos: the composer of their rows. Drawn sprites move along straight tracks; animated ones move on the spot."""
+"""Composer of rows with videos: drawn sprites move along straight tracks, animated ones on the spot."""
 
 import math
 import pathlib
@@ -19,20 +19,20 @@ from .tables import Source, Tables
 from .write import Composer, enough, load_sprites
 
 _CROSSINGS = 3  # one in so many scenes of two sprites is a crossing, where there is room for it
-_MOST_LEAST = 0.25  # part of the picture's side: no scene has room for sprites that must all travel further
+_MOST_LEAST = 0.25  # part of the image's side: no scene has room for sprites that must all travel further
 _TRIES = 50
 _SPARE = 1.5  # emoji are kept so much larger than they are drawn
 
 
 @dataclass(frozen=True)
 class VideoComposer(Composer):
-    """Everything that the row of a video needs; small enough to be sent to other processes."""
+    """Makes rows with videos; small enough to be sent to worker processes."""
 
     settings: VideoSettings
     folders = {"video": "videos"}
 
     def motion(self, split: str, row: int) -> tuple[Motion, np.random.Generator]:
-        """What moves in a row, something always, and the generator that made it."""
+        """The motion of a row (at least one sprite moves), and the generator that drew it."""
         settings, rng = self.settings, np.random.default_rng([self.settings.seed, splits.SPLITS.index(split), row])
         names = self.plan.draw(split, int(rng.integers(settings.fewest, settings.most + 1)), rng)
         places, sectors = splits.places(split, settings.size), splits.hues(split)
@@ -62,7 +62,7 @@ class VideoComposer(Composer):
         return record, motion.frames(self.settings.frames, self.atlas)
 
     def start(self, split: str, row: int, scene: Scene, captions: Sequence[str]) -> dict:
-        """What rows of every kind of video have; the objects and questions are filled in later."""
+        """The columns that rows of every kind of video have; objects and questions are filled in later."""
         one = split == "train" and self.settings.phrasing == "canonical"
         return {
             "id": f"{split}-{row:06d}",
@@ -74,13 +74,13 @@ class VideoComposer(Composer):
         }
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the video of a row into ``room``; returns the row."""
+        """Write the video of a row into ``room``; returns the row."""
         record, frames = self.record(split, row)
         clips.save(frames, room / record["video"], self.settings.fps, self.settings.quality)
         return record
 
     def preview(self, room: pathlib.Path, written: Tables) -> None:
-        """Writes film strips of the first videos of every split into one picture."""
+        """Write film strips of the first videos of every split into one image."""
         preview.save_strips(written, room / "preview.png", lambda row: preview.film(clips.load(room / row["video"])))
 
 
@@ -124,7 +124,7 @@ def load_moving(
     """The sprites that ``settings`` ask for; ``folder`` and ``package`` are those of the stamps.
 
     Raises:
-        UserError: they cannot be had, or there are too few.
+        UserError: they are not available, or there are too few.
     """
     if settings.sprites != EMOJI:
         if emoji_folder:

@@ -1,4 +1,4 @@
-"""Pictures: the composer of their rows, the sprites that settings ask for, and the whole build."""
+"""Composer of rows with images, loading of the sprites, and the build."""
 
 import logging
 import pathlib
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Composer:
-    """Everything that a row needs; small enough to be sent to other processes."""
+    """Makes rows; small enough to be sent to worker processes."""
 
     settings: Settings
     plan: splits.Plan
@@ -33,7 +33,7 @@ class Composer:
     material = "sprites"
 
     def scene(self, split: str, row: int) -> tuple[Scene, np.random.Generator]:
-        """The scene of a row and the generator that made it, ready for what else is drawn at random about the row."""
+        """The scene of a row and the random generator that drew it, which draws the rest of the row."""
         rng = np.random.default_rng([self.settings.seed, splits.SPLITS.index(split), row])
         names = self.plan.draw(split, int(rng.integers(self.settings.fewest, self.settings.most + 1)), rng)
         size = self.settings.size
@@ -63,17 +63,17 @@ class Composer:
         return [others[index] for index in rng.permutation(len(others))[:ABSENT]]
 
     def write(self, split: str, row: int, room: pathlib.Path) -> dict:
-        """Writes the image of a row into ``room``; returns the row."""
+        """Write the image of a row into ``room``; returns the row."""
         record, image = self.record(split, row)
         self.save_image(image, room / record["image"])
         return record
 
     def save_image(self, image: np.ndarray, path: pathlib.Path) -> None:
-        """Writes a image (size x size x 3, uint8) as JPEG."""
+        """Write an image (size x size x 3, uint8) as JPEG."""
         Image.fromarray(image).save(path, quality=self.settings.quality, subsampling=0)
 
     def about(self, written: Tables) -> dict:
-        """What the manifest says about objects, held-out pairs, hues and sizes."""
+        """Entries of the manifest about objects, held-out pairs, hues and sizes."""
         plan, counts = self.plan, range(self.settings.fewest, self.settings.most + 1)
         sources = {sprite.name: sprite.source for sprite in self.atlas.sprites}
         return {
@@ -85,17 +85,17 @@ class Composer:
         }
 
     def preview(self, room: pathlib.Path, written: Tables) -> None:
-        """Writes the first pictures of every split into one."""
+        """Write the first images of every split into one."""
         preview.save(room, written, room / "preview.png")
 
 
 def load_sprites(
     settings: Settings, folder: str | None = None, package: str | None = None
 ) -> tuple[list[Sprite], Source]:
-    """The sprites that ``settings`` ask for. With "auto", falls back to shapes and says why in one line.
+    """The sprites that ``settings`` ask for. With "auto", falls back to shapes and logs the reason.
 
     Raises:
-        UserError: stamps were asked for (by name, folder or package) and cannot be had, or there are too few sprites.
+        UserError: stamps were asked for (by name, folder or package) and are not available, or there are too few sprites.
     """
     if settings.sprites == "shapes":
         if folder or package:
@@ -122,7 +122,7 @@ def stamps_source(found: stamps.Stamps) -> Source:
 
 
 def enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
-    """As many of ``candidates`` as ``settings`` ask for that can be told apart; raises UserError when there are fewer."""
+    """As many distinguishable ``candidates`` as ``settings`` ask for; raises UserError if there are fewer."""
     wanted = settings.objects + settings.unseen_objects
     chosen = choose(candidates, wanted)
     if len(chosen) < wanted:
@@ -132,12 +132,12 @@ def enough(candidates: Sequence[Sprite], settings: Settings) -> list[Sprite]:
 
 
 def build(out: pathlib.Path, settings: Settings, sprites: Sequence[Sprite], source: Source, workers: int = 1) -> dict:
-    """Writes pictures into ``out``, replacing what is there once the new data is complete. Returns the manifest."""
+    """Write images into ``out``, replacing earlier data once the new data is complete. Returns the manifest."""
     return tables.build(out, make_composer(settings, sprites), source, workers)
 
 
 def make_composer(settings: Settings, sprites: Sequence[Sprite]) -> Composer:
-    """The composer of pictures of ``sprites``.
+    """The composer of images of ``sprites``.
 
     Raises:
         UserError: too few sprites for the splits.

@@ -4,7 +4,7 @@
 #   DATA=coco VOCAB=vocabulary CHECKPOINT=out/caption/checkpoint_best.pt OUT=out/caption bash run_scripts/caption/eval.sh [fairseq-generate flags]
 #
 # Variables
-#   DATA         folder with test.tsv or test.jsonl (columns image and caption; all references of a picture in one row)
+#   DATA         folder with test.tsv or test.jsonl (columns image and caption; all references of an image in one row)
 #   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
 #   CHECKPOINT   the model, published or ours
 #   OUT          folder for generate-test.txt and scores-test.json

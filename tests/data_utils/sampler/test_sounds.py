@@ -253,8 +253,8 @@ def test_without_stamps_sounds_are_synthesised_and_the_reason_is_given(tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--media", "audio", "--frames", "4"], "--frames 4: is nothing for --media audio, only for video"),
-        (["--seconds", "4"], "--seconds 4.0: is nothing for --media image, only for audio, image"),
+        (["--media", "audio", "--frames", "4"], "--frames 4: not an option of --media audio, only of video"),
+        (["--seconds", "4"], "--seconds 4.0: not an option of --media image, only of audio, image"),
         (["--media", "audio", "--per-scene", "4"], "--per-scene 4-4: must be one number or a range within 1-3"),
         (["--media", "audio", "--seconds", "1"], "--seconds 1: too short for 2 sounds"),
         (["--media", "audio", "--sounds", "synthesised", "--objects", "40"], "there are only 36 sounds"),
