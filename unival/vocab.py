@@ -14,7 +14,7 @@ import json
 import logging
 import pathlib
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -348,10 +348,21 @@ class FairseqBpe:
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
+        self._expected: deque[str | None] = deque()
+
+    def expect(self, rows: Iterable[Sequence[str]]) -> None:
+        """What to print for the hypotheses that come next: those of a row after its source and its target, as fairseq-generate goes.
+
+        Args:
+            rows: the texts of each row's hypotheses, where their tokens alone do not say them.
+        """
+        for texts in rows:
+            self._expected.extend([None, None, *texts])
 
     def decode(self, entries: str) -> str:
         """Dictionary entries separated by spaces -> text."""
-        return self.vocabulary.decode_entries(entries).strip()
+        text = self._expected.popleft() if self._expected else None
+        return self.vocabulary.decode_entries(entries).strip() if text is None else text
 
     def encode(self, text: str) -> str:
         """Text -> dictionary entries separated by spaces."""

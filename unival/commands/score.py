@@ -7,10 +7,10 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from unival.data.cells import cell_references, warn_of_empty
+from unival.data.cells import cell_errors, is_joined, warn_of_empty
 from unival.data.table import open_table
 from unival.errors import UserError
-from unival.metrics import METRICS, make_metrics
+from unival.metrics import METRICS, Metric, make_metrics
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated
 from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     for path in filter(None, (args.json, args.per_row)):
         _check_writable(path)
     columns = tuple(args.columns.split(","))
-    references = read_references(args.table, columns, args.selected_cols)
+    references = read_references(args.table, columns, args.selected_cols, METRICS[args.metrics.split(",")[0]])
     scores = score_file(args.output, references, args.metrics.split(","), args.tokenizer, args.allow_partial, f"{args.table}, ")
     if args.json:
         _write_json(args.json, scores.total)
@@ -46,8 +46,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_references(table: str, columns: Sequence[str], selected_cols: str | None = None) -> dict[int, list[str]]:
-    """The references of every row of a table, by row number: the texts in the last of `columns`.
+def read_references(
+    table: str, columns: Sequence[str], selected_cols: str | None = None, metric: type[Metric] = Metric
+) -> dict[int, list[str]]:
+    """The references of every row of a table, by row number: what the last of ``columns`` holds.
+
+    Args:
+        metric: one that the references are for, which knows how to read them: as texts, as boxes.
 
     Raises:
         UserError: what `open_table` raises for the table and its columns; a cell that holds no text but blank ones.
@@ -56,7 +61,8 @@ def read_references(table: str, columns: Sequence[str], selected_cols: str | Non
     column = columns[-1]
     references, empty = {}, 0
     for i in range(len(rows)):
-        references[i], blank = cell_references(rows[i][column], rows, i, column)
+        with cell_errors(rows, i, column):
+            references[i], blank = metric.references(rows[i][column], is_joined(rows))
         empty += blank
     warn_of_empty(empty, rows)
     return references

@@ -201,6 +201,7 @@ class UnivalGenerator(SequenceGenerator):
         self.length = length
         self.positions = int(ensemble.max_decoder_positions()) - 1  # tokens of text, prompt included, that the model has positions for
         self.longest: int | None = None  # a trial: cut answers after so many tokens, those of a closed set excepted
+        self.nbest = 1  # hypotheses of a row that are asked for
         self.decode: Any = None  # what the ids of a row say, see unival.modalities.target.decode
         self.bos = tgt_dict.bos()
         # beams are distinct, so each answer is found once: nothing is left to find after the last one
@@ -327,4 +328,5 @@ def build_generator(
         task, models, options, seq_gen_cls=UnivalGenerator, extra_gen_cls_kwargs=extra
     )
     assert isinstance(generator, UnivalGenerator)
+    generator.nbest = options.nbest
     return generator

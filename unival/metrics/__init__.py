@@ -11,6 +11,7 @@ from typing import TypeVar
 from unival.errors import UserError
 from unival.metrics.base import MeanMetric, Metric, has_word
 from unival.metrics.bleu import Bleu
+from unival.metrics.box_accuracy import BoxAccuracy
 from unival.metrics.cider import Cider, CiderD
 from unival.metrics.exact_match import ExactMatch
 from unival.metrics.meteor import Meteor
@@ -32,6 +33,7 @@ METRICS: dict[str, type[Metric]] = {
     "meteor": Meteor,
     "spice": Spice,
     "exact_match": ExactMatch,
+    "box_accuracy": BoxAccuracy,
 }
 
 

@@ -3,9 +3,10 @@
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from unival.metrics.tokenize import Tokenizer, tokenize
+from unival.text import references_of
 
 Ngram = tuple[str, ...]
 
@@ -35,6 +36,18 @@ class Metric:
         tokenized = [self.tokenizer(reference) for reference in references]
         pairs = zip(references, tokenized, strict=True)
         return [words for reference, words in pairs if has_word(reference, words)] or tokenized
+
+    @classmethod
+    def references(cls, cell: Any, is_joined: bool) -> tuple[list[str], int]:
+        """The references in one cell of a table, and how many are blank and left out.
+
+        Args:
+            is_joined: a text holds several, joined by ``&&``, as in TSV tables.
+
+        Raises:
+            UserError: the cell holds none.
+        """
+        return references_of(cell, is_joined)
 
     def fit(self, references: Iterable[Sequence[str]]) -> None:
         """Compute statistics of the whole table from its references, row by row, before ``update``. Does nothing by default."""

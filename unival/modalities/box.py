@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
+from unival.boxes import EDGES, Box, box_text, boxes_of
 from unival.errors import UserError
 from unival.instructions import AttributeSpec, Instruction, Slot
 from unival.modalities.base import Modality
-from unival.modalities.geometry import Box, Geometry
+from unival.modalities.geometry import Geometry
 from unival.modalities.options import at_least, option
 from unival.modalities.target import Context, Target
-from unival.text import REFERENCE_SEPARATOR
 
-CORNERS = 4  # left, top, right, bottom
 SLACK = 1.0  # pixels that annotations may lie outside of their image, by rounding
-SHOWN = 60  # characters of a cell in a message
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class BoxTarget(Target):
     output = "box"
     metrics = ("box_accuracy",)
     needs_geometry = True
-    length = CORNERS
+    length = EDGES
 
     @property
     def span(self) -> tuple[int, int]:
@@ -60,14 +56,8 @@ class BoxTarget(Target):
             raise instruction.error(slot, f"of={named}: the source has no such image or video; there are {', '.join(media)}")
 
     def values(self, cell: Any, is_joined: bool) -> list[Box]:
-        """One box (four numbers, or a text of four), or a list of some."""
-        if isinstance(cell, str):
-            return [_parse(text) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
-        if not isinstance(cell, list | tuple) or not cell:
-            raise UserError(_expected(cell))
-        if all(isinstance(part, list | tuple | str) for part in cell):
-            return [_parse(part) if isinstance(part, str) else _checked(part) for part in cell]
-        return [_checked(cell)]
+        """One box, four numbers or a text of four, or a list of some."""
+        return boxes_of(cell, is_joined)
 
     def encode(self, value: Box, slot: Slot, context: Context) -> tuple[list[int], bool]:
         """Four bins."""
@@ -81,7 +71,7 @@ class BoxTarget(Target):
 
     def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> Box:
         """Pixels of the original, within the image; the corners are as they were said: of a bad model they may be swapped."""
-        assert len(ids) == CORNERS, f"a box has {CORNERS} tokens, not {len(ids)}"
+        assert len(ids) == EDGES, f"a box has {EDGES} tokens, not {len(ids)}"
         where, extent = self._place(slot, geometry)
         start, last = self.vocabulary.bin_range[0], self.vocabulary.num_bins - 1
         left, top, right, bottom = ((i - start) / last * extent for i in ids)
@@ -91,7 +81,7 @@ class BoxTarget(Target):
 
     def as_text(self, value: Box) -> str:
         """``10.5,20.25,300.75,211``: to a hundredth of a pixel."""
-        return ",".join(f"{x:.2f}".rstrip("0").rstrip(".") for x in value)
+        return box_text(value)
 
     def _place(self, slot: Slot, geometry: Mapping[str, Geometry]) -> tuple[Geometry, float]:
         """The geometry of the image that the box is of, and what the last bin stands for in pixels of the square."""
@@ -107,33 +97,6 @@ class BoxTarget(Target):
         if extent < where.side:
             raise UserError(f"--max-image-size {extent} is smaller than the images, which have {where.side} pixels per side")
         return where, float(extent)
-
-
-def _expected(cell: Any) -> str:
-    shown = repr(cell)
-    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-    return f"expected a box, four numbers x0,y0,x1,y1 in pixels of the image, found {shown}"
-
-
-def _parse(text: str) -> Box:
-    try:
-        return _checked([float(part) for part in text.split(",")])
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(_expected(text)) from None
-
-
-def _checked(numbers: Sequence[Any]) -> Box:
-    """Four finite numbers whose second corner is below and to the right of the first."""
-    if len(numbers) != CORNERS or not all(isinstance(x, Real) and not isinstance(x, bool) for x in numbers):
-        raise UserError(_expected(numbers))
-    x0, y0, x1, y1 = map(float, numbers)
-    if not all(map(math.isfinite, (x0, y0, x1, y1))):
-        raise UserError(_expected(numbers))
-    if x0 >= x1 or y0 >= y1:
-        raise UserError(f"box {x0:g},{y0:g},{x1:g},{y1:g}: expected its top left and its bottom right corner, x0 < x1 and y0 < y1")
-    return x0, y0, x1, y1
 
 
 def _within(box: Box, geometry: Geometry) -> Box:

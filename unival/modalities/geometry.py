@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels; the right and bottom edges are where the box ends
+from unival.boxes import Box
 
 
 @dataclass(frozen=True)

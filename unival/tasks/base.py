@@ -19,7 +19,7 @@ from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
-from unival.generation.outputs import Output, make_output
+from unival.generation.outputs import Decode, Output, make_output
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
@@ -75,6 +75,7 @@ class UnivalTask(LoopTask):
         self.is_training = False  # else models that are trained already are used
         self.shard = (0, 1)  # which of how many parts of the rows to evaluate
         self.progress = Progress()
+        self.bpe: FairseqBpe | None = None  # of fairseq-generate
 
     @classmethod
     def setup_task(cls, cfg: UnivalTaskConfig, from_checkpoint: bool = False, **kwargs: Any) -> "UnivalTask":
@@ -198,7 +199,8 @@ class UnivalTask(LoopTask):
 
     def build_bpe(self, args: Any) -> FairseqBpe:
         """fairseq-generate decodes what it prints with this."""
-        return FairseqBpe(self.vocabulary)
+        self.bpe = FairseqBpe(self.vocabulary)
+        return self.bpe
 
     # --- model ------------------------------------------------------------------------------------------------------------------
 
@@ -412,15 +414,22 @@ class UnivalTask(LoopTask):
                     beam["tokens"] = beam["tokens"][given:]
                     beam["positional_scores"] = beam["positional_scores"][given:]
         self.evaluation.announce(sample, self.progress, self.datasets)
+        if self.bpe is not None and "geometry" in sample:
+            decoders = self.decoders(generator, sample)
+            rows = zip(hypotheses, decoders, strict=True)
+            self.bpe.expect([read(beam["tokens"].tolist())["text"] for beam in beams[: generator.nbest]] for beams, read in rows)
         return hypotheses
 
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
         """What the model says about every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""
         hypotheses = self.inference_step(generator, models, sample)
-        geometry = sample.get("geometry") or [{}] * len(hypotheses)
-        decoders = [partial(generator.decode, geometry=of_row) for of_row in geometry]
-        rows = zip(hypotheses, decoders, strict=True)
-        return [make_output(beams[:nbest], decoder, self.vocabulary.eos) for beams, decoder in rows]
+        rows = zip(hypotheses, self.decoders(generator, sample), strict=True)
+        return [make_output(beams[:nbest], read, self.vocabulary.eos) for beams, read in rows]
+
+    @staticmethod
+    def decoders(generator: UnivalGenerator, sample: dict[str, Any]) -> list[Decode]:
+        """For every row of a batch, what reads the ids of its hypotheses."""
+        return [partial(generator.decode, geometry=where) for where in sample.get("geometry", [{}] * sample["nsentences"])]
 
     # --- logging --------------------------------------------------------------------------------------------------------------------
 

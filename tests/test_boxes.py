@@ -1,0 +1,74 @@
+"""Boxes from end to end: training, validation, fairseq-generate with its score, and the Python API, all in pixels of the original."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import runs, tiny
+from unival.boxes import overlap, parse_numbers
+from unival.cli import main
+from unival.hub import from_checkpoint
+from unival.metrics.score import read_generated
+
+INSTRUCTION = '[IMAGE:image] which region does the text " [TEXT:text] " describe? -> [BOX:region]'
+FLAGS = ["--task", "unival", "--instruction", INSTRUCTION, "--num-bins", "20", "--eval-metrics", "box_accuracy"]
+SIZES = ((48, 36), (30, 60), (64, 64))
+
+
+def write_table(folder, name, rows, seed):
+    """Pictures of a bright rectangle, of several sizes, with its box; large ones, so that chance finds some."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for i in range(rows):
+        width, height = SIZES[i % len(SIZES)]
+        box = [int(rng.integers(0, 6)), int(rng.integers(0, 6)), width - int(rng.integers(0, 6)), height - int(rng.integers(0, 6))]
+        image = Image.new("RGB", (width, height))
+        image.paste((255, int(rng.integers(256)), 0), tuple(box))
+        image.save(folder / f"{name}-{i}.png")
+        lines.append(json.dumps({"image": f"{name}-{i}.png", "text": "a red square", "region": [box, [0, 0, width, height]]}))
+    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
+    tiny.vocabulary(tmp_path / "vocab", num_codes=0, num_bins=0)
+    write_table(tmp_path, "train", 8, 0)
+    write_table(tmp_path, "valid", 6, 1)
+    best = ["--best-checkpoint-metric", "box_accuracy"]
+    out = tmp_path / "out"
+    assert runs.train(tmp_path, out, *FLAGS, "--batch-size", "4", "--max-epoch", "1", "--seed", "7", *best) == 0
+    checkpoint = out / "checkpoint_last.pt"
+    (valid,) = runs.log_lines(out, "valid_box_accuracy")
+
+    more = ["--nbest", "2", "--no-repeat-ngram-size", "0", "--max-len-b", "4", "--scoring", "unival"]
+    printed = runs.generate(tmp_path, checkpoint, tmp_path / "gen", "valid", *FLAGS, *more)
+    said = {row: text for row, (text, _) in read_generated(printed).items()}
+    rows = [json.loads(line) for line in (tmp_path / "valid.jsonl").read_text().splitlines()]
+    hits = [any(overlap(parse_numbers(said[i]), tuple(box)) >= 0.5 for box in row["region"]) for i, row in enumerate(rows)]
+    assert "box_accuracy" in printed.read_text().splitlines()[-1]
+    assert float(valid["valid_box_accuracy"]) == pytest.approx(np.mean(hits), abs=1e-3)
+
+    capsys.readouterr()
+    columns = ["--columns", "image,region", "--metrics", "box_accuracy"]
+    assert main(["score", str(printed), "--table", str(tmp_path / "valid.jsonl"), *columns]) == 0
+    assert capsys.readouterr().out.split() == ["box_accuracy", f"{np.mean(hits):.4f}"]
+
+    model = from_checkpoint(checkpoint)
+    outputs = model.run(INSTRUCTION, [{**row, "image": str(tmp_path / row["image"])} for row in rows], beam=5, nbest=2)
+    for i, output in enumerate(outputs):
+        width, height = SIZES[i % len(SIZES)]
+        assert output.text == said[i] and output.codes is None and len(output.tokens) == 4
+        assert output.box == pytest.approx(parse_numbers(output.text), abs=0.01)
+        assert all(0 <= edge <= side for edge, side in zip(output.box, (width, height, width, height), strict=True))
+        bins = [token - model.task.vocabulary.bin_range[0] for token in output.tokens]
+        assert output.box == pytest.approx([bin_ / 19 * side for bin_, side in zip(bins, (width, height) * 2, strict=True)])
+        assert len(output.alternatives) == 1 and output.alternatives[0].box != output.box
+
+
+def test_a_metric_of_boxes_on_texts_is_an_error(tmp_path, capsys):
+    (tmp_path / "t.jsonl").write_text('{"caption": "a dog"}\n')
+    (tmp_path / "g.txt").write_text("D-0\t-1.0\ta cat\n")
+    assert main(["score", str(tmp_path / "g.txt"), "--table", str(tmp_path / "t.jsonl"), "--metrics", "box_accuracy"]) != 0
+    said = capsys.readouterr().err
+    assert "row 0" in said and "expected a box, four numbers" in said and said.count("\n") == 1
