@@ -1,9 +1,9 @@
-"""Batches in order, read ahead by worker processes or by a thread: one set of readers at a time, none left behind.
+"""Read batches in order and ahead of time, with worker processes or a thread, of which only one reader has any at a time.
 
-An iterator that nobody exhausts (a run stops within an epoch, a validation is cut short) would keep its workers until garbage collection,
-and workers that are forked meanwhile would inherit it.  Here opening a reader closes the one that is open, and a reader that was closed
-goes on where it was when it is asked for its next batch: training pauses for a validation within an epoch, which costs the
-batches that were read ahead.
+An iterator that is not exhausted (a run stops within an epoch, or a validation is cut short) would keep its workers until garbage
+collection, and workers that are forked in the meantime would inherit it. Therefore opening a reader closes the one that is open. A
+closed reader continues where it was when its next batch is requested, as training does after a validation within an epoch; only the
+batches that were read ahead are lost.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-READY_PER_WORKER = 2  # batches that a worker reads ahead at least; torch's own default
+READY_PER_WORKER = 2  # least number of batches that a worker reads ahead; torch's default
 POLL_SECONDS = 0.02
 STOPS = (signal.SIGINT, signal.SIGTERM)
 THREAD = "unival: reads batches ahead"
@@ -28,19 +28,19 @@ THREAD = "unival: reads batches ahead"
 Batch = dict[str, Any]
 Rows = Iterable[int]
 
-_opened: "Reader | None" = None  # the one reader that has workers or a thread
+_opened: "Reader | None" = None  # the only reader that has workers or a thread
 
 
 class Reader:
     """An iterator over the batches of a data set.
 
     Args:
-        dataset: rows by number.
-        collate: rows -> a batch.
-        batches: the rows of each batch.
-        workers: processes that read; 0: this one.
-        ahead: batches to read ahead; 0 without workers: each batch is read when it is asked for.
-        pin_memory: batches of workers lie in page-locked memory, from where a GPU takes them faster.
+        dataset: examples by row number.
+        collate: list of examples -> batch.
+        batches: row numbers of each batch.
+        workers: number of worker processes; 0: read in this process.
+        ahead: number of batches to read ahead; with 0 and no workers, a batch is read when it is requested.
+        pin_memory: whether workers put batches into page-locked memory, from which copies to a GPU are faster.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Reader:
         self.workers = workers
         self.ahead = ahead
         self.pin_memory = pin_memory
-        self.position = 0  # batches handed out
+        self.position = 0  # number of batches returned so far
         self._source: Workers | Ahead | None = None
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Reader:
         return self._source
 
     def close(self) -> None:
-        """End the workers or the thread; the next batch, if it is asked for, starts new ones."""
+        """Stop the workers or the thread; requesting another batch starts new ones."""
         global _opened
         if self._source is not None:
             source, self._source = self._source, None
@@ -121,13 +121,13 @@ class Workers:
     ):
         loader: DataLoader[Any] = DataLoader(
             dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of rows will do
+            batch_sampler=batches,  # type: ignore[arg-type]  # torch accepts any iterable of row numbers
             collate_fn=collate,
             num_workers=workers,
             prefetch_factor=max(READY_PER_WORKER, math.ceil(ahead / workers)),
             pin_memory=pin_memory,
             worker_init_fn=ignore_interrupts,
-            generator=torch.Generator(),  # seeds the workers, whose data draw nothing from it; else from the global generator
+            generator=torch.Generator(),  # for the seeds of workers, which are not used, instead of the global generator
         )
         self._batches = iter(loader)
 
@@ -135,7 +135,7 @@ class Workers:
         return next(self._batches)
 
     def close(self) -> None:
-        """End the processes now, not when the iterator is collected: nothing else makes torch do so."""
+        """Stop the processes now instead of at garbage collection; torch has no public method for it."""
         self._batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
@@ -159,7 +159,7 @@ class Ahead:
                         return
                     examples.append(dataset[row])
                 self._ready.put(collate(examples))
-        except Exception as error:  # noqa: BLE001  raised where the batch is asked for
+        except Exception as error:  # noqa: BLE001  raised again where the batch is requested
             self._ready.put(error)
 
     def __next__(self) -> Batch:
@@ -169,23 +169,23 @@ class Ahead:
         return item
 
     def close(self) -> None:
-        """End the thread after the row that it is reading."""
+        """Stop the thread after the row that it is reading."""
         self._stop.set()
         while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):  # make room for a batch that it waits to hand over
+            with contextlib.suppress(queue.Empty):  # make room for a batch that it waits to put
                 self._ready.get(timeout=POLL_SECONDS)
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the main one closes the workers, which say nothing, also when torch ends them."""
+    """Make a worker ignore Ctrl-C, which reaches all processes of a terminal: the main process stops the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM inside wait for the end: while a process forks, Python prints and drops what its handlers raise."""
-    if threading.current_thread() is not threading.main_thread():  # signals are handled in the main thread
+    """Delay Ctrl-C and SIGTERM to the end of the block: an exception that a handler raises during a fork is printed and lost."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield
         return
     came: list[int] = []
@@ -200,16 +200,17 @@ def signals_held() -> Iterator[None]:
 
 
 def close_reader() -> None:
-    """Close the reader that is open, if one is: when another starts and when a run ends, however it ends."""
+    """Close the open reader, if there is one: when another one starts, and when a run ends for any reason."""
     if _opened is not None:
         _opened.close()
 
 
 @functools.cache
 def close_at_exit() -> None:
-    """Once per process: close what is open before torch and multiprocessing end, and keep temporary files in one place.
+    """Register, once per process, that the open reader is closed before torch and multiprocessing shut down.
 
-    Workers hand over tensors by sockets in a temporary folder.  A worker's own would stay if it were killed; this process removes its own.
+    Also create the temporary folder in which workers share tensors by sockets: this process removes it at exit, while a folder
+    created by a worker would be left behind if the worker is killed.
     """
     multiprocessing.util.get_temp_dir()
     atexit.register(close_reader)
