@@ -1,6 +1,9 @@
 """Boxes from end to end: training, validation, fairseq-generate with its score, and the Python API, all in pixels of the original."""
 
 import json
+import pathlib
+import re
+import shlex
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from unival.cli import main
 from unival.hub import from_checkpoint
 from unival.metrics.score import read_generated
 
-INSTRUCTION = '[IMAGE:image] which region does the text " [TEXT:text] " describe? -> [BOX:region]'
-FLAGS = ["--task", "unival", "--instruction", INSTRUCTION, "--num-bins", "20", "--eval-metrics", "box_accuracy"]
+README = (pathlib.Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+(COMMAND,) = re.findall(r"`(--instruction '[^`]*-> \[BOX:region\]'[^`]*)`", README)
+FLAGS = ["--task", "unival", *shlex.split(COMMAND), "--num-bins", "20"]
+INSTRUCTION = FLAGS[3]
 SIZES = ((48, 36), (30, 60), (64, 64))
 
 
