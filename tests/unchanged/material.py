@@ -83,14 +83,14 @@ def flags_of(name: str) -> list[str]:
     return flags
 
 
-RUNS = {  # name -> flags of a run of 20 updates
+RUNS = {  # name -> flags of a run of 20 updates, or of as many as UPDATES says
     "caption": [*flags_of("caption"), *SMALL, *STILL, *LOOP, "--update-freq", "2"],
     "caption, dropout": [*flags_of("caption"), *SMALL, *LOOP, "--attention-dropout", "0.1", "--activation-dropout", "0.1"],
     "caption, encouraging": [*flags_of("caption"), *SMALL, *STILL, *LOOP, "--criterion", "unival_encouraging", "--drop-worst-ratio", "0.2"],
     "closed set": [*flags_of("closed set"), *SMALL, *STILL, *LOOP],
     "video and audio": [*flags_of("video and audio"), *SMALL, *STILL, *LOOP],
 }
-UPDATES = {"video and audio": 6}
+UPDATES = {"caption, encouraging": 8, "closed set": 8, "video and audio": 4}
 # The run that is stored as it stopped within its second epoch: its image CNN follows from a formula and is not trained.
 STOPPED = [*flags_of("caption"), *NARROW, *LOOP, "--freeze-image-backbone", "--scale-resids", "--lr", "2e-2", "--batch-size", "2"]
 STOPPED_AFTER, GOES_ON = 6, 5

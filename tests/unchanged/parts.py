@@ -201,7 +201,7 @@ def run(*arguments: str) -> list[list[float]]:
 
 
 def losses(name: str) -> list[list[float]]:
-    """20 updates of a run."""
+    """The first updates of a run."""
     updates = material.UPDATES.get(name, 20)
     return run(*material.RUNS[name], "--max-update", str(updates), "--no-save", "--save-dir", "none")
 
@@ -280,18 +280,16 @@ def all_options() -> Record:
 
 # Checkpoint keys --------------------------------------------------------------------------------------------------------------
 
-ALL_MEDIA = "image,video,audio"
-ARCHITECTURES = ("unival_tiny", "unival_base", "unival_large")
-KEY_OPTIONS: dict[str, dict[str, Any]] = {
+MODELS = {"unival_tiny": "image,video,audio", "unival_base": "image,video,audio", "unival_large": "image"}  # size -> media
+KEY_OPTIONS: dict[str, dict[str, Any]] = {  # of the smallest with images, or what is said here
     "modality layernorm": {"modality_layernorm": True},
-    "modality layernorm of audio": {"modality_layernorm": True, "modality_layernorm_media": "audio"},
+    "modality layernorm of audio": {"modality_layernorm": True, "modality_layernorm_media": "audio", "modalities": "audio,image"},
     "type embedding": {"add_mm_type_embedding": True},
     "qk norm": {"qk_norm": True},
     "attention input norm": {"attention_input_norm": True},
     "scale resids": {"scale_resids": True},
     "four stages": {"image_backbone_stages": 4},
     "text only": {"modalities": ""},
-    "image only": {"modalities": "image"},
 }
 
 
@@ -321,15 +319,15 @@ def summed(shapes: Mapping[str, Sequence[int]]) -> list[Any]:
 
 
 def states() -> Record:
-    """Keys and shapes of the named sizes with all media, and what options change in the smallest."""
-    shapes = {arch: state_shapes("--arch", arch, modalities=ALL_MEDIA) for arch in ARCHITECTURES}
-    tiny = shapes["unival_tiny"]
+    """Keys and shapes of the named sizes, and what options change in the smallest."""
+    shapes = {arch: state_shapes("--arch", arch, modalities=media) for arch, media in MODELS.items()}
+    plain = state_shapes("--arch", "unival_tiny", modalities="image")
     changes = {}
     for name, option in KEY_OPTIONS.items():
-        other = state_shapes("--arch", "unival_tiny", **{"modalities": ALL_MEDIA, **option})
+        other = state_shapes("--arch", "unival_tiny", **{"modalities": "image", **option})
         changes[name] = {
-            "less": summed({key: shape for key, shape in tiny.items() if other.get(key) != shape}),
-            "more": folded({key: shape for key, shape in other.items() if tiny.get(key) != shape}),
+            "less": summed({key: shape for key, shape in plain.items() if other.get(key) != shape}),
+            "more": folded({key: shape for key, shape in other.items() if plain.get(key) != shape}),
         }
     return {"models": {name: folded(found) for name, found in shapes.items()}, "options": changes}
 
