@@ -3,6 +3,7 @@
 ``run_on_two_ranks`` starts the pair; this file, run as a module, is one of its processes.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -19,7 +20,8 @@ def run_on_two_ranks(folder: pathlib.Path, *trainings: Sequence[str], codes: Seq
 
     Args:
         folder: for the list of trainings.
-        trainings: arguments of each training, without those of distribution.
+        trainings: arguments of each training, without those of distribution; or ``python``, module and function, which is called on
+            both ranks after a training has connected them.
         codes: exit code of each training, on both ranks (default: 0).
     """
     with socket.socket() as probe:
@@ -57,6 +59,10 @@ def main(plan: str, port: str, rank: str) -> None:
     ]
     codes = []
     for arguments in json.loads(pathlib.Path(plan).read_text()):
+        if arguments[0] == "python":
+            getattr(importlib.import_module(arguments[1]), arguments[2])()
+            codes.append(0)
+            continue
         codes.append(unival(["train", *arguments, *distributed]))
         runs.forget_run()
     print(f"exit codes {codes}", flush=True)

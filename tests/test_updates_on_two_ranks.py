@@ -1,6 +1,7 @@
 """Two processes make the updates that one makes of the same rows: remainders, skipped rows, batch norms, a resumed epoch."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -21,6 +22,11 @@ pytestmark = pytest.mark.slow
 ROWS = 13
 PLAIN = [*SAME, "--max-epoch", "2", "--disable-validation", "--skip-checks", "--batch-size", "2"]
 SKIP = [*PLAIN, "--on-bad-sample", "skip", "--max-epoch", "1"]
+# Rows of an update with an image and without: image codes are no row's, the image's parts are one rank's only or nobody's.
+PARTS = [
+    *(*PLAIN, "--task", "unival", "--instruction", "[TEXT:id] -> [TEXT:caption] ||| [IMAGE:image] what? -> [TEXT:caption]"),
+    *("--momentum", "0.9", "--weight-decay", "0.1", "--store-ema", "--ema-decay", "0.9"),
+]
 NORMS = ["--batch-size", "3", "--max-update", "1"]
 
 
@@ -50,19 +56,23 @@ def place(tmp_path_factory):
         "plain": ("good", [*PLAIN, "--update-freq", "2"]),
         "skip": ("bad", [*SKIP, "--update-freq", "1"]),
         "stopped": ("good", [*PLAIN, "--update-freq", "1", "--max-update", "2"]),
+        "parts": ("good", [*PARTS, "--update-freq", "2"]),
+        "parts stopped": ("good", [*PARTS, "--update-freq", "2", "--max-update", "3"]),
         "norms": ("six", NORMS),
         "one row to validate on": ("bad", [*NORMS, "--on-bad-sample", "skip"]),
     }
     for name in ways:
         (folder / f"{name} 2").mkdir()
     trainings = [runs.train_flags(folder / data, folder / f"{name} 2", *flags) for name, (data, flags) in ways.items()]
-    run_on_two_ranks(folder, *trainings)
+    resumed = runs.train_flags(folder / "good", folder / "parts stopped 2", *PARTS, "--update-freq", "2")
+    run_on_two_ranks(folder, *trainings, resumed, ["python", "tests.optim.parts_on_ranks", "check"])
     assert runs.train(folder / "good", folder / "plain 1", *PLAIN, "--update-freq", "4") == 0
+    assert runs.train(folder / "good", folder / "parts 1", *PARTS, "--update-freq", "4") == 0
     assert runs.train(folder / "bad", folder / "skip 1", *SKIP, "--update-freq", "2") == 0
     return folder
 
 
-@pytest.mark.parametrize("name", ["plain", "skip"])
+@pytest.mark.parametrize("name", ["plain", "skip", "parts"])
 def test_every_update_is_that_of_one_process(place, name):
     one, two = (runs.log_lines(place / f"{name} {ranks}", "gnorm") for ranks in (1, 2))
     assert len(one) == len(two) == 4
@@ -74,7 +84,22 @@ def test_every_update_is_that_of_one_process(place, name):
     for key, value in first.items():
         assert float((value - second[key]).abs().max()) < 1e-4, key
     skipped = [float(line["train_num_skipped"]) for line in runs.log_lines(place / f"{name} 2", "train_num_skipped")]
-    assert skipped == ([0, 0] if name == "plain" else [7])
+    assert skipped == ([7] if name == "skip" else [0, 0])
+
+
+def test_parts_that_no_rank_uses_keep_their_bits(place):
+    """In spite of weight decay and momentum; one process, whose absent gradients nobody fills up, says how they began."""
+    one, two, resumed = (state(place / f"parts{ranks}" / "checkpoint_last.pt") for ranks in (" 1", " 2", " stopped 2"))
+    optimizer, other = (run["last_optimizer_state"] for run in (two, one))
+    unused = [key for key in two["model"] if re.match(r"decoder\.(\w*image|code_)", key)]
+    assert "decoder.embed_image_positions.weight" in unused
+    for key in unused:
+        assert torch.equal(two["model"][key], one["model"][key]), key
+        torch.testing.assert_close(two["extra_state"]["ema"][key], two["model"][key], rtol=1e-5, atol=1e-7)
+    assert optimizer["state"].keys() == other["state"].keys()
+    assert len(optimizer["state"]) == len(optimizer["param_groups"][0]["params"]) - len(unused)
+    for key, value in two["model"].items():
+        assert torch.equal(value, resumed["model"][key]), key
 
 
 def test_norms_have_the_mean_of_both_processes(place):

@@ -21,6 +21,7 @@ from unival.data.mixture import EpochBatches
 from unival.data.stream import NO_BATCH_SIZE, Stream
 from unival.data.table import Table
 from unival.errors import UserError
+from unival.optim.unused import UsedParts
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.inputs import train_tables
 from unival.tasks.schedule import tell_schedule
@@ -44,6 +45,7 @@ class LoopTask(FairseqTask):
         self.planned_updates: int | None = None  # of all epochs; None without --max-epoch
         self._began = False
         self._idle_updates = 0  # of the present epoch
+        self._used = UsedParts()  # by the present update
         self._skipped = ""  # what was wrong with the last row that was skipped
 
     def has_sharded_data(self, split: str) -> bool:
@@ -129,7 +131,9 @@ class LoopTask(FairseqTask):
             logger.warning("skipped: %s", self._skipped)
         if sample["nsentences"]:
             step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+            self._used.note(optimizer)
         else:
+            self._used.note(optimizer)
             step = self.idle_step(model, criterion, optimizer, update_num)
         step[2].update({count: sample[count] for count in ("num_truncated", "num_empty")}, num_skipped=len(sample["skipped"]))
         return step
@@ -168,13 +172,15 @@ class LoopTask(FairseqTask):
         return apply_to_sample(lambda tensor: tensor.to(device), collate([example], self.vocabulary.pad))
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """fairseq's hook.  Without a gradient from any row of any process, weights and optimizer state stay as they are.
+        """fairseq's hook.  Without a gradient from any row of any process, weights and optimizer state stay as they are; so do those
+        of parts that no row of the update has used.
 
         Raises:
             UserError: an epoch has no row that can be used.
         """
         if self.cfg.on_bad_sample != "skip" or has_gradient(optimizer):
-            super().optimizer_step(optimizer, model, update_num)
+            with self._used.only(optimizer):
+                super().optimizer_step(optimizer, model, update_num)
         else:
             if isinstance(optimizer, AMPOptimizer):
                 optimizer.scaler.update()  # ends the update that its scaling began
