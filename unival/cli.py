@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from unival.commands.explain import INTERRUPTED, complain, describe
-from unival.commands.session import Session
+from unival.console.explain import INTERRUPTED, complain, describe
+from unival.console.session import Session
 from unival.errors import UserError
 from unival.quiet_import import quiet_import
 

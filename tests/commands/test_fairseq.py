@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from tests import runs, tiny
 from unival.cli import main
 from unival.commands import fairseq
-from unival.commands.explain import explain
+from unival.console.explain import explain
 from unival.instructions import InstructionError, parse
 from unival.modalities import MODALITIES
 from unival.tasks.base import UnivalTask

@@ -12,8 +12,9 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import II
 
 from unival.cli import main
-from unival.commands import option_help, options
-from unival.commands.option_help import help_text
+from unival.commands import options
+from unival.commands.fairseq import option_help
+from unival.commands.fairseq.option_help import help_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

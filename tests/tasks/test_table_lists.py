@@ -9,7 +9,7 @@ from fairseq.tasks import TASK_REGISTRY
 from tests import runs, tiny
 from tests.tasks.test_task import config, model_config
 from tests.test_training import assert_equal
-from unival.commands.console import RunPlan
+from unival.console.lines import RunPlan
 from unival.errors import UserError
 from unival.tasks.inputs import check_splits, find_table, train_tables
 from unival.vocab import Vocabulary

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
-from unival.commands.console import DATE_FORMAT, FORMAT, PROGRESS, SHOWN_LOGGERS, Console
+from unival.console.lines import DATE_FORMAT, FORMAT, PROGRESS, SHOWN_LOGGERS, Console
 from unival.errors import UserError
 
 HELD_BACK = 100_000  # records at most

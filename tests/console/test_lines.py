@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from unival.commands.console import PROGRESS, Console, RunPlan, duration
-from unival.commands.session import Session
+from unival.console.lines import PROGRESS, Console, RunPlan, duration
+from unival.console.session import Session
 from unival.tasks.progress import Step
 
 BAR_MODULE = "fairseq/logging/progress_bar.py"

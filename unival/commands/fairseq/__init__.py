@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unival.commands.composing import compose, known_options, usage_error
-from unival.commands.console import RunPlan, duration
-from unival.commands.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
-from unival.commands.session import Session, stopped_by_sigterm, temporary_log
+from unival.commands.fairseq.composing import compose, known_options, usage_error
+from unival.console.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
+from unival.console.lines import RunPlan, duration
+from unival.console.session import Session, stopped_by_sigterm, temporary_log
 from unival.errors import UserError
 
 HELP = {"-h", "--help", "--help-all"}
 OWN_FLAGS = {"--verbose", "--traceback"}
 LOG_NAME = "train.log"
-PLUGIN = pathlib.Path(__file__).resolve().parents[1]
+PLUGIN = pathlib.Path(__file__).resolve().parents[2]
 
 _sessions: dict[int, Session] = {}  # of the command that runs, by process
 
@@ -94,7 +94,7 @@ def _new_session(request: Request) -> Session:
 
 def _print_help(command: str, arguments: Sequence[str]) -> int:
     with Session(sys.stderr):  # importing fairseq logs and warns
-        from unival.commands.option_help import help_text
+        from unival.commands.fairseq.option_help import help_text
 
         text = help_text(command, arguments)
     sys.stdout.write(text)
