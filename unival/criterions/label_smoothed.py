@@ -31,7 +31,7 @@ RANGE_SLACK = 1e-6  # the published e / (K - 1 + 1e-6): finite for a set of one 
 @dataclass
 class LabelSmoothedConfig(FairseqDataclass):
     label_smoothing: float = field(
-        default=0.0, metadata={"help": "share of the target's weight spread over the other symbols"}
+        default=0.0, metadata={"help": "share of the target's weight spread over the other tokens"}
     )
     report_accuracy: bool = field(default=False, metadata={"help": "log how many target tokens have the highest score"})
     ignore_prefix_size: int = field(default=0, metadata={"help": "leave the first N target tokens out of the loss"})
@@ -46,7 +46,7 @@ class LabelSmoothedConfig(FairseqDataclass):
     reg_alpha: float = field(default=1.0, metadata={"help": "weight of R-Drop's divergence"})
     constraint_range: Optional[str] = field(  # noqa: UP045  (fairseq's argument parser does not know `str | None`)
         default=None,
-        metadata={"help": "'start,end': only symbols of this range (and the four special ones) can be predicted"},
+        metadata={"help": "'start,end': only tokens of this range (and the four special ones) can be predicted"},
     )
     sentence_avg: bool = II("optimization.sentence_avg")
 

@@ -37,15 +37,15 @@ class AudioOptions:
 
     audio_sample_rate: int = option(
         48000,
-        "sounds are resampled to this many Hz",
+        "audio is resampled to this many Hz",
         at_least(MIN_RATE, f"it is in Hz, at least {MIN_RATE} (published: 48000)"),
     )
     max_audio_seconds: float = option(
-        10.0, "length of sounds: longer ones are cut, shorter filled up", positive("number of seconds (published: 10)")
+        10.0, "length of audio: longer audio is cut, shorter padded", positive("number of seconds (published: 10)")
     )
     audio_filling: str = option(
         "repeatpad",
-        "how short sounds are filled up: repeated whole, then silence (repeatpad), repeated (repeat), silence (pad)",
+        "how short audio is padded: repeated as a whole, then silence (repeatpad), repeated (repeat), silence (pad)",
         one_of(*FILLINGS),
     )
 
@@ -55,7 +55,7 @@ class AudioModelOptions:
     """The spectrogram and the audio CNN."""
 
     audio_backbone: str = option("cnn14", "audio CNN (PANN): cnn6, cnn10, cnn14, clap_cnn10")
-    audio_sample_rate: Optional[int] = option(None, "sounds are resampled to this many Hz (default: 48000)")
+    audio_sample_rate: Optional[int] = option(None, "audio is resampled to this many Hz (default: 48000)")
     audio_hop_size: int = option(
         480, "samples between two frames of the spectrogram (published recipes: 200)", silent=True
     )
@@ -70,7 +70,7 @@ class AudioModelOptions:
     freeze_audio_backbone: bool = option(
         False, "do not train the audio CNN: weights, batch-norm statistics, dropout, SpecAugment, all of it"
     )
-    sample_audio_patch_num: int = option(0, "in training, keep this many randomly chosen tokens per sound (0: all)")
+    sample_audio_patch_num: int = option(0, "in training, keep this many randomly chosen tokens per audio clip (0: all)")
 
 
 class AudioLoader:

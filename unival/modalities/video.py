@@ -23,7 +23,7 @@ from unival.modalities.pyav_reader import STILL, Frames
 
 SAMPLE_TYPES = ("rand", "middle")
 FRAME_FITS = ("crop", "squash", "published")
-BACKENDS = ("pyav", "decord")  # what decodes videos, and their sound tracks
+BACKENDS = ("pyav", "decord")  # what decodes videos, and their audio tracks
 
 CROP_SCALE = (0.5, 1.0)  # area of a random crop, as a fraction of the frame
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height of a random crop
@@ -68,7 +68,7 @@ class VideoOptions:
     )
     video_backend: str = option(
         "pyav",
-        "what decodes videos and their sound tracks: FFmpeg by PyAV, every frame the one asked for (pyav), or decord, as"
+        "what decodes videos and their audio tracks: FFmpeg by PyAV, every frame the requested one (pyav), or decord, as"
         " published, which refuses the files that it may read wrongly (decord)",
         one_of(*BACKENDS),
     )

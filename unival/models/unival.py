@@ -261,7 +261,7 @@ def explain_mel_filters(state_dict: Mapping[str, Tensor], own: dict[str, Tensor]
         return
     rate = filters_sample_rate(state_dict[key], cfg.audio_fmin, cfg.audio_fmax)
     logger.warning(
-        "the checkpoint's mel filters are those of %s, sounds are resampled to %s Hz: the filters are kept as they are",
+        "the checkpoint's mel filters are those of %s, audio is resampled to %s Hz: the filters are kept as they are",
         f"{rate} Hz" if rate else "no usual sample rate",
         cfg.audio_sample_rate,
     )
