@@ -54,7 +54,7 @@ class CodeTarget(Target):
         if isinstance(cell, str):
             return [self._checked(text.split()) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
         if not isinstance(cell, list | tuple):
-            raise UserError(f"expected image codes, numbers in a list or with spaces between, found {type(cell).__name__}")
+            raise UserError(f"expected image codes, numbers in a list or with spaces between, got {type(cell).__name__}")
         if any(isinstance(part, list | tuple) or (isinstance(part, str) and " " in part) for part in cell):
             return [codes for part in cell for codes in self.values(part, False)]
         return [self._checked(cell)]
