@@ -66,7 +66,6 @@ class TrainingChecks:
         with self._timed():
             if start is not None:
                 check_best_so_far(self.task.cfg, start)
-            check_eval_args(self.task)
             check_packages(self.task.instructions, self.task.media)
             splits, data = used_splits(self.task.cfg), self.task.cfg.data
             for split in splits:
@@ -80,6 +79,7 @@ class TrainingChecks:
                             dataset.check_rows()
                     if is_train:
                         self.rows += len(dataset) * paths.count(path) / len(paths)
+            check_eval_args(self.task)  # last, since a data set says first what is wrong with its instruction
             self.found.append(f"tables of {', '.join(splits)}")
 
     def after_model(self, model: nn.Module) -> None:
