@@ -165,6 +165,18 @@ def test_a_command_that_imports_another_is_found(source):
     assert not other_commands("unival.commands.report.page", "from unival.commands.report.content import Report")
 
 
+def test_every_module_of_the_commands_is_one():
+    """What they share has other places: unival/console, or the part of the package that it is about."""
+    found = {command_of(module_name(path)) for path in (PACKAGE / "commands").rglob("*.py")} - {"unival.commands"}
+    assert found == command_modules() | {"unival.commands.options"}  # the latter makes docs/options.md
+
+
+def test_folders_of_tests_are_packages():
+    """Two files of one name in different folders, such as test_options.py, are otherwise one module to pytest."""
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
 def arguments_known(source: str) -> list[str]:
     """What a source names of the module `argparse`."""
     found = []
