@@ -39,9 +39,7 @@ from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
 from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import CAPTION
-from unival.tasks.restore import our_task_options
-from unival.tasks.vocabulary import kept_sizes, kept_vocabulary
-from unival.vocab import Vocabulary
+from unival.tasks.resume import Settings, load_vocabulary, our_task_options, saved_in, task_name
 
 PROCESS = os.getpid()  # that imported this module; another one was forked from it
 SHOWN = 3  # keys in a message
@@ -231,12 +229,14 @@ def from_checkpoint(
             raise UserError(f"{name} is {given!r}: expected the path of a {'file' if name == 'path' else 'folder'}")
     usable_device(device)
     container = read(path)
-    saved, cfg, task_class = from_container(path, container)
-    task_state = container.get("task_state") or {}
-    task = task_class(cfg, _vocabulary(path, task_state, cfg, vocab_dir))
-    task.load_state_dict(task_state)
-    task.adopt(cfg)
-    model = task.build_model(saved.model, from_checkpoint=True)
+    saved = saved_in(container)
+    task_class = TASK_REGISTRY[task_name(path, saved)]
+    vocabulary = load_vocabulary(None if vocab_dir is None else pathlib.Path(vocab_dir), Settings(), saved.settings)
+    if vocabulary is None:
+        raise UserError(f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt")
+    cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})  # published model options are a Namespace
+    task = task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
+    model = task.build_model(cfg.model, from_checkpoint=True)
     state = weights(container, path)
     damaged = non_finite(state)
     if damaged:
@@ -266,42 +266,10 @@ def compute_alone_after_fork() -> None:
         torch.set_num_threads(1)
 
 
-def from_container(path: str | pathlib.Path, container: Mapping[str, Any]) -> tuple[Any, Any, type[UnivalTask]]:
-    """The options in a checkpoint, those of its task in our terms, and the class of its task.
-
-    Raises:
-        UserError: it holds no options, or is not of one of our tasks.
-    """
-    saved = container.get("cfg") or {}
-    if not saved.get("model") or not saved.get("task"):
-        raise UserError(
-            f"{path}: holds no model and task options; expected a checkpoint of fairseq-train --user-dir unival, a published one"
-            " of UnIVAL, or one that `unival convert` wrote"
-        )
-    saved = OmegaConf.create(saved, flags={"allow_objects": True})  # published model options are a Namespace
-    cfg = our_task_options(saved.task)
-    task_class = TASK_REGISTRY.get(cfg._name)
-    if task_class is None or not issubclass(task_class, UnivalTask):
-        known = ", ".join(name for name, cls in TASK_REGISTRY.items() if issubclass(cls, UnivalTask))
-        raise UserError(f"{path}: is of task {cfg._name!r}; expected one of {known}")
-    return saved, cfg, task_class
-
-
 def lone_medium(instruction: str) -> str | None:
     """The column of an instruction's medium, if that is all that it needs."""
     slots = [slot for slot in parse(instruction, MODALITIES)[0].source if not slot.is_plain] if instruction else []
     return slots[0].column if len(slots) == 1 and MODALITIES[slots[0].modality].media else None
-
-
-def _vocabulary(path: Any, task_state: Mapping[str, Any], cfg: Any, vocab_dir: Any) -> Vocabulary:
-    if vocab_dir is not None:
-        return Vocabulary.load(vocab_dir, *kept_sizes(task_state, cfg))
-    kept = kept_vocabulary(task_state, cfg)
-    if kept is None:
-        raise UserError(
-            f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt"
-        )
-    return kept
 
 
 def _batch_size(size: Any) -> int:

@@ -6,7 +6,8 @@ import torch
 from tests.tasks.test_task import config
 from unival.errors import UserError
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions
-from unival.tasks.ensemble import check_ensemble
+from unival.tasks import ensemble
+from unival.tasks.resume import named_checkpoints, read_settings
 
 OTHER = {  # another value of everything that evaluation reads rows by
     "patch_image_size": 96,
@@ -31,6 +32,11 @@ def checkpoint(path, task=None, state=None):
     cfg = {"task": {"_name": "unival", "image_fit": None, **(task or {})}, "model": {"_name": "unival"}}
     torch.save({"cfg": cfg, "model": {"w": torch.ones(1)}, "optimizer_history": [], "extra_state": {}, "task_state": state or {}}, path)
     return path
+
+
+def check_ensemble(cfg):
+    paths = named_checkpoints(cfg.path, "")
+    ensemble.check_ensemble(cfg, paths, [read_settings(path).settings.flat() for path in paths])
 
 
 def test_everything_that_evaluation_reads_rows_by_is_compared():

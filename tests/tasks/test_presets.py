@@ -35,7 +35,7 @@ register_preset(
 """
 
 
-def fairseq(monkeypatch, command, *arguments):
+def run_fairseq(monkeypatch, command, *arguments):
     """One of fairseq's own commands, in this process."""
     monkeypatch.setattr(sys, "argv", [f"fairseq-{command.__name__}", *map(str, arguments)])
     try:
@@ -57,11 +57,11 @@ def test_a_preset_of_another_plugin_trains_and_generates(tmp_path, monkeypatch, 
     tiny.vocabulary(data / "vocab", 0, 0)
     theirs = ["--user-dir", plugin, "--task", "unival_theirs"]
     chosen = ["--best-checkpoint-metric", "exact_match", "--batch-size", "2", "--max-update", "1"]
-    fairseq(monkeypatch, train, *runs.train_flags(data, out), *theirs, *chosen)
+    run_fairseq(monkeypatch, train, *runs.train_flags(data, out), *theirs, *chosen)
     assert "valid_exact_match" in caplog.text
     own = [data, *theirs, *runs.CPU, "--num-codes", "0", "--num-bins", "0", "--path", out / "checkpoint_last.pt"]
     own += ["--batch-size", "3", "--max-len-b", "3", "--scoring", "unival", "--results-path", out]
-    fairseq(monkeypatch, generate, *own, "--gen-subset", "valid", "--beam", "2")
+    run_fairseq(monkeypatch, generate, *own, "--gen-subset", "valid", "--beam", "2")
     written = (out / "generate-valid.txt").read_text()
     assert "exact_match" in written.splitlines()[-1] and len(read_generated(out / "generate-valid.txt")) == 4
 

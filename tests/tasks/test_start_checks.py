@@ -20,6 +20,7 @@ from tests import runs, tiny
 from tests.tasks.test_task import model_config
 from tests.test_training import assert_equal
 from unival.criterions.label_smoothed import LabelSmoothedConfig
+from unival.data.stream import Stream
 from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.instructions import parse
@@ -99,6 +100,10 @@ WRONG = {
         "add cider to --eval-metrics",
     ),
     "mistyped metric": ({"checkpoint.best_checkpoint_metric": "lss"}, "did you mean 'loss'"),
+    "mistyped metric that is not computed": (
+        {"checkpoint.best_checkpoint_metric": "exact_mtach", **MAXIMIZE},
+        "did you mean 'exact_match'. Then add exact_match to --eval-metrics, or choose from",
+    ),
     "metric's family": ({"checkpoint.best_checkpoint_metric": "bleu", **MAXIMIZE}, "bleu1, bleu2, bleu3, bleu4"),
     "accuracy that is not counted": ({"checkpoint.best_checkpoint_metric": "accuracy", **MAXIMIZE}, "--report-accuracy"),
     "statistic of a metric": ({"checkpoint.best_checkpoint_metric": "_cider:cider_sum"}, "is not computed"),
@@ -113,7 +118,7 @@ WRONG = {
     "no JSON": ({"eval_args": "beam=5"}, "is not JSON"),
     "no object": ({"eval_args": "[5]"}, "expected an object"),
     "eval args without a metric": ({"eval_args": '{"beem": 2}', "eval_metrics": ""}, "did you mean 'beam'"),
-    "unknown metric": ({"eval_metrics": "cidre"}, "'cidre'"),
+    "unknown metric": ({"eval_metrics": "cidre"}, "unknown metric 'cidre', did you mean 'cider'"),
     **{f"no {name}": ({f"{group}.{name}": 0}, f"--{name.replace('_', '-')} 0: must be at least 1") for name, group in COUNTS.items()},
     "no batch for an update": ({"optimization.update_freq": [2, 0]}, "--update-freq 0: must be at least 1"),
     **{
@@ -233,6 +238,19 @@ def test_what_is_right_leaves_no_trace(data, tmp_path, caplog, name):
     train = task.datasets[task.cfg.train_subset]
     assert train.epoch == 1
     assert task.checks is None  # once per process
+
+
+def test_the_references_of_validation_are_read_once(data, tmp_path, monkeypatch):
+    rows, slot_references = [], Stream.slot_references
+
+    def counted(stream, slot, record, row):
+        rows.append((stream.is_train, row))
+        return slot_references(stream, slot, record, row)
+
+    monkeypatch.setattr(Stream, "slot_references", counted)
+    task, _, _ = begin(data, tmp_path)
+    assert len(task.datasets["valid"]) == 3 and rows.count((False, 2)) == 1  # the others are tried as well
+    assert task.evaluation.fitted["valid"].keys() == task.evaluation.metrics.keys()
 
 
 def test_the_trial_restores_after_an_error():
@@ -416,6 +434,7 @@ def test_room_for_checkpoints(data, tmp_path, monkeypatch, caplog):
 )
 def test_generation_refuses_before_it_loads_models(data, tmp_path, options, said):
     path = {"common_eval.path": str(tmp_path / "none.pt"), "dataset.gen_subset": "valid"}
-    CaptionTask.setup_task(run_config(data, tmp_path, **path).task)
+    with pytest.raises(UserError, match="none.pt: no such checkpoint"):
+        CaptionTask.setup_task(run_config(data, tmp_path, **path).task)
     with pytest.raises(UserError, match=said):
         CaptionTask.setup_task(run_config(data, tmp_path, **{**path, **options}).task)

@@ -273,37 +273,45 @@ class Stream(FairseqDataset):
                 raise UserError(f"{self.table.where(row, slot.column)}: {what}") from error
             raise UserError(f"{self.table.where(row, slot.column)}{name and f' ({name})'}: {error}") from error
 
-    def check_rows(self) -> None:
+    def check_rows(self) -> list[list[str]]:
         """Look at every row without decoding media: its texts are there, and so are the files that it names.
+
+        Returns:
+            the references of every row.
 
         Raises:
             UserError: the first row that cannot be used, with file, row and column.
         """
-        instruction = self.instructions[0]
-        predicted = [slot for slot in instruction.target if has_loss(slot)]
-        slots = [slot for slot in instruction.slots if not slot.is_plain]
-        for row in range(len(self)):
-            record = self.table[row]
-            for slot in slots:
-                assert slot.column is not None
-                if slot in predicted:
-                    self.slot_references(slot, record, row)
-                elif slot.modality in self.loaders:
-                    with row_errors(self.table, row, slot.column):
-                        check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
-                else:
-                    self.values(slot, record, row)
+        return self._references(check=True)
 
     def references(self) -> list[list[str]]:
         """The references of every row, for metrics that need corpus statistics; reads no media."""
-        slot = next(slot for slot in self.instructions[0].target if has_loss(slot))
+        return self._references(check=False)
+
+    def _references(self, check: bool) -> list[list[str]]:
+        instruction = self.instructions[0]
+        predicted = [slot for slot in instruction.target if has_loss(slot)]
+        others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
         references, empty = [], 0
         for row in range(len(self)):
-            texts, _, blank = self.slot_references(slot, self.table[row], row)
+            record = self.table[row]
+            texts, _, blank = self.slot_references(predicted[0], record, row)
             references.append(texts)
             empty += blank
+            for slot in predicted[1:] if check else ():
+                self.slot_references(slot, record, row)
+            for slot in others if check else ():
+                self._check_cell(slot, record, row)
         warn_of_empty(empty, self.table)
         return references
+
+    def _check_cell(self, slot: Slot, record: Mapping[str, Any], row: int) -> None:
+        assert slot.column is not None
+        if slot.modality not in self.loaders:
+            self.values(slot, record, row)
+            return
+        with row_errors(self.table, row, slot.column):
+            check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
 
     def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
         """Batch examples; see :func:`unival.data.collate.collate`.  ``skipped`` holds what was wrong with the rows that are left out."""

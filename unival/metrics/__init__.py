@@ -4,6 +4,7 @@ A metric takes raw text, tokenises it as coco-caption does, and computes statist
 (``base.Metric``). Validation and ``score.evaluate`` use the same metrics, so both give the same number.
 """
 
+import difflib
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -54,7 +55,9 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize) -> dict[
         raise UserError(f"metrics {','.join(names)!r}: empty name; choose from {', '.join(METRICS)}")
     unknown = [name for name in names if name not in METRICS]
     if unknown:
-        raise UserError(f"unknown metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
+        close = difflib.get_close_matches(unknown[0], METRICS, n=1)
+        hint = f", did you mean {close[0]!r}? There are" if close else "; choose from"
+        raise UserError(f"unknown metric {unknown[0]!r}{hint} {', '.join(METRICS)}")
     return {name: METRICS[name](tokenizer) for name in dict.fromkeys(names)}
 
 

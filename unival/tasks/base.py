@@ -4,6 +4,7 @@ import logging
 import pathlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,7 +12,6 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics as log
 from fairseq.tasks import register_task
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from unival.checkpoints.names.published import model_options
@@ -24,20 +24,20 @@ from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.modalities import MODALITIES
-from unival.modalities.composed import TRAINING_ONLY, MediaOptions
+from unival.modalities.composed import MediaOptions
 from unival.modalities.target import Target, decode, predicted_slot
 from unival.models.config import FOLLOWING, saved_config
-from unival.tasks import restore
+from unival.tasks import restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
-from unival.tasks.closed_set import build_trie, limit_loss, read_answers
+from unival.tasks.closed_set import build_trie, limit_loss
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
 from unival.tasks.evaluation import Evaluation
-from unival.tasks.inputs import data_folder, find_table, given_media_options, media_of_instructions, shard_of
+from unival.tasks.inputs import data_folder, find_table, media_of_instructions, shard_of
 from unival.tasks.loop import LoopTask, weightless
 from unival.tasks.presets import ANY, Preset
 from unival.tasks.progress import Progress
-from unival.tasks.vocabulary import find_vocabulary
+from unival.tasks.resume import Settings, given_settings
 from unival.vocab import FairseqBpe, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -53,25 +53,35 @@ class UnivalTask(LoopTask):
 
     cfg: UnivalTaskConfig
 
-    def __init__(self, cfg: UnivalTaskConfig, vocabulary: Vocabulary, answers: Sequence[str] | None = None):
+    def __init__(
+        self,
+        cfg: UnivalTaskConfig,
+        vocabulary: Vocabulary,
+        answers: Sequence[str] | None = None,
+        given: Settings | None = None,
+        trained: Settings | None = None,
+    ):
+        """Build a task.
+
+        Args:
+            cfg: its options.
+            vocabulary: of its texts.
+            answers: the closed set, in place of ``--closed-set``.
+            given: what the command line says (default: what ``cfg`` says).
+            trained: what the checkpoint was trained with that the task is for (default: not known yet).
+        """
         super().__init__(cfg)
         self.state = TaskState()
         self.vocabulary = vocabulary
-        if answers is None:
-            answers = read_answers(cfg.closed_set) if cfg.closed_set else []
-        self.answers = list(answers)
-        self.instruction_text = ""
-        self.instructions: tuple[Instruction, ...] = ()
-        self.trie: Trie | None = None
-        self.media = given_media_options(cfg, MediaOptions())
-        text = cfg.instruction or self.preset.instruction
-        if text:  # else a checkpoint's own, see adopt
-            self.set_instruction(text)
-        self.trained_media: MediaOptions | None = None  # of the checkpoint that was loaded
-        self.trained_instruction: str | None = None  # likewise
+        self.given = given_settings(cfg, self.preset) if given is None else given
+        if answers is not None:
+            self.given = replace(self.given, closed_set=tuple(answers) or None)
+        self.trained = Settings() if trained is None else trained
+        self.decide()
         names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples)
-        self.checks: TrainingChecks | None = None  # of a run that has not begun yet
+        self.start: restore.Start | None = None  # of a run that has not begun yet: the checkpoint that it starts from
+        self.checks: TrainingChecks | None = None  # likewise
         self.is_training = False  # else models that are trained already are used
         self.shard = (0, 1)  # which of how many parts of the rows to evaluate
         self.progress = Progress()
@@ -86,19 +96,34 @@ class UnivalTask(LoopTask):
         if on_cpu and (cfg.bf16 or cfg.fp16):
             raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
         data_folder(cfg.data)  # complains when there is no such place, before anything is built
-        if not from_checkpoint and cfg.path is not None:
+        training = not from_checkpoint and cfg.path is None
+        if not from_checkpoint and not training:
             check_generation(cfg)
-        task = cls(cfg, find_vocabulary(cfg))
-        task.shard = shard_of(cfg, is_training=not from_checkpoint and cfg.path is None)
-        if not from_checkpoint and cfg.path is None:
+        origin = resume.find_origin(cfg, cls.preset, training, from_checkpoint)
+        task = cls(cfg, origin.vocabulary, given=origin.given, trained=origin.trained)
+        task.start = origin.start
+        task.shard = shard_of(cfg, is_training=training)
+        if training:
             task.checks = TrainingChecks(task)
         return task
 
-    def set_instruction(self, text: str) -> None:
-        """Read the instruction, and the closed set of its answers if it has one."""
-        self.instruction_text = text
-        self.instructions = parse(text, MODALITIES)
-        self.trie = self.build_trie(self.instructions, self.answers)
+    def decide(self) -> None:
+        """Settle how inputs and answers are made by what is known of the command line and the checkpoint; differences are logged."""
+        settings, differences = resume.resolve(self.given, self.trained, resume.default_settings(self.preset))
+        for difference in differences:
+            logger.warning(difference)
+        self.media = MediaOptions(**settings.media)
+        self.answers = list(settings.closed_set or ())
+        self.instruction_text = settings.instruction or ""
+        self.instructions: tuple[Instruction, ...] = parse(self.instruction_text, MODALITIES) if self.instruction_text else ()
+        self.trie: Trie | None = self.build_trie(self.instructions, self.answers) if self.instructions else None
+
+    def learn(self, trained: Settings) -> None:
+        """More is known of the checkpoint that the task is for."""
+        known = self.trained.over(trained)
+        if known != self.trained:
+            self.trained = known
+            self.decide()
 
     def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
         """The closed set of an instruction's answers; None when it has none (alternatives share their target's form)."""
@@ -147,10 +172,10 @@ class UnivalTask(LoopTask):
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int = 1, **kwargs: Any) -> None:
         """Load a split for what it is used for: training on ``--train-subset`` draws, shuffles and augments; all else evaluates.
 
-        ``task_cfg`` (the checkpoint's task options, given by fairseq-generate and -validate) fills in what was left open.
+        ``task_cfg`` (the checkpoint's task options, given by fairseq-generate and -validate) tells what is not known of it yet.
         """
         if task_cfg is not None:
-            self.adopt(task_cfg)
+            self.learn(resume.settings_of_options(task_cfg))
         is_train_subset = split == self.cfg.train_subset
         path = find_table(self.cfg.data, split, is_train_subset, epoch)
         dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
@@ -160,28 +185,8 @@ class UnivalTask(LoopTask):
         logger.log(logging.DEBUG if is_over else logging.INFO, "%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
         if not dataset.is_train and self.evaluation.metrics:
-            self.evaluation.fit(split, dataset.references())
-
-    def adopt(self, saved: Any, training: bool = False) -> None:
-        """Take over how a checkpoint's inputs were made, unless the command line says otherwise; differences are logged.
-
-        ``saved``: the checkpoint's task options.  What its training had taken over itself is in its task state, and goes before.
-        """
-        saved = restore.our_task_options(saved)
-        trained = self.trained_media or restore.trained_media(saved)
-        self.media = given_media_options(self.cfg, trained)
-        for option, value in vars(trained).items():
-            if option not in TRAINING_ONLY and value != getattr(self.media, option):
-                logger.warning("--%s %s, trained with %s", option.replace("_", "-"), getattr(self.media, option), value)
-        text = self.trained_instruction or restore.trained_instruction(saved)
-        if text and text != self.instruction_text and not (training and self.instruction_text):
-            if self.cfg.instruction is None:
-                self.set_instruction(text)
-            else:
-                logger.warning("--instruction %r, trained with %r", self.instruction_text, text)
-        if trained.imagenet_mean_and_std != self.cfg.imagenet_mean_and_std:
-            manner = "with" if trained.imagenet_mean_and_std else "without"
-            raise UserError(f"the checkpoint was trained {manner} --imagenet-mean-and-std; use it the same way")
+            known = self.checks.references.pop(split, None) if self.checks is not None else None
+            self.evaluation.fit(split, dataset.references() if known is None else known)
 
     def max_positions(self) -> None:
         """Rows are never filtered by length: texts are cut to their limits instead, and counted."""
@@ -221,19 +226,21 @@ class UnivalTask(LoopTask):
             model.keeps_to_checkpoint = True
             return model
         self.is_training = True
-        start = self.adopt_restored()
+        start, self.start = self.start, None
+        if start is not None:
+            restore.end_if_finished(self.cfg, start)
         if cfg.modalities is None and self.instructions:
             cfg.modalities = ",".join(sorted(media_of_instructions(self.instructions)))
         for name in FOLLOWING:
             cfg[name] = getattr(self.media, name)
         if self.checks is not None:
-            self.checks.before_model(start)
+            self.checks.before_model(start.container if start else None)
         model = super().build_model(cfg, from_checkpoint)
         model.load_backbones()
         if self.checks is not None:
             self.checks.after_model(model)
         if start is not None:
-            restore.warn_of_silent_options(start, model)
+            restore.warn_of_silent_options(start.container, model)
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -243,23 +250,6 @@ class UnivalTask(LoopTask):
         if self.checks is not None:
             self.checks.after_criterion(criterion)
         return criterion
-
-    def adopt_restored(self) -> dict[str, Any] | None:
-        """Read the checkpoint that training will start from, and take over how its inputs were made; None for a fresh start.
-
-        Raises:
-            UserError: it has another vocabulary, other normalisation, was refused, or is none that fairseq can read.
-        """
-        path = restore.restored_file(self.cfg)
-        if path is None:
-            return None
-        container = restore.read_for_fairseq(path)
-        restore.end_if_finished(self.cfg, path, container)
-        self.load_state_dict(container.get("task_state") or {})
-        saved = (container.get("cfg") or {}).get("task")
-        if saved:
-            self.adopt(OmegaConf.create(saved), training=True)
-        return container
 
     # --- checkpoints ------------------------------------------------------------------------------------------------------------
 
@@ -276,23 +266,14 @@ class UnivalTask(LoopTask):
         return {**state, "closed_set": self.answers} if self.answers else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another vocabulary; take its closed set of answers where none was given.
+        """fairseq's hook: what a checkpoint keeps of its task, where it was not read before.
 
         Raises:
-            UserError: the fingerprints differ.
+            UserError: it was trained with another vocabulary.
         """
-        self.answers = self.answers or list(state_dict.get("closed_set", []))
-        self.trained_instruction = state_dict.get("instruction") or None
-        if "media" in state_dict:
-            self.trained_media = restore.trained_media(state_dict["media"])
-            self.media = given_media_options(self.cfg, self.trained_media)
-        saved = state_dict.get("vocabulary")
-        if saved is not None and saved != self.vocabulary.fingerprint:
-            raise UserError(
-                f"the checkpoint was trained with another vocabulary ({saved[:12]}, --num-codes {state_dict['num_codes']}"
-                f" --num-bins {state_dict['num_bins']}) than --vocab-dir, --num-codes {self.vocabulary.num_codes} and"
-                f" --num-bins {self.vocabulary.num_bins} give ({self.vocabulary.fingerprint[:12]}, {len(self.vocabulary)} symbols)"
-            )
+        trained = resume.settings_of_state(state_dict)
+        resume.check_vocabulary(self.vocabulary, trained)
+        self.learn(trained)
 
     # --- steps --------------------------------------------------------------------------------------------------------------------
 

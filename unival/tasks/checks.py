@@ -22,7 +22,6 @@ from unival.modalities import with_media
 from unival.modalities.composed import MediaOptions
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
-from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import check_splits, find_table, find_train_tables, media_of_instructions, used_splits
 from unival.tasks.restore import last_checkpoint
 from unival.tasks.schedule import check_schedule
@@ -43,6 +42,7 @@ class TrainingChecks:
     def __init__(self, task: Any):
         self.task = task
         self.criterion: nn.Module | None = None
+        self.references: dict[str, list[list[str]]] = {}  # of the validation splits, by row: they are read once
         self.rows = 0.0  # of the table to train on, of several the mean
         self.found: list[str] = []
         self.seconds = 0.0
@@ -76,7 +76,7 @@ class TrainingChecks:
                     if not self.task.cfg.skip_checks:
                         first_examples(dataset, 1)
                         if not is_train:  # broken rows are never left out of an evaluation: it would end the run after an epoch
-                            dataset.check_rows()
+                            self.references[split] = dataset.check_rows()
                     if is_train:
                         self.rows += len(dataset) * paths.count(path) / len(paths)
             check_eval_args(self.task)  # last, since a data set says first what is wrong with its instruction
@@ -127,7 +127,7 @@ def check_generation(cfg: Any) -> None:
     """fairseq-generate, before it loads models: its table, and that no option is given where it has no effect.
 
     Raises:
-        UserError: there is no such table; ``--model-overrides`` names an option of the task; the models of an ensemble differ.
+        UserError: there is no such table; ``--model-overrides`` names an option of the task.
     """
     find_table(cfg.data, cfg.gen_subset, cfg.gen_subset == cfg.train_subset)
     options = {field.name for field in fields(UnivalTaskConfig) if field.metadata}
@@ -139,7 +139,6 @@ def check_generation(cfg: Any) -> None:
         if name in options:
             given = "the first argument" if name == "data" else f"--{name.replace('_', '-')}"
             raise UserError(f"--model-overrides: {name!r} is an option of the task: give {given} itself")
-    check_ensemble(cfg)
 
 
 def check_eval_args(task: Any) -> None:
@@ -217,12 +216,13 @@ def check_best_so_far(cfg: Any, start: Mapping[str, Any]) -> None:
 
 def _not_computed(cfg: Any, computed: Sequence[str]) -> str:
     name = cfg.best_checkpoint_metric
-    owner = next((metric for metric, cls in METRICS.items() if name in cls.keys), None)
-    close = difflib.get_close_matches(name, computed, n=1)
-    if owner is not None:
-        advice = f": add {owner} to --eval-metrics, or choose from"
-    elif name == "accuracy":
-        advice = ": add --report-accuracy, or choose from"
+    owners = {score: f"add {metric} to --eval-metrics" for metric, cls in METRICS.items() for score in cls.keys}
+    how = {**owners, "accuracy": "add --report-accuracy", **dict.fromkeys(computed, "")}
+    meant = name if name in how else next(iter(difflib.get_close_matches(name, how, n=1)), "")
+    if meant == name:
+        advice = f": {how[meant]}, or choose from"
+    elif meant:
+        advice = f", did you mean {meant!r}?" + (f" Then {how[meant]}, or choose from" if how[meant] else " There are")
     else:
-        advice = f", did you mean {close[0]!r}? There are" if close else "; there are"
+        advice = "; there are"
     return f"--best-checkpoint-metric {name!r} is not computed at validation{advice} {', '.join(computed)}"

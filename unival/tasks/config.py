@@ -51,8 +51,8 @@ class CoreTaskConfig(RunOptions):
         default=None,
         metadata={
             "group": "text",
-            "help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder; to evaluate, else the"
-            " one in the checkpoint)",
+            "help": "folder with encoder.json, vocab.bpe and dict.txt (default: vocab/ in the data folder, else the"
+            " checkpoint's)",
         },
     )
     num_codes: Optional[int] = field(

@@ -4,22 +4,18 @@ import logging
 import pathlib
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-from omegaconf import OmegaConf
 from torch import distributed
 
 from unival.checkpoints.files import read
-from unival.checkpoints.names.published import model_options, task_options
+from unival.checkpoints.names.published import model_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError
-from unival.modalities.composed import MediaOptions, options_before
 from unival.models.config import silent_options
-from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.inputs import given_media_options
-from unival.tasks.presets import ANY, PRESETS
 
 logger = logging.getLogger(__name__)
 
@@ -30,31 +26,6 @@ PLAIN_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")
 def is_published_cfg(cfg: Any) -> bool:
     """Whether a checkpoint's model or task options are those of the published UnIVAL or OFA."""
     return any(name in cfg for name in ("code_dict_size", "resnet_type", "image_encoder_name"))
-
-
-def our_task_options(saved: Any) -> Any:
-    """A checkpoint's task options; those of a published one in our terms."""
-    if not is_published_cfg(saved):
-        return saved
-    options = task_options(saved)
-    name = options.pop("_name")
-    cfg = OmegaConf.structured(UnivalTaskConfig(data=".", seed=1, cpu=True, bf16=False, fp16=False, **options))
-    cfg._name = name
-    return cfg
-
-
-def trained_instruction(saved: Any) -> str | None:
-    """The instruction that a checkpoint's task options name, or that of their task; None for a task that has none.
-
-    Args:
-        saved: in our terms, see :func:`our_task_options`.
-    """
-    return saved.get("instruction") or PRESETS.get(saved.get("_name"), ANY).instruction
-
-
-def trained_media(saved: Any) -> MediaOptions:
-    """How a checkpoint's training read media, by what it saved of that."""
-    return given_media_options(saved, options_before(saved))
 
 
 def last_checkpoint(cfg: Any) -> pathlib.Path:
@@ -130,12 +101,31 @@ def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:
     return container
 
 
-def end_if_finished(cfg: Any, path: pathlib.Path, container: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint that training starts from, as long as its start is prepared."""
+
+    path: pathlib.Path
+    container: Mapping[str, Any]
+
+
+def open_start(cfg: Any) -> Start | None:
+    """Read the checkpoint that training will start from; None for a fresh start.
+
+    Raises:
+        UserError: see :func:`restored_file` and :func:`read_for_fairseq`.
+    """
+    path = restored_file(cfg)
+    return None if path is None else Start(path, read_for_fairseq(path))
+
+
+def end_if_finished(cfg: Any, start: Start) -> None:
     """End a run that has made all its updates, with exit code 0: fairseq would make another one and save it over the last.
 
     Raises:
         SystemExit: the run's own last checkpoint is of ``--max-update`` updates or more.
     """
+    path, container = start.path, start.container
     is_own = path.resolve() == last_checkpoint(cfg).resolve()
     history = container["optimizer_history"]
     if not is_own or cfg.reset_optimizer or not cfg.max_update or not history or container.get("last_optimizer_state") is None:

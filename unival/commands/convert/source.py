@@ -20,7 +20,7 @@ from unival.models.config import UnivalConfig
 from unival.models.published_buffers import published_kernels
 from unival.models.unival import SIZES
 from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.restore import trained_media
+from unival.tasks.resume import trained_media
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
 MEDIA = ("image", "video", "audio")

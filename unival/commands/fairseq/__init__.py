@@ -136,8 +136,16 @@ def _load_plugins(request: Request) -> None:
 
 
 def _arguments(request: Request) -> list[str]:
-    """fairseq's arguments, the plugin among them."""
-    return [*request.arguments, *([] if request.gives("--user-dir") else ["--user-dir", str(PLUGIN)])]
+    """fairseq's arguments, the plugin and the checkpoint's task among them."""
+    plugin = [] if request.gives("--user-dir") else ["--user-dir", str(PLUGIN)]
+    task = [] if request.gives("--task") else ["--task", check_named_checkpoints(_named_checkpoints(request))]
+    return [*request.arguments, *plugin, *task]
+
+
+def _named_checkpoints(request: Request) -> list[pathlib.Path]:
+    from unival.tasks.resume import named_checkpoints
+
+    return named_checkpoints(request.value("--path") or "", request.value("--checkpoint-suffix") or "")
 
 
 def _prepare(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -153,7 +161,7 @@ def _prepare(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _check_task(request: Request) -> None:
     from unival.commands.options import our_models, our_tasks
 
-    if not request.gives("--task"):
+    if request.command == "train" and not request.gives("--task"):
         raise UserError(f"give --task: {', '.join(our_tasks())}")
     if request.command == "train" and not (request.gives("--arch") or request.gives("-a")):
         raise UserError(f"give --arch: {', '.join(our_models())}")
@@ -324,7 +332,7 @@ def _validate(request: Request, session: Session) -> None:
     given = _parse(request, options.get_validation_parser(), suppress_defaults=True)  # what the checkpoint's options yield to
     find_tables(cfg.task.data, cfg.dataset.valid_subset.split(","), cfg.dataset.train_subset)
     session.open(temporary_log("validate"), keep=False)
-    check_named_checkpoints(cfg.common_eval.path)
+    check_named_checkpoints(_named_checkpoints(request))
     distributed.call_main(cfg, validating_process, override_args=given, request=request, log=session.path)
 
 
@@ -355,24 +363,25 @@ def _generate(request: Request, session: Session) -> None:
         results = cfg.common_eval.results_path = os.path.join(results, f"shard-{shard}-of-{shards}")
     name = f"generate-{cfg.dataset.gen_subset}.log"
     session.open(pathlib.Path(results) / name if results else temporary_log("generate"), keep=bool(results))
-    check_named_checkpoints(cfg.common_eval.path)
+    check_named_checkpoints(_named_checkpoints(request))
     scorer = main(cfg)
     if results:  # else the scores are the last line of the output
         session.tell(f"{cfg.dataset.gen_subset}: {scorer.result_string()}")
         session.tell(f"the texts are in {pathlib.Path(results) / name.replace('.log', '.txt')}, the whole log is {session.path}")
 
 
-def check_named_checkpoints(paths: str) -> None:
+def check_named_checkpoints(paths: Sequence[pathlib.Path]) -> str:
     """Read what ``--path`` names safely before fairseq does: it builds the tasks and models that a checkpoint names.
+
+    Returns:
+        the task of the first.
 
     Raises:
         UserError: a file was refused, or is none of ours or of the published ones.
     """
-    from unival.hub import from_container
-    from unival.tasks.restore import read_for_fairseq
+    from unival.tasks.resume import read_settings, task_name
 
-    for path in paths.split(os.pathsep):
-        from_container(path, read_for_fairseq(path))
+    return [task_name(path, read_settings(path)) for path in paths][0]
 
 
 RUNNERS: dict[str, Callable[[Request, Session], None]] = {"train": _train, "validate": _validate, "generate": _generate}

@@ -62,13 +62,14 @@ def task(container: Mapping[str, Any]) -> dict[str, Any]:
     from unival.checkpoints.names.published import task_options
     from unival.tasks.presets import ANY, PRESETS
     from unival.tasks.restore import is_published_cfg
+    from unival.tasks.resume import trained_instruction
 
     ours = task_options(given) if is_published_cfg(given) else given
     preset = PRESETS.get(str(ours.get("_name")), ANY)
     metrics = ours.get("eval_metrics")
     return {
         "name": given.get("_name") or given.get("task"),
-        "instruction": (container.get("task_state") or {}).get("instruction") or ours.get("instruction") or preset.instruction,
+        "instruction": trained_instruction(ours, container.get("task_state")),
         "metrics": [name for name in metrics.split(",") if name] if isinstance(metrics, str) else list(preset.metrics),
         "generation": {**preset.generation, **_eval_args(ours.get("eval_args"))},
     }

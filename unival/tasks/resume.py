@@ -1,0 +1,370 @@
+"""The one place that decides how a task's inputs and answers are made: the command line before the checkpoint before the defaults.
+
+Training, validation, generation, the Python API and the commands all read what a checkpoint says with :func:`settings_of` or
+:func:`read_settings`, what the command line says with :func:`given_settings`, and let :func:`resolve` choose.
+"""
+
+import functools
+import pathlib
+import tempfile
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from fairseq import utils
+from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
+from fairseq.tasks import TASK_REGISTRY
+from omegaconf import OmegaConf
+
+from unival.checkpoints.names.published import task_options
+from unival.errors import UserError
+from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_before
+from unival.tasks.closed_set import read_answers
+from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.ensemble import check_ensemble
+from unival.tasks.inputs import data_folder, given_media_options
+from unival.tasks.presets import ANY, PRESETS, Preset
+from unival.tasks.restore import Start, is_published_cfg, open_start, read_for_fairseq
+from unival.vocab import Vocabulary
+
+
+@dataclass(frozen=True)
+class KeptVocabulary:
+    """The vocabulary that a checkpoint was trained with: its fingerprint, and its files (name -> text; None where it keeps none)."""
+
+    fingerprint: str
+    files: Mapping[str, str] | None = None
+
+    def load(self, num_codes: int | None, num_bins: int | None) -> Vocabulary:
+        """The vocabulary itself."""
+        assert self.files is not None, "a checkpoint without a vocabulary"
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in self.files.items():
+                (pathlib.Path(folder) / pathlib.Path(name).name).write_text(text, encoding="utf-8")
+            return Vocabulary.load(folder, num_codes, num_bins)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How inputs and answers are made, as far as one source says so; None, of media an absent name: it says nothing.
+
+    Attributes:
+        task: the name of the task (``--task``).
+        instruction: what is asked.
+        closed_set: the answers that a slot with ``closed_set`` may have.
+        num_codes, num_bins: how many image codes and location bins the vocabulary has.
+        vocabulary: which vocabulary it is (of a checkpoint).
+        media: how media are read: option -> value.
+    """
+
+    task: str | None = None
+    instruction: str | None = None
+    closed_set: tuple[str, ...] | None = None
+    num_codes: int | None = None
+    num_bins: int | None = None
+    vocabulary: KeptVocabulary | None = None
+    media: Mapping[str, Any] = field(default_factory=dict)
+
+    def over(self, other: "Settings") -> "Settings":
+        """These, and where they say nothing those of another source."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(other, **{**chosen, "media": {**other.media, **self.media}})
+
+    def flat(self) -> dict[str, Any]:
+        """What decides how a row is evaluated, by the name of the task's option."""
+        media = {name: value for name, value in self.media.items() if name not in TRAINING_ONLY}
+        return {**media, "instruction": self.instruction, "closed_set": self.closed_set}
+
+
+def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Settings, list[str]]:
+    """What holds: what is given, else what the checkpoint was trained with, else the defaults.
+
+    Args:
+        given: of the command line.
+        trained: of the checkpoint that is used, or that training starts from; says nothing where there is none.
+        defaults: of the task.
+
+    Returns:
+        the settings, and a line to log for each that was given otherwise than the checkpoint was trained.
+
+    Raises:
+        UserError: a switch was given otherwise.
+    """
+    asked, differences = given.flat(), []
+    for name, value in trained.flat().items():
+        choice = asked.get(name)
+        if choice is None or value is None or choice == value:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            raise UserError(f"the checkpoint was trained {'with' if value else 'without'} {option}; use it the same way")
+        if name == "closed_set":
+            differences.append(f"{option}: {len(choice)} answers, which are not the {len(value)} that the checkpoint was trained with")
+        elif name == "instruction":
+            differences.append(f"{option} {choice!r}, trained with {value!r}")
+        else:
+            differences.append(f"{option} {choice}, trained with {value}")
+    return given.over(trained).over(defaults), differences
+
+
+def default_settings(preset: Preset) -> Settings:
+    """What holds where neither the command line nor a checkpoint says anything."""
+    return Settings(task=preset.name, instruction=preset.instruction, media=vars(MediaOptions()))
+
+
+# What the command line says ---------------------------------------------------------------------------------------------------
+
+
+def given_settings(cfg: Any, preset: Preset, training: bool = False, saved: Mapping[str, Any] | None = None) -> Settings:
+    """What a task's options say.
+
+    A switch as it is by default says nothing, except those that only training looks at.
+
+    Args:
+        cfg: the options.
+        preset: the task's: in training its instruction goes before that of the checkpoint that is trained on.
+        training: whether a model is to be trained.
+        saved: the options in the checkpoint, of which ``cfg`` is a copy with the command line's changes (fairseq-validate): a file that
+            they name belongs to the training and need not be there any more.
+    """
+    answers = cfg.closed_set if saved is None or cfg.closed_set != saved.get("closed_set") else None
+    defaults = vars(MediaOptions())
+    said = {name: cfg[name] for name in defaults if name in cfg and cfg[name] is not None}
+    return Settings(
+        instruction=cfg.instruction or (preset.instruction if training else None),
+        closed_set=tuple(read_answers(answers)) if answers else None,
+        num_codes=cfg.num_codes,
+        num_bins=cfg.num_bins,
+        media={name: v for name, v in said.items() if name in TRAINING_ONLY or not isinstance(v, bool) or v != defaults[name]},
+    )
+
+
+def vocabulary_folder(cfg: Any, saved: Mapping[str, Any] | None = None) -> pathlib.Path | None:
+    """The folder of ``--vocab-dir``, else ``vocab`` beside the tables, else none; ``saved`` as in :func:`given_settings`."""
+    if cfg.vocab_dir and (saved is None or cfg.vocab_dir != saved.get("vocab_dir")):
+        return pathlib.Path(cfg.vocab_dir)
+    beside = data_folder(cfg.data) / "vocab"
+    return beside if beside.is_dir() else None
+
+
+# What a checkpoint says -------------------------------------------------------------------------------------------------------
+
+
+def options_of(container: Mapping[str, Any]) -> Any:
+    """A checkpoint's task options in our terms, also those of a published one; empty where it has none."""
+    saved = (container.get("cfg") or {}).get("task") or container.get("args") or {}
+    return our_task_options(vars(saved) if isinstance(saved, Namespace) else saved)
+
+
+def our_task_options(saved: Any) -> Any:
+    """A checkpoint's task options; those of a published one in our terms."""
+    if not is_published_cfg(saved):
+        return saved
+    options = task_options(saved)
+    name = options.pop("_name")
+    cfg = OmegaConf.structured(UnivalTaskConfig(data=".", seed=1, cpu=True, bf16=False, fp16=False, **options))
+    cfg._name = name
+    return cfg
+
+
+def settings_of(container: Mapping[str, Any]) -> Settings:
+    """What a checkpoint was trained with: its task's state, which has what training itself took over, before its options."""
+    options = options_of(container)
+    return settings_of_state(container.get("task_state") or {}).over(settings_of_options(options) if options else Settings())
+
+
+def settings_of_options(saved: Any) -> Settings:
+    """What a checkpoint's task options say, in our terms or published; defaults held where they say nothing."""
+    saved = our_task_options(saved)
+    name = saved.get("_name")
+    return Settings(
+        task=name,
+        instruction=trained_instruction(saved),
+        num_codes=saved.get("num_codes"),
+        num_bins=saved.get("num_bins"),
+        media=vars(trained_media(saved)),
+    )
+
+
+def settings_of_state(state: Mapping[str, Any]) -> Settings:
+    """What a task's state in a checkpoint says."""
+    fingerprint = state.get("vocabulary")
+    return Settings(
+        instruction=state.get("instruction") or None,
+        closed_set=tuple(state.get("closed_set") or ()) or None,
+        num_codes=state.get("num_codes"),
+        num_bins=state.get("num_bins"),
+        vocabulary=KeptVocabulary(fingerprint, state.get("vocabulary_files")) if fingerprint else None,
+        media=vars(trained_media(state["media"])) if "media" in state else {},
+    )
+
+
+def trained_instruction(saved: Any, state: Mapping[str, Any] | None = None) -> str | None:
+    """What a checkpoint was trained to do, by its task's state, which it need not have, else by its options, else by its task."""
+    return (state or {}).get("instruction") or saved.get("instruction") or PRESETS.get(saved.get("_name"), ANY).instruction
+
+
+def trained_media(saved: Any) -> MediaOptions:
+    """How a checkpoint's training read media, by what it saved of that."""
+    return given_media_options(saved, options_before(saved))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint's settings, its task's options as they were given, in our terms, and whether it has options of a model, too."""
+
+    settings: Settings = field(default_factory=Settings)
+    options: Any = field(default_factory=dict)
+    has_model: bool = False
+
+
+def named_checkpoints(paths: str, suffix: str) -> list[pathlib.Path]:
+    """The checkpoints of ``--path``, as fairseq finds them: several are an ensemble.
+
+    Args:
+        paths: the option's value.
+        suffix: that of ``--checkpoint-suffix``.
+    """
+    return [pathlib.Path(get_maybe_sharded_checkpoint_filename(path, suffix, 0, 1)) for path in utils.split_paths(paths)]
+
+
+def read_settings(path: str | pathlib.Path) -> Saved:
+    """The settings in a checkpoint that fairseq will load; a file is opened once, and again only when it has changed.
+
+    Raises:
+        UserError: it was refused, or is none that fairseq can read.
+    """
+    place = pathlib.Path(path)
+    if not place.is_file():
+        read_for_fairseq(place)  # says what is wrong
+    stat = place.stat()
+    return _read_settings(place, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_settings(path: pathlib.Path, stamp: tuple[int, ...]) -> Saved:
+    return saved_in(read_for_fairseq(path))
+
+
+def saved_in(container: Mapping[str, Any]) -> Saved:
+    """What a checkpoint says, read already."""
+    return Saved(settings_of(container), options_of(container), bool((container.get("cfg") or {}).get("model")))
+
+
+def task_name(path: str | pathlib.Path, saved: Saved) -> str:
+    """The task of ours that a checkpoint is of.
+
+    Raises:
+        UserError: it holds no options, or is of another task.
+    """
+    if not saved.has_model or not saved.options:
+        raise UserError(
+            f"{path}: holds no model and task options; expected a checkpoint of fairseq-train --user-dir unival, a published one"
+            " of UnIVAL, or one that `unival convert` wrote"
+        )
+    ours, name = [name for name, cls in TASK_REGISTRY.items() if hasattr(cls, "preset")], saved.settings.task
+    if name is None or name not in ours:
+        raise UserError(f"{path}: is of task {name!r}; expected one of {', '.join(ours)}")
+    return name
+
+
+# The vocabulary ---------------------------------------------------------------------------------------------------------------
+
+
+def load_vocabulary(folder: pathlib.Path | None, given: Settings, trained: Settings) -> Vocabulary | None:
+    """The vocabulary in a folder, else the one that the checkpoint keeps; None where there is neither.
+
+    Raises:
+        UserError: it cannot be used, or is not the one that the checkpoint was trained with.
+    """
+    sizes = given.over(trained)
+    if folder is not None:
+        found = Vocabulary.load(folder, sizes.num_codes, sizes.num_bins)
+    elif trained.vocabulary is not None and trained.vocabulary.files is not None:
+        found = trained.vocabulary.load(sizes.num_codes, sizes.num_bins)
+    else:
+        return None
+    check_vocabulary(found, trained)
+    return found
+
+
+def check_vocabulary(vocabulary: Vocabulary, trained: Settings) -> None:
+    """Refuse another vocabulary than the one that a checkpoint was trained with.
+
+    Raises:
+        UserError: the fingerprints differ.
+    """
+    kept = trained.vocabulary
+    if kept is not None and kept.fingerprint != vocabulary.fingerprint:
+        raise UserError(
+            f"the checkpoint was trained with another vocabulary ({kept.fingerprint[:12]}, --num-codes {trained.num_codes}"
+            f" --num-bins {trained.num_bins}) than --vocab-dir, --num-codes {vocabulary.num_codes} and"
+            f" --num-bins {vocabulary.num_bins} give ({vocabulary.fingerprint[:12]}, {len(vocabulary)} tokens)"
+        )
+
+
+def find_vocabulary(cfg: Any, given: Settings, trained: Settings, place: pathlib.Path | None, saved: Any = None) -> Vocabulary:
+    """The vocabulary of a task: that of ``--vocab-dir`` or of the folder ``vocab`` beside the tables, else that of the checkpoint.
+
+    Args:
+        place: the checkpoint, if there is one.
+        saved: as in :func:`given_settings`.
+
+    Raises:
+        UserError: there is none, it cannot be used, or it is not the one that the checkpoint was trained with.
+    """
+    found = load_vocabulary(vocabulary_folder(cfg, saved), given, trained)
+    if found is not None:
+        return found
+    beside = data_folder(cfg.data) / "vocab"
+    if place is None:
+        return Vocabulary.load(beside, given.num_codes, given.num_bins)  # says what is missing there
+    raise UserError(
+        f"{place}: holds no vocabulary, and there is no folder {beside}: give --vocab-dir, the folder with encoder.json, vocab.bpe"
+        " and dict.txt that it was trained with"
+    )
+
+
+# fairseq's commands -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a task's settings come from: the command line, and the checkpoint that is used or that training starts from."""
+
+    given: Settings
+    trained: Settings
+    vocabulary: Vocabulary
+    start: Start | None = None
+
+
+def find_origin(cfg: Any, preset: Preset, training: bool, from_checkpoint: bool) -> Origin:
+    """Read the checkpoint of a run, if it has one, and load the vocabulary.
+
+    Args:
+        cfg: the task's options.
+        preset: the task's.
+        training: a model will be trained.
+        from_checkpoint: ``cfg`` is a checkpoint's options with the command line's changes.
+
+    Raises:
+        UserError: the checkpoint cannot be used; the models of an ensemble differ; there is no vocabulary, or another one than the
+            checkpoint's.
+    """
+    start, place, saved = None, None, Saved()
+    if training:
+        start = open_start(cfg)
+        if start is not None:
+            place, saved = start.path, saved_in(start.container)
+    elif cfg.path is not None:
+        places = named_checkpoints(cfg.path, cfg.checkpoint_suffix or "")
+        read = [read_settings(path) for path in places]
+        check_ensemble(cfg, places, [each.settings.flat() for each in read])
+        place, saved = places[0], read[0]
+    own = saved.options if from_checkpoint and place is not None else None
+    given = given_settings(cfg, preset, training, own)
+    trained = saved.settings
+    if training and given.instruction:  # what is trained now may be another task than before
+        trained = replace(trained, instruction=None)
+    return Origin(given, trained, find_vocabulary(cfg, given, trained, place, own), start)
