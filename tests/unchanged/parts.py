@@ -282,13 +282,9 @@ def all_options() -> Record:
 
 MODELS = {"unival_tiny": "image,video,audio", "unival_base": "image,video,audio", "unival_large": "image"}  # size -> media
 KEY_OPTIONS: dict[str, dict[str, Any]] = {  # of the smallest with images, or what is said here
-    "modality layernorm": {"modality_layernorm": True},
     "modality layernorm of audio": {"modality_layernorm": True, "modality_layernorm_media": "audio", "modalities": "audio,image"},
-    "type embedding": {"add_mm_type_embedding": True},
-    "qk norm": {"qk_norm": True},
-    "attention input norm": {"attention_input_norm": True},
-    "scale resids": {"scale_resids": True},
-    "four stages": {"image_backbone_stages": 4},
+    "norms, scales": {"modality_layernorm": True, "add_mm_type_embedding": True, "qk_norm": True, "scale_resids": True},
+    "attention input norm, four stages": {"attention_input_norm": True, "image_backbone_stages": 4},
     "text only": {"modalities": ""},
 }
 
