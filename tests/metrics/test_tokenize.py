@@ -72,7 +72,7 @@ def test_recorded_tokens_are_those_of_java(java):
 
 
 def test_unknown_tokenizer_names_the_others():
-    with pytest.raises(UserError, match="'moses'; there are " + ", ".join(TOKENIZERS)):
+    with pytest.raises(UserError, match="'moses'; choose from " + ", ".join(TOKENIZERS)):
         make_tokenizer("moses")
 
 
