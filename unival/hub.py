@@ -202,7 +202,8 @@ class Unival:
         """
         own = self.task.instruction_text
         alternatives = [part.text for part in parse(own, MODALITIES)] if own else []
-        for text in [*alternatives, *([CAPTION] if "image" in self.model.encoder.media else [])]:
+        takes_images = media_of_instructions(parse(CAPTION, MODALITIES)) <= set(self.model.encoder.media)
+        for text in [*alternatives, *([CAPTION] if takes_images else [])]:
             column = lone_medium(text)
             if column is not None:
                 return text, column

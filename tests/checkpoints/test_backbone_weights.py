@@ -10,7 +10,7 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 from unival.backbones.pann import PANNS, Pann
 from unival.backbones.resnet import RESNETS, ResNet
 from unival.backbones.resnext3d import RESNETS3D, ResNeXt3D
-from unival.checkpoints.backbones import CHOICES, backbone_weights, looks_like, recognise, shapes_of
+from unival.checkpoints.backbones import backbone_weights, looks_like, networks, recognise, shapes_of
 from unival.errors import UserError
 
 
@@ -209,7 +209,8 @@ def test_values_that_are_no_weights_are_refused(torchvision_net, tmp_path, value
 
 def test_only_choices_are_proposed(tmp_path):
     """A wide ResNet is recognised, but no choice of the option."""
-    assert {kind: set(names) for kind, names in CHOICES.items()} == {"image": set(RESNETS), "video": set(RESNETS3D), "audio": set(PANNS)}
+    choices = {kind: set(network.choices) for kind, network in networks().items()}
+    assert choices == {"image": set(RESNETS), "video": set(RESNETS3D), "audio": set(PANNS)}
     with torch.device("meta"):
         wide = TorchvisionResNet(Bottleneck, [3, 4, 6, 3], width_per_group=128).state_dict()
     path = saved(tmp_path / "wide.pth", {key: torch.zeros(()).expand(value.shape) for key, value in wide.items()})

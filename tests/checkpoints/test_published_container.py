@@ -60,7 +60,7 @@ def written(case):
     defaults = {**task_defaults(), "_name": "unival_caption", **vars(MediaOptions())}
     task = {**defaults, **CASES[case][1]}
     groups = own_cfg(model, task)
-    return model, task, published_cfg(groups, published_model(model, model["image_backbone_stages"] == 4), published_task(task))
+    return model, task, published_cfg(groups, published_model(model), published_task(task))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -42,7 +42,7 @@ def without(vocab, plain):
 
 def flags_of(plain, normed, qk_norm):
     """The published options of the plain model, with flags added as the original's parser adds them."""
-    given = published_model({**asdict(UnivalConfig()), **OmegaConf.to_container(plain.cfg)}, has_classifier=False)
+    given = published_model({**asdict(UnivalConfig()), **OmegaConf.to_container(plain.cfg)})
     for name in MEDIA:
         delattr(given, f"layernorm_{name}_embedding")
     del given.qk_norm
@@ -125,7 +125,7 @@ def test_flags_of_the_published_code(vocab, plain, without, normed, qk_norm):
         assert (wanted - before).abs().max() > 1e-2
     back = published.to_published(model.state_dict(), {}).state  # the way back changes no bit of what is applied
     assert {key for key in state if not torch.equal(back[key], state[key])} == {key for key in state if ".k_norm." in key}
-    again = published_model({**asdict(UnivalConfig()), **OmegaConf.to_container(model.cfg)}, has_classifier=False)
+    again = published_model({**asdict(UnivalConfig()), **OmegaConf.to_container(model.cfg)})
     given = vars(flags_of(plain, normed, qk_norm))
     assert {key: value for key, value in vars(again).items() if bool(value) != bool(given.get(key))} == {}
 

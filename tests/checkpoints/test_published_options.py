@@ -67,7 +67,7 @@ def test_the_published_task(cfg):
 
 def test_options_come_back(cfg):
     options = model_options(cfg["model"])
-    back = published_model(asdict(UnivalConfig(**options)), has_classifier=True)
+    back = published_model(asdict(UnivalConfig(**options)))
     same = {key: value for key, value in vars(back).items() if getattr(cfg["model"], key, value) not in (value, None)}
     assert same == {} or all(getattr(cfg["model"], key) == value for key, value in same.items())
     assert UnivalConfig(**model_options(back)) == UnivalConfig(**options)
@@ -144,4 +144,4 @@ def test_tasks_and_their_prompts():
 )
 def test_what_the_published_format_lacks(change, message):
     with pytest.raises(UserError, match=message):
-        published_model({**asdict(UnivalConfig(modalities="image")), **change}, has_classifier=True)
+        published_model({**asdict(UnivalConfig(modalities="image")), **change})

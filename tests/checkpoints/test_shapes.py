@@ -10,7 +10,7 @@ from unival.backbones.pann import PANNS
 from unival.backbones.resnet import RESNETS
 from unival.backbones.resnext3d import RESNETS3D
 from unival.checkpoints import files
-from unival.checkpoints.backbones import CHOICES
+from unival.checkpoints.backbones import networks
 from unival.checkpoints.shapes import options_from_weights
 from unival.cli import main
 from unival.errors import UserError
@@ -30,7 +30,8 @@ def built(options, device="meta"):
 
 
 def test_the_names_are_those_of_the_backbones():
-    assert {kind: set(names) for kind, names in CHOICES.items()} == {"image": {*RESNETS}, "video": {*RESNETS3D}, "audio": {*PANNS}}
+    choices = {kind: set(network.choices) for kind, network in networks().items()}
+    assert choices == {"image": {*RESNETS}, "video": {*RESNETS3D}, "audio": {*PANNS}}
 
 
 @pytest.mark.parametrize("options", [*IMAGES, *VIDEOS, *SOUNDS], ids=lambda options: "-".join(map(str, options.values())))

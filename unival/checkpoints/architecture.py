@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unival.checkpoints.backbones import PARTS, looks_like, recognise, shapes_of
+from unival.checkpoints.backbones import looks_like, parts, recognise, shapes_of
 from unival.checkpoints.names.bart import is_bart
 from unival.checkpoints.names.hf_bart import is_hf_bart
 from unival.checkpoints.names.hf_ofa import is_hf_ofa
@@ -48,7 +48,7 @@ def identify(container: Mapping[str, Any], state: Mapping[str, Tensor]) -> Archi
     if kind == "other":
         network = recognise(state)
         return Architecture("other") if network is None else Architecture("backbone", network)
-    media = {modality: _cnn(bare, parts) for modality, parts in PARTS.items() if any(key.startswith(parts) for key in bare)}
+    media = {name: _cnn(bare, prefixes) for name, prefixes in parts().items() if any(key.startswith(prefixes) for key in bare)}
     return Architecture(kind, name, _sizes(bare), media)
 
 

@@ -18,34 +18,30 @@ from unival.checkpoints import files
 from unival.checkpoints.inflate import inflate as inflate_weights
 from unival.checkpoints.summary import non_finite, type_name
 from unival.errors import UserError
+from unival.modalities import with_media
+from unival.modalities.base import Network, Shapes
+from unival.modalities.options import flag
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SHOWN = 8  # keys that an error names
 
-# kind -> where whole checkpoints keep that backbone: ours, published (UnIVAL and OFA), OFA in Hugging Face's layout
-PARTS: dict[str, tuple[str, ...]] = {
-    "image": ("encoder.media.image.backbone.", "encoder.embed_images.", "model.encoder.embed_images."),
-    "video": ("encoder.media.video.backbone.", "encoder.embed_videos."),
-    "audio": ("encoder.media.audio.backbone.", "encoder.embed_audios."),
-}
-# kind -> keys by which a backbone is found, whatever a training program put in front of them (module., backbone., …)
-PROBES: dict[str, tuple[str, ...]] = {
-    "image": ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
-    "video": ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
-    "audio": ("bn0.weight", "conv_block1.conv1.weight"),
-}
-# kind -> beginnings of keys that our backbones do without, and why
-CLASSIFIER = "the classifier of its own training"
-LEFT_OUT: dict[str, dict[str, str]] = {
-    "image": {"fc.": CLASSIFIER},
-    "video": {"fc.": CLASSIFIER},
-    "audio": {
-        "fc1.": CLASSIFIER,
-        "fc_audioset.": CLASSIFIER,
-        "spectrogram_extractor.": "the kernels of the spectrogram follow from the window size",
-    },
-}
-RENAMED = {"logmel_extractor.melW": "mel_filters"}
+MEDIA_PREFIX = "encoder.media."
+
+
+def networks() -> dict[str, Network]:
+    """Kind (a modality's name in lower case) -> its backbone."""
+    return {name: media.network for name, media in with_media().items() if media.network is not None}
+
+
+def parts() -> dict[str, tuple[str, ...]]:
+    """Kind -> where whole checkpoints keep that backbone: ours, published (UnIVAL and OFA), and others."""
+    published = {name: media.published for name, media in with_media().items()}
+    return {
+        name: (f"{MEDIA_PREFIX}{name}.backbone.", *((f"encoder.embed_{name}s.", *theirs.parts) if theirs else ()))
+        for name, theirs in published.items()
+    }
+
+
 COUNTER = ".num_batches_tracked"
 
 # What networks look like: of ours by the tables that build them, and of some that others have.
@@ -60,12 +56,6 @@ FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, wid
     (3, 32, 128): "resnext3d{}",
 }
 AUDIO_NETWORKS: dict[tuple[int, int], str] = {(len(plan.channels), plan.kernel): name for name, plan in PANNS.items()}
-CHOICES: dict[str, tuple[str, ...]] = {  # kind -> what --{kind}-backbone takes
-    "image": tuple(RESNETS),
-    "video": tuple(RESNETS3D),
-    "audio": tuple(PANNS),
-}
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def backbone_weights(
@@ -75,9 +65,9 @@ def backbone_weights(
 
     Args:
         path: a file (or sharded folder) that :func:`unival.checkpoints.files.read` takes.
-        kind: ``image``, ``video`` or ``audio``.
+        kind: a modality's name in lower case, such as ``image``.
         shapes: keys and shapes of the backbone to fill: ``{key: tuple(value.shape)}`` of its state dict.
-        inflate: the file holds a 2-D network for a 3-D backbone (kind ``video``): repeat its kernels over time.
+        inflate: the file holds a 2-D network for a 3-D backbone: repeat its kernels over time.
 
     Returns:
         The complete state dict, which loads strictly, and lines for the log: what was left out and why.
@@ -85,10 +75,13 @@ def backbone_weights(
     Raises:
         UserError: the file cannot be read, holds no such backbone, or one of another shape, of other types or with broken values.
     """
-    if inflate and kind != "video":
-        raise UserError(f"{path}: only a video backbone is inflated from a 2-D network, not one for {kind}")
-    state, lines = _find(files.weights(files.read(path), path), "image" if inflate else kind, str(path))
-    state, left_out = _leave_out(state, LEFT_OUT[kind], shapes)
+    network = networks()[kind]
+    if inflate and not network.inflated:
+        able = ", ".join(name for name, other in networks().items() if other.inflated)
+        raise UserError(f"{path}: only a {able} backbone is inflated from a 2-D network, not one for {kind}")
+    planar = next(name for name, media in with_media().items() if media.always)
+    state, lines = _find(files.weights(files.read(path), path), planar if inflate else kind, str(path))
+    state, left_out = _leave_out(state, network, shapes)
     lines += left_out
     expected = {key: _planar(shape) for key, shape in shapes.items()} if inflate else shapes
     problems = _problems(state, expected)
@@ -119,8 +112,8 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
     """The name of the one network that a file of weights holds (see :func:`looks_like`); None when there is none or several."""
-    for probes in PROBES.values():
-        found = _prefixes(state, probes)
+    for network in networks().values():
+        found = _prefixes(state, network.probes)
         if len(found) == 1:
             inner = {key[len(found[0]) :]: value for key, value in state.items() if key.startswith(found[0])}
             return looks_like(shapes_of(inner))
@@ -129,15 +122,16 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, Tensor], list[str]]:
     """The backbone's own keys, without what stands before them."""
-    prefix = next((part for part in PARTS[kind] if any(key.startswith(part) for key in state)), None)
+    places, probes = parts(), networks()[kind].probes
+    prefix = next((part for part in places[kind] if any(key.startswith(part) for key in state)), None)
     if prefix is None:
-        other = [k for k, parts in PARTS.items() if any(key.startswith(parts) for key in state)]
+        other = [k for k, prefixes in places.items() if any(key.startswith(prefixes) for key in state)]
         if other:
             raise UserError(f"{path}: is a whole checkpoint without a part for {kind}; it has {', '.join(other)}")
-        found = _prefixes(state, PROBES[kind])
+        found = _prefixes(state, probes)
         if not found:
             raise UserError(
-                f"{path}: holds no {kind} backbone: none of its {len(state)} keys is {' or '.join(PROBES[kind])};"
+                f"{path}: holds no {kind} backbone: none of its {len(state)} keys is {' or '.join(probes)};"
                 f" they are {_shorten(sorted(state))}"
             )
         if len(found) > 1:
@@ -158,14 +152,14 @@ def _prefixes(state: Mapping[str, Tensor], probes: tuple[str, ...]) -> list[str]
     return sorted(prefix for prefix in candidates if all(prefix + probe in state for probe in probes))
 
 
-def _leave_out(state: dict[str, Tensor], reasons: dict[str, str], shapes: Shapes) -> tuple[dict[str, Tensor], list[str]]:
+def _leave_out(state: dict[str, Tensor], network: Network, shapes: Shapes) -> tuple[dict[str, Tensor], list[str]]:
     """Drop what our backbones do without, and rename the rest."""
     kept: dict[str, Tensor] = {}
     dropped: dict[str, list[str]] = {}
     stages = {match[0] for key in shapes if (match := re.match(r"layer\d+\.", key))}
     for key, value in state.items():
         stage = re.match(r"layer\d+\.", key)
-        reason = next((text for start, text in reasons.items() if key.startswith(start)), None)
+        reason = next((text for start, text in network.left_out.items() if key.startswith(start)), None)
         if key in shapes:
             reason = None
         elif key.endswith(COUNTER):
@@ -173,7 +167,7 @@ def _leave_out(state: dict[str, Tensor], reasons: dict[str, str], shapes: Shapes
         elif stage and stages and stage[0] not in stages:
             reason = f"the backbone has {len(stages)} stages, {stage[0]}* is beyond them"
         if reason is None:
-            kept[RENAMED.get(key, key)] = value
+            kept[network.renamed.get(key, key)] = value
         else:
             dropped.setdefault(reason, []).append(key)
     return kept, [f"left out {_shorten(keys)}: {reason}" for reason, keys in dropped.items()]
@@ -218,18 +212,19 @@ def _hint(found: Shapes, kind: str, expected: Shapes) -> str:
     """What the file looks like, and which option takes it."""
     name, own = looks_like(found), looks_like(expected)
     dims, own_dims = len(found.get("conv1.weight", ())), len(expected.get("conv1.weight", ()))
-    if kind == "video" and dims == 4 and own_dims == 5:
-        return f" (a 2-D network{f', {name}' if name else ''}: --inflate-video-backbone repeats its kernels over time)"
-    if kind == "video" and dims == 5 and own_dims == 4:
-        return " (a 3-D network: leave out --inflate-video-backbone)"
+    network = networks()[kind]
+    if network.inflated and dims == 4 and own_dims == 5:
+        return f" (a 2-D network{f', {name}' if name else ''}: {flag(network.inflated)} repeats its kernels over time)"
+    if network.inflated and dims == 5 and own_dims == 4:
+        return f" (a 3-D network: leave out {flag(network.inflated)})"
     filters = found.get("mel_filters", ())
     if len(filters) == 2 and filters != expected.get("mel_filters"):
         return f" (the file is for --audio-window-size {2 * (filters[0] - 1)} --audio-mel-bins {filters[1]})"
     if name is None or name == own:
         return ""
-    if name not in CHOICES[kind]:
-        return f" (looks like a {name}: there is no such {kind} backbone here; choices are {', '.join(CHOICES[kind])})"
-    return f" (looks like a {name}; the backbone is a {own}: choose with --{kind}-backbone)"
+    if name not in network.choices:
+        return f" (looks like a {name}: there is no such {kind} backbone here; choices are {', '.join(network.choices)})"
+    return f" (looks like a {name}; the backbone is a {own}: choose with {flag(network.option)})"
 
 
 def _check_values(state: Mapping[str, Tensor], path: str) -> None:

@@ -11,10 +11,10 @@ from unival.checkpoints import files
 from unival.checkpoints.architecture import ARCHITECTURES, Architecture, option, options
 from unival.checkpoints.summary import (
     OTHER_PARTS,
-    PART_LABELS,
     Count,
     count_parts,
     group_of,
+    group_patterns,
     non_finite,
     precisions,
     select,
@@ -66,7 +66,7 @@ def groups(parts: Mapping[str, Count], architecture: Architecture) -> dict[str, 
         group.parameters += count.parameters
         group.buffers += count.buffers
         group.keys += count.keys
-    return {name: sums[name] for name in (*PART_LABELS, OTHER_PARTS) if name in sums}
+    return {name: sums[name] for name in (*group_patterns(), OTHER_PARTS) if name in sums}
 
 
 def files_of(path: pathlib.Path) -> list[pathlib.Path]:

@@ -10,6 +10,9 @@ from typing import Any
 from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.checkpoints.shapes import norm_options
 from unival.errors import UserError
+from unival.modalities import with_media
+from unival.modalities.base import Published
+from unival.modalities.options import flag
 from unival.text import split_names
 
 ABSENT = object()
@@ -50,7 +53,6 @@ FLOATS = (
     "attn_scale_factor",
 )
 COUNTS = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")  # None or negative: all; ours has 0 for that
-MEDIA = ("image", "video", "audio")
 # published -> ours
 RENAMED = {"hop_size": "audio_hop_size", "mel_bins": "audio_mel_bins", "sample_rate": "audio_sample_rate"}
 # published task option -> ours
@@ -103,15 +105,6 @@ FIXED: dict[str, Any] = {
     "encoder_prompt": False,
     "decoder_prompt": False,
 }
-IMAGE_STAGES = {"timm_resnet": 4, "resnet": 3}
-NAMED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ORIGINAL_RESNETS = ("resnet50", "resnet101", "resnet152")
-VIDEO_BACKBONES = {f"all_resnext{depth}": f"resnext3d{depth}" for depth in (50, 101, 152)}
-AUDIO_BACKBONES = {"pann_cnn6": "cnn6", "pann_cnn10": "clap_cnn10", "pann_cnn14": "cnn14"}
-# Of spectrograms, what the published code has as constants
-SPECTROGRAM = {"audio_window_size": 1024, "audio_fmin": 50.0, "audio_fmax": 14000.0}
-CNN6_MEL_BINS = 64
-
 VIDEO_CAPTION = "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
 # The published models were fine-tuned on sounds with the prompt of videos.
 AUDIO_CAPTION = "[AUDIO:audio] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
@@ -121,6 +114,11 @@ TASKS: dict[str, dict[str, str]] = {
     "video_caption": {"_name": "unival_caption", "instruction": VIDEO_CAPTION},
     "audio_caption": {"_name": "unival_caption", "instruction": AUDIO_CAPTION},
 }
+
+
+def published_media() -> dict[str, Published]:
+    """Modality (in lower case) -> what published checkpoints call its network."""
+    return {name: media.published for name, media in with_media().items() if media.published is not None}
 
 
 def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +155,7 @@ def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     media = options["modalities"].split(",")
     for name in media:
         options[f"freeze_{name}_backbone"] = bool(given.get(f"freeze_{name}_encoder"))
-    return {**options, **norm_options(media, [name for name in MEDIA if given.get(f"layernorm_{name}_embedding")])}
+    return {**options, **norm_options(media, [name for name in published_media() if given.get(f"layernorm_{name}_embedding")])}
 
 
 def task_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
@@ -175,19 +173,17 @@ def task_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     return {**TASK_FIXED, **options, **TASKS.get(given.get("_name") or given.get("task") or "", {"_name": "unival"})}
 
 
-def published_model(options: Mapping[str, Any], has_classifier: bool) -> Namespace:
+def published_model(options: Mapping[str, Any]) -> Namespace:
     """The published model options that stand for a ``UnivalConfig`` (given as a whole): the way back.
 
     Args:
         options: all fields of the configuration; ``modalities`` as the model has them.
-        has_classifier: the image CNN has four stages (timm's ResNet), not OFA's three.
 
     Raises:
         UserError: the model has what the published code lacks.
     """
     media = [name for name in options["modalities"].split(",") if name]
-    back = {new: old for old, new in VIDEO_BACKBONES.items()}, {new: old for old, new in AUDIO_BACKBONES.items()}
-    _check_has_place(options, media, back)
+    _check_has_place(options, media)
     normed = split_names(options["modality_layernorm_media"] or "") or media
     arch = "unival_large" if (options["encoder_embed_dim"], options["encoder_layers"]) == (1024, 12) else "unival_base"
     return Namespace(
@@ -195,8 +191,8 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> Namespa
         **FIXED,
         **{name: options[name] for name in SAME if name not in COUNTS},
         **{name: options[name] or None for name in COUNTS},  # to the published code, 0 is a number of patches
-        **{f"layernorm_{name}_embedding": bool(options["modality_layernorm"] and name in normed) for name in MEDIA},
-        **{f"freeze_{name}_encoder": bool(name in media and options[f"freeze_{name}_backbone"]) for name in MEDIA},
+        **{f"layernorm_{name}_embedding": bool(options["modality_layernorm"] and name in normed) for name in published_media()},
+        **{f"freeze_{name}_encoder": bool(name in media and options[f"freeze_{name}_backbone"]) for name in published_media()},
         qk_norm=options["attention_input_norm"],
         freeze_batchnorm=options["freeze_batchnorm"],
         checkpoint_activations=options["checkpoint_activations"],
@@ -212,44 +208,34 @@ def published_model(options: Mapping[str, Any], has_classifier: bool) -> Namespa
         disable_entangle=not options["entangle_target_positions"],
         freeze_encoder_embedding=options["freeze_token_embeddings"],
         freeze_decoder_embedding=options["freeze_token_embeddings"],
-        image_encoder_name="timm_resnet" if has_classifier else "resnet",
-        resnet_type=options["image_backbone"],
+        **{theirs.encoder: _their_encoder(theirs, options) if name in media else None for name, theirs in published_media().items()},
+        **{old: options[new] for theirs in published_media().values() for old, (new, _) in theirs.more.items()},
         resnet_drop_path_rate=0.0,
-        video_encoder_name=back[0][options["video_backbone"]] if "video" in media else None,
-        audio_encoder_name=back[1][options["audio_backbone"]] if "audio" in media else None,
         _name=arch,
     )
 
 
-def _check_has_place(options: Mapping[str, Any], media: Sequence[str], backbones: tuple[Mapping[str, str], Mapping[str, str]]) -> None:
-    """Refuse what the published code lacks; ``backbones``: our names of its video and audio CNNs -> its own."""
+def _check_has_place(options: Mapping[str, Any], media: Sequence[str]) -> None:
+    """Refuse what the published code lacks."""
     if options["qk_norm"]:
         raise UserError(
             "--qk-norm: the published option of that name is another computation, our --attention-input-norm; models with ours"
             " cannot be written in the published format"
         )
-    for name, table in zip(("video", "audio"), backbones, strict=True):
-        if name in media and options[f"{name}_backbone"] not in table:
-            raise UserError(
-                f"--{name}-backbone {options[f'{name}_backbone']}: the published format has only {', '.join(table)}"
-            )
-    if options["image_backbone"] not in ORIGINAL_RESNETS:
-        raise UserError(
-            f"--image-backbone {options['image_backbone']}: the published format has only {', '.join(ORIGINAL_RESNETS)}"
-        )
-    if "image" not in media:
-        raise UserError(f"--modalities {options['modalities']}: the published format has none without images")
-    if "audio" in media:
-        _check_spectrogram(options)
+    for name, theirs in published_media().items():
+        if name in media:
+            if _their_encoder(theirs, options) is None:
+                able = ", ".join(str(value) for ours in theirs.encoders.values() for value in ours.values())
+                option, value = next((option, options[option]) for ours in theirs.encoders.values() for option in ours)
+                raise UserError(f"{flag(option)} {value}: the published format has only {able}")
+            theirs.check(options)
+        elif theirs.default is not None:
+            raise UserError(f"--modalities {options['modalities']}: the published format has none without {name}")
 
 
-def _check_spectrogram(options: Mapping[str, Any]) -> None:
-    """Refuse spectrograms that the published code cannot make."""
-    for name, value in SPECTROGRAM.items():
-        if options[name] != value:
-            raise UserError(f"--{name.replace('_', '-')} {options[name]:g}: the published code has only {value:g}")
-    if options["audio_backbone"] == "cnn6" and options["audio_mel_bins"] != CNN6_MEL_BINS:
-        raise UserError(f"--audio-mel-bins {options['audio_mel_bins']}: the published code's CNN6 has only {CNN6_MEL_BINS}")
+def _their_encoder(theirs: Published, options: Mapping[str, Any]) -> str | None:
+    """The published name of the network that our options choose; None where there is none."""
+    return next((name for name, ours in theirs.encoders.items() if all(options[key] == value for key, value in ours.items())), None)
 
 
 def published_task(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,17 +263,14 @@ def _check_fixed(given: Mapping[str, Any]) -> None:
 def _backbones(given: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     media = []
-    image = given.get("image_encoder_name") or "resnet"  # OFA had no choice, and without a name the published code has OFA's
-    media.append("image")
-    options["image_backbone_stages"] = _choose("image_encoder_name", image, IMAGE_STAGES)
-    if given.get("resnet_type"):
-        options["image_backbone"] = _choose("resnet_type", given["resnet_type"], {name: name for name in NAMED_RESNETS})
-    if given.get("video_encoder_name"):
-        media.append("video")
-        options["video_backbone"] = _choose("video_encoder_name", given["video_encoder_name"], VIDEO_BACKBONES)
-    if given.get("audio_encoder_name"):
-        media.append("audio")
-        options["audio_backbone"] = _choose("audio_encoder_name", given["audio_encoder_name"], AUDIO_BACKBONES)
+    for name, theirs in published_media().items():
+        encoder = given.get(theirs.encoder) or theirs.default
+        if encoder is not None:
+            media.append(name)
+            options |= _choose(theirs.encoder, encoder, theirs.encoders)
+            for old, (new, values) in theirs.more.items():
+                if given.get(old):
+                    options[new] = _choose(old, given[old], {value: value for value in values})
     return {**options, "modalities": ",".join(media)}
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from unival.checkpoints.backbones import CHOICES, looks_like
+from unival.checkpoints.backbones import MEDIA_PREFIX, looks_like, networks
 from unival.errors import UserError
+from unival.modalities import with_media
+from unival.modalities.base import Network
 
-MEDIA_PREFIX = "encoder.media."
 ESSENTIAL = (
     "encoder.embed_tokens.weight",
     "encoder.embed_positions.weight",
@@ -41,7 +42,7 @@ def options_from_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "max_target_positions": shape["decoder.embed_positions.weight"][0] - 2,
         "token_bucket_size": (shape["encoder.token_rel_pos_table_list.0.weight"][0] + 1) // 2,
         "image_bucket_size": math.isqrt(shape["decoder.embed_image_positions.weight"][0] - 1),
-        "add_mm_type_embedding": shape["encoder.type_embedding.weight"][0] == 4,
+        "add_mm_type_embedding": shape["encoder.type_embedding.weight"][0] > 2,
         "qk_norm": "encoder.layers.0.self_attn.q_norm.weight" in shape,
         "scale_resids": "encoder.layers.0.w_resid" in shape,
         "attention_input_norm": "encoder.layers.0.self_attn.input_norm.weight" in shape,
@@ -77,22 +78,19 @@ def media_of_weights(keys: Iterable[str]) -> set[str]:
 def media_in(keys: Iterable[str]) -> tuple[str, ...]:
     """The media that keys in our layout have parts for; a norm alone, which nothing would use, is no such part."""
     found = media_of_weights(key for key in keys if not re.fullmatch(r".*\.norm\.(weight|bias)", key))
-    return tuple(name for name in CHOICES if name in found)
+    return tuple(name for name in with_media() if name in found)
 
 
 def _media_options(shape: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     media = media_in(shape)
     normed = [name for name in media if f"{MEDIA_PREFIX}{name}.norm.weight" in shape]
     options: dict[str, Any] = {"modalities": ",".join(media), **norm_options(media, normed)}
-    for name in media:
+    for name, network in networks().items():
+        if name not in media:
+            continue
         prefix = f"{MEDIA_PREFIX}{name}.backbone."
         inner = {key.removeprefix(prefix): value for key, value in shape.items() if key.startswith(prefix)}
-        options[f"{name}_backbone"] = _backbone(name, inner)
-        if name == "image":
-            options["image_backbone_stages"] = len(_blocks(inner))
-        if name == "audio" and "mel_filters" in inner:
-            frequencies, bins = inner["mel_filters"]
-            options.update(audio_window_size=2 * (frequencies - 1), audio_mel_bins=bins)
+        options |= {network.option: _backbone(name, network, inner), **network.options_of(inner)}
     return options
 
 
@@ -101,18 +99,18 @@ def _blocks(shape: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(count for count in counts if count)
 
 
-def _backbone(kind: str, shape: Mapping[str, tuple[int, ...]]) -> str:
-    """The value of ``--{kind}-backbone`` for a CNN's own keys and shapes.
+def _backbone(kind: str, network: Network, shape: Mapping[str, tuple[int, ...]]) -> str:
+    """The value of the option that chooses a network, for a CNN's own keys and shapes.
 
     Raises:
         UserError: it is none of those that there are.
     """
     name = looks_like(shape)
     blocks = _blocks(shape)
-    whole = kind == "audio" or len(blocks) == 4 or (kind == "image" and len(blocks) == 3)
-    if name in CHOICES[kind] and whole:
+    whole = not network.stages or len(blocks) in network.stages
+    if name in network.choices and whole:
         assert name is not None
         return name
     about = [f"looks like a {name}"] if name else []
-    about += [f"has {blocks} blocks"] if kind != "audio" else []
-    raise UserError(f"the {kind} CNN {' and '.join(about) or 'has unknown keys'}; there are {', '.join(CHOICES[kind])}")
+    about += [f"has {blocks} blocks"] if network.stages else []
+    raise UserError(f"the {kind} CNN {' and '.join(about) or 'has unknown keys'}; there are {', '.join(network.choices)}")

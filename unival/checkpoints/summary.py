@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.errors import UserError
+from unival.modalities import with_media
 
 CHUNK = 1 << 22  # values looked at in one step (32 MB in float64)
 MAX_DEPTH = 64
@@ -32,9 +33,8 @@ TOKEN_NAMES = (
 )
 WRAPPERS = ("module.", "model.")  # put in front of all keys by training programs
 
-# label -> the parts (see part_of) that it sums up, in our names, the published ones and those of BART
+# label -> the parts (see part_of) that it sums up, in our names, the published ones and those of BART; besides those of the CNNs
 PART_LABELS: dict[str, str] = {
-    **{f"{name} CNN": rf"encoder\.(media\.{name}\.backbone|embed_{name}s)" for name in ("image", "video", "audio")},
     "projections": r"encoder\.(media\.\w+\.(proj|norm)|(image|video|audio)_proj|layernorm_(image|video|audio)_embedding)",
     "position tables": r"encoder\.media\.\w+\.positions|(en|de)coder\.embed_(\w+_)?positions",
     "token embeddings": r"(en|de)coder\.embed_tokens|decoder\.output_projection|shared|lm_head",
@@ -44,6 +44,11 @@ PART_LABELS: dict[str, str] = {
     "relative tables": r"(en|de)coder\.(token|image)_rel_pos_table_list",
 }
 OTHER_PARTS = "others (norms, types)"
+
+
+def group_patterns() -> dict[str, str]:
+    """Label -> the parts that it sums up, those of the modalities' CNNs first."""
+    return {**{f"{name} CNN": rf"encoder\.(media\.{name}\.backbone|embed_{name}s)" for name in with_media()}, **PART_LABELS}
 
 
 def part_of(key: str) -> str:
@@ -60,7 +65,7 @@ def group_of(part: str) -> str:
     """The label of a part in a table: image CNN, position tables, …"""
     for start in WRAPPERS:
         part = part.removeprefix(start)
-    return next((label for label, pattern in PART_LABELS.items() if re.fullmatch(pattern, part)), OTHER_PARTS)
+    return next((label for label, pattern in group_patterns().items() if re.fullmatch(pattern, part)), OTHER_PARTS)
 
 
 def is_buffer(key: str) -> bool:

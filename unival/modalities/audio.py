@@ -4,7 +4,7 @@ import contextlib
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -12,10 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unival.backbones.pann import MIN_RATE
+from unival.backbones.pann import MIN_RATE, PANNS, filters_sample_rate
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds
-from unival.modalities.base import Media, MediaEmbedding, Modality, audio_layout, has_norm
+from unival.modalities.base import (
+    CLASSIFIER,
+    Media,
+    MediaEmbedding,
+    Modality,
+    Network,
+    Published,
+    Shapes,
+    audio_layout,
+    has_norm,
+)
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.geometry import Loaded
 from unival.modalities.options import at_least, one_of, option, positive
@@ -322,6 +332,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         freeze_batchnorm(backbone) if cfg.freeze_batchnorm else [],
         norm=has_norm(cfg, "audio"),
         layout=audio_layout,
+        is_grid=False,  # they fill no grid of pixels
     )
 
 
@@ -335,9 +346,95 @@ def _packages(options: Any) -> dict[str, str]:
     return {**needs, "av": f"the audio tracks of videos, and audio other than wav, flac, ogg and mp3, need it: {INSTALL}"}
 
 
+FILTERS = "mel_filters"
+# Of spectrograms, what the published code has as constants
+SPECTROGRAM = {"audio_window_size": 1024, "audio_fmin": 50.0, "audio_fmax": 14000.0}
+CNN6_MEL_BINS = 64
+
+
+def _spectrogram(shapes: Shapes) -> dict[str, Any]:
+    if FILTERS not in shapes:
+        return {}
+    frequencies, bins = shapes[FILTERS]
+    return {"audio_window_size": 2 * (frequencies - 1), "audio_mel_bins": bins}
+
+
+def _filters_rate(given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> tuple[bool, int | None]:
+    """Whether mel filters are those of the sample rate that files are read at, and which rate they are for, if that is a usual one."""
+    if FILTERS not in given or FILTERS not in own or torch.allclose(given[FILTERS].float(), own[FILTERS].float(), atol=1e-4):
+        return True, None
+    return False, filters_sample_rate(given[FILTERS], cfg.audio_fmin, cfg.audio_fmax)
+
+
+def _check_filters(path: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> None:
+    """A PANN expects audio at the sample rate that its mel filters are for."""
+    same, rate = _filters_rate(given, own, cfg)
+    if not same:
+        hint = f"they are those of {rate} Hz: give --audio-sample-rate {rate}" if rate else "nor those of a usual sample rate"
+        raise UserError(
+            f"--audio-backbone-weights {path}: its mel filters are not those of {cfg.audio_sample_rate} Hz from"
+            f" {cfg.audio_fmin:g} to {cfg.audio_fmax:g} Hz; {hint}"
+        )
+
+
+def _compare_filters(given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> str | None:
+    """A checkpoint's filters are used as they are, also where they are for another rate."""
+    same, rate = _filters_rate(given, own, cfg)
+    if same:
+        return None
+    known = f"{rate} Hz" if rate else "no usual sample rate"
+    return (
+        f"the checkpoint's mel filters are those of {known}, audio is resampled to {cfg.audio_sample_rate} Hz: the filters are kept as"
+        " they are"
+    )
+
+
+def _check_published(options: Mapping[str, Any]) -> None:
+    """Refuse spectrograms that the published code cannot make."""
+    for name, value in SPECTROGRAM.items():
+        if options[name] != value:
+            raise UserError(f"--{name.replace('_', '-')} {options[name]:g}: the published code has only {value:g}")
+    if options["audio_backbone"] == "cnn6" and options["audio_mel_bins"] != CNN6_MEL_BINS:
+        raise UserError(f"--audio-mel-bins {options['audio_mel_bins']}: the published code's CNN6 has only {CNN6_MEL_BINS}")
+
+
+NETWORK = Network(
+    option="audio_backbone",
+    choices=tuple(PANNS),
+    weights="audio_backbone_weights",
+    frozen="freeze_audio_backbone",
+    probes=("bn0.weight", "conv_block1.conv1.weight"),
+    left_out={
+        "fc1.": CLASSIFIER,
+        "fc_audioset.": CLASSIFIER,
+        "spectrogram_extractor.": "the kernels of the spectrogram follow from the window size",
+    },
+    renamed={"logmel_extractor.melW": FILTERS},
+    options_of=_spectrogram,
+    check=_check_filters,
+    compare=_compare_filters,
+)
+PUBLISHED = Published(
+    encoder="audio_encoder_name",
+    encoders={
+        "pann_cnn6": {"audio_backbone": "cnn6"},
+        "pann_cnn10": {"audio_backbone": "clap_cnn10"},
+        "pann_cnn14": {"audio_backbone": "cnn14"},
+    },
+    check=_check_published,
+)
 AUDIO = Modality(
     "AUDIO",
     options=AudioOptions,
     model_options=AudioModelOptions,
-    media=Media(AudioLoader, _embedding, type_row=3, packages=_packages, takes=(kinds.AUDIO, kinds.VIDEO)),
+    media=Media(
+        AudioLoader,
+        _embedding,
+        type_row=3,
+        packages=_packages,
+        takes=(kinds.AUDIO, kinds.VIDEO),
+        sampled="sample_audio_patch_num",
+        network=NETWORK,
+        published=PUBLISHED,
+    ),
 )

@@ -26,6 +26,66 @@ class MediaLoader(Protocol):
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded: ...
 
 
+Shapes = Mapping[str, tuple[int, ...]]  # key -> shape of a state dict
+RESNET_PROBES = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
+CLASSIFIER = "the classifier of its own training"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The backbone of a modality: options of the model about it, and what is its own in checkpoints and in public files of weights.
+
+    Attributes:
+        option: the option that chooses it.
+        choices: what that takes.
+        weights: the option with a file of weights to start from.
+        frozen: the option of not training it.
+        inflated: the option that says that this file is of a 2-D network, whose kernels are repeated over time; empty: there is none.
+        probes: keys by which it is found in a file, whatever a training program put in front of them.
+        left_out: prefixes of keys that it does without -> why.
+        renamed: its keys in public files -> here.
+        stages: how many stages of a residual network may be left; empty: it is none.
+        options_of: keys and shapes -> options of the model that they decide, besides ``option``.
+        check: path of a file, its weights, the network's own and the model's configuration -> raises a UserError where they do not go
+            together.
+        compare: likewise with a checkpoint's weights -> a warning, or None.
+    """
+
+    option: str
+    choices: tuple[str, ...]
+    weights: str
+    frozen: str
+    probes: tuple[str, ...]
+    left_out: Mapping[str, str]
+    inflated: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    stages: tuple[int, ...] = ()
+    options_of: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}
+    check: Callable[[str, Mapping[str, Tensor], Mapping[str, Tensor], Any], None] = lambda path, given, own, cfg: None
+    compare: Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Any], str | None] = lambda given, own, cfg: None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the published checkpoints call a modality's network.
+
+    Attributes:
+        encoder: their option that says which network it is; without it the checkpoint lacks the modality, if there is no ``default``.
+        encoders: its values -> options of ours.
+        default: its value where it is not there.
+        more: further options of theirs -> our option, and what it may be.
+        parts: prefixes of its keys in other programs' checkpoints, besides ``encoder.embed_{key}s.``
+        check: our options -> raises a UserError for what the published code lacks.
+    """
+
+    encoder: str
+    encoders: Mapping[str, Mapping[str, Any]]
+    default: str | None = None
+    more: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], None] = lambda options: None
+
+
 @dataclass(frozen=True)
 class Media:
     """How files become tokens of the encoder.
@@ -36,6 +96,10 @@ class Media:
         type_row: its row of a type embedding with one row per modality (0 is that of text).
         packages: these options -> optional packages -> what for, and how to get them.
         takes: kinds of files (:mod:`unival.modalities.kinds`) that its slots take, the usual one first.
+        sampled: the model's option of keeping some of its tokens in training; empty: there is none.
+        network: its backbone, where options and checkpoints speak of it.
+        published: its part of published checkpoints; None for those that these lack.
+        always: models from before there was a choice take it.
     """
 
     loader: Callable[[Any], MediaLoader]
@@ -43,6 +107,10 @@ class Media:
     type_row: int
     packages: Callable[[Any], Mapping[str, str]] = lambda options: {}
     takes: tuple[str, ...] = ()
+    sampled: str = ""
+    network: Network | None = None
+    published: Published | None = None
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +214,7 @@ class MediaEmbedding(nn.Module):
         frozen_norms: batch norms that stay in eval mode even if the rest is trained.
         norm: a layer norm of this modality's own after the projection.
         layout: which position each feature has.
+        is_grid: positions are places in a picture, so that those of a larger grid may be interpolated.
     """
 
     def __init__(
@@ -157,6 +226,7 @@ class MediaEmbedding(nn.Module):
         frozen_norms: list[nn.Module] | None = None,
         norm: bool = False,
         layout: Layout = image_layout,
+        is_grid: bool = True,
     ):
         super().__init__()
         self.backbone = backbone
@@ -166,6 +236,7 @@ class MediaEmbedding(nn.Module):
         self.bucket_size = bucket_size
         self.frozen = frozen
         self.layout = layout
+        self.is_grid = is_grid
         self._frozen_norms = frozen_norms or []  # a plain list of modules that the backbone registers already
         if frozen:
             backbone.requires_grad_(False)

@@ -1,5 +1,6 @@
 """Images: decode, resize to a square, normalise; a ResNet turns them into tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -7,8 +8,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unival.backbones.layouts import RESNETS
+from unival.errors import UserError
 from unival.modalities import kinds
-from unival.modalities.base import Media, MediaEmbedding, Modality, has_norm
+from unival.modalities.base import (
+    CLASSIFIER,
+    RESNET_PROBES,
+    Media,
+    MediaEmbedding,
+    Modality,
+    Network,
+    Published,
+    Shapes,
+    has_norm,
+)
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.options import at_least, one_of, option
 from unival.modalities.pillow import read_sized_image
@@ -90,9 +103,51 @@ def _embedding(cfg: Any) -> MediaEmbedding:
     )
 
 
+NAMED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # in options of published checkpoints
+ORIGINAL_RESNETS = ("resnet50", "resnet101", "resnet152")  # that the published code builds
+
+
+def _stages(shapes: Shapes) -> dict[str, Any]:
+    return {"image_backbone_stages": len({key.split(".")[0] for key in shapes if key.startswith("layer")})}
+
+
+def _check_published(options: Mapping[str, Any]) -> None:
+    if options["image_backbone"] not in ORIGINAL_RESNETS:
+        raise UserError(
+            f"--image-backbone {options['image_backbone']}: the published format has only {', '.join(ORIGINAL_RESNETS)}"
+        )
+
+
+NETWORK = Network(
+    option="image_backbone",
+    choices=tuple(RESNETS),
+    weights="image_backbone_weights",
+    frozen="freeze_image_backbone",
+    probes=RESNET_PROBES,
+    left_out={"fc.": CLASSIFIER},
+    stages=(3, 4),
+    options_of=_stages,
+)
+PUBLISHED = Published(
+    encoder="image_encoder_name",
+    encoders={"timm_resnet": {"image_backbone_stages": 4}, "resnet": {"image_backbone_stages": 3}},
+    default="resnet",  # OFA had no choice, and without a name the published code has OFA's
+    more={"resnet_type": ("image_backbone", NAMED_RESNETS)},
+    parts=("model.encoder.embed_images.",),  # OFA in Hugging Face's layout
+    check=_check_published,
+)
 IMAGE = Modality(
     "IMAGE",
     options=ImageOptions,
     model_options=ImageModelOptions,
-    media=Media(ImageLoader, _embedding, type_row=1, takes=(kinds.IMAGE,)),
+    media=Media(
+        ImageLoader,
+        _embedding,
+        type_row=1,
+        takes=(kinds.IMAGE,),
+        sampled="sample_patch_num",
+        network=NETWORK,
+        published=PUBLISHED,
+        always=True,
+    ),
 )

@@ -10,9 +10,20 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+from unival.backbones.layouts import RESNETS3D
 from unival.errors import UserError
 from unival.modalities import decord_reader, kinds, pyav_reader
-from unival.modalities.base import Media, MediaEmbedding, Modality, has_norm, video_layout
+from unival.modalities.base import (
+    CLASSIFIER,
+    RESNET_PROBES,
+    Media,
+    MediaEmbedding,
+    Modality,
+    Network,
+    Published,
+    has_norm,
+    video_layout,
+)
 from unival.modalities.containers import declared_size
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
@@ -349,9 +360,32 @@ def _packages(options: VideoOptions) -> dict[str, str]:
     return needs
 
 
+NETWORK = Network(
+    option="video_backbone",
+    choices=tuple(RESNETS3D),
+    weights="video_backbone_weights",
+    frozen="freeze_video_backbone",
+    inflated="inflate_video_backbone",
+    probes=RESNET_PROBES,
+    left_out={"fc.": CLASSIFIER},
+    stages=(4,),
+)
+PUBLISHED = Published(
+    encoder="video_encoder_name",
+    encoders={f"all_resnext{depth}": {"video_backbone": f"resnext3d{depth}"} for depth in (50, 101, 152)},
+)
 VIDEO = Modality(
     "VIDEO",
     options=VideoOptions,
     model_options=VideoModelOptions,
-    media=Media(VideoLoader, _embedding, type_row=2, packages=_packages, takes=(kinds.VIDEO,)),
+    media=Media(
+        VideoLoader,
+        _embedding,
+        type_row=2,
+        packages=_packages,
+        takes=(kinds.VIDEO,),
+        sampled="sample_video_patch_num",
+        network=NETWORK,
+        published=PUBLISHED,
+    ),
 )

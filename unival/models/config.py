@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import OmegaConf
 
-from unival.modalities import MODALITIES
+from unival.modalities import MODALITIES, with_media
 from unival.modalities.composed import MediaOptions
 from unival.modalities.options import compose, declared, kept_field, owners
 from unival.text import split_names
@@ -145,8 +145,9 @@ def saved_config(options: Mapping[str, Any]) -> Any:
 
 
 def cfg_modalities(cfg: UnivalConfig) -> tuple[str, ...]:
-    """The media that a model takes, in lower case.  Checkpoints from before there was a choice take images."""
-    names = ("image",) if cfg.modalities is None else split_names(cfg.modalities)
+    """The media that a model takes, in lower case."""
+    always = [name for name, media in with_media().items() if media.always]
+    names = always if cfg.modalities is None else split_names(cfg.modalities)
     return tuple(sorted(set(names)))
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from unival.errors import UserError
 from unival.modalities import media_of
-from unival.modalities.base import MediaEmbedding, audio_layout
+from unival.modalities.base import MediaEmbedding
 from unival.models.bias import (
     grid_positions,
     image_bucket_count,
@@ -193,7 +193,7 @@ class UnivalEncoder(FairseqEncoder):
         """Position embeddings ``l x c`` of a grid, interpolated from the original grid when it has more patches."""
         side = self.cfg.orig_patch_image_size // 16
         bucket = self.cfg.image_bucket_size
-        if not self.cfg.interpolate_position or embedding.layout is audio_layout:  # sounds fill no grid of pixels
+        if not self.cfg.interpolate_position or not embedding.is_grid:
             return embedding.positions(ids)
         height, width = int((ids.max() - 1) // bucket) + 1, int(((ids - 1) % bucket).max()) + 1
         if height * width <= side * side:
@@ -205,11 +205,8 @@ class UnivalEncoder(FairseqEncoder):
 
     def sample_patches(self, name: str, tokens: Tensor) -> Tensor | None:
         """In training, choose some patches per item without replacement; None keeps all."""
-        keep = {
-            "image": self.cfg.sample_patch_num,
-            "video": self.cfg.sample_video_patch_num,
-            "audio": self.cfg.sample_audio_patch_num,
-        }[name]
+        option = media_of(name).sampled
+        keep = self.cfg[option] if option else 0
         if not self.training or keep <= 0 or keep >= tokens.size(1):
             return None
         return torch.rand(tokens.shape[:2], device=tokens.device).argsort(dim=1)[:, :keep]

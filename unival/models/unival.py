@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from unival.backbones.pann import filters_sample_rate
 from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError
+from unival.modalities import media_of, with_media
 from unival.modalities.composed import MediaOptions
+from unival.modalities.options import flag
 from unival.models.config import FOLLOWING, UnivalConfig
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
@@ -128,46 +129,45 @@ class UnivalModel(FairseqEncoderDecoderModel):
             UserError: a file does not fit its CNN, or the model has none such.
         """
         self._check_flags()
-        files = {
-            "image": self.cfg.image_backbone_weights,
-            "video": self.cfg.video_backbone_weights,
-            "audio": self.cfg.audio_backbone_weights,
-        }
-        for name, path in files.items():
-            if path is None:
+        for name, media in with_media().items():
+            network = media.network
+            path = self.cfg[network.weights] if network else None
+            if network is None or path is None:
                 continue
             if name not in self.encoder.media:
-                has = ", ".join(self.encoder.media) or "only text"
-                raise UserError(f"--{name}-backbone-weights {path}: the model takes no {name}, it has {has}")
+                raise UserError(f"{flag(network.weights)} {path}: the model takes no {name}, it has {self.has}")
             from unival.checkpoints.backbones import backbone_weights
 
             backbone = self.encoder.media[name].get_submodule("backbone")
             own = backbone.state_dict()
             shapes = {key: tuple(value.shape) for key, value in own.items()}
-            inflate = name == "video" and self.cfg.inflate_video_backbone
+            inflate = bool(network.inflated and self.cfg[network.inflated])
             state, notes = backbone_weights(path, name, shapes, inflate=inflate)
-            if name == "audio":
-                check_mel_filters(path, state["mel_filters"], own["mel_filters"], self.cfg)
+            network.check(path, state, own, self.cfg)
             backbone.load_state_dict(state)
             logger.info("%s CNN from %s%s", name, path, "".join(f"; {note}" for note in notes))
+
+    @property
+    def has(self) -> str:
+        """The media that the model takes, for messages."""
+        return ", ".join(self.encoder.media) or "only text"
 
     def _check_flags(self) -> None:
         """Flags about media that the model does not take, or that go with another flag, would do nothing: say so."""
         cfg = self.cfg
-        has = ", ".join(self.encoder.media) or "only text"
-        for name in ("image", "video", "audio"):
-            if cfg[f"freeze_{name}_backbone"] and name not in self.encoder.media:
-                raise UserError(f"--freeze-{name}-backbone: the model takes no {name}, it has {has}")
+        for name, media in with_media().items():
+            network = media.network
+            if network and cfg[network.frozen] and name not in self.encoder.media:
+                raise UserError(f"{flag(network.frozen)}: the model takes no {name}, it has {self.has}")
+            if network and network.inflated and cfg[network.inflated] and cfg[network.weights] is None:
+                raise UserError(f"{flag(network.inflated)}: give {flag(network.weights)} FILE, a 2-D network to inflate")
+            if media.sampled and cfg[media.sampled] < 0:
+                raise UserError(f"{flag(media.sampled)} {cfg[media.sampled]}: give a number of patches, or 0 for all")
         normed = split_names(cfg.modality_layernorm_media or "")
         if normed and not cfg.modality_layernorm:
             raise UserError(f"--modality-layernorm-media {cfg.modality_layernorm_media}: give --modality-layernorm, too")
         for name in [name for name in normed if name not in self.encoder.media]:
-            raise UserError(f"--modality-layernorm-media {name}: the model takes no {name}, it has {has}")
-        if cfg.inflate_video_backbone and cfg.video_backbone_weights is None:
-            raise UserError("--inflate-video-backbone: give --video-backbone-weights FILE, a 2-D network to inflate")
-        for option in ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num"):
-            if cfg[option] < 0:
-                raise UserError(f"--{option.replace('_', '-')} {cfg[option]}: give a number of patches, or 0 for all")
+            raise UserError(f"--modality-layernorm-media {name}: the model takes no {name}, it has {self.has}")
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Accept the published key names (see ``unival.checkpoints.names.published``)."""
@@ -211,7 +211,11 @@ class UnivalModel(FairseqEncoderDecoderModel):
         if problems:
             shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
             raise UserError(f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state)}")
-        explain_mel_filters(state, own, self.cfg)
+        for name in self.encoder.media:
+            network = media_of(name).network
+            said = network.compare(_of_backbone(name, state), _of_backbone(name, own), self.cfg) if network else None
+            if said:
+                logger.warning(said)
         nn.Module.load_state_dict(self, state, strict=False, assign=assign)  # checked above, with better words
         return _IncompatibleKeys(missing, unexpected)
 
@@ -242,29 +246,10 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return self.encoder.max_positions(), self.decoder.max_positions()
 
 
-def check_mel_filters(path: str, given: Tensor, own: Tensor, cfg: UnivalConfig) -> None:
-    """A PANN expects sounds at the sample rate that its mel filters are for.  Raises UserError when that is another."""
-    if torch.allclose(given.float(), own.float(), atol=1e-4):
-        return
-    rate = filters_sample_rate(given, cfg.audio_fmin, cfg.audio_fmax)
-    hint = f"they are those of {rate} Hz: give --audio-sample-rate {rate}" if rate else "nor those of a usual sample rate"
-    raise UserError(
-        f"--audio-backbone-weights {path}: its mel filters are not those of {cfg.audio_sample_rate} Hz from"
-        f" {cfg.audio_fmin:g} to {cfg.audio_fmax:g} Hz; {hint}"
-    )
-
-
-def explain_mel_filters(state_dict: Mapping[str, Tensor], own: dict[str, Tensor], cfg: UnivalConfig) -> None:
-    """Say so when a checkpoint's mel filters, which are used as they are, are for another sample rate than sounds have here."""
-    key = f"{MEDIA_PREFIX}audio.backbone.mel_filters"
-    if key not in own or key not in state_dict or torch.allclose(state_dict[key].float(), own[key].float(), atol=1e-4):
-        return
-    rate = filters_sample_rate(state_dict[key], cfg.audio_fmin, cfg.audio_fmax)
-    logger.warning(
-        "the checkpoint's mel filters are those of %s, audio is resampled to %s Hz: the filters are kept as they are",
-        f"{rate} Hz" if rate else "no usual sample rate",
-        cfg.audio_sample_rate,
-    )
+def _of_backbone(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of one modality's backbone, by its own keys."""
+    prefix = f"{MEDIA_PREFIX}{name}.backbone."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def initialise(model: nn.Module, std: float, skip: Iterable[nn.Module] = ()) -> None:

@@ -7,30 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unival.checkpoints.backbones import MEDIA_PREFIX, networks
 from unival.checkpoints.conversion import Conversion, KeyReport
-from unival.checkpoints.published_options import model_options, task_options
+from unival.checkpoints.published_options import model_options, published_media, task_options
 from unival.checkpoints.shapes import media_in, media_of_weights
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
 __all__ = ["from_published", "is_published", "model_options", "rename_published", "task_options", "to_published"]
 
-# published prefix -> ours
-PREFIXES: dict[str, str] = {
-    "encoder.embed_images.": "encoder.media.image.backbone.",
-    "encoder.image_proj.": "encoder.media.image.proj.",
-    "encoder.layernorm_image_embedding.": "encoder.media.image.norm.",
-    "encoder.embed_image_positions.": "encoder.media.image.positions.",
-    "encoder.embed_videos.": "encoder.media.video.backbone.",
-    "encoder.video_proj.": "encoder.media.video.proj.",
-    "encoder.layernorm_video_embedding.": "encoder.media.video.norm.",
-    "encoder.embed_video_positions.": "encoder.media.video.positions.",
-    "encoder.embed_audios.logmel_extractor.melW": "encoder.media.audio.backbone.mel_filters",
-    "encoder.embed_audios.": "encoder.media.audio.backbone.",
-    "encoder.audio_proj.": "encoder.media.audio.proj.",
-    "encoder.layernorm_audio_embedding.": "encoder.media.audio.norm.",
-    "encoder.embed_audio_positions.": "encoder.media.audio.positions.",
-}
 # What --qk-norm of the published code adds to every attention: a norm of the inputs, and one that is never applied.
 INPUT_NORM = (".q_norm.", ".input_norm.")  # published, ours
 UNUSED_NORM = ".k_norm."
@@ -60,6 +45,21 @@ SOUNDS = 527  # of that of sounds, which the published CNN6 has
 KERNEL_TOLERANCE = 1e-3  # of Fourier kernels between -1 and 1; half precision rounds by up to 2.5e-4
 
 
+def prefixes() -> dict[str, str]:
+    """Published prefix of a key of media -> ours."""
+    found: dict[str, str] = {}
+    for name in published_media():
+        network, ours = networks()[name], f"{MEDIA_PREFIX}{name}."
+        found |= {f"encoder.embed_{name}s.{old}": f"{ours}backbone.{new}" for old, new in network.renamed.items()}
+        found |= {
+            f"encoder.embed_{name}s.": f"{ours}backbone.",
+            f"encoder.{name}_proj.": f"{ours}proj.",
+            f"encoder.layernorm_{name}_embedding.": f"{ours}norm.",
+            f"encoder.embed_{name}_positions.": f"{ours}positions.",
+        }
+    return found
+
+
 def is_published(state_dict: Mapping[str, Any]) -> bool:
     """Whether a state dict has the published key names (those of UnIVAL or OFA)."""
     marks = ("encoder.embed_images.", "encoder.embed_image_positions.", "encoder.version", "decoder.output_projection.")
@@ -83,7 +83,7 @@ def our_name(key: str) -> str | None:
     """Our name of a published key; None for those that carry nothing."""
     if key == TIED[1] or drop_reason(key):
         return None
-    for old, new in PREFIXES.items():
+    for old, new in prefixes().items():
         if key.startswith(old):
             return new + key[len(old) :]
     return key.replace(*INPUT_NORM)
@@ -141,7 +141,7 @@ def to_published(state: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> 
     """
     report = KeyReport()
     result: dict[str, Tensor] = {}
-    back = {new: old for old, new in PREFIXES.items()}
+    back = {new: old for old, new in prefixes().items()}
     for key, value in state.items():
         if key.startswith("encoder.media."):
             prefix = max((new for new in back if key.startswith(new)), key=len, default=None)

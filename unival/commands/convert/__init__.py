@@ -19,16 +19,18 @@ from unival.checkpoints.convert import SOURCES, check_source, fitted, new_contai
 from unival.checkpoints.names import published
 from unival.checkpoints.precision import cast
 from unival.checkpoints.summary import non_finite
-from unival.commands.convert.source import MEDIA, OWN_BACKBONE_FILES, read_inputs, source_from_bart, source_from_unival
+from unival.commands.convert.source import OWN_BACKBONE_FILES, read_inputs, source_from_bart, source_from_unival
 from unival.commands.convert.target import own_cfg, published_cfg_of, task_state
 from unival.errors import UserError
+from unival.modalities import with_media
+from unival.modalities.options import flag
 from unival.models.build import build_model
 from unival.models.published_buffers import published_buffers
 from unival.models.unival import SIZES
 
 FP16, FP32 = torch.float16, torch.float32
-BART_DEFAULTS: dict[str, Any] = {"modalities": "image", "seed": 1}
-BART_ONLY = ("arch", "modalities", "source_vocab", "seed", *OWN_BACKBONE_FILES)
+BART_DEFAULTS: dict[str, Any] = {"modalities": ",".join(name for name, media in with_media().items() if media.always), "seed": 1}
+BART_ONLY = ("arch", "modalities", "source_vocab", "seed", *OWN_BACKBONE_FILES.values())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--modalities", metavar="MEDIA", help=f"BART only: media that OUT takes (default: {BART_DEFAULTS['modalities']})")
     add("--source-vocab", metavar="DIR", help="BART only: its vocabulary, if --vocab-dir is another than the published one")
     add("--seed", type=int, help=f"BART only: of what is initialised (default: {BART_DEFAULTS['seed']})")
-    for name in MEDIA:
-        add(f"--{name}-backbone-weights", metavar="FILE", help=f"BART only: file with weights of the {name} CNN to start from")
+    for name, option in OWN_BACKBONE_FILES.items():
+        add(flag(option), metavar="FILE", help=f"BART only: file with weights of the {name} CNN to start from")
     add("--report", metavar="FILE", help="write what became of every key as JSON")
     add("--verbose", action="store_true", help="print what became of every key")
     add("--force", action="store_true", help="overwrite OUT")

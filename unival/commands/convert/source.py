@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from unival.checkpoints import files, published_options
+from unival.checkpoints.backbones import networks
 from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.convert import is_own, join_shards, to_ours
 from unival.checkpoints.names import bart, hf_bart, published
@@ -23,8 +24,7 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.resume import trained_media
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
-MEDIA = ("image", "video", "audio")
-OWN_BACKBONE_FILES = tuple(f"{name}_backbone_weights" for name in MEDIA)
+OWN_BACKBONE_FILES = {name: network.weights for name, network in networks().items()}
 VOCABULARY_SIZES = {"num_codes": NUM_CODES, "num_bins": NUM_BINS}  # of the published vocabulary
 
 
@@ -67,7 +67,7 @@ def source_from_unival(args: argparse.Namespace, container: Mapping[str, Any], s
     if given_task is not None:
         saved = _known(given_task, task) if own else published_options.task_options(given_task)
         task.update({"image_fit": trained_media(saved).image_fit, **saved})  # a checkpoint from before it read images as published
-    model.update(options_from_weights(conversion.state), **dict.fromkeys(OWN_BACKBONE_FILES))
+    model.update(options_from_weights(conversion.state), **dict.fromkeys(OWN_BACKBONE_FILES.values()))
     model.update(new_modalities="", inflate_video_backbone=False, _name="unival")
     task_state = dict(container.get("task_state") or {}) if own else {}
     task.update({key: task_state[key] for key in VOCABULARY_SIZES if key in task_state})
@@ -111,7 +111,7 @@ def source_from_bart(args: argparse.Namespace, container: Mapping[str, Any], sta
     task.update({key: value for key in ("num_codes", "num_bins") if (value := getattr(args, key)) is not None})
     model = {**asdict(UnivalConfig()), **SIZES[arch], "modalities": args.modalities, "_name": "unival"}
     symbols, rows = _bart_vocabulary(args, count, task)
-    built = build_model(model | {key: getattr(args, key) for key in OWN_BACKBONE_FILES}, symbols, args.seed)
+    built = build_model(model | {key: getattr(args, key) for key in OWN_BACKBONE_FILES.values()}, symbols, args.seed)
     conversion = bart.from_bart(state, built.state_dict(), rows, shown, args.drop_unexpected)
     conversion.report.entries += report.entries
     conversion.report.note(f"--arch {arch}, {symbols} symbols of which {len(rows)} are BART's")

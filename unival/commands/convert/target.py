@@ -9,16 +9,16 @@ from omegaconf import OmegaConf
 
 from unival.checkpoints import published_options
 from unival.checkpoints.published_container import published_cfg
-from unival.commands.convert.source import MEDIA, Source, task_defaults
+from unival.commands.convert.source import Source, task_defaults
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
+from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions
+from unival.modalities.options import declared
 from unival.models.config import UnivalConfig
 from unival.tasks.inputs import given_media_options
 from unival.tasks.presets import CAPTION
 from unival.vocab import Vocabulary
-
-VIDEO_OPTIONS = ("patch_frame_size", "num_frames", "sample_type", "frame_fit", "use_dataaug")
 
 
 def own_cfg(model: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def published_cfg_of(source: Source) -> dict[str, Any]:
     media = source.model["modalities"].split(",")
     if source.cfg is not None and isinstance(source.cfg.get("model"), argparse.Namespace):
         model = argparse.Namespace(**vars(source.cfg["model"]))
-        for name in ("video", "audio"):
-            if name not in media:
-                setattr(model, f"{name}_encoder_name", None)
+        for name, theirs in published_options.published_media().items():
+            if name not in media and theirs.default is None:
+                setattr(model, theirs.encoder, None)
                 setattr(model, f"layernorm_{name}_embedding", False)
         return {**source.cfg, "model": model}
-    namespace = published_options.published_model(source.model, source.model["image_backbone_stages"] == 4)
+    namespace = published_options.published_model(source.model)
     media = vars(given_media_options(source.task, MediaOptions()))
     task = published_options.published_task({**source.task, **media})
     _note_what_is_lost(source, namespace, task)
@@ -57,11 +57,13 @@ def _note_what_is_lost(source: Source, model: argparse.Namespace, task: Mapping[
     back = {**asdict(UnivalConfig()), **published_options.model_options(model)}
     back.update({**task_defaults(), **published_options.task_options(task)})
     given = {**source.model, **{name: source.task.get(name) for name in ("instruction", *vars(MediaOptions()))}}
-    absent = tuple(name for name in MEDIA if name not in source.model["modalities"].split(","))
-    absent += VIDEO_OPTIONS if "video" in absent else ()
+    kinds = [kind for kind in MODALITIES.values() if kind.media and kind.key not in source.model["modalities"].split(",")]
+    absent = {option.name for kind in kinds for option in declared(kind.options)}
+    keys = tuple(kind.key for kind in kinds)
     if back["instruction"] is None and task["_name"] == "caption":
         back["instruction"] = CAPTION
-    lost = {name: value for name, value in given.items() if value is not None and value != back.get(name) and not name.startswith(absent)}
+    told = {name: value for name, value in given.items() if not (name in absent or name.startswith(keys))}
+    lost = {name: value for name, value in told.items() if value is not None and value != back.get(name)}
     if lost:
         shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in lost.items() if name != "_name")
         source.conversion.report.note(f"the published format has no place for {shown}")

@@ -20,6 +20,7 @@ from unival.console.explain import INTERRUPTED, TERMINATED, complain, describe, 
 from unival.console.lines import RunPlan, duration
 from unival.console.session import Session, stopped_by_sigterm, temporary_log
 from unival.errors import UserError
+from unival.quiet_import import quiet_import
 
 HELP = {"-h", "--help", "--help-all"}
 OWN_FLAGS = {"--verbose", "--traceback"}
@@ -94,6 +95,11 @@ def _new_session(request: Request) -> Session:
 
 def _print_help(command: str, arguments: Sequence[str]) -> int:
     with Session(sys.stderr):  # importing fairseq logs and warns
+        try:
+            _load_plugins(Request(command, tuple(arguments), verbose=False, traceback=False))
+        except UserError as error:
+            complain(str(error))
+            return 1
         from unival.commands.fairseq.option_help import help_text
 
         text = help_text(command, arguments)
@@ -117,12 +123,14 @@ def _interrupted(request: Request, session: Session, by: str) -> str:
 
 
 def _load_plugins(request: Request) -> None:
-    """Register this package's tasks and models, and the user's own plugin."""
+    """Register the user's own plugin, which may bring modalities and so comes first, and this package's tasks and models."""
+    given = request.value("--user-dir")
+    if given is not None and pathlib.Path(given).resolve() != PLUGIN:
+        _load_user_dir(given)
     import unival.tasks.user_dir  # noqa: F401
 
-    given = request.value("--user-dir")
-    if given is None or pathlib.Path(given).resolve() == PLUGIN:
-        return
+
+def _load_user_dir(given: str) -> None:
     if not pathlib.Path(given).is_dir():
         raise UserError(f"--user-dir {given}: no such folder")
     name = pathlib.Path(os.path.abspath(given)).name
@@ -133,6 +141,9 @@ def _load_plugins(request: Request) -> None:
             f"--user-dir {given}: a module {name!r} is loaded already, from {where}; "
             + ("`unival` brings its own plugin: leave the option out" if name == "unival" else "give the folder another name")
         )
+    with quiet_import():
+        from fairseq.utils import import_user_module
+    import_user_module(argparse.Namespace(user_dir=given))
 
 
 def _arguments(request: Request) -> list[str]:
@@ -245,9 +256,8 @@ def _check_validation_tables(cfg: Any) -> None:
 
 def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float) -> None:
     """What every process of a training runs; with several GPUs these are not the process of the command, and the first one talks."""
+    _load_plugins(request)
     from fairseq_cli.train import main
-
-    import unival.tasks.user_dir  # noqa: F401
 
     with _session_of_process(cfg, request, log) as session:
         session.console.plan = RunPlan(
@@ -338,9 +348,8 @@ def _validate(request: Request, session: Session) -> None:
 
 def validating_process(cfg: Any, override_args: argparse.Namespace, request: Request, log: pathlib.Path) -> None:
     """What every process of a validation runs."""
+    _load_plugins(request)
     from fairseq_cli.validate import main
-
-    import unival.tasks.user_dir  # noqa: F401
 
     with _session_of_process(cfg, request, log) as session, session.prints_to_file():
         main(cfg, override_args=override_args)

@@ -1,0 +1,146 @@
+"""A modality from outside of the package: depth maps, in a plugin that ``--user-dir`` names."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import runs, tiny
+from unival.cli import main
+from unival.errors import UserError
+from unival.modalities import IMAGE, MODALITIES, register
+from unival.modalities.base import Media, Modality
+
+PLUGIN = '''
+"""Depth maps: a PNG of 16 bits, and a small CNN."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from unival.instructions import AttributeSpec
+from unival.modalities import register
+from unival.modalities.base import Media, MediaEmbedding, Modality
+from unival.modalities.geometry import Loaded
+from unival.modalities.options import at_least, option
+
+
+@dataclass(frozen=True)
+class DepthOptions:
+    OPTION: int = option(16, "pixels per side that depth maps are resized to", at_least(4))
+
+
+@dataclass(frozen=True)
+class DepthModelOptions:
+    depth_channels: int = option(8, "channels of the CNN of depth maps")
+
+
+class DepthLoader:
+    def __init__(self, options):
+        self.size = options.depth_size
+
+    def __call__(self, data, rng, train):
+        image = Image.open(io.BytesIO(data)).resize((self.size, self.size))
+        return Loaded(torch.from_numpy(np.array(image, dtype=np.float32))[None] / 65535)
+
+
+class DepthCnn(nn.Sequential):
+    def __init__(self, channels):
+        super().__init__(nn.Conv2d(1, channels, 3, stride=4, padding=1), nn.GELU())
+        self.out_channels = channels
+
+
+def embedding(cfg):
+    return MediaEmbedding(DepthCnn(cfg.depth_channels), cfg.encoder_embed_dim, cfg.image_bucket_size)
+
+
+register(
+    Modality(
+        "DEPTH",
+        attributes={"note": AttributeSpec(str)},
+        options=DepthOptions,
+        model_options=DepthModelOptions,
+        media=Media(DepthLoader, embedding, type_row=4),
+    )
+)
+
+import unival.tasks
+'''
+
+RUNS = """
+import json, sys, torch
+from unival.cli import main
+train, generate, path = json.load(sys.stdin)
+code = main(train) or main(generate) or main(["train", "--help", *train[-2:]])
+saved = torch.load(path, weights_only=False)
+rows = saved["model"]["encoder.type_embedding.weight"].size(0)
+cnn = saved["model"]["encoder.media.depth.backbone.0.weight"]
+found = [code, rows, list(cnn.shape), saved["cfg"]["model"]["modalities"], saved["task_state"]["media"]["depth_size"]]
+print("FOUND", json.dumps(found))
+"""
+
+
+def plugin(folder, name, option="depth_size"):
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(PLUGIN.replace("OPTION", option))
+    return str(folder / name)
+
+
+def test_a_modality_of_a_plugin_trains_and_generates(tmp_path):
+    """In a process of its own, as the modality must come before this package's options are composed."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir(), out.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 2**16, (20, 24), dtype=np.uint16)).save(data / f"{i}.png")
+        lines.append(json.dumps({"depth": f"{i}.png", "caption": "a red square"}))
+    for split in ("train", "valid"):
+        (data / f"{split}.jsonl").write_text("\n".join(lines))
+    tiny.vocabulary(data / "vocab", 0, 0)
+    ours = ["--task", "unival", "--user-dir", plugin(tmp_path, "their_depth")]
+    flags = ["--instruction", "[DEPTH:depth,note='far is white'] what? -> [TEXT:caption]", "--batch-size", "2", "--max-update", "2"]
+    flags += ["--depth-size", "20", "--depth-channels", "6", "--add-mm-type-embedding", "--best-checkpoint-metric", "loss"]
+    train = ["train", *[x for x in runs.train_flags(data, out) if x != "--maximize-best-checkpoint-metric"], *flags, *ours]
+    path = out / "checkpoint_last.pt"
+    generate = ["generate", str(data), *runs.CPU, "--num-codes", "0", "--num-bins", "0", "--path", str(path), "--gen-subset", "valid"]
+    generate += ["--batch-size", "4", "--max-len-b", "3", "--beam", "2", "--results-path", str(out), *ours]
+    done = subprocess.run(
+        [runs.python(), "-c", RUNS], input=json.dumps([train, generate, str(path)]), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.split("FOUND")[1])
+    assert found == [0, 5, [6, 1, 3, 3], "depth", 20], done.stderr
+    help_text = done.stdout.replace("\n", " ")
+    assert "--depth-size N" in help_text and "--depth-channels N" in help_text and "checkpoint's, else 16)" in help_text
+    assert (out / "generate-valid.txt").read_text().count("D-") == 4
+
+
+def test_options_that_clash_are_one_line(tmp_path, capsys):
+    first, second = (plugin(tmp_path, f"their_clash_{i}", option="num_frames") for i in range(2))  # fairseq imports a plugin once
+    assert main(["train", str(tmp_path), "--user-dir", first, "--task", "unival"]) == 1
+    message = "modality VIDEO and modality DEPTH both have an option --num-frames"
+    assert capsys.readouterr().err.splitlines() == [f"unival: error: {message}"]
+    assert main(["train", "--help", "--user-dir", second]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_registered():
+    def media(row):
+        return Media(IMAGE.media.loader, IMAGE.media.embedding, type_row=row)
+
+    for modality, message in (
+        (Modality("IMAGE"), "modality IMAGE is there already"),
+        (Modality("depth map"), "a name has capital letters"),
+        (Modality("DEPTH", media=media(2)), "type_row 2 is taken; 4 is free"),
+        (Modality("DEPTH", media=media(4)), "comes too late: register it before unival.tasks is imported"),
+    ):
+        with pytest.raises(UserError, match=message):
+            register(modality)
+    assert "DEPTH" not in MODALITIES
