@@ -10,7 +10,7 @@ from PIL import Image
 from unival.errors import UserError
 from unival.modalities import media_of
 from unival.modalities.composed import MediaOptions
-from unival.modalities.image import ImageLoader
+from unival.modalities.image import ImageLoader, statistics_of
 
 RNG = np.random.default_rng(0)
 
@@ -29,7 +29,11 @@ def encoded(image, form, **options):
 
 
 def load(data, size=96, **options):
-    return ImageLoader(MediaOptions(size, **options))(data, np.random.default_rng(0), False).values
+    """Pixels as the network gets them: bytes travel, and are normalised where the model is."""
+    read_by = MediaOptions(size, **options)
+    values = ImageLoader(read_by)(data, np.random.default_rng(0), False).values
+    assert values.dtype == torch.uint8
+    return statistics_of(read_by).normalise(values[None])[0]
 
 
 def plain(data, size):

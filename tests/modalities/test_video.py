@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from unival.errors import UserError
 from unival.modalities import containers, video
 from unival.modalities.composed import MediaOptions
+from unival.modalities.image import statistics_of
 from unival.modalities.video import VIDEO, VideoLoader, draw_augmentation, draw_box, fit_frame, frame_indices
 from unival.models.config import UnivalConfig
 
@@ -29,7 +30,9 @@ def rng(seed=0):
 
 def load(data, train=False, seed=0, **options):
     options = {"patch_frame_size": 32, "num_frames": 4, **options}
-    return VideoLoader(MediaOptions(**options))(data, rng(seed), train).values
+    values = VideoLoader(MediaOptions(**options))(data, rng(seed), train).values
+    assert values.dtype == torch.uint8
+    return statistics_of(MediaOptions(**options)).normalise(values[None])[0]
 
 
 def grey_frames(width=64, height=48):

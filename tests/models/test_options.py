@@ -205,3 +205,19 @@ def test_parts_that_a_checkpoint_lacks_must_be_asked_for(vocab, caplog):
     with pytest.raises(UserError, match="--new-modalities audio: the model takes image, video"):
         model = tiny.model(vocab, modalities="image,video", new_modalities="audio")
         fit_to_checkpoint(model, image.state_dict())
+
+
+@pytest.mark.parametrize("imagenet", [None, True])
+def test_pixels_may_come_as_bytes(vocab, imagenet):
+    """They are normalised by the model, in float32, whatever its own precision; floats are taken as they are."""
+    model = tiny.model(vocab, modalities="image,video", imagenet_mean_and_std=imagenet)
+    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if imagenet else ([0.5] * 3, [0.5] * 3)
+    pixels = torch.randint(256, (2, 3, 4, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(numbers).view(3, 1, 1, 1) for numbers in (mean, std))
+    floats = (pixels.float() / 255 - mean) / std
+    for name, values, normalised in (("video", pixels, floats), ("image", pixels[:, :, 0], floats[:, :, 0])):
+        embedding = model.encoder.media[name]
+        assert torch.equal(embedding(values).tokens, embedding(normalised).tokens)
+    model.to(torch.bfloat16)
+    embedding = model.encoder.media["image"]
+    assert torch.equal(embedding(pixels[:, :, 0]).tokens, embedding(floats[:, :, 0].to(torch.bfloat16)).tokens)

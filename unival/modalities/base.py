@@ -5,7 +5,7 @@ Nothing outside of ``unival/modalities`` compares the names of modalities: who n
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -203,6 +203,19 @@ def has_norm(cfg: Any, name: str) -> bool:
     return cfg.modality_layernorm and (chosen is None or name in split_names(chosen))
 
 
+class Statistics(NamedTuple):
+    """Mean and deviation per channel of pixels between 0 and 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """Bytes ``n x channels x …`` -> float32, whatever the precision of the model: half precision would round the bytes."""
+        shape = [-1, *[1] * (values.dim() - 2)]
+        mean, std = (torch.tensor(numbers, device=values.device).view(shape) for numbers in self)
+        return (values.float() / 255 - mean) / std
+
+
 class MediaEmbedding(nn.Module):
     """Backbone, projection to the model's width, and the table of positions.
 
@@ -214,6 +227,7 @@ class MediaEmbedding(nn.Module):
         frozen_norms: batch norms that stay in eval mode even if the rest is trained.
         norm: a layer norm of this modality's own after the projection.
         layout: which position each feature has.
+        statistics: of media that may come as bytes (uint8): they are normalised here, on the device.
         is_grid: positions are places in a picture, so that those of a larger grid may be interpolated.
     """
 
@@ -227,6 +241,7 @@ class MediaEmbedding(nn.Module):
         norm: bool = False,
         layout: Layout = image_layout,
         is_grid: bool = True,
+        statistics: Statistics | None = None,
     ):
         super().__init__()
         self.backbone = backbone
@@ -237,6 +252,7 @@ class MediaEmbedding(nn.Module):
         self.frozen = frozen
         self.layout = layout
         self.is_grid = is_grid
+        self.statistics = statistics
         self._frozen_norms = frozen_norms or []  # a plain list of modules that the backbone registers already
         if frozen:
             backbone.requires_grad_(False)
@@ -251,7 +267,10 @@ class MediaEmbedding(nn.Module):
         return self
 
     def forward(self, values: Tensor) -> MediaTokens:
-        """Embed media; see :class:`MediaTokens`."""
+        """Embed media ``n x …``, floats or bytes; see :class:`MediaTokens`."""
+        if values.dtype == torch.uint8:
+            assert self.statistics is not None, "bytes, and nothing says how they are normalised"
+            values = self.statistics.normalise(values).to(self.proj.weight.dtype)
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 features = self.backbone(values)

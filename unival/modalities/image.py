@@ -1,4 +1,4 @@
-"""Images: decode, resize to a square, normalise; a ResNet turns them into tokens."""
+"""Images: decode, resize to a square; a ResNet turns the normalised pixels into tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from unival.modalities.base import (
     Network,
     Published,
     Shapes,
+    Statistics,
     has_norm,
 )
 from unival.modalities.geometry import Geometry, Loaded
@@ -28,9 +29,8 @@ from unival.modalities.pillow import read_sized_image
 
 IMAGE_FITS = ("seen", "published")
 
-HALF = (0.5, 0.5, 0.5)  # the published models normalise to [-1, 1]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = Statistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the published models normalise to [-1, 1]
+IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DECODE_MARGIN = 2  # JPEGs are decoded at a reduced scale that is still at least twice the target size
 
 
@@ -59,11 +59,14 @@ class ImageModelOptions:
         None, "file with weights of the image CNN (timm or torchvision ResNet) to start from"
     )
     freeze_image_backbone: bool = option(False, "do not train the image CNN: weights, batch-norm statistics, all of it")
+    imagenet_mean_and_std: Optional[bool] = option(
+        None, "pixels are normalised by ImageNet's mean and deviation (default: as the task says)"
+    )
     sample_patch_num: int = option(0, "in training, keep this many randomly chosen patches per image (0: all)")
 
 
 class ImageLoader:
-    """Bytes of an image file -> pixels ``3 x s x s``, normalised, by a plain square bicubic resize (published recipe).
+    """Bytes of an image file -> pixels ``3 x s x s`` of 0 to 255, by a plain square bicubic resize (published recipe).
 
     ``image_fit``: ``seen`` is the image as a person sees it (:func:`unival.modalities.pillow.read_image`), ``published`` what the
     original makes of it; they differ in orientation, transparency and values of more than 8 bits.
@@ -72,9 +75,6 @@ class ImageLoader:
     def __init__(self, options: ImageOptions):
         self.size = options.patch_image_size
         self.is_published = options.image_fit == "published"
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.imagenet_mean_and_std else (HALF, HALF)
-        self.mean = torch.tensor(mean)[:, None, None]
-        self.std = torch.tensor(std)[:, None, None]
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
         """Decode and transform.
@@ -84,8 +84,12 @@ class ImageLoader:
         """
         image, size = read_sized_image(data, DECODE_MARGIN * self.size, self.is_published)
         image = image.resize((self.size, self.size), Image.Resampling.BICUBIC).convert("RGB")
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # 3 x S x S
-        return Loaded((pixels - self.mean) / self.std, Geometry.of_resize(size, self.size))
+        return Loaded(torch.from_numpy(np.array(image)).permute(2, 0, 1), Geometry.of_resize(size, self.size))
+
+
+def statistics_of(cfg: Any) -> Statistics:
+    """By which a model normalises the pixels of images and frames."""
+    return IMAGENET if cfg.imagenet_mean_and_std else HALF
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:
@@ -100,6 +104,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         cfg.freeze_image_backbone,
         norms,
         norm=has_norm(cfg, "image"),
+        statistics=statistics_of(cfg),
     )
 
 

@@ -1,10 +1,10 @@
-"""Videos: decode a few frames, fit them into squares, augment, normalise; a 3-D ResNeXt turns them into tokens."""
+"""Videos: decode a few frames, fit them into squares, augment; a 3-D ResNeXt turns the normalised pixels into tokens."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Optional, Protocol
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from unival.modalities.base import (
 )
 from unival.modalities.containers import declared_size
 from unival.modalities.geometry import Geometry, Loaded
-from unival.modalities.image import HALF, IMAGENET_MEAN, IMAGENET_STD
+from unival.modalities.image import statistics_of
 from unival.modalities.options import at_least, one_of, option
 from unival.modalities.pillow import check_memory, decoding, open_image
 from unival.modalities.pixels import orientation, to_rgb, upright
@@ -107,27 +107,8 @@ class VideoModelOptions:
     sample_video_patch_num: int = option(0, "in training, keep this many randomly chosen patches per video (0: all)")
 
 
-class Reading(Protocol):
-    """The options that videos are read by: their own and one of images."""
-
-    @property
-    def imagenet_mean_and_std(self) -> bool: ...
-    @property
-    def patch_frame_size(self) -> int: ...
-    @property
-    def num_frames(self) -> int: ...
-    @property
-    def sample_type(self) -> str: ...
-    @property
-    def frame_fit(self) -> str: ...
-    @property
-    def video_backend(self) -> str: ...
-    @property
-    def use_dataaug(self) -> bool: ...
-
-
 class VideoLoader:
-    """Bytes of a video file -> pixels ``3 x t x s x s``, normalised.
+    """Bytes of a video file -> pixels ``3 x t x s x s`` of 0 to 255.
 
     Frames: see :func:`frame_indices`; one at random per interval if training with ``sample_type`` rand, else the middle ones.
 
@@ -137,12 +118,9 @@ class VideoLoader:
     Augmentation (``use_dataaug``, in training): see :class:`Augmentation`.
     """
 
-    def __init__(self, options: Reading):
+    def __init__(self, options: VideoOptions):
         self.options = options
         self.size = options.patch_frame_size
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if options.imagenet_mean_and_std else (HALF, HALF)
-        self.mean = torch.tensor(mean)[:, None, None, None]
-        self.std = torch.tensor(std)[:, None, None, None]
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
         """Decode and transform; everything random comes from ``rng``.
@@ -168,7 +146,7 @@ class VideoLoader:
         pixels = np.stack([np.asarray(fitted[i]) for i in indices])  # T x S x S x 3
         assert size is not None
         geometry = None if is_augmented else fit_geometry(size, self.size, self.options.frame_fit)
-        return Loaded((torch.from_numpy(pixels).permute(3, 0, 1, 2).float() / 255 - self.mean) / self.std, geometry)
+        return Loaded(torch.from_numpy(pixels).permute(3, 0, 1, 2), geometry)
 
     def fit(self, size: tuple[int, int], rng: np.random.Generator | None) -> Callable[[Image.Image], Image.Image]:
         """What makes a square of every frame of a video with frames of this width and height; augments if there is an ``rng``."""
@@ -349,6 +327,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         cfg.freeze_video_backbone,
         norms,
         norm=has_norm(cfg, "video"),
+        statistics=statistics_of(cfg),
         layout=video_layout,
     )
 
