@@ -318,6 +318,31 @@ def test_manners_finds_smells(source):
     assert len(smells(source, is_library=True)) == 1
 
 
+# Modalities own themselves: elsewhere their names stand only where they are something else, too.
+MODALITY_NAMES = {"TEXT", "IMAGE", "VIDEO", "AUDIO", "BOX", "CODE", "image", "video", "audio"}  # the last three also as keys
+OTHER_MEANINGS = {
+    "unival.instructions": {"TEXT"},  # the language's own: the modality of an instruction's plain words
+    "unival.tasks.presets": {"image"},  # a column of the published tables
+    "unival.commands.report": {"TEXT", "image"},  # how an argument is shown; the usual name of a column
+    "unival.commands.options": {"TEXT"},  # how an argument is shown
+    "unival.commands.train_vocab": {"TEXT"},  # likewise
+}
+
+
+def modality_names(source: str) -> set[str]:
+    """Names of modalities that a source has as strings, or imports as descriptors."""
+    nodes = list(ast.walk(ast.parse(source)))
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and node.value in MODALITY_NAMES} | imported & MODALITY_NAMES
+
+
+def test_nothing_switches_on_a_modality_outside_of_its_descriptor():
+    sources = {module_name(path): path.read_text(encoding="utf-8") for path in library()}
+    found = {name: modality_names(text) for name, text in sources.items() if part_of(name) != "modalities"}
+    assert {name: names for name, names in found.items() if names} == OTHER_MEANINGS
+    assert {"IMAGE", "audio"} == modality_names("from unival.modalities.image import IMAGE\nif name == 'audio': ...")
+
+
 def test_every_module_says_what_it_is_for():
     sources = {module_name(path): path.read_text(encoding="utf-8") for path in library()}
     assert [name for name, text in sources.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
