@@ -101,6 +101,12 @@ def test_rows_give_the_original_beams(tmp_path, vocab, dtype):
         assert scores == pytest.approx([beam["score"] for beam in expected], abs=1e-4 if dtype == torch.float32 else 1e-9)
         assert output.codes == tuple(i - 105 for i in output.tokens) and output.text == " ".join(map(str, output.codes))
         assert output.box is None
+    generator.nbest = 2
+    bpe, batch = task.build_bpe(None), data.collater([data[0], data[1]])
+    hypotheses = task.inference_step(generator, [model], batch)
+    for output, beams in zip(found, hypotheses, strict=True):  # as fairseq-generate asks: source, target, hypotheses
+        printed = [bpe.decode(vocab.dictionary.string(ids)) for ids in ([20, 31], [105], *(beam["tokens"] for beam in beams[:2]))]
+        assert printed == [text_of([20, 31]), "<code_0>", output.text, output.alternatives[0].text]
 
 
 def test_all_1024_codes_of_a_large_image(tmp_path):

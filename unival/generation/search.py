@@ -203,6 +203,7 @@ class UnivalGenerator(SequenceGenerator):
         self.longest: int | None = None  # a trial: cut answers after so many tokens, those of a closed set excepted
         self.nbest = 1  # hypotheses of a row that are asked for
         self.decode: Any = None  # what the ids of a row say, see unival.modalities.target.decode
+        self.has_own_text = False  # as text that is not what the vocabulary makes of them
         self.bos = tgt_dict.bos()
         # beams are distinct, so each answer is found once: nothing is left to find after the last one
         self.most_hypotheses = trie.size if trie is not None and type(self.search) is search.BeamSearch else None

@@ -55,6 +55,7 @@ class Target:
         metrics: names of the metrics that compare it by default.
         has_code_positions: its positions in the decoder are those of a grid of image codes (``code_masks``).
         needs_geometry: tokens cannot be read back without knowing where the row's pixels went.
+        has_own_text: its text is not what the vocabulary makes of its ids.
         limits_loss: the loss, too, is over :attr:`span` (and the four special tokens) in place of the whole vocabulary.
     """
 
@@ -62,6 +63,7 @@ class Target:
     metrics: ClassVar[tuple[str, ...]] = ()
     has_code_positions: ClassVar[bool] = False
     needs_geometry: ClassVar[bool] = False
+    has_own_text: ClassVar[bool] = True
     limits_loss: ClassVar[bool] = False
 
     def __init__(self, vocabulary: Vocabulary, options: Any):

@@ -25,6 +25,7 @@ class TextTarget(Target):
     """Texts <-> byte-level BPE."""
 
     output = "text"
+    has_own_text = False
 
     def values(self, cell: Any, is_joined: bool) -> list[str]:
         """A string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""

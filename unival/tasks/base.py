@@ -373,7 +373,7 @@ class UnivalTask(LoopTask):
             extra_gen_cls_kwargs=extra_gen_cls_kwargs,
             length=target.length,
         )
-        generator.decode = partial(decode, target, slot)
+        generator.decode, generator.has_own_text = partial(decode, target, slot), target.has_own_text
         return generator
 
     def inference_step(
@@ -395,7 +395,7 @@ class UnivalTask(LoopTask):
                     beam["tokens"] = beam["tokens"][given:]
                     beam["positional_scores"] = beam["positional_scores"][given:]
         self.evaluation.announce(sample, self.progress, self.datasets)
-        if self.bpe is not None and "geometry" in sample:
+        if self.bpe is not None and generator.has_own_text:
             decoders = self.decoders(generator, sample)
             rows = zip(hypotheses, decoders, strict=True)
             self.bpe.expect([read(beam["tokens"].tolist())["text"] for beam in beams[: generator.nbest]] for beams, read in rows)
