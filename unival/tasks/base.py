@@ -77,9 +77,9 @@ class UnivalTask(LoopTask):
         if answers is not None:
             self.given = replace(self.given, closed_set=tuple(answers) or None)
         self.trained = Settings() if trained is None else trained
-        self.decide()
         names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples)
+        self.decide()
         self.start: restore.Start | None = None  # of a run that has not begun yet: the checkpoint that it starts from
         self.checks: TrainingChecks | None = None  # likewise
         self.is_training = False  # else models that are trained already are used
@@ -117,6 +117,8 @@ class UnivalTask(LoopTask):
         self.instruction_text = settings.instruction or ""
         self.instructions: tuple[Instruction, ...] = parse(self.instruction_text, MODALITIES) if self.instruction_text else ()
         self.trie: Trie | None = self.build_trie(self.instructions, self.answers) if self.instructions else None
+        if self.instructions and self.cfg.eval_metrics is None and not self.preset.metrics:
+            self.evaluation.measure(self.target_of(self.instructions).metrics)
 
     def learn(self, trained: Settings) -> None:
         """More is known of the checkpoint that the task is for."""

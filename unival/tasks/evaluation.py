@@ -40,8 +40,19 @@ class Evaluation:
         self._generator: Any = None
         self._left_to_print = print_samples
 
-    def options(self, closed_set: bool) -> Namespace:
-        """How validation generates: the task's defaults, changed by ``--eval-args``; a closed set of answers goes before the former.
+    def measure(self, metrics: Sequence[str]) -> None:
+        """Use other metrics, by their names.
+
+        Raises:
+            UserError: an unknown metric, or one whose programs are not installed.
+        """
+        self.metrics = make_metrics(metrics)
+
+    def options(self, is_limited: bool) -> Namespace:
+        """How validation generates: the task's defaults, changed by ``--eval-args``.
+
+        Args:
+            is_limited: a closed set of answers, or a fixed length, goes before those defaults that could contradict it.
 
         Raises:
             UserError: they are no JSON object.
@@ -52,7 +63,7 @@ class Evaluation:
             raise UserError(f"--eval-args {self.eval_args!r} is not JSON: {error}") from error
         if not isinstance(changes, dict):
             raise UserError(f'--eval-args {self.eval_args!r}: expected an object such as {{"beam": 5}}')
-        return Namespace(**{**fitting_defaults(self.generation, closed_set), **changes})
+        return Namespace(**{**fitting_defaults(self.generation, is_limited), **changes})
 
     def fit(self, split: str, references: Sequence[Sequence[str]]) -> None:
         """Learn what the metrics need to know of a split's whole table: its references, row by row.
