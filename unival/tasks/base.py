@@ -1,12 +1,11 @@
-"""The task that all others derive from: tables in, batches out, validation by generation."""
+"""The task that all others derive from: fairseq's hooks."""
 
 import logging
-import pathlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
@@ -16,42 +15,29 @@ from torch import Tensor
 
 from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
-from unival.data.stream import Stream, TextLimits
-from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.generation.outputs import Decode, Output, make_output
-from unival.generation.search import UnivalGenerator, build_generator
-from unival.generation.trie import Trie
-from unival.instructions import Instruction, parse
-from unival.modalities import MODALITIES
-from unival.modalities.composed import MediaOptions
-from unival.modalities.target import Target, decode, predicted_slot
+from unival.generation.search import UnivalGenerator
 from unival.models.config import FOLLOWING, saved_config
 from unival.tasks import restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
-from unival.tasks.closed_set import build_trie, limit_loss
+from unival.tasks.closed_set import limit_loss
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
-from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import data_folder, find_table, media_of_instructions, shard_of
-from unival.tasks.loop import LoopTask, weightless
-from unival.tasks.presets import ANY, Preset
+from unival.tasks.instructed import InstructedTask
+from unival.tasks.loop import weightless
 from unival.tasks.progress import Progress
 from unival.tasks.resume import Settings, given_settings
 from unival.vocab import FairseqBpe, Vocabulary
 
 logger = logging.getLogger(__name__)
 
-NO_INSTRUCTION = "give --instruction, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]'"
 
 
 @register_task("unival", dataclass=UnivalTaskConfig)
-class UnivalTask(LoopTask):
-    """Any instruction over any table; what a preset says is the default (see :mod:`unival.tasks.presets`)."""
-
-    preset: ClassVar[Preset] = ANY
-
-    cfg: UnivalTaskConfig
+class UnivalTask(InstructedTask):
+    """Any instruction over any table, as fairseq's commands use it."""
 
     def __init__(
         self,
@@ -70,16 +56,11 @@ class UnivalTask(LoopTask):
             given: what the command line says (default: what ``cfg`` says).
             trained: what the checkpoint was trained with that the task is for (default: not known yet).
         """
-        super().__init__(cfg)
-        self.state = TaskState()
-        self.vocabulary = vocabulary
-        self.given = given_settings(cfg, self.preset) if given is None else given
+        given = given_settings(cfg, self.preset) if given is None else given
         if answers is not None:
-            self.given = replace(self.given, closed_set=tuple(answers) or None)
-        self.trained = Settings() if trained is None else trained
-        names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
-        self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples)
-        self.decide()
+            given = replace(given, closed_set=tuple(answers) or None)
+        super().__init__(cfg, vocabulary, given, Settings() if trained is None else trained)
+        self.state = TaskState()
         self.start: restore.Start | None = None  # of a run that has not begun yet: the checkpoint that it starts from
         self.checks: TrainingChecks | None = None  # likewise
         self.is_training = False  # else models that are trained already are used
@@ -107,69 +88,7 @@ class UnivalTask(LoopTask):
             task.checks = TrainingChecks(task)
         return task
 
-    def decide(self) -> None:
-        """Settle how inputs and answers are made by what is known of the command line and the checkpoint; differences are logged."""
-        settings, differences = resume.resolve(self.given, self.trained, resume.default_settings(self.preset))
-        for difference in differences:
-            logger.warning(difference)
-        self.media = MediaOptions(**settings.media)
-        self.answers = list(settings.closed_set or ())
-        self.instruction_text = settings.instruction or ""
-        self.instructions: tuple[Instruction, ...] = parse(self.instruction_text, MODALITIES) if self.instruction_text else ()
-        self.trie: Trie | None = self.build_trie(self.instructions, self.answers) if self.instructions else None
-        if self.instructions and self.cfg.eval_metrics is None and not self.preset.metrics:
-            self.evaluation.measure(self.target_of(self.instructions).metrics)
-
-    def learn(self, trained: Settings) -> None:
-        """More is known of the checkpoint that the task is for."""
-        known = self.trained.over(trained)
-        if known != self.trained:
-            self.trained = known
-            self.decide()
-
-    def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
-        """The closed set of an instruction's answers; None when it has none (alternatives share their target's form)."""
-        return build_trie(instructions[0], answers, self.target_of(instructions), self.cfg.max_tgt_length)
-
-    def target_of(self, instructions: Sequence[Instruction]) -> Target:
-        """What writes and reads the values that an instruction predicts."""
-        if not instructions:
-            raise UserError(NO_INSTRUCTION)
-        kind = MODALITIES[predicted_slot(instructions[0]).modality].target
-        assert kind is not None, "the parser lets only those predict that can"
-        return kind(self.vocabulary, self.media)
-
     # --- data -----------------------------------------------------------------------------------------------------------------
-
-    def open_table(self, path: str | pathlib.Path) -> Table:
-        """Open one of this task's tables (published column layout for TSV)."""
-        columns = self.cfg.columns.split(",") if self.cfg.columns else self.preset.tsv_columns
-        selected = self.cfg.selected_cols or self.preset.tsv_selected
-        if pathlib.Path(path).suffix == ".tsv":
-            return open_table(path, columns, selected, self.cfg.media_root)
-        return open_table(path, media_root=self.cfg.media_root)
-
-    def build_dataset(
-        self,
-        table: Table,
-        train: bool = False,
-        with_target: bool = True,
-        instructions: Sequence[Instruction] | None = None,
-    ) -> Stream:
-        """Read a table through this task's instruction, or through another one."""
-        if not instructions and not self.instruction_text:
-            raise UserError(NO_INSTRUCTION)
-        return Stream(
-            table,
-            instructions or self.instructions,
-            self.vocabulary,
-            self.media,
-            TextLimits(self.cfg.max_src_length, self.cfg.max_tgt_length),
-            train=train,
-            seed=self.cfg.seed,
-            skip_bad=train and self.cfg.on_bad_sample == "skip",
-            with_target=with_target,
-        )
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int = 1, **kwargs: Any) -> None:
         """Load a split for what it is used for: training on ``--train-subset`` draws, shuffles and augments; all else evaluates.
@@ -350,33 +269,6 @@ class UnivalTask(LoopTask):
     ) -> UnivalGenerator:
         """The generator of this task, for validation, fairseq-generate and the Python API alike."""
         return self.generator_for(models, args, self.trie, extra_gen_cls_kwargs)
-
-    def generator_for(
-        self,
-        models: list[Any],
-        args: Any,
-        trie: Trie | None,
-        extra_gen_cls_kwargs: dict[str, Any] | None = None,
-        instructions: Sequence[Instruction] = (),
-    ) -> UnivalGenerator:
-        """A generator that says what an instruction (by default the task's own) predicts, and nothing else.
-
-        Args:
-            trie: the closed set of its answers.
-        """
-        instructions = instructions or self.instructions
-        target, slot = self.target_of(instructions), predicted_slot(instructions[0])
-        generator = build_generator(
-            models,
-            self.target_dictionary,
-            args,
-            trie=trie,
-            constraint_range=target.span,
-            extra_gen_cls_kwargs=extra_gen_cls_kwargs,
-            length=target.length,
-        )
-        generator.decode, generator.has_own_text = partial(decode, target, slot), target.has_own_text
-        return generator
 
     def inference_step(
         self,

@@ -22,7 +22,7 @@ def register_preset(preset: Preset, base: type[UnivalTask] = UnivalTask) -> type
     """
     known = TASK_REGISTRY.get(preset.name)
     if known is not None:  # fairseq would return it without a word
-        if vars(known).get("preset") != preset:
+        if getattr(known, "preset", None) != preset:
             raise UserError(f"task {preset.name!r} is registered already, by {known.__module__}: give the preset another name")
         return known
     name = "".join(part.capitalize() for part in preset.name.split("_")) + "Task"
