@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from tests import tiny
 from unival.errors import UserError
+from unival.models.bias import code_positions
 from unival.models.encoder import UnivalEncoder
 from unival.models.fitting import fit_to_checkpoint
 
@@ -106,7 +107,7 @@ def test_entangled_positions_are_added_to_the_target(vocab, codes):
             code = bool(codes and codes[row])
             table = decoder.embed_image_positions if code else decoder.embed_positions
             norm = decoder.code_layernorm_embedding if code else decoder.layernorm_embedding
-            positions = table(decoder.position_ids("code" if code else "text", 6))
+            positions = table(code_positions(6, model.cfg.code_image_size) if code else torch.arange(6))
             expected = norm(decoder.embed_tokens(prev[row]) + positions)
             torch.testing.assert_close(extra["inner_states"][0][row], expected)
         state: dict = {}

@@ -2,6 +2,7 @@
 
 Nothing outside of ``unival/modalities`` compares the names of modalities: who needs to know something about one asks its descriptor."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -197,6 +198,13 @@ def audio_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
     return grid_positions(side, side, bucket_size)[:count]
 
 
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def positions_on(layout: Layout, shape: tuple[int, ...], bucket_size: int, device: torch.device) -> Tensor:
+    """A layout's position ids on a device.  The same grid gives the same tensor, by which what follows from it is found again."""
+    return layout(shape, bucket_size).to(device)
+
+
 def has_norm(cfg: Any, name: str) -> bool:
     """Whether a model's configuration gives a modality (its name in lower case) a layer norm of its own."""
     chosen = cfg.modality_layernorm_media
@@ -284,4 +292,4 @@ class MediaEmbedding(nn.Module):
         tokens = self.proj(features.flatten(2).transpose(1, 2))  # N x L x C
         if self.norm is not None:
             tokens = self.norm(tokens)
-        return MediaTokens(tokens, self.layout(tuple(features.shape[2:]), self.bucket_size).to(values.device))
+        return MediaTokens(tokens, positions_on(self.layout, tuple(features.shape[2:]), self.bucket_size, values.device))

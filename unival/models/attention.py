@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unival.models.bias import split_heads
+from unival.models.bias import padding_mask, split_heads
 
 
 class MultiheadAttention(nn.Module):
@@ -55,14 +55,15 @@ class MultiheadAttention(nn.Module):
             k = self.k_norm(k)
         return k, split_heads(self.v_proj(memory), self.num_heads)
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor, padding: Tensor | None = None) -> Tensor:
         """Attend from ``x`` to keys and values.
 
         Args:
             x: queries ``b x t x c``; ``b`` may be a multiple of the keys' batch (the beams of a sentence, next to each other),
                 then ``t`` must be 1.
             k, v: ``b' x heads x s x d``.
-            bias: added to the scores (masked positions are -inf); broadcastable to ``b' x heads x t x s``.
+            bias: added to the scores (masked positions are -inf); ``heads x t x s``, or broadcastable to ``b' x heads x t x s``.
+            padding: ``b' x s``, True: nothing attends to this key.  A mask of its own, so that the bias needs no batch axis.
 
         Returns:
             ``b x t x c``.
@@ -77,11 +78,14 @@ class MultiheadAttention(nn.Module):
         if beams > 1:  # beams of one sentence share its keys: they become the query axis
             assert length == 1, "beams can share keys only while decoding token by token"
             q = q.unflatten(0, (k.size(0), beams)).squeeze(3).transpose(1, 2)  # B' x H x beams x D
+        mask = bias.to(q.dtype)
+        if padding is not None:
+            mask = mask + padding_mask(padding, mask.dtype)
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=None if bias is None else bias.to(q.dtype),
+            attn_mask=mask if mask.dim() == 4 else mask[None],  # torch's fast kernels take masks of four axes
             dropout_p=self.dropout if self.training else 0.0,
             scale=self.scale,
         )

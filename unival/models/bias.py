@@ -2,13 +2,16 @@
 
 Positions enter attention only as a bias on the scores: an absolute term, shared by all layers, from two projections of the
 normalised position embeddings, and a relative term per layer from a table that a bucket indexes.  Neither depends on the
-sample, so both are computed without a batch axis (unless patches are sampled, when every row has positions of its own).
+sample, so both are computed without a batch axis (unless patches are sampled, when every row has positions of its own), and
+padding is a mask of its own.  Buckets are whole numbers that nothing learns: they are kept for the grids and lengths seen last.
 """
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unival.modalities.base import grid_positions
 
@@ -70,6 +73,10 @@ def code_positions(
     return ids[:length]
 
 
+# The same tensor for the same lengths, by which its buckets are found again
+kept_code_positions = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(code_positions))
+
+
 def relative_tables(num_buckets: int, num_heads: int, layers: int) -> nn.ModuleList:
     """One learned scalar per bucket and head, in a table per layer."""
     return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(layers))
@@ -87,9 +94,55 @@ def padding_mask(padding: Tensor, dtype: torch.dtype) -> Tensor:
     ]
 
 
-def relative_bias(table: nn.Module, buckets: Tensor) -> Tensor:
-    """Look the buckets up: ``... x q x k`` -> ``... x heads x q x k``."""
-    return table(buckets).movedim(-1, -3)
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def kept_token_buckets(length: int, bucket_size: int, device: torch.device) -> Tensor:
+    """Buckets of text positions, kept: LongTensor ``t x t``; see :func:`token_buckets`."""
+    return token_buckets(length, bucket_size, device=device)
+
+
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def kept_image_buckets(ids: Tensor, bucket_size: int) -> Tensor:
+    """Buckets of a grid's position ids ``l`` against each other: LongTensor ``l x l``, kept for the very tensor that is given."""
+    return image_bucket_rows(ids, ids, bucket_size)
+
+
+def join_buckets(token_rows: int, image_rows: int, blocks: tuple[Tensor, ...], are_text: tuple[bool, ...]) -> Tensor:
+    """The buckets of segments in one: rows of both tables and, between segments, of the row of zeros that :func:`joined_tables` adds.
+
+    Args:
+        token_rows, image_rows: sizes of the tables.
+        blocks: buckets of every segment, ``l x l``, or ``b x l x l`` where rows have positions of their own.
+        are_text: which of them are rows of the table of text.
+
+    Returns:
+        LongTensor ``[b x] s x s``.
+    """
+    batch = max((block.shape[:-2] for block in blocks), key=len)
+    total = sum(block.size(-1) for block in blocks)
+    joined = torch.full((*batch, total, total), token_rows + image_rows, device=blocks[0].device)
+    start = 0
+    for block, is_text in zip(blocks, are_text, strict=True):
+        end = start + block.size(-1)
+        joined[..., start:end, start:end] = block if is_text else block + token_rows
+        start = end
+    return joined
+
+
+# Kept for the very blocks that are given: those of :func:`kept_token_buckets` and :func:`kept_image_buckets`
+kept_joined_buckets = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(join_buckets))
+
+
+def joined_tables(token_table: nn.Module, image_table: nn.Module) -> Tensor:
+    """A layer's relative tables and a row of zeros in one: what :func:`join_buckets` indexes."""
+    tokens, images = token_table.get_parameter("weight"), image_table.get_parameter("weight")
+    return torch.cat([tokens, images, images.new_zeros(1, images.size(1))])
+
+
+def relative_bias(table: Tensor, buckets: Tensor) -> Tensor:
+    """Look the buckets up in a table ``rows x heads``: ``... x q x k`` -> ``... x heads x q x k``."""
+    return F.embedding(buckets, table).movedim(-1, -3)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

@@ -13,15 +13,16 @@ from torch.nn import functional as F
 
 from unival.models.attention import MultiheadAttention
 from unival.models.bias import (
-    code_positions,
     image_bucket_count,
-    image_bucket_rows,
+    kept_code_positions,
+    kept_image_buckets,
+    kept_token_buckets,
     padding_mask,
     relative_bias,
     relative_tables,
     split_heads,
-    token_bucket_rows,
 )
+from unival.models.cache import DecoderState, TargetPositions
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
 from unival.models.layers import DecoderLayer, embed_tokens, look_up, run_layer
@@ -85,33 +86,40 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         """
         if code_masks is None:
             code_masks = encoder_out.code_masks
-        if incremental_state is None:
+        state = None if incremental_state is None else self.state(incremental_state)
+        if state is None:
             encoder_out = self.one_row_per_sentence(encoder_out, prev_output_tokens.size(0))
-        past = {} if incremental_state is None else incremental_state.setdefault(STATE, {})  # layer -> keys, values
         total = prev_output_tokens.size(1)
-        step = total - 1 if past else 0  # the first call with an empty state takes the whole prefix
+        step = 0 if state is None else state.filled  # the first call with an empty state takes the whole prefix
+        assert step < total, f"{step} target tokens were decoded before; give them and the newest one, not {total}"
+        positions = self.positions(self.position_kinds(code_masks), total, state)
         rows = self.decoder_rows(code_masks, encoder_out)
-        kinds = self.position_kinds(code_masks)
-        raw = {kind: self.position_embedding(kind, total) for kind in kinds}
-        x = self.embed(prev_output_tokens[:, step:], rows, {kind: table[step:] for kind, table in raw.items()})
-        positions = {kind: self.normalise(kind, table) for kind, table in raw.items()}
-        absolute = {kind: self.absolute_bias(positions[kind], step) for kind in kinds}
-        cross_kv, cross_bias = self.cross_attention(encoder_out, positions, step, code_masks)
+        x = self.embed(prev_output_tokens[:, step:], rows, {kind: p.raw[step:total] for kind, p in positions.items()})
+        cross_kv, cross_bias = self.cross_attention(encoder_out, positions, step, total, code_masks)
         states = [x] if return_all_hiddens else []
         padding = prev_output_tokens.eq(self.dictionary.pad())
-        mask = padding_mask(padding, x.dtype) if padding.any() else None
+        mask = padding if padding.any() else None
         for i, layer in enumerate(self.layers):
-            bias = self.choose({kind: self.layer_bias(i, kind, absolute[kind], step) for kind in kinds}, rows)
-            bias = bias if mask is None else bias + mask
-            x, kv = run_layer(layer, self.cfg.checkpoint_activations, x, bias, cross_kv[i], cross_bias, past.get(i))
-            if incremental_state is not None:
-                past[i] = kv
+            bias = self.choose({kind: self.layer_bias(i, kind, p, step, total) for kind, p in positions.items()}, rows)
+            extend = None if state is None else state.extend(i)
+            x = run_layer(layer, self.cfg.checkpoint_activations, x, bias, cross_kv[i], cross_bias, mask, extend)
             if return_all_hiddens:
                 states.append(x)
+        if state is not None:
+            state.filled = total
         x = self.layer_norm(x)
         if not features_only:
             x = self.output_layer(x)
         return x, {"attn": None, "inner_states": states}
+
+    def state(self, incremental_state: dict[str, Any]) -> DecoderState:
+        """What is kept of the earlier tokens of a search."""
+        assert not torch.is_grad_enabled(), "decoding token by token overwrites what it keeps: use torch.no_grad()"
+        return incremental_state.setdefault(STATE, DecoderState(len(self.layers)))
+
+    def reserve(self, incremental_state: dict[str, Any], tokens: int) -> None:
+        """At the start of a search: have room for so many target tokens from the first on, bos included."""
+        self.state(incremental_state).make_room(tokens, tokens)
 
     def output_layer(self, features: Tensor, tokens: Tensor | slice | None = None) -> Tensor:
         """Features -> logits by the shared token embeddings.
@@ -173,47 +181,49 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         assert code_rows is not None
         return torch.where(code_rows[:, None, None, None], by_kind["code"], by_kind["text"])
 
-    def position_ids(self, kind: str, length: int) -> Tensor:
-        """Position ids of a whole target of ``length`` tokens."""
-        device = self.embed_positions.weight.device
+    def positions(self, kinds: tuple[str, ...], length: int, state: DecoderState | None) -> dict[str, TargetPositions]:
+        """The positions of at least the first ``length`` tokens; kept in the state of a search, if there is one."""
+        if state is None:
+            return {kind: self.target_positions(kind, length) for kind in kinds}
+        state.make_room(length, self.embed_positions.num_embeddings)
+        for kind in kinds:
+            if kind not in state.positions:
+                state.positions[kind] = self.target_positions(kind, state.capacity)
+        return {kind: state.positions[kind] for kind in kinds}
+
+    def target_positions(self, kind: str, length: int) -> TargetPositions:
+        """The positions of a target of ``length`` tokens."""
+        device, size = self.embed_positions.weight.device, self.cfg.image_bucket_size
         if kind == "text":
-            return torch.arange(length, device=device)
-        return code_positions(length, self.cfg.code_image_size, self.cfg.image_bucket_size, device)
-
-    def position_embedding(self, kind: str, length: int) -> Tensor:
-        """Position embeddings ``t x c``."""
-        ids = self.position_ids(kind, length)
-        return self.embed_positions(ids) if kind == "text" else self.embed_image_positions(ids)
-
-    def normalise(self, kind: str, positions: Tensor) -> Tensor:
-        """Position embeddings as the biases take them."""
-        return self.pos_ln(positions) if kind == "text" else self.image_pos_ln(positions)
-
-    def absolute_bias(self, positions: Tensor, step: int) -> Tensor:
-        """Absolute term and causal mask for queries from ``step`` on: ``heads x (t - step) x t``."""
-        q = split_heads(self.self_pos_q_linear(positions[step:]), self.num_heads)
-        k = split_heads(self.self_pos_k_linear(positions), self.num_heads)
-        bias = q @ k.transpose(-1, -2) * self.bias_scale
-        future = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).triu(step + 1)
-        return bias.masked_fill(future, float("-inf"))
-
-    def layer_bias(self, layer: int, kind: str, absolute: Tensor, step: int) -> Tensor:
-        """The absolute term plus a layer's relative term."""
-        ids = self.position_ids(kind, absolute.size(-1))
-        if kind == "text":
-            table, buckets = (
-                self.token_rel_pos_table_list[layer],
-                token_bucket_rows(ids[step:], ids, self.cfg.token_bucket_size),
-            )
+            ids = torch.arange(length, device=device)
+            raw = self.embed_positions(ids)
+            normed = self.pos_ln(raw)
+            buckets = kept_token_buckets(length, self.cfg.token_bucket_size, device)
         else:
-            table, buckets = (
-                self.image_rel_pos_table_list[layer],
-                image_bucket_rows(ids[step:], ids, self.cfg.image_bucket_size),
-            )
-        return absolute + relative_bias(table, buckets).to(absolute.dtype)
+            ids = kept_code_positions(length, self.cfg.code_image_size, size, device)
+            raw = self.embed_image_positions(ids)
+            normed = self.image_pos_ln(raw)
+            buckets = kept_image_buckets(ids, size)
+        q = split_heads(self.self_pos_q_linear(normed), self.num_heads)
+        k = split_heads(self.self_pos_k_linear(normed), self.num_heads)
+        future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+        absolute = (q @ k.transpose(-1, -2) * self.bias_scale).masked_fill(future, float("-inf"))
+        return TargetPositions(raw, absolute, split_heads(self.cross_pos_q_linear(normed), self.num_heads), buckets)
+
+    def layer_bias(self, layer: int, kind: str, positions: TargetPositions, step: int, total: int) -> Tensor:
+        """Absolute term, causal mask and a layer's relative term for queries from ``step`` on: ``heads x (total - step) x total``."""
+        tables = self.token_rel_pos_table_list if kind == "text" else self.image_rel_pos_table_list
+        relative = relative_bias(tables[layer].get_parameter("weight"), positions.buckets[step:total, :total])
+        absolute = positions.absolute[:, step:total, :total]
+        return absolute + relative.to(absolute.dtype)
 
     def cross_attention(
-        self, encoder_out: EncoderOut, positions: dict[str, Tensor], step: int, code_masks: Tensor | None
+        self,
+        encoder_out: EncoderOut,
+        positions: dict[str, TargetPositions],
+        step: int,
+        total: int,
+        code_masks: Tensor | None,
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Keys and values of the source per layer, and the bias ``[b x] heads x t x s`` with the source's padding mask."""
         cross = encoder_out.cross if not torch.is_grad_enabled() else {}
@@ -224,20 +234,16 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             ]
             cross["positions"] = split_heads(self.cross_pos_k_linear(encoder_out.positions), self.num_heads)
         k = cross["positions"].transpose(-1, -2)
-
-        def bias(kind: str) -> Tensor:
-            return split_heads(self.cross_pos_q_linear(positions[kind][step:]), self.num_heads) @ k * self.bias_scale
-
-        total = self.choose({kind: bias(kind) for kind in positions}, code_masks)
-        if encoder_out.padding.any():
-            total = total + padding_mask(encoder_out.padding, total.dtype)
-        return cross["kv"], total
+        by_kind = {kind: p.cross_queries[:, step:total] @ k * self.bias_scale for kind, p in positions.items()}
+        bias = self.choose(by_kind, code_masks)
+        if encoder_out.padding.any():  # all layers share this one
+            bias = bias + padding_mask(encoder_out.padding, bias.dtype)
+        return cross["kv"], bias
 
     def reorder_incremental_state_scripting(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
         """fairseq's hook for beams: rows ``new_order`` of the cached target keys and values."""
-        past = incremental_state.get(STATE, {})
-        for layer, (k, v) in past.items():
-            past[layer] = (k.index_select(0, new_order), v.index_select(0, new_order))
+        if STATE in incremental_state:
+            incremental_state[STATE].reorder(new_order)
 
     def max_positions(self) -> int:
         """Longest target in tokens."""

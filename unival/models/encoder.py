@@ -20,11 +20,14 @@ from unival.models.bias import (
     grid_positions,
     image_bucket_count,
     image_bucket_rows,
-    padding_mask,
+    join_buckets,
+    joined_tables,
+    kept_image_buckets,
+    kept_joined_buckets,
+    kept_token_buckets,
     relative_bias,
     relative_tables,
     split_heads,
-    token_buckets,
 )
 from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
 from unival.models.layers import EncoderLayer, embed_tokens, run_layer
@@ -151,7 +154,7 @@ class UnivalEncoder(FairseqEncoder):
             tokens=x,
             padding=src_tokens.eq(self.padding_idx),
             positions=self.pos_ln(positions),
-            buckets=token_buckets(length, self.cfg.token_bucket_size, device=src_tokens.device),
+            buckets=kept_token_buckets(length, self.cfg.token_bucket_size, src_tokens.device),
             is_text=True,
         )
 
@@ -176,16 +179,20 @@ class UnivalEncoder(FairseqEncoder):
             x = x + here
         x = F.dropout(self.patch_layernorm_embedding(x), self.cfg.dropout, self.training)
         rows = item["rows"]
-        if order is not None:
+        bucket_size = self.cfg.image_bucket_size
+        if order is None:
+            buckets = kept_image_buckets(ids, bucket_size)
+        else:
             per_row = torch.arange(order.size(1), device=order.device).expand(batch, -1).contiguous()
             per_row = per_row.index_copy(0, rows, order)  # B x K
             ids, table = ids[per_row], table[per_row]
+            buckets = image_bucket_rows(ids, ids, bucket_size)
         padding = torch.ones(batch, x.size(1), dtype=torch.bool, device=x.device).index_fill(0, rows, False)
         return Segment(
             tokens=x.new_zeros(batch, *x.shape[1:]).index_copy(0, rows, x),
             padding=padding,
             positions=self.image_pos_ln(table),
-            buckets=image_bucket_rows(ids, ids, self.cfg.image_bucket_size),
+            buckets=buckets,
             is_text=False,
         )
 
@@ -217,16 +224,17 @@ class UnivalEncoder(FairseqEncoder):
         k = split_heads(self.pos_k_linear(positions), self.num_heads)
         return q @ k.transpose(-1, -2) * self.bias_scale
 
-    def layer_bias(self, layer: int, absolute: Tensor, segments: Sequence[Segment]) -> Tensor:
-        """Add a layer's relative terms to the blocks of the segments; between segments there are none."""
-        bias = absolute.clone()
-        start = 0
-        for segment in segments:
-            tables = self.token_rel_pos_table_list if segment.is_text else self.image_rel_pos_table_list
-            end = start + segment.tokens.size(1)
-            bias[..., start:end, start:end] += relative_bias(tables[layer], segment.buckets).to(bias.dtype)
-            start = end
-        return bias
+    def buckets(self, segments: Sequence[Segment]) -> Tensor:
+        """Relative buckets of the whole source, ``[b x] s x s``; computed once for the same grids and lengths."""
+        blocks, are_text = tuple(s.buckets for s in segments), tuple(s.is_text for s in segments)
+        join = join_buckets if any(block.dim() == 3 for block in blocks) else kept_joined_buckets
+        rows = 2 * self.cfg.token_bucket_size - 1, image_bucket_count(self.cfg.image_bucket_size)
+        return join(*rows, blocks, are_text)
+
+    def layer_bias(self, layer: int, absolute: Tensor, buckets: Tensor) -> Tensor:
+        """The absolute term plus a layer's relative term: ``[b x] heads x s x s``."""
+        table = joined_tables(self.token_rel_pos_table_list[layer], self.image_rel_pos_table_list[layer])
+        return absolute + relative_bias(table, buckets).to(absolute.dtype)
 
     def forward(
         self,
@@ -255,14 +263,11 @@ class UnivalEncoder(FairseqEncoder):
         if any(p.dim() == 3 for p in positions):  # sampled patches: every row has its own positions
             positions = [p if p.dim() == 3 else p.expand(batch, -1, -1) for p in positions]
         p = torch.cat(positions, dim=-2)
-        absolute = self.absolute_bias(p)
-        if padding.any():
-            absolute = absolute + padding_mask(padding, absolute.dtype)
-        elif absolute.dim() == 3:
-            absolute = absolute[None]
+        absolute, buckets = self.absolute_bias(p), self.buckets(segments)
+        mask = padding if padding.any() else None
         states = [x] if return_all_hiddens else []
         for i, layer in enumerate(self.layers):
-            x = run_layer(layer, self.cfg.checkpoint_activations, x, self.layer_bias(i, absolute, segments))
+            x = run_layer(layer, self.cfg.checkpoint_activations, x, self.layer_bias(i, absolute, buckets), mask)
             if return_all_hiddens:
                 states.append(x)
         return EncoderOut(self.layer_norm(x), padding, p, code_masks, states)

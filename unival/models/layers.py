@@ -1,5 +1,6 @@
 """The pre-norm transformer layers with NormFormer's extra norms and scales, and stochastic depth."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from unival.models.attention import MultiheadAttention
 from unival.models.config import StackConfig
+
+# keys and values ``b x heads x t x d`` of the newest tokens -> those of all tokens so far
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class DropPath(nn.Module):
@@ -101,10 +105,10 @@ class EncoderLayer(FeedForward):
         self.dropout = nn.Dropout(cfg.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """``x`` b x t x c, ``bias`` broadcastable to b x heads x t x t."""
+    def forward(self, x: Tensor, bias: Tensor, padding: Tensor | None = None) -> Tensor:
+        """``x`` b x t x c; ``bias`` ``[b x] heads x t x t`` on the scores; ``padding`` b x t, True: nothing attends to this token."""
         y = self.self_attn_layer_norm(x)
-        y = self.self_attn(y, *self.self_attn.project_memory(y), bias)
+        y = self.self_attn(y, *self.self_attn.project_memory(y), bias, padding)
         x = x + self.drop_path(self.dropout(self.attn_ln(y)))
         return self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
 
@@ -129,27 +133,28 @@ class DecoderLayer(FeedForward):
         self_bias: Tensor,
         cross_kv: tuple[Tensor, Tensor],
         cross_bias: Tensor,
-        past: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One layer over the whole target, or over its newest token.
+        padding: Tensor | None = None,
+        extend: Extend | None = None,
+    ) -> Tensor:
+        """One layer over the whole target, or over its newest tokens.
 
         Args:
             x: ``b x t x c``.
-            self_bias: broadcastable to ``b x heads x t x (past + t)``; holds the causal mask.
+            self_bias: ``heads x t x (past + t)`` or broadcastable to it with a batch axis; holds the causal mask.
             cross_kv: keys and values of the source (see :meth:`MultiheadAttention.project_memory`).
             cross_bias: broadcastable to ``b' x heads x t x s``.
-            past: keys and values of earlier target tokens, ``b x heads x past x d`` each.
+            padding: ``b x (past + t)``, True: nothing attends to this target token.
+            extend: puts keys and values of the newest tokens behind those of the earlier ones; None: there are no earlier ones.
 
         Returns:
-            The layer's output and the keys and values of all target tokens so far.
+            ``b x t x c``.
         """
         y = self.self_attn_layer_norm(x)
         k, v = self.self_attn.project_memory(y)
-        if past is not None:
-            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        y = self.self_attn(y, k, v, self_bias)
+        if extend is not None:
+            k, v = extend(k, v)
+        y = self.self_attn(y, k, v, self_bias, padding)
         x = x + self.drop_path(self.dropout(self.self_attn_ln(y)))
         y = self.encoder_attn(self.encoder_attn_layer_norm(x), *cross_kv, cross_bias)
         x = x + self.drop_path(self.dropout(self.cross_attn_ln(y)))
-        x = self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
-        return x, (k, v)
+        return self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
