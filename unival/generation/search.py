@@ -26,6 +26,7 @@ from unival.errors import UserError
 from unival.generation.options import FIRST_SYMBOL, check_generation_options, generation_options
 from unival.generation.sampling import Sampling
 from unival.generation.trie import ROOT, Trie
+from unival.models.decoder import UnivalDecoder
 
 
 class ConstrainedEnsemble(EnsembleModel):
@@ -57,25 +58,30 @@ class ConstrainedEnsemble(EnsembleModel):
         self.trie = trie
         self.zero_shot = zero_shot
         self.is_exact = is_exact
+        self.said: tuple[slice, ...] = ()  # stretches of the vocabulary that a range leaves; none: all of it
         self.outside: Tensor | None = None  # V, True: outside the range and not special
         self.special = [dictionary.bos(), dictionary.unk()]  # never said under a range
         if constraint_range is not None:
+            self.said = (slice(0, FIRST_SYMBOL), slice(*constraint_range))
             self.outside = torch.ones(len(dictionary), dtype=torch.bool)
-            self.outside[:FIRST_SYMBOL] = False
-            self.outside[slice(*constraint_range)] = False
+            for stretch in self.said:
+                self.outside[stretch] = False
         self.eos = dictionary.eos()
         self.prompt_lengths = torch.zeros(0, dtype=torch.long)  # per row
         self.limits: Tensor | None = None  # per row: tokens at most, without eos; None: the same for all, fairseq sees to it
         self.states = torch.zeros(0, dtype=torch.long)  # per row: node of the Trie
+        self.longest = 0  # tokens of any row at most, without bos and eos
 
-    def begin(self, prompt_lengths: Tensor, limits: Tensor | None = None) -> None:
+    def begin(self, prompt_lengths: Tensor, longest: int, limits: Tensor | None = None) -> None:
         """Start a batch.
 
         Args:
             prompt_lengths: B, tokens that each row is forced to begin with (without bos).
+            longest: tokens that a row has at most, without bos and eos.
             limits: B, tokens that each row has at most (without eos), prompt included.
         """
         self.prompt_lengths = prompt_lengths
+        self.longest = longest
         self.limits = limits
         self.states = torch.full_like(prompt_lengths, ROOT)
         if self.trie is not None:
@@ -101,7 +107,7 @@ class ConstrainedEnsemble(EnsembleModel):
             self.states = torch.where(self.prompt_lengths < step, moved, self.states)
         log_probs = []
         for model, encoder_out, state in zip(self.models, encoder_outs, incremental_states, strict=True):
-            logits = model.decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
+            logits = self.logits(model.decoder, tokens, encoder_out, state, free)
             if temperature != 1:  # half precision overflows when it is divided by a low temperature
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
             log_probs.append(self.normalize(logits, free))
@@ -114,6 +120,20 @@ class ConstrainedEnsemble(EnsembleModel):
             forbidden = is_over != is_eos if self.is_exact else is_over & ~is_eos
             mean = mean.masked_fill(forbidden, -math.inf)
         return mean, None
+
+    def logits(self, decoder: Any, tokens: Tensor, encoder_out: Any, state: dict, free: Tensor) -> Tensor:
+        """Logits N x V of the newest token's successor; -inf without being computed where no row may say what is outside the range."""
+        ours = isinstance(decoder, UnivalDecoder)
+        if ours and tokens.size(1) == 1:
+            decoder.reserve(state, 1 + self.longest)
+        if not (ours and self.said and bool(free.all())):
+            return decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
+        features = decoder(tokens, encoder_out=encoder_out, incremental_state=state, features_only=True)[0][:, -1, :]
+        parts = [decoder.output_layer(features, stretch) for stretch in self.said]
+        logits = parts[0].new_full((len(features), len(decoder.dictionary)), -math.inf)
+        for stretch, part in zip(self.said, parts, strict=True):
+            logits[:, stretch] = part
+        return logits
 
     def normalize(self, logits: Tensor, free: Tensor) -> Tensor:
         """Masks and log-softmax of N x V logits; rows that are still in their prompt (not free) are not masked."""
@@ -230,7 +250,7 @@ class UnivalGenerator(SequenceGenerator):
             limits = torch.minimum(limits, lengths + max(self.longest, 0 if self.trie is None else self.trie.max_length - 1))
         assert isinstance(self.model, ConstrainedEnsemble)
         by_row = self.max_len_a or self.match_source_len or self.longest is not None or self.length is not None
-        self.model.begin(lengths, limits if by_row else None)
+        self.model.begin(lengths, int(limits.max()), limits if by_row else None)
         # fairseq takes the ids for the rows' numbers within the batch (diverse beams)
         sample = {**sample, "id": torch.arange(len(lengths), device=lengths.device)}
         return super()._generate(sample, prefix_tokens, constraints, self.bos if bos_token is None else bos_token)

@@ -188,7 +188,8 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         state.make_room(length, self.embed_positions.num_embeddings)
         for kind in kinds:
             if kind not in state.positions:
-                state.positions[kind] = self.target_positions(kind, state.capacity)
+                known = self.embed_positions.num_embeddings if kind == "text" else state.capacity  # a grid of codes may be longer
+                state.positions[kind] = self.target_positions(kind, max(length, min(state.capacity, known)))
         return {kind: state.positions[kind] for kind in kinds}
 
     def target_positions(self, kind: str, length: int) -> TargetPositions:
