@@ -161,8 +161,9 @@ def test_residual_scales_act_on_the_feed_forward_only(vocab):
     with torch.no_grad():
         y = layer.self_attn_layer_norm(x)
         middle = x + layer.attn_ln(layer.self_attn(y, *layer.self_attn.project_memory(y), bias))
-        expected = middle * layer.w_resid + layer.feed_forward(middle)
-        torch.testing.assert_close(layer(x, bias), expected)
+        attributes = model.encoder.attributes([model.encoder.embed_text(torch.tensor([[0, 5, 6, 2]]))])
+        expected = middle * layer.w_resid + layer.feed_forward(middle, attributes)[0]
+        torch.testing.assert_close(layer(x, attributes, bias), (expected, None))
 
 
 def test_three_stages_have_a_stride_of_16(vocab):

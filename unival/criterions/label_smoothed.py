@@ -102,7 +102,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
 
         Args:
             model: called as ``model(**net_input, features_only=True)`` -> (features B x T x c, or a list of these for the groups of
-                the batch, and a dict); its ``output_layer(features, tokens)`` projects them.
+                the batch, and a dict); its ``output_layer(features, tokens)`` projects them.  ``auxiliary_loss`` in the dict, a number
+                per token (or sentence with --sentence-avg), is added to the loss.
             sample: batch with "net_input" and "target" (B x T); optionally "conf" (B), "constraint_masks"
                 (B x T x V, True: allowed) and "constraint_range" (start, end), as ``--constraint-range`` for this batch.
             reduce: sum over tokens; else the vector of the kept tokens' losses.
@@ -115,7 +116,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         """
         rdrop = self.cfg.use_rdrop and self.training
         net_input = sample["net_input"]
-        features, _ = model(**(repeat_batch(net_input) if rdrop else net_input), features_only=True)
+        features, extra = model(**(repeat_batch(net_input) if rdrop else net_input), features_only=True)
         tokens = self.select_tokens(model, features, sample)
         losses, nll = self.token_losses(tokens)
         lprobs = tokens.lprobs
@@ -126,6 +127,9 @@ class LabelSmoothedCriterion(FairseqCriterion):
             losses = losses + self.cfg.reg_alpha / 2 * self.divergence(lprobs, tokens.conf, kept)
         sentences = sample["target"].size(0) * losses.size(0)
         sample_size = sentences if self.cfg.sentence_avg else losses.numel()
+        auxiliary = extra.get("auxiliary_loss")
+        if auxiliary is not None and losses.numel():
+            losses = losses + auxiliary * sample_size / losses.numel()
         logging_output = {
             "loss": losses.detach().sum(),
             "nll_loss": nll.detach().sum(),
@@ -133,6 +137,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
             "nsentences": sentences,
             "sample_size": sample_size,
         }
+        if auxiliary is not None:
+            logging_output["auxiliary_loss"] = auxiliary.detach() * sample_size
         if self.cfg.report_accuracy:
             correct = tokens.logits.detach().argmax(-1) == tokens.target
             logging_output["n_correct"] = correct.sum()
@@ -273,6 +279,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
         # an update whose rows were all skipped has neither: it weighs 0 in every mean, and must not be NaN
         metrics.log_scalar("loss", total("loss") / max(sample_size, 1) / math.log(2), sample_size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / max(ntokens, 1) / math.log(2), ntokens, round=3)
+        if any("auxiliary_loss" in log for log in logging_outputs):
+            metrics.log_scalar("auxiliary_loss", total("auxiliary_loss") / max(sample_size, 1), sample_size, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
         predicted = utils.item(total("total"))
         if predicted > 0:

@@ -25,6 +25,7 @@ from unival.models.bias import (
 from unival.models.cache import DecoderState, TargetPositions
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
+from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
 from unival.models.layers import DecoderLayer, embed_tokens, look_up, run_layer
 
 STATE = "unival_decoder"  # key in fairseq's incremental state
@@ -37,9 +38,12 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         cfg: the model's configuration.
         dictionary: the vocabulary's dictionary.
         embed_tokens: token embeddings, shared with the encoder and with the output projection.
+        feed_forward: makes the feed-forward of every layer.
     """
 
-    def __init__(self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding):
+    def __init__(
+        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, feed_forward: FeedForwardFactory = FeedForward
+    ):
         super().__init__(dictionary)
         stack = decoder_stack(cfg)
         dim = stack.embed_dim
@@ -57,7 +61,9 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         self.self_pos_k_linear = nn.Linear(dim, dim)
         self.cross_pos_q_linear = nn.Linear(dim, dim)
         self.cross_pos_k_linear = nn.Linear(dim, dim)
-        self.layers = nn.ModuleList(DecoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(stack, stack.drop_path(i), feed_forward(stack, i)) for i in range(stack.layers)
+        )
         self.layer_norm = nn.LayerNorm(dim)
         token_rows, image_rows = 2 * cfg.token_bucket_size - 1, image_bucket_count(cfg.image_bucket_size)
         self.token_rel_pos_table_list = relative_tables(token_rows, self.num_heads, stack.layers)
@@ -82,7 +88,8 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             incremental_state: fairseq's dict of cached states.
 
         Returns:
-            Logits ``b x t x v`` (features ``b x t x c`` with ``features_only``) and ``{"attn": None, "inner_states": […]}``.
+            Logits ``b x t x v`` (features ``b x t x c`` with ``features_only``) and ``{"attn": None, "inner_states": […]}``, with
+            ``"auxiliary_loss"`` where feed-forwards of encoder or decoder have one.
         """
         if code_masks is None:
             code_masks = encoder_out.code_masks
@@ -99,10 +106,13 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         states = [x] if return_all_hiddens else []
         padding = prev_output_tokens.eq(self.dictionary.pad())
         mask = padding if padding.any() else None
+        attributes, auxiliary = self.attributes(rows, x.device), encoder_out.auxiliary
         for i, layer in enumerate(self.layers):
             bias = self.choose({kind: self.layer_bias(i, kind, p, step, total) for kind, p in positions.items()}, rows)
             extend = None if state is None else state.extend(i)
-            x = run_layer(layer, self.cfg.checkpoint_activations, x, bias, cross_kv[i], cross_bias, mask, extend)
+            given = (x, attributes, bias, cross_kv[i], cross_bias, mask, extend)
+            x, more = run_layer(layer, self.cfg.checkpoint_activations, *given)
+            auxiliary = add_auxiliary(auxiliary, more)
             if return_all_hiddens:
                 states.append(x)
         if state is not None:
@@ -110,7 +120,14 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         x = self.layer_norm(x)
         if not features_only:
             x = self.output_layer(x)
-        return x, {"attn": None, "inner_states": states}
+        return x, {"attn": None, "inner_states": states, **({} if auxiliary is None else {"auxiliary_loss": auxiliary})}
+
+    def attributes(self, code_rows: Tensor | None, device: torch.device) -> TokenAttributes:
+        """What feed-forwards may tell tokens apart by: whether they are of text or image codes."""
+        names = token_names(self.cfg)
+        text, code = names.index("text"), names.index("code")
+        modality = torch.full((1, 1), text, device=device) if code_rows is None else torch.where(code_rows, code, text)[:, None]
+        return TokenAttributes(modality, names, is_target=True)
 
     def state(self, incremental_state: dict[str, Any]) -> DecoderState:
         """What is kept of the earlier tokens of a search."""

@@ -30,6 +30,7 @@ from unival.models.bias import (
     split_heads,
 )
 from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
+from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
 from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
@@ -41,14 +42,19 @@ class Segment:
     """A stretch of the source: media tokens of one slot, or the text.
 
     ``tokens`` b x l x c (embedded), ``padding`` b x l (True: nothing here), ``positions`` l x c or b x l x c (normalised position
-    embeddings), ``buckets`` l x l or b x l x l (rows of the relative table of the segment's kind).
+    embeddings), ``buckets`` l x l or b x l x l (rows of the relative table of the segment's kind), ``modality`` in lower case.
     """
 
     tokens: Tensor
     padding: Tensor
     positions: Tensor
     buckets: Tensor
-    is_text: bool
+    modality: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its buckets are of text."""
+        return self.modality == "text"
 
 
 @dataclass
@@ -58,6 +64,7 @@ class EncoderOut:
     ``hidden`` b x s x c, ``padding`` b x s, ``positions`` s x c or b x s x c, ``code_masks`` b or None (rows whose target is image
     codes).  ``rows`` maps the decoder's rows (beams) to sentences; None while there is one row per sentence.  ``cross`` caches what the
     decoder derives from the source: per layer (keys, values), and the position keys.
+    ``auxiliary``: the sum of the auxiliary losses of the layers.
     """
 
     hidden: Tensor
@@ -67,6 +74,7 @@ class EncoderOut:
     states: list[Tensor] = field(default_factory=list)
     rows: Tensor | None = None
     cross: dict[str, Any] = field(default_factory=dict)
+    auxiliary: Tensor | None = None
 
     def __getitem__(self, index: int) -> Tensor:
         """Torch's backward hooks, such as those of fairseq's NanDetector, look for a module's first tensor."""
@@ -112,9 +120,12 @@ class UnivalEncoder(FairseqEncoder):
         cfg: the model's configuration.
         dictionary: the vocabulary's dictionary.
         embed_tokens: token embeddings, shared with the decoder.
+        feed_forward: makes the feed-forward of every layer.
     """
 
-    def __init__(self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding):
+    def __init__(
+        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, feed_forward: FeedForwardFactory = FeedForward
+    ):
         super().__init__(dictionary)
         stack = encoder_stack(cfg)
         dim = stack.embed_dim
@@ -135,7 +146,9 @@ class UnivalEncoder(FairseqEncoder):
         self.image_pos_ln = nn.LayerNorm(dim)
         self.pos_q_linear = nn.Linear(dim, dim)
         self.pos_k_linear = nn.Linear(dim, dim)
-        self.layers = nn.ModuleList(EncoderLayer(stack, stack.drop_path(i)) for i in range(stack.layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(stack, stack.drop_path(i), feed_forward(stack, i)) for i in range(stack.layers)
+        )
         self.layer_norm = nn.LayerNorm(dim)
         token_rows, image_rows = 2 * cfg.token_bucket_size - 1, image_bucket_count(cfg.image_bucket_size)
         self.token_rel_pos_table_list = relative_tables(token_rows, self.num_heads, stack.layers)
@@ -155,7 +168,7 @@ class UnivalEncoder(FairseqEncoder):
             padding=src_tokens.eq(self.padding_idx),
             positions=self.pos_ln(positions),
             buckets=kept_token_buckets(length, self.cfg.token_bucket_size, src_tokens.device),
-            is_text=True,
+            modality="text",
         )
 
     def embed_media(self, item: dict[str, Any], batch: int) -> Segment:
@@ -193,7 +206,7 @@ class UnivalEncoder(FairseqEncoder):
             padding=padding,
             positions=self.image_pos_ln(table),
             buckets=buckets,
-            is_text=False,
+            modality=name,
         )
 
     def media_positions(self, embedding: MediaEmbedding, ids: Tensor) -> Tensor:
@@ -223,6 +236,13 @@ class UnivalEncoder(FairseqEncoder):
         q = split_heads(self.pos_q_linear(positions), self.num_heads)
         k = split_heads(self.pos_k_linear(positions), self.num_heads)
         return q @ k.transpose(-1, -2) * self.bias_scale
+
+    def attributes(self, segments: Sequence[Segment]) -> TokenAttributes:
+        """What feed-forwards may tell tokens apart by; the same for all rows."""
+        names = token_names(self.cfg)
+        device = segments[-1].tokens.device
+        kinds = [torch.full((1, s.tokens.size(1)), names.index(s.modality), device=device) for s in segments]
+        return TokenAttributes(torch.cat(kinds, dim=1), names, is_target=False)
 
     def buckets(self, segments: Sequence[Segment]) -> Tensor:
         """Relative buckets of the whole source, ``[b x] s x s``; computed once for the same grids and lengths."""
@@ -265,12 +285,16 @@ class UnivalEncoder(FairseqEncoder):
         p = torch.cat(positions, dim=-2)
         absolute, buckets = self.absolute_bias(p), self.buckets(segments)
         mask = padding if padding.any() else None
+        attributes = self.attributes(segments)
+        auxiliary: Tensor | None = None
         states = [x] if return_all_hiddens else []
         for i, layer in enumerate(self.layers):
-            x = run_layer(layer, self.cfg.checkpoint_activations, x, self.layer_bias(i, absolute, buckets), mask)
+            bias = self.layer_bias(i, absolute, buckets)
+            x, more = run_layer(layer, self.cfg.checkpoint_activations, x, attributes, bias, mask)
+            auxiliary = add_auxiliary(auxiliary, more)
             if return_all_hiddens:
                 states.append(x)
-        return EncoderOut(self.layer_norm(x), padding, p, code_masks, states)
+        return EncoderOut(self.layer_norm(x), padding, p, code_masks, states, auxiliary=auxiliary)
 
     def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         """fairseq's hook for beams: see :meth:`EncoderOut.reorder`."""

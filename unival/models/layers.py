@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unival.models.attention import MultiheadAttention
 from unival.models.config import StackConfig
+from unival.models.feed_forward import Layer, TokenAttributes
 
 # keys and values ``b x heads x t x d`` of the newest tokens -> those of all tokens so far
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -29,29 +30,6 @@ class DropPath(nn.Module):
         keep = 1.0 - self.rate
         mask = torch.empty(x.size(0), 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
         return x * mask / keep
-
-
-class FeedForward(nn.Module):
-    """Names of the feed-forward parameters live on the layer itself (as published), the maths lives here."""
-
-    def __init__(self, cfg: StackConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(cfg.embed_dim, cfg.ffn_embed_dim)
-        self.fc2 = nn.Linear(cfg.ffn_embed_dim, cfg.embed_dim)
-        self.ffn_layernorm = nn.LayerNorm(cfg.ffn_embed_dim)
-        self.final_layer_norm = nn.LayerNorm(cfg.embed_dim)
-        self.w_resid = nn.Parameter(torch.ones(cfg.embed_dim)) if cfg.scale_resids else None
-        self.activation_dropout = cfg.activation_dropout
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """fc2(norm(gelu(fc1(norm(x))))), without the residual."""
-        x = F.gelu(self.fc1(self.final_layer_norm(x)))
-        x = F.dropout(x, self.activation_dropout, self.training)
-        return self.fc2(self.ffn_layernorm(x))
-
-    def scaled_residual(self, x: Tensor) -> Tensor:
-        """The feed-forward's residual, scaled per channel when residual scales are on."""
-        return x if self.w_resid is None else x * self.w_resid
 
 
 def embed_tokens(table: nn.Embedding, tokens: Tensor) -> Tensor:
@@ -94,52 +72,82 @@ def attention(cfg: StackConfig) -> MultiheadAttention:
     return MultiheadAttention(*sizes, cfg.qk_norm, cfg.attention_input_norm)
 
 
-class EncoderLayer(FeedForward):
-    """Self-attention and feed-forward, both pre-norm, with a norm after attention and inside the feed-forward."""
+class TransformerLayer(Layer):
+    """What layers of both stacks share: the feed-forward, the residual around it, dropout and stochastic depth."""
 
-    def __init__(self, cfg: StackConfig, drop_path: float):
-        super().__init__(cfg)
+    def __init__(self, cfg: StackConfig, drop_path: float, feed_forward: nn.Module):
+        super().__init__(feed_forward)
+        self.w_resid = nn.Parameter(torch.ones(cfg.embed_dim)) if cfg.scale_resids else None
         self.self_attn = attention(cfg)
         self.self_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
-        self.attn_ln = nn.LayerNorm(cfg.embed_dim)
         self.dropout = nn.Dropout(cfg.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, bias: Tensor, padding: Tensor | None = None) -> Tensor:
-        """``x`` b x t x c; ``bias`` ``[b x] heads x t x t`` on the scores; ``padding`` b x t, True: nothing attends to this token."""
+    def add_feed_forward(self, x: Tensor, attributes: TokenAttributes) -> tuple[Tensor, Tensor | None]:
+        """``x`` b x t x c plus its feed-forward, the former scaled per channel when residual scales are on; and an auxiliary loss."""
+        y, auxiliary = self.feed_forward(x, attributes)
+        return (x if self.w_resid is None else x * self.w_resid) + self.drop_path(self.dropout(y)), auxiliary
+
+
+class EncoderLayer(TransformerLayer):
+    """Self-attention and feed-forward, both pre-norm, with a norm after attention and inside the feed-forward."""
+
+    OWN = ("w_resid", "self_attn", "self_attn_layer_norm", "attn_ln", "dropout", "drop_path")
+
+    def __init__(self, cfg: StackConfig, drop_path: float, feed_forward: nn.Module):
+        super().__init__(cfg, drop_path, feed_forward)
+        self.attn_ln = nn.LayerNorm(cfg.embed_dim)
+
+    def forward(
+        self, x: Tensor, attributes: TokenAttributes, bias: Tensor, padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One layer over the whole source.
+
+        Args:
+            x: ``b x t x c``.
+            attributes: of these tokens, for the feed-forward.
+            bias: ``[b x] heads x t x t``, added to the scores.
+            padding: ``b x t``, True: nothing attends to this token.
+
+        Returns:
+            ``b x t x c``, and the feed-forward's auxiliary loss.
+        """
         y = self.self_attn_layer_norm(x)
         y = self.self_attn(y, *self.self_attn.project_memory(y), bias, padding)
         x = x + self.drop_path(self.dropout(self.attn_ln(y)))
-        return self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
+        return self.add_feed_forward(x, attributes)
 
 
-class DecoderLayer(FeedForward):
+class DecoderLayer(TransformerLayer):
     """Causal self-attention, cross-attention and feed-forward, all pre-norm."""
 
-    def __init__(self, cfg: StackConfig, drop_path: float):
-        super().__init__(cfg)
-        self.self_attn = attention(cfg)
-        self.self_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
+    OWN = (
+        *("w_resid", "self_attn", "self_attn_layer_norm", "self_attn_ln"),
+        *("encoder_attn", "encoder_attn_layer_norm", "cross_attn_ln", "dropout", "drop_path"),
+    )
+
+    def __init__(self, cfg: StackConfig, drop_path: float, feed_forward: nn.Module):
+        super().__init__(cfg, drop_path, feed_forward)
         self.self_attn_ln = nn.LayerNorm(cfg.embed_dim)
         self.encoder_attn = attention(cfg)
         self.encoder_attn_layer_norm = nn.LayerNorm(cfg.embed_dim)
         self.cross_attn_ln = nn.LayerNorm(cfg.embed_dim)
-        self.dropout = nn.Dropout(cfg.dropout)
-        self.drop_path = DropPath(drop_path)
 
     def forward(
         self,
         x: Tensor,
+        attributes: TokenAttributes,
         self_bias: Tensor,
         cross_kv: tuple[Tensor, Tensor],
         cross_bias: Tensor,
         padding: Tensor | None = None,
         extend: Extend | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         """One layer over the whole target, or over its newest tokens.
 
         Args:
             x: ``b x t x c``.
+            attributes: of these tokens, for the feed-forward.
             self_bias: ``heads x t x (past + t)`` or broadcastable to it with a batch axis; holds the causal mask.
             cross_kv: keys and values of the source (see :meth:`MultiheadAttention.project_memory`).
             cross_bias: broadcastable to ``b' x heads x t x s``.
@@ -147,7 +155,7 @@ class DecoderLayer(FeedForward):
             extend: puts keys and values of the newest tokens behind those of the earlier ones; None: there are no earlier ones.
 
         Returns:
-            ``b x t x c``.
+            ``b x t x c``, and the feed-forward's auxiliary loss.
         """
         y = self.self_attn_layer_norm(x)
         k, v = self.self_attn.project_memory(y)
@@ -157,4 +165,4 @@ class DecoderLayer(FeedForward):
         x = x + self.drop_path(self.dropout(self.self_attn_ln(y)))
         y = self.encoder_attn(self.encoder_attn_layer_norm(x), *cross_kv, cross_bias)
         x = x + self.drop_path(self.dropout(self.cross_attn_ln(y)))
-        return self.scaled_residual(x) + self.drop_path(self.dropout(self.feed_forward(x)))
+        return self.add_feed_forward(x, attributes)

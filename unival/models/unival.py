@@ -18,9 +18,10 @@ from unival.errors import UserError
 from unival.modalities import media_of, with_media
 from unival.modalities.composed import MediaOptions
 from unival.modalities.options import flag
-from unival.models.config import FOLLOWING, UnivalConfig
+from unival.models.config import FOLLOWING, StackConfig, UnivalConfig
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
+from unival.models.feed_forward import FeedForward
 from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, renamed
 from unival.text import split_names
 
@@ -90,7 +91,13 @@ class UnivalModel(FairseqEncoderDecoderModel):
             if cfg[name] is None:
                 cfg[name] = getattr(MediaOptions(), name)
         embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
-        return cls(cfg, UnivalEncoder(cfg, dictionary, embed_tokens), UnivalDecoder(cfg, dictionary, embed_tokens))
+        encoder = UnivalEncoder(cfg, dictionary, embed_tokens, cls.build_feed_forward)
+        return cls(cfg, encoder, UnivalDecoder(cfg, dictionary, embed_tokens, cls.build_feed_forward))
+
+    @classmethod
+    def build_feed_forward(cls, stack: StackConfig, layer: int) -> nn.Module:
+        """The feed-forward of a layer of either stack, for derived models to replace: see :class:`FeedForward`."""
+        return FeedForward(stack, layer)
 
     def forward(
         self,
