@@ -30,7 +30,7 @@ def saved(image: Image.Image, **options: object) -> bytes:
 
 def bright(values: np.ndarray) -> tuple[float, float, float, float]:
     """The box of the bright pixels of ``h x w``."""
-    rows, columns = np.nonzero(values.max(axis=1) > 0)[0], np.nonzero(values.max(axis=0) > 0)[0]
+    rows, columns = np.nonzero(values.max(axis=1) > 127)[0], np.nonzero(values.max(axis=0) > 127)[0]
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
