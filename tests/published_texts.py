@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-from unival.text import strip_punctuation, truncate_words
+from unival.text import strip_punctuation
 
 Case = tuple[str, str, list[int]]  # name, text, ids without <s> and </s>
 LEADING_MARKS = ",.!?*#:;~"
 _JOINERS_TO_SPACES = str.maketrans("-/", "  ")
+
+
+def truncate_words(text: str, max_words: int | None) -> str:
+    """The first ``max_words`` words separated by single spaces; all of them when ``max_words`` is None."""
+    return " ".join(text.split()[:max_words])
 
 
 def normalize_question(text: str, max_words: int | None = None) -> str:

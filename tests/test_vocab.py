@@ -14,9 +14,9 @@ import shutil
 
 import pytest
 
-from tests.published_texts import normalize_caption, normalize_question, published_texts
+from tests.published_texts import normalize_caption, normalize_question, published_texts, truncate_words
 from unival.errors import UserError
-from unival.text import strip_punctuation, truncate_words
+from unival.text import strip_punctuation
 from unival.vocab import Vocabulary, train_vocabulary
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

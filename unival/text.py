@@ -1,4 +1,4 @@
-"""Text: reading UTF-8 files, deciding what counts as empty, and cutting captions as the published recipes do."""
+"""Text: reading UTF-8 files, deciding what counts as empty, and captions without punctuation, as in the published recipes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,6 @@ MARKS = {
 HEAD = 4096  # bytes from which UTF-16 and UTF-32 are detected
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def truncate_words(text: str, max_words: int | None) -> str:
-    """The first ``max_words`` words separated by single spaces; all of them when ``max_words`` is None."""
-    return " ".join(text.split()[:max_words])
 
 
 def strip_punctuation(text: str) -> str:
