@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from unival.errors import UserError
-from unival.modalities.audio import AUDIO, AudioLoader, AudioReader, open_audio
+from unival.modalities.audio import AUDIO, AudioLoader
+from unival.modalities.audio_files import open_audio
 from unival.modalities.composed import MediaOptions
 from unival.modalities.containers import missing_bytes
 from unival.modalities.decord_reader import track_rate
+from unival.modalities.pyav_audio import AudioReader
 from unival.models.config import UnivalConfig
 
 soundfile = pytest.importorskip("soundfile")

@@ -9,7 +9,8 @@ import torch
 from tests.modalities import clips
 from unival.errors import UserError
 from unival.modalities import pyav_audio
-from unival.modalities.audio import AudioLoader, open_audio
+from unival.modalities.audio import AudioLoader
+from unival.modalities.audio_files import open_audio
 from unival.modalities.composed import MediaOptions
 
 av = pytest.importorskip("av")
