@@ -89,7 +89,7 @@ def training_step(
     marks = [time.perf_counter()]
     target = net_input["prev_output_tokens"].flatten()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits, _ = model(**net_input)
+        logits, _ = model([net_input])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), target, label_smoothing=0.1)
     marks.append(time.perf_counter())
     optimizer.zero_grad(set_to_none=True)
@@ -138,14 +138,14 @@ def main() -> None:
     model.eval()
     options = argparse.Namespace(beam=args.beam, min_len=args.generate, max_len_b=args.generate)
     generator = build_generator([model], vocabulary, options)
-    sample = {"net_input": {key: value for key, value in net_input.items() if key != "prev_output_tokens"}}
+    source = {key: value for key, value in net_input.items() if key != "prev_output_tokens"}
 
     def encode() -> None:
         with torch.no_grad():
-            model.encoder(**sample["net_input"])
+            model.encoder(**source)
 
     def generate() -> None:
-        generator.generate([model], sample, bos_token=vocabulary.bos())
+        generator.generate([model], {"net_input": {"groups": [source]}}, bos_token=vocabulary.bos())
 
     flops = gigaflops(generate)
     limit = matmul_limit(torch.float32)

@@ -92,7 +92,7 @@ def actions(arguments: Sequence[str]) -> tuple[Callable[[], None], Callable[[], 
 
     def caption() -> None:
         trainer.model.eval()
-        task.inference_step(task.build_generator([trainer.model], how), [trainer.model], few)
+        task.hypotheses(task.build_generator([trainer.model], how), [trainer.model], few)
 
     def update() -> None:
         trainer.model.train()

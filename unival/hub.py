@@ -154,9 +154,10 @@ class Unival:
         for start in range(0, len(dataset), batch_size):
             read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
             sample = dataset.collater([item for item in read if isinstance(item, Example)])
-            outputs = iter(self._outputs(generator, sample, nbest) if sample["nsentences"] else [])
+            outputs = self._outputs(generator, sample, nbest) if sample["nsentences"] else []
+            by_row = dict(zip(sample["id"].tolist(), outputs, strict=True))  # a batch has its own order
             for item in read:
-                yield item if isinstance(item, UserError) else next(outputs)
+                yield item if isinstance(item, UserError) else by_row[item.row]
 
     def _outputs(self, generator: Any, sample: dict[str, Any], nbest: int) -> list[Output]:
         if self.device.type == "cuda":

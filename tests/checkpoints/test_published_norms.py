@@ -97,7 +97,7 @@ def outputs(model, vocab):
     """Logits of the whole target, and token by token for two beams of each sentence."""
     src, prev, media = batch(vocab)
     with torch.no_grad():
-        whole = model(src, None, prev, media=media)[0]
+        whole = model.forward_group(src, None, prev, media=media)[0]
         out = model.encoder.reorder_encoder_out(model.encoder(src, None, media), torch.tensor([0, 0, 1, 1]))
         beams, state = prev.repeat_interleave(2, dim=0), {}
         steps = [model.decoder(beams[:, :t], out, incremental_state=state)[0] for t in range(1, 5)]

@@ -103,7 +103,7 @@ def logits(container):
     model.load_state_dict(dict(container["model"]))
     case = golden.case("image")
     with torch.no_grad():
-        return model(**golden.golden_net(case))[0], case
+        return model(golden.golden_groups(case))[0], case
 
 
 def test_published_weights_give_the_published_logits(published_file, tmp_path):

@@ -50,7 +50,7 @@ class GivenLogits(nn.Module):
 
 def run(criterion: LabelSmoothedCriterion, logits: Tensor, target: Tensor, **sample: Any) -> tuple[float, float, int]:
     """Loss, nll_loss and sample size of a batch."""
-    batch = {"target": target, "net_input": {"src_tokens": target}, **sample}
+    batch = {"target": target, "net_input": {"groups": [{"src_tokens": target}]}, **sample}
     loss, size, log = criterion(GivenLogits(logits), batch)
     assert size == log["sample_size"] == log["ntokens"]
     assert float(loss.detach()) == float(log["loss"])

@@ -59,7 +59,7 @@ def sample_of(name: str, dtype: torch.dtype) -> dict[str, Any]:
         prev = inputs["code_prev"]
         case.update(prev_output_tokens=prev, code_masks=torch.ones(2, dtype=torch.bool))
         sample["target"] = torch.cat([prev[:, 1:], torch.full((2, 1), 2)], dim=1)
-    sample["net_input"] = golden.golden_net(case, dtype)
+    sample["net_input"] = {"groups": golden.golden_groups(case, dtype)}
     return sample
 
 

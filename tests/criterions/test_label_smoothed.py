@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.criterions.helpers import EOS, PAD, SYMBOLS, GivenLogits, make, make_dictionary, run
 from unival.criterions.encouraging import TotalBonus, bonus
-from unival.criterions.label_smoothed import LabelSmoothedCriterion, repeat_batch
+from unival.criterions.label_smoothed import LabelSmoothedCriterion, repeat_groups
 from unival.errors import UserError
 
 # Two tokens over the five symbols <s> <pad> </s> <unk> 0; probabilities written by hand.
@@ -157,7 +157,7 @@ def test_gradient_is_the_derivative(kind: str) -> None:
     masks[0, :, 0] = False
     criterion = make(kind, symbols=8, label_smoothing=0.1, use_rdrop=True, drop_worst_ratio=0.3, updates=1)
     sample = {"target": target, "conf": torch.tensor([0.6, 1.0]), "constraint_masks": masks}
-    sample["net_input"] = {"src_tokens": target}
+    sample["net_input"] = {"groups": [{"src_tokens": target}]}
 
     def loss_of(values: Tensor) -> Tensor:
         return criterion(GivenLogits(values * 1), sample)[0]
@@ -231,7 +231,7 @@ def test_accuracy_ppl_and_base_two_are_logged() -> None:
 
 def test_sentence_average_counts_sentences() -> None:
     logits, target = random_batch()
-    batch = {"target": target, "net_input": {"src_tokens": target}}
+    batch = {"target": target, "net_input": {"groups": [{"src_tokens": target}]}}
     assert criterion_sizes(make(sentence_avg=True), logits, batch) == (3, 15)
     assert criterion_sizes(make(sentence_avg=True, use_rdrop=True), logits.repeat(2, 1, 1), batch) == (6, 30)
 
@@ -243,7 +243,7 @@ def criterion_sizes(criterion: LabelSmoothedCriterion, logits: Tensor, batch: di
 
 def test_unreduced_losses_add_up() -> None:
     logits, target = random_batch()
-    batch = {"target": target, "net_input": {"src_tokens": target}}
+    batch = {"target": target, "net_input": {"groups": [{"src_tokens": target}]}}
     for options in ({}, {"use_rdrop": True}):
         given = GivenLogits(logits.repeat(2, 1, 1) * torch.tensor([1.0, 0.9]).repeat_interleave(3)[:, None, None])
         model = given if options else GivenLogits(logits)
@@ -273,28 +273,30 @@ def test_batch_of_padding_only_is_zero_with_gradient() -> None:
     assert model.logits.grad is not None and not model.logits.grad.any()
 
 
-def test_repeat_batch() -> None:
-    net_input = {
+def test_every_row_twice() -> None:
+    first = {
         "src_tokens": torch.arange(6).view(2, 3),
         "src_lengths": torch.tensor([3, 2]),
         "prev_output_tokens": torch.arange(4).view(2, 2),
         "code_masks": None,
         "media": [
-            {"modality": "image", "values": torch.arange(3.0), "rows": torch.tensor([0, 0, 1])},
-            {"modality": "audio", "values": torch.tensor([9.0]), "rows": torch.tensor([1])},
+            {"modality": "image", "values": torch.arange(1.0), "rows": torch.tensor([0, 0])},
+            {"modality": "audio", "values": torch.tensor([9.0, 8.0]), "rows": torch.tensor([1, 0])},
         ],
     }
-    twice = repeat_batch(net_input)
+    net_input = {"groups": [first, {"src_tokens": torch.tensor([[7, 8]])}]}
+    twice, text = repeat_groups(net_input)["groups"]
     assert twice["src_tokens"].tolist() == [[0, 1, 2], [3, 4, 5]] * 2
     assert twice["src_lengths"].tolist() == [3, 2, 3, 2]
     assert twice["code_masks"] is None
     assert [item["modality"] for item in twice["media"]] == ["image", "audio"]
-    assert twice["media"][0]["values"].tolist() == [0.0, 1.0, 2.0] * 2
-    assert twice["media"][0]["rows"].tolist() == [0, 0, 1, 2, 2, 3]
-    assert twice["media"][1]["rows"].tolist() == [1, 3]
-    assert net_input["media"][0]["rows"].tolist() == [0, 0, 1], "the batch itself stays as it is"
+    assert twice["media"][0]["values"].tolist() == [0.0, 0.0] and twice["media"][1]["values"].tolist() == [9.0, 8.0] * 2
+    assert twice["media"][0]["rows"].tolist() == [0, 0, 1, 1]
+    assert twice["media"][1]["rows"].tolist() == [1, 0, 3, 2]
+    assert text["src_tokens"].tolist() == [[7, 8]] * 2
+    assert first["media"][0]["rows"].tolist() == [0, 0], "the batch itself stays as it is"
     with pytest.raises(AssertionError, match="weights"):
-        repeat_batch({**net_input, "weights": torch.zeros(5)})
+        repeat_groups({"groups": [{**first, "weights": torch.zeros(5)}]})
 
 
 def test_wrong_settings_are_named() -> None:

@@ -41,8 +41,8 @@ def batch(vocab, low, high):
     target[1, 1], target[1, 2] = high - 1, vocab.eos
     source = torch.randint(4, len(vocab), (2, 5), generator=generator)
     prev = torch.randint(4, len(vocab), (2, 7), generator=generator)
-    net_input = {"src_tokens": source, "src_lengths": None, "prev_output_tokens": prev}
-    return {"target": target, "id": torch.tensor([7, 9]), "net_input": net_input}
+    group = {"src_tokens": source, "src_lengths": None, "prev_output_tokens": prev}
+    return {"target": target, "id": torch.tensor([7, 9]), "net_input": {"groups": [group]}}
 
 
 def criterion_of(vocab, kind="ls", **options):

@@ -107,7 +107,8 @@ def test_workers_change_nothing(tmp_path, vocab, workers):
         alone = data.collater([data[i] for i in indices])
         assert batch["references"] == alone["references"]
         assert torch.equal(batch["target"], alone["target"])
-        assert torch.equal(batch["net_input"]["media"][0]["values"], alone["net_input"]["media"][0]["values"])
+        (group,), (own,) = batch["net_input"]["groups"], alone["net_input"]["groups"]
+        assert torch.equal(group["media"][0]["values"], own["media"][0]["values"])
 
 
 def test_a_batch_by_hand(vocab):
@@ -119,7 +120,8 @@ def test_a_batch_by_hand(vocab):
     assert batch["ntokens"] == sum(lengths)
     assert batch["target"].shape == (2, max(lengths))
     assert batch["target"][1, lengths[1] :].eq(vocab.pad).all()
-    (item,) = batch["net_input"]["media"]
+    (group,) = batch["net_input"]["groups"]
+    (item,) = group["media"]
     assert item["modality"] == "image" and item["values"].shape == (2, 3, 32, 32) and item["rows"].tolist() == [0, 1]
     assert "prefix_tokens" not in batch and batch["skipped"] == []
 

@@ -26,10 +26,10 @@ def sample_of(run: str, dtype: torch.dtype) -> dict[str, Any]:
     case = golden.case("text" if run in TEXT_RUNS else MEDIA_RUNS.get(run, "image"))
     if run.startswith("vqa"):
         case["src_tokens"] = torch.tensor(golden.numbers("beams")["vqa_src"])
-    net_input = golden.golden_net(case, dtype)
+    group = golden.golden_group(case, dtype)
     if run.startswith("image_gen"):
-        net_input["code_masks"] = torch.ones(2, dtype=torch.bool)
-    return {"id": torch.arange(2), "net_input": {**net_input, "src_lengths": net_input["src_tokens"].ne(1).sum(1)}}
+        group["code_masks"] = torch.ones(2, dtype=torch.bool)
+    return {"id": torch.arange(2), "net_input": {"groups": [{**group, "src_lengths": group["src_tokens"].ne(1).sum(1)}]}}
 
 
 def prefix_of(run: str) -> torch.Tensor | None:
@@ -89,13 +89,12 @@ def test_prompts_are_forced_where_the_original_lets_them_slip(model: UnivalModel
         for hypothesis in row:
             assert hypothesis["tokens"][: len(prompt)].tolist() == prompt
             assert hypothesis["positional_scores"][: len(prompt)].tolist() == pytest.approx(scores, abs=2e-4)
-    net_input = sample["net_input"]
+    (group,) = sample["net_input"]["groups"]
     for i in range(2):
-        media = [{"modality": "image", "values": net_input["media"][0]["values"][i : i + 1], "rows": torch.tensor([0])}]
-        one = {key: value[i : i + 1] for key, value in net_input.items() if key in ("src_tokens", "src_lengths")}
-        alone = generator.generate(
-            [model], {"id": torch.tensor([i]), "net_input": {**one, "media": media}}, prefix_tokens=prefix[i : i + 1]
-        )[0]
+        media = [{"modality": "image", "values": group["media"][0]["values"][i : i + 1], "rows": torch.tensor([0])}]
+        one = {key: value[i : i + 1] for key, value in group.items() if key in ("src_tokens", "src_lengths")}
+        batch = {"id": torch.tensor([i]), "net_input": {"groups": [{**one, "media": media}]}}
+        alone = generator.generate([model], batch, prefix_tokens=prefix[i : i + 1])[0]
         assert [h["tokens"].tolist() for h in alone] == [h["tokens"].tolist() for h in rows[i]]
         for ours, theirs in zip(alone, rows[i], strict=True):
             assert float(ours["score"]) == pytest.approx(

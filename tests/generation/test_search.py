@@ -41,8 +41,8 @@ def same(one: list, other: list) -> None:
 def next_log_probs(source: list[int], tokens: list[int], seed: int = 0) -> Tensor:
     """V log-probabilities after bos + tokens, by the model alone."""
     model = make_model(seed)
-    net_input = make_sample([source])["net_input"]
-    return model(**net_input, prev_output_tokens=torch.tensor([[BOS, *tokens]]))[0][0, -1].log_softmax(-1)
+    (group,) = make_sample([source])["net_input"]["groups"]
+    return model(**group, prev_output_tokens=torch.tensor([[BOS, *tokens]]))[0][0, -1].log_softmax(-1)
 
 
 def closed_set_scores(source: list[int], prompt: list[int], renormalise: bool = True) -> dict[tuple[int, ...], float]:
@@ -101,7 +101,7 @@ def test_without_extras_it_is_fairseqs_search() -> None:
         no_repeat_ngram_size=3,
     )
     sample = make_sample(SOURCES)
-    expected = stock.generate([], sample, bos_token=BOS)
+    expected = stock.generate([], {**sample, "net_input": sample["net_input"]["groups"][0]}, bos_token=BOS)
     for row, stock_row in zip(generate(ours, sample), expected, strict=True):
         assert [tokens for tokens, _ in row] == [h["tokens"].tolist() for h in stock_row]
         assert [score for _, score in row] == pytest.approx([float(h["score"]) for h in stock_row], abs=1e-5)
@@ -264,10 +264,10 @@ def test_sampling_is_repeatable_and_scored_by_the_whole_distribution(options: di
         draws.append(generate(generator, make_sample(SOURCES)))
     same(draws[0], draws[1])
     assert draws[0] != draws[2]
-    model, net_input = make_model(), make_sample(SOURCES[:1])["net_input"]
+    model, (group,) = make_model(), make_sample(SOURCES[:1])["net_input"]["groups"]
     for tokens, score in draws[0][0]:
         fed = torch.tensor([[BOS, *tokens[:-1]]])
-        log_probs = (model(**net_input, prev_output_tokens=fed)[0][0] / 2.0).log_softmax(-1)
+        log_probs = (model(**group, prev_output_tokens=fed)[0][0] / 2.0).log_softmax(-1)
         assert score == pytest.approx(float(log_probs.gather(1, torch.tensor(tokens)[:, None]).sum()), abs=1e-9)
         if "sampling_topk" in options:
             rank = (log_probs > log_probs.gather(1, torch.tensor(tokens)[:, None])).sum(1)

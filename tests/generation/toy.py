@@ -73,7 +73,7 @@ def make_sample(
     width = width or max(map(len, sources))
     sample: dict[str, Any] = {
         "id": torch.arange(len(sources)),
-        "net_input": {"src_tokens": pad(sources, width), "src_lengths": torch.tensor([len(row) for row in sources])},
+        "net_input": {"groups": [{"src_tokens": pad(sources, width), "src_lengths": torch.tensor([len(row) for row in sources])}]},
     }
     if prefixes is not None:
         sample["prefix_tokens"] = pad(prefixes, max(map(len, prefixes)))

@@ -136,15 +136,23 @@ def golden_model(dtype: torch.dtype = torch.float32, modalities: str = "image") 
     return build_golden_model(dtype, modalities=modalities)
 
 
-def golden_net(case: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """A golden case's inputs as our ``net_input``."""
-    out = {"src_tokens": case["src_tokens"], "src_lengths": None, "prev_output_tokens": case["prev_output_tokens"]}
-    if "medium" in case:
-        rows = case["patch_masks"].nonzero().flatten()
-        item = {"modality": case["medium"], "values": case["values"].to(dtype)[rows], "rows": rows}
-        if "patch_orders" in case:
-            item["order"] = case["patch_orders"][rows]
-        out["media"] = [item]
-    if "code_masks" in case:
-        out["code_masks"] = case["code_masks"]
-    return out
+def golden_groups(case: dict[str, Any], dtype: torch.dtype = torch.float32) -> list[dict[str, Any]]:
+    """A golden case's inputs as our groups: the rows with the medium, then those without."""
+    has_medium = case["patch_masks"] if "medium" in case else torch.zeros(len(case["src_tokens"]), dtype=torch.bool)
+    groups = []
+    for rows in (has_medium.nonzero().flatten(), (~has_medium).nonzero().flatten()):
+        group = {"src_tokens": case["src_tokens"][rows], "src_lengths": None, "prev_output_tokens": case["prev_output_tokens"][rows]}
+        if "code_masks" in case:
+            group["code_masks"] = case["code_masks"][rows]
+        if has_medium[rows].any():
+            item = {"modality": case["medium"], "values": case["values"].to(dtype)[rows], "rows": torch.arange(len(rows))}
+            group["media"] = [{**item, "order": case["patch_orders"][rows]} if "patch_orders" in case else item]
+        if len(rows):
+            groups.append(group)
+    return groups
+
+
+def golden_group(case: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """The inputs of a golden case whose rows all have the same kinds of media."""
+    (group,) = golden_groups(case, dtype)
+    return group

@@ -56,9 +56,9 @@ def test_padding_gives_the_bias_no_batch_axis(vocab, model, monkeypatch):
 
         monkeypatch.setattr(layer.self_attn, "forward", note)
     src, prev = tokens(vocab, 2, 6), tokens(vocab, 2, 5, seed=1)
-    model(src, None, prev)
+    model.forward_group(src, None, prev)
     src[1, 4:], prev[0, 3:] = vocab.pad, vocab.pad
-    model(src, None, prev)
+    model.forward_group(src, None, prev)
     assert seen == [(3, True)] * 4 + [(3, False)] * 4
 
 
@@ -66,7 +66,7 @@ def test_room_is_made_once_and_grows_where_nobody_said_how_much(vocab, model, mo
     monkeypatch.setattr(cache, "SMALLEST", 3)
     src, prev = tokens(vocab, 2, 6), tokens(vocab, 2, 12, seed=1)
     with torch.no_grad():
-        whole = model(src, None, prev)[0]
+        whole = model.forward_group(src, None, prev)[0]
         out = model.encoder(src)
         for reserved, rooms in ((None, {3, 6, 12}), (12, {12})):
             state, found = {}, set()
@@ -116,7 +116,8 @@ def test_a_search_reserves_its_room_and_projects_its_range(vocab, model, monkeyp
         return result
 
     src = tokens(vocab, 2, 6)
-    sample = {"net_input": {"src_tokens": src, "src_lengths": torch.tensor([6, 6])}, "prefix_tokens": torch.tensor([[60], [61]])}
+    group = {"src_tokens": src, "src_lengths": torch.tensor([6, 6])}
+    sample = {"net_input": {"groups": [group]}, "prefix_tokens": torch.tensor([[60], [61]])}
     found = []
     for spied in (True, False):
         generator = build_generator([model], vocab.dictionary, {"beam": 3, "max_len_b": 6, "min_len": 6}, constraint_range=(40, 50))

@@ -23,7 +23,7 @@ def step(model, vocab, name):
     src, prev = torch.tensor([[vocab.bos, 9, 8, vocab.eos]] * 2), torch.tensor([[vocab.bos, 7, 6]] * 2)
     values = torch.randn((2, *MEDIA[name]), generator=torch.Generator().manual_seed(0))
     media = [{"modality": name, "values": values, "rows": torch.arange(2)}]
-    model(src, None, prev, media=media)[0].square().mean().backward()
+    model([{"src_tokens": src, "src_lengths": None, "prev_output_tokens": prev, "media": media}])[0].square().mean().backward()
 
 
 def test_parts_that_a_batch_does_not_use_do_not_stop_the_reducer(tmp_path, one_process):

@@ -16,7 +16,7 @@ from unival.models import layers
 
 WEIGHT = "encoder.embed_tokens.weight"
 LOSSES = {
-    "projected": lambda model, src, prev: model(src, None, prev)[0].float().square().mean(),
+    "projected": lambda model, src, prev: model.forward_group(src, None, prev)[0].float().square().mean(),
     "decoder": lambda model, src, prev: model.decoder(prev, model.encoder(src), features_only=True)[0].float().square().mean(),
     "encoder": lambda model, src, prev: model.encoder(src).hidden.float().square().mean(),
 }

@@ -49,14 +49,14 @@ def vocab(tmp_path_factory):
 
 
 def sample_of(vocab):
-    net_input = {
+    group = {
         "src_tokens": torch.tensor([[vocab.bos, 9, 8, vocab.eos], [vocab.bos, 7, vocab.eos, vocab.pad]]),
         "src_lengths": None,
         "prev_output_tokens": torch.tensor([[vocab.bos, 8, 6], [vocab.bos, 7, vocab.pad]]),
     }
     values = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    net_input["media"] = [{"modality": "image", "values": values, "rows": torch.tensor([0, 1])}]
-    return {"net_input": net_input, "target": torch.tensor([[8, 6, vocab.eos], [7, vocab.eos, vocab.pad]])}
+    group["media"] = [{"modality": "image", "values": values, "rows": torch.tensor([0, 1])}]
+    return {"net_input": {"groups": [group]}, "target": torch.tensor([[8, 6, vocab.eos], [7, vocab.eos, vocab.pad]])}
 
 
 def loss_of(model, vocab, **options):

@@ -1,4 +1,4 @@
-"""What must not change the result: padding, batch mates, decoding token by token, beams, recomputed activations, media of other rows."""
+"""What must not change the result: padding, batch mates, other groups, shared media, tokens one by one, beams, recomputation."""
 
 import pytest
 import torch
@@ -36,7 +36,11 @@ def image_item(values, rows):
 
 def logits(model, src, prev, media=None, **kwargs):
     with torch.no_grad():
-        return model(src, None, prev, media=media, **kwargs)[0]
+        return model.forward_group(src, None, prev, media=media, **kwargs)[0]
+
+
+def group(src, prev, media=None):
+    return {"src_tokens": src, "src_lengths": None, "prev_output_tokens": prev, **({"media": media} if media else {})}
 
 
 def test_padding_of_source_and_target_changes_nothing(vocab, model):
@@ -50,18 +54,20 @@ def test_padding_of_source_and_target_changes_nothing(vocab, model):
     torch.testing.assert_close(padded[:, :5], plain, rtol=0, atol=1e-12)
 
 
-def test_a_batch_equals_its_rows_alone(vocab, model):
-    """Rows with an image, without one, with two: each as it would be alone."""
-    src, prev, values = text(vocab, 7, 4, 6), text(vocab, 5, 3, 4, seed=1), images(3)
-    media = [image_item(values[:2], [0, 2]), image_item(values[2:], [2])]
-    batch = logits(model, src, prev, media)
-    alone = [
-        logits(model, src[:1], prev[:1], [image_item(values[:1], [0])]),
-        logits(model, src[1:2, :4], prev[1:2, :3]),
-        logits(model, src[2:, :6], prev[2:, :4], [image_item(values[1:2], [0]), image_item(values[2:], [0])]),
-    ]
-    for row, (one, length) in enumerate(zip(alone, (5, 3, 4), strict=True)):
-        torch.testing.assert_close(batch[row : row + 1, :length], one[:, :length], rtol=0, atol=1e-12)
+def test_rows_that_share_an_image_are_as_with_one_each(vocab, model):
+    """Also where patches are chosen: an item is embedded once, in the same patches for all its rows."""
+    src, prev, values = text(vocab, 7, 4, 6), text(vocab, 5, 3, 4, seed=1), images(2)
+    seen = []
+    hook = model.encoder.media["image"].register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    for order in (None, torch.tensor([[0, 3], [2, 1]])):
+        rows = torch.tensor([1, 0, 1])
+        own = image_item(values[rows], [0, 1, 2]), image_item(values, [1, 0, 1])
+        if order is not None:
+            own[0]["order"], own[1]["order"] = order[rows], order
+        each, shared = (logits(model, src, prev, [item]) for item in own)
+        torch.testing.assert_close(shared, each, rtol=0, atol=1e-12)
+    hook.remove()
+    assert seen == [3, 2] * 2
 
 
 def test_the_image_matters_and_the_order_of_rows_does_not(vocab, model):
@@ -127,7 +133,7 @@ def test_recomputed_activations_give_the_same_gradients(vocab):
     gradients = []
     for recompute in (False, True):
         model = tiny.model(vocab, checkpoint_activations=recompute)
-        model(src, None, prev, media=[image_item(values, [0, 1])])[0].square().mean().backward()
+        model.forward_group(src, None, prev, media=[image_item(values, [0, 1])])[0].square().mean().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -160,42 +166,35 @@ def media_item(name, rows, seed=0):
     return {"modality": name, "values": values, "rows": torch.tensor(rows)}
 
 
-def only(item, row):
-    """One row's part of a media item, for a batch of that row alone."""
-    keep = (item["rows"] == row).nonzero().flatten()
-    return {**item, "values": item["values"][keep], "rows": torch.zeros_like(keep)} if len(keep) else None
-
-
-def test_a_batch_of_all_media_equals_its_rows_alone(vocab):
-    """Any mix of media, also several per row: every row is as it would be alone, its gradient too."""
+def test_groups_of_all_media_equal_their_rows_alone(vocab):
+    """Any mix of media, also several per row, in one forward: every row is as it would be alone, its gradient too."""
     model = tiny.model(vocab, modalities="image,video,audio").double()
-    lengths = (7, 4, 6, 5, 3)
-    src, prev = text(vocab, *lengths), text(vocab, *lengths, seed=1)
-    media = [
-        media_item("video", [1, 4], seed=1),
-        media_item("image", [0, 3], seed=2),
-        media_item("audio", [0, 2], seed=3),  # row 0 has an image and a sound
-        media_item("image", [3], seed=4),  # row 3 has two images
-    ]
-    media = [{**item, "values": item["values"].double()} for item in media]
-    batch = model(src, None, prev, media=media)[0]
-    alone = []
-    for row, length in enumerate(lengths):
-        own = [one for item in media if (one := only(item, row)) is not None]
-        alone.append(model(src[row : row + 1, :length], None, prev[row : row + 1, :length], media=own)[0][0])
-        torch.testing.assert_close(batch[row, :length], alone[row], rtol=0, atol=1e-11)
-    together = torch.autograd.grad(
-        sum(batch[row, :n].square().sum() for row, n in enumerate(lengths)), model.encoder.media.parameters()
-    )
-    apart = torch.autograd.grad(sum(one.square().sum() for one in alone), model.encoder.media.parameters())
+    kinds = [("image", "audio"), ("video", "video"), (), ("image", "image")]  # each of one row or two
+    lengths = [(7,), (3, 6), (5, 4), (2,)]
+    groups, alone = [], []
+    for seed, (names, own) in enumerate(zip(kinds, lengths, strict=True)):
+        src, prev = text(vocab, *own, seed=seed), text(vocab, *own, seed=10 + seed)
+        media = [media_item(name, list(range(len(own))), seed=seed + 20 * k) for k, name in enumerate(names)]
+        media = [{**item, "values": item["values"].double()} for item in media]
+        groups.append(group(src, prev, media))
+        for row, length in enumerate(own):
+            one = [{**item, "values": item["values"][row : row + 1], "rows": torch.tensor([0])} for item in media]
+            alone.append(model([group(src[row : row + 1, :length], prev[row : row + 1, :length], one)])[0][0])
+    batch = model(groups)[0]
+    flat = [length for own in lengths for length in own]
+    assert batch.shape[:2] == (6, 7) and not batch[-1, 2:].any(), "0 behind the targets of shorter groups"
+    for ours, theirs, length in zip(batch, alone, flat, strict=True):
+        torch.testing.assert_close(ours[:length], theirs, rtol=0, atol=1e-11)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    together = torch.autograd.grad(sum(row[:n].square().sum() for row, n in zip(batch, flat, strict=True)), parameters, allow_unused=True)
+    apart = torch.autograd.grad(sum(one.square().sum() for one in alone), parameters, allow_unused=True)
     for ours, theirs in zip(together, apart, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9 * float(theirs.abs().max() + 1))
-    order = [3, 0, 4, 2, 1]  # the order of rows and of media does not matter beyond the sums' rounding
-    place = {row: i for i, row in enumerate(order)}
-    shuffled = [{**item, "rows": torch.tensor([place[int(r)] for r in item["rows"]])} for item in media]
-    with torch.no_grad():
-        again = model(src[order], None, prev[order], media=shuffled)[0]
-    torch.testing.assert_close(again, batch[order], rtol=0, atol=1e-11)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9 * float(theirs.abs().max() + 1))
+    with torch.no_grad():  # the order of groups does not matter
+        again = model(groups[::-1])[0]
+    torch.testing.assert_close(again[[5, 3, 4, 1, 2, 0]], batch, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["image", "video", "audio"])
@@ -211,7 +210,7 @@ def test_a_frozen_backbone_is_frozen_whole(vocab, name):
     assert torch.equal(first, second) and torch.equal(first, evaluated)
     model.train()
     src, prev = text(vocab, 6, 6), text(vocab, 5, 5, seed=1)
-    model(src, None, prev, media=[item])[0].square().mean().backward()
+    model.forward_group(src, None, prev, media=[item])[0].square().mean().backward()
     assert part.proj.weight.grad is not None and part.proj.weight.grad.abs().sum() > 0
     assert all(p.grad is None and not p.requires_grad for p in part.backbone.parameters())
     for key, value in part.backbone.state_dict().items():
@@ -234,7 +233,7 @@ def test_frozen_parts_do_not_move(vocab, option):
     before = {name: value.clone() for name, value in model.encoder.media["image"].backbone.state_dict().items()}
     src, prev = text(vocab, 6), text(vocab, 5, seed=1)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    model(src, None, prev, media=[image_item(images(1).float(), [0])])[0].square().mean().backward()
+    model.forward_group(src, None, prev, media=[image_item(images(1).float(), [0])])[0].square().mean().backward()
     optimizer.step()
     after = model.encoder.media["image"].backbone.state_dict()
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}

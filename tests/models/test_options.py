@@ -30,7 +30,7 @@ def embedded(model, vocab, name):
     """The media segment, its raw tokens and the position embeddings of these."""
     encoder: UnivalEncoder = model.encoder
     with torch.no_grad():
-        segment = encoder.embed_media(item(name), 1)
+        segment = encoder.embed_media(item(name))
         part = encoder.media[name]
         features = part.backbone(item(name)["values"])
         raw = part.proj(features.flatten(2).transpose(1, 2))
@@ -83,8 +83,8 @@ def test_entangled_positions_follow_sampled_patches(vocab):
     encoder = model.encoder
     order = torch.tensor([[3, 0]])
     with torch.no_grad():
-        whole = encoder.embed_media(item("image"), 1)
-        some = encoder.embed_media({**item("image"), "order": order}, 1)
+        whole = encoder.embed_media(item("image"))
+        some = encoder.embed_media({**item("image"), "order": order})
     torch.testing.assert_close(some.tokens, whole.tokens[:, order[0]])
     torch.testing.assert_close(some.positions, whole.positions[order[0]][None])
 
@@ -169,7 +169,7 @@ def test_residual_scales_act_on_the_feed_forward_only(vocab):
 def test_three_stages_have_a_stride_of_16(vocab):
     model = tiny.model(vocab, image_backbone_stages=3).double()
     with torch.no_grad():
-        segment = model.encoder.embed_media(item("image"), 1)
+        segment = model.encoder.embed_media(item("image"))
     assert segment.tokens.shape == (1, 16, 32)  # 64 / 16 squared
 
 

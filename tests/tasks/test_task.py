@@ -87,13 +87,14 @@ def test_given_beginnings_are_forced_and_not_part_of_the_answer(vocab):
     generator = own.build_generator([model], Namespace(beam=2, max_len_b=30))
     sample = dataset.collater([dataset[0], dataset[1]])
     together = own.inference_step(generator, [model], sample)
+    assert [vocab.decode(row) for row in sample["net_input"]["src_tokens"]] == [" a red square", " blue"]  # what fairseq-generate prints
     for row, beams in enumerate(together):
         alone_sample = dataset.collater([dataset[row]])
-        alone = own.inference_step(generator, [model], alone_sample)[0]
+        alone = own.hypotheses(generator, [model], alone_sample)[0]
         assert torch.equal(beams[0]["tokens"], alone[0]["tokens"])
         assert len(beams[0]["tokens"]) == len(beams[0]["positional_scores"])
         forced = model.get_normalized_probs(  # the score of the answer's first token, given the beginning
-            model(alone_sample["net_input"]["src_tokens"], None, alone_sample["net_input"]["prev_output_tokens"]),
+            model(**alone_sample["net_input"]),
             log_probs=True,
         )
         assert beams[0]["positional_scores"][0].item() == pytest.approx(

@@ -116,7 +116,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         """
         rdrop = self.cfg.use_rdrop and self.training
         net_input = sample["net_input"]
-        features, extra = model(**(repeat_batch(net_input) if rdrop else net_input), features_only=True)
+        features, extra = model(**(repeat_groups(net_input) if rdrop else net_input), features_only=True)
         tokens = self.select_tokens(model, features, sample)
         losses, nll = self.token_losses(tokens)
         lprobs = tokens.lprobs
@@ -319,16 +319,18 @@ def select_features(features: Sequence[Tensor], counts: Tensor) -> Tensor:
     return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
 
-def repeat_batch(net_input: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's input with every row twice: rows B..2B-1 are copies of rows 0..B-1.
+def repeat_groups(net_input: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's input with every row twice: each group's rows, then their copies."""
+    return {**net_input, "groups": [_repeat_group(group) for group in net_input["groups"]]}
 
-    Tensors are concatenated along the batch, media items get their copies' row numbers, None and settings stay.
-    """
+
+def _repeat_group(net_input: Mapping[str, Any]) -> dict[str, Any]:
+    """One group's input twice: tensors are concatenated along the batch, media have their copies, None and settings stay."""
     size = net_input["src_tokens"].size(0)
     repeated: dict[str, Any] = {}
     for key, value in net_input.items():
         if key == "media" and value is not None:
-            repeated[key] = [_repeat_media(item, size) for item in value]
+            repeated[key] = [_repeat_media(item) for item in value]
         elif isinstance(value, Tensor):
             assert value.size(0) == size, f"net_input[{key!r}] has {value.size(0)} rows, src_tokens has {size}"
             repeated[key] = torch.cat([value, value])
@@ -337,10 +339,10 @@ def repeat_batch(net_input: Mapping[str, Any]) -> dict[str, Any]:
     return repeated
 
 
-def _repeat_media(item: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """One modality's items twice: every tensor has one entry per item, `rows` holds the items' batch rows."""
+def _repeat_media(item: Mapping[str, Any]) -> dict[str, Any]:
+    """One modality's items twice: every tensor has one entry per item, but `rows`, which says which item each row has."""
     repeated = {key: torch.cat([value, value]) if isinstance(value, Tensor) else value for key, value in item.items()}
-    repeated["rows"] = torch.cat([item["rows"], item["rows"] + size])
+    repeated["rows"] = torch.cat([item["rows"], item["rows"] + len(item["values"])])
     return repeated
 
 

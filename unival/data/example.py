@@ -7,6 +7,8 @@ from torch import Tensor
 
 from unival.modalities.geometry import Geometry
 
+Kind = tuple[tuple[str, ...], bool]
+
 
 @dataclass
 class Example:
@@ -32,6 +34,11 @@ class Example:
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     loss_span: tuple[int, int] | None = None
     has_codes: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What is the same for all examples of a group: their media in order, and whether the target is image codes."""
+        return tuple(name for name, _ in self.media), self.has_codes
 
 
 @dataclass

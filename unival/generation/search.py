@@ -235,16 +235,30 @@ class UnivalGenerator(SequenceGenerator):
         constraints: Tensor | None = None,
         bos_token: int | None = None,
     ) -> list[list[dict[str, Tensor]]]:
-        """Search; the batch's own prompts are used unless others are given (B x P, right padded, without bos)."""
+        """Search group by group; hypotheses are in the order of the batch's rows.
+
+        The batch's own prompts are used unless others are given (B x P, right padded, without bos).
+        """
         if prefix_tokens is None:
             prefix_tokens = sample.get("prefix_tokens")
-        src_tokens = sample["net_input"]["src_tokens"]
+        bos_token = self.bos if bos_token is None else bos_token
+        hypotheses: list[list[dict[str, Tensor]]] = []
+        for group in sample["net_input"]["groups"]:
+            rows = slice(len(hypotheses), len(hypotheses) + group["src_tokens"].size(0))
+            prompts, forced = (None if part is None else part[rows] for part in (prefix_tokens, constraints))
+            hypotheses += self._search_group(group, prompts, forced, bos_token)
+        return hypotheses
+
+    def _search_group(
+        self, group: dict[str, Any], prefix_tokens: Tensor | None, constraints: Tensor | None, bos_token: int
+    ) -> list[list[dict[str, Tensor]]]:
+        src_tokens = group["src_tokens"]
         if prefix_tokens is None:
             lengths = torch.zeros(src_tokens.size(0), dtype=torch.long, device=src_tokens.device)
         else:
             lengths = prefix_tokens.ne(self.pad).sum(1)
             self._check_prompts(prefix_tokens, lengths)
-        limits = self._limits(sample["net_input"]["src_lengths"].to(lengths.device), lengths)
+        limits = self._limits(group["src_lengths"].to(lengths.device), lengths)
         self._check_room(lengths, limits)
         if self.longest is not None:
             limits = torch.minimum(limits, lengths + max(self.longest, 0 if self.trie is None else self.trie.max_length - 1))
@@ -252,8 +266,8 @@ class UnivalGenerator(SequenceGenerator):
         by_row = self.max_len_a or self.match_source_len or self.longest is not None or self.length is not None
         self.model.begin(lengths, int(limits.max()), limits if by_row else None)
         # fairseq takes the ids for the rows' numbers within the batch (diverse beams)
-        sample = {**sample, "id": torch.arange(len(lengths), device=lengths.device)}
-        return super()._generate(sample, prefix_tokens, constraints, self.bos if bos_token is None else bos_token)
+        sample = {"id": torch.arange(len(lengths), device=lengths.device), "net_input": group}
+        return super()._generate(sample, prefix_tokens, constraints, bos_token)
 
     def _limits(self, src_lengths: Tensor, prompts: Tensor) -> Tensor:
         """b: how many tokens each row may have, without eos; by its own source and prompt (b: lengths), not by those of the batch."""
@@ -315,6 +329,15 @@ class UnivalGenerator(SequenceGenerator):
         if self.most_hypotheses is not None and finalized_sent_len >= self.most_hypotheses:
             return True
         return super().is_finished(step, unfin_idx, max_len, finalized_sent_len, beam_size)
+
+
+def without_prompts(hypotheses: list[list[dict[str, Any]]], lengths: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """The hypotheses of every row, changed in place, without the first so many of their tokens, which the row was given."""
+    for length, beams in zip(lengths, hypotheses, strict=True):
+        for beam in beams:
+            beam["tokens"] = beam["tokens"][length:]
+            beam["positional_scores"] = beam["positional_scores"][length:]
+    return hypotheses
 
 
 def build_generator(

@@ -1,7 +1,7 @@
 """The encoder: every source slot embeds to tokens, the tokens are strung together, transformer layers mix them.
 
-A batch is laid out in segments: one per media slot (first images, second images, videos, …) and the text last.  A row that lacks
-a slot has that segment masked.  Positions therefore depend on the segment only, and position biases need no batch axis.
+A group of rows with the same kinds of media is laid out in segments: one per media slot and the text last.  Positions therefore depend
+on the segment only, and position biases need no batch axis.
 """
 
 from collections.abc import Sequence
@@ -171,8 +171,8 @@ class UnivalEncoder(FairseqEncoder):
             modality="text",
         )
 
-    def embed_media(self, item: dict[str, Any], batch: int) -> Segment:
-        """One entry of ``media`` (see :meth:`forward`) -> its segment, with rows that lack it masked."""
+    def embed_media(self, item: dict[str, Any]) -> Segment:
+        """One entry of ``media`` (see :meth:`forward`) -> its segment; items are embedded once however many rows have them."""
         name: str = item["modality"]
         if name not in self.media:
             has = ", ".join(self.media) or "only text"
@@ -196,14 +196,11 @@ class UnivalEncoder(FairseqEncoder):
         if order is None:
             buckets = kept_image_buckets(ids, bucket_size)
         else:
-            per_row = torch.arange(order.size(1), device=order.device).expand(batch, -1).contiguous()
-            per_row = per_row.index_copy(0, rows, order)  # B x K
-            ids, table = ids[per_row], table[per_row]
+            ids, table = ids[order[rows]], here[rows]
             buckets = image_bucket_rows(ids, ids, bucket_size)
-        padding = torch.ones(batch, x.size(1), dtype=torch.bool, device=x.device).index_fill(0, rows, False)
         return Segment(
-            tokens=x.new_zeros(batch, *x.shape[1:]).index_copy(0, rows, x),
-            padding=padding,
+            tokens=x[rows],
+            padding=torch.zeros(len(rows), x.size(1), dtype=torch.bool, device=x.device),
             positions=self.image_pos_ln(table),
             buckets=buckets,
             modality=name,
@@ -264,18 +261,18 @@ class UnivalEncoder(FairseqEncoder):
         code_masks: Tensor | None = None,
         return_all_hiddens: bool = False,
     ) -> EncoderOut:
-        """Encode a batch.
+        """Encode rows with the same kinds of media.
 
         Args:
             src_tokens: ``b x t``, bos … eos, padded on the right.
             src_lengths: unused; part of fairseq's batches.
-            media: per media slot ``{"modality", "values", "rows" n}``: rows of the batch that have it, and for them images
-                n x 3 x h x w, videos n x 3 x t x h x w or sounds n x samples; ``"order"`` n x k, if there, chooses patches.
+            media: per media slot ``{"modality", "values", "rows"}``: ``values`` holds images n x 3 x h x w, videos n x 3 x t x h x w or
+                sounds n x samples, ``rows`` b for every row which of the n it has; ``"order"`` n x k, if there, chooses patches.
             code_masks: ``b``, True where the target is image codes; handed to the decoder.
             return_all_hiddens: keep the state before every layer and after the last one.
         """
         batch = src_tokens.size(0)
-        segments = [self.embed_media(item, batch) for item in media or []] + [self.embed_text(src_tokens)]
+        segments = [self.embed_media(item) for item in media or []] + [self.embed_text(src_tokens)]
         padding = torch.cat([s.padding for s in segments], dim=1)  # B x S
         x = torch.cat([s.tokens.to(segments[-1].tokens.dtype) for s in segments], dim=1)
         x = x.masked_fill(padding[..., None], 0.0)

@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from fairseq.models import FairseqEncoderDecoderModel, register_model, register_model_architecture
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.module import _IncompatibleKeys
 
 from unival.checkpoints.names.published import is_published, rename_published
@@ -100,6 +101,33 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return FeedForward(stack, layer)
 
     def forward(
+        self, groups: Sequence[Mapping[str, Any]], return_all_hiddens: bool = False, features_only: bool = False
+    ) -> tuple[Tensor | list[Tensor], dict[str, Any]]:
+        """Logits ``b x t x v`` of the target given the source, for all groups of a batch in one pass: DDP sees one forward, one backward.
+
+        Args:
+            groups: arguments of :meth:`forward_group`, one dict per kind of media; their rows follow each other.
+            return_all_hiddens: keep the states of all layers, of a single group.
+            features_only: give what the logits are made of, ``b x t x c``, for each group by itself where there are several.
+
+        Returns:
+            Logits, 0 beyond the targets of a group that is shorter than the longest, or features; and what the decoder gives with them.
+        """
+        options: dict[str, Any] = {"return_all_hiddens": return_all_hiddens, "features_only": features_only}
+        outputs = [self.forward_group(**group, **options) for group in groups]
+        if len(outputs) == 1:
+            return outputs[0]
+        parts = [part for part, _ in outputs]
+        extra: dict[str, Any] = {"attn": None}
+        shares = [extra["auxiliary_loss"] * len(part) for part, extra in outputs if "auxiliary_loss" in extra]
+        if shares:  # a number per token: the mean over groups, by their rows
+            extra["auxiliary_loss"] = torch.stack(shares).sum() / sum(map(len, parts))
+        if features_only:
+            return parts, extra
+        longest = max(part.size(1) for part in parts)
+        return torch.cat([F.pad(part, (0, 0, 0, longest - part.size(1))) for part in parts]), extra
+
+    def forward_group(
         self,
         src_tokens: Tensor,
         src_lengths: Tensor | None,
@@ -109,7 +137,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return_all_hiddens: bool = False,
         features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Logits ``b x t x v`` of the target given the source; arguments as in the encoder's and decoder's ``forward``.
+        """Logits ``b x t x v`` of rows with the same kinds of media; arguments as in the encoder's and decoder's ``forward``.
 
         With ``features_only`` what the logits are made of, ``b x t x c``: :meth:`output_layer` projects those that are needed.
         """

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
+from unival.data.collate import source_rows
 from unival.errors import UserError
 from unival.generation.outputs import Decode, Output, make_output
-from unival.generation.search import UnivalGenerator
+from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, saved_config
 from unival.tasks import restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
@@ -278,16 +279,9 @@ class UnivalTask(InstructedTask):
         prefix_tokens: Tensor | None = None,
         constraints: Any = None,
     ) -> list[list[dict[str, Any]]]:
-        """Hypotheses per row, best first; the given beginning of the target is not part of them."""
-        prefix = sample.get("prefix_tokens", prefix_tokens)
-        with torch.no_grad():
-            hypotheses = generator.generate(models, sample, prefix_tokens=prefix, bos_token=self.vocabulary.bos)
-        if prefix is not None:
-            lengths = prefix.ne(self.vocabulary.pad).sum(dim=1).tolist()
-            for given, beams in zip(lengths, hypotheses, strict=True):
-                for beam in beams:
-                    beam["tokens"] = beam["tokens"][given:]
-                    beam["positional_scores"] = beam["positional_scores"][given:]
+        """fairseq-generate's hook; it prints the sources, which it looks for in the batch: they replace the groups there."""
+        hypotheses = self.hypotheses(generator, models, sample, prefix_tokens)
+        sample["net_input"] = {"src_tokens": source_rows(sample["net_input"]["groups"], self.vocabulary.pad)}
         self.evaluation.announce(sample, self.progress, self.datasets)
         if self.bpe is not None and generator.has_own_text:
             decoders = self.decoders(generator, sample)
@@ -295,9 +289,18 @@ class UnivalTask(InstructedTask):
             self.bpe.expect([read(beam["tokens"].tolist())["text"] for beam in beams[: generator.nbest]] for beams, read in rows)
         return hypotheses
 
+    def hypotheses(
+        self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], prefix_tokens: Tensor | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """Hypotheses per row, best first; the given prefix of the target is not part of them."""
+        prefix = sample.get("prefix_tokens", prefix_tokens)
+        with torch.no_grad():
+            hypotheses = generator.generate(models, sample, prefix_tokens=prefix, bos_token=self.vocabulary.bos)
+        return hypotheses if prefix is None else without_prompts(hypotheses, prefix.ne(self.vocabulary.pad).sum(dim=1).tolist())
+
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
         """What the model says about every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""
-        hypotheses = self.inference_step(generator, models, sample)
+        hypotheses = self.hypotheses(generator, models, sample)
         rows = zip(hypotheses, self.decoders(generator, sample), strict=True)
         return [make_output(beams[:nbest], read, self.vocabulary.eos) for beams, read in rows]
 
