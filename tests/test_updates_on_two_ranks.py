@@ -9,7 +9,7 @@ import torch
 from tests import runs, tiny
 from tests.ranks import run_on_two_ranks
 from tests.test_training import SAME, state
-from unival.data.mixture import EpochBatches
+from unival.data.mixture import EpochBatches, Mixture
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
 from unival.instructions import parse
@@ -36,7 +36,7 @@ def bad_rows(data):
     vocabulary = Vocabulary.load(data / "vocab", 0, 0)
     instruction = parse("[TEXT:id] -> [TEXT:caption]", MODALITIES)
     dataset = Stream(table, instruction, vocabulary, MediaOptions(), TextLimits(), train=True)
-    first, second, third, _ = EpochBatches(dataset, 2, ranks=2).rounds(1, True, [])
+    first, second, third, _ = EpochBatches(Mixture([dataset]), 2, ranks=2).rounds(1, True, [])
     return [*first[1], *second[0], *second[1], third[0][0]]
 
 

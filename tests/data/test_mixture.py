@@ -9,7 +9,7 @@ import pytest
 from fairseq.data import iterators
 
 from tests import tiny
-from unival.data.mixture import EpochBatches, spread
+from unival.data.mixture import EpochBatches, Mixture, mix, spread
 from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.errors import UserError
@@ -26,6 +26,10 @@ def vocab(tmp_path_factory):
 def dataset(vocab, rows, train=True):
     table = RowTable([{"q": "red", "a": "blue"}] * rows)
     return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(32), TextLimits(), train=train)
+
+
+def mixture(vocab, *rows, weights=(), train=True):
+    return Mixture([dataset(vocab, count, train) for count in rows], weights)
 
 
 def update_of(epoch, rank_iterators, freq):
@@ -68,7 +72,7 @@ def test_the_last_update_is_shared_evenly_by_hand():
 
 def test_one_process_has_the_batches_of_fairseq(vocab):
     data = dataset(vocab, 13)
-    ours = EpochBatches(data, 4, seed=5, update_freq=[2])
+    ours = EpochBatches(Mixture([data]), 4, seed=5, update_freq=[2])
     theirs = iterators.EpochBatchIterator(
         data, data.collater, data.batch_by_size(data.ordered_indices(), max_sentences=4), seed=5
     )
@@ -87,7 +91,7 @@ def stretches(vocab, rows, settings):
     for ranks, freq, size, updates in settings:
         workers = []
         for rank in range(ranks):
-            itr = EpochBatches(dataset(vocab, rows), size, ranks=ranks, rank=rank, update_freq=[freq])
+            itr = EpochBatches(mixture(vocab, rows), size, ranks=ranks, rank=rank, update_freq=[freq])
             if state is not None:
                 itr.load_state_dict(json.loads(json.dumps(state)))
             workers.append(itr)
@@ -115,7 +119,7 @@ def test_a_resumed_epoch_is_the_uninterrupted_one(vocab):
         seen, state = [], None
         for updates in (stop, None):
             workers = [
-                EpochBatches(dataset(vocab, 23), 2, ranks=2, rank=rank, update_freq=[3, 2], epoch=1) for rank in (0, 1)
+                EpochBatches(mixture(vocab, 23), 2, ranks=2, rank=rank, update_freq=[3, 2], epoch=1) for rank in (0, 1)
             ]
             for itr in workers:
                 if state is not None:
@@ -125,13 +129,13 @@ def test_a_resumed_epoch_is_the_uninterrupted_one(vocab):
             assert state["iterations_in_epoch"] == (3 * stop if updates else 0)
         return seen
 
-    whole = [*update_of(1, [EpochBatches(dataset(vocab, 23), 2, ranks=2, rank=r, update_freq=[3, 2]) for r in (0, 1)], 3)]
+    whole = [*update_of(1, [EpochBatches(mixture(vocab, 23), 2, ranks=2, rank=r, update_freq=[3, 2]) for r in (0, 1)], 3)]
     assert len(whole) == 2
     assert run(1) == whole
 
 
 def test_update_frequencies_go_by_epoch(vocab):
-    itr = EpochBatches(dataset(vocab, 8), 1, update_freq=[1, 4])
+    itr = EpochBatches(mixture(vocab, 8), 1, update_freq=[1, 4])
     counts = []
     for epoch in (1, 2, 3):
         assert len([*itr.next_epoch_itr()]) == 8 and itr.epoch == epoch
@@ -140,30 +144,30 @@ def test_update_frequencies_go_by_epoch(vocab):
 
 
 def test_the_last_round_can_be_left_out(vocab):
-    itr = EpochBatches(dataset(vocab, 9), 2, ranks=2, update_freq=[2], skip_remainder_batch=True)
+    itr = EpochBatches(mixture(vocab, 9), 2, ranks=2, update_freq=[2], skip_remainder_batch=True)
     assert len(itr) == 2 and len([*itr.next_epoch_itr()]) == 2 and itr.end_of_epoch() and itr.updates == 1
 
 
 def test_fewer_rows_than_processes(vocab):
     with pytest.raises(UserError, match="2 rows cannot be shared by 3 processes"):
-        EpochBatches(dataset(vocab, 2), 4, ranks=3)
-    validation = [[*EpochBatches(dataset(vocab, 2, train=False), 4, ranks=3, rank=r).next_epoch_itr()] for r in range(3)]
+        EpochBatches(mixture(vocab, 2), 4, ranks=3)
+    validation = [[*EpochBatches(mixture(vocab, 2, train=False), 4, ranks=3, rank=r).next_epoch_itr()] for r in range(3)]
     assert [[batch["id"].tolist() for batch in rank] for rank in validation] == [[[0]], [[1]], [[]]]
     assert validation[2][0]["nsentences"] == 0 and "net_input" not in validation[2][0]
 
 
 def test_another_table_within_an_epoch_is_refused(vocab):
-    itr = EpochBatches(dataset(vocab, 6), 2)
+    itr = EpochBatches(mixture(vocab, 6), 2)
     next(itr.next_epoch_itr())
     state = itr.state_dict()
     with pytest.raises(UserError, match="has 5 rows, but had 6.*--reset-dataloader"):
-        EpochBatches(dataset(vocab, 5), 2).load_state_dict(state)
+        EpochBatches(mixture(vocab, 5), 2).load_state_dict(state)
 
 
 def test_fairseqs_own_position_is_understood(vocab):
     """Checkpoints from before the plan hold a count of batches."""
-    whole = [batch["id"].tolist() for batch in EpochBatches(dataset(vocab, 12), 2).next_epoch_itr()]
-    resumed = EpochBatches(dataset(vocab, 12), 2)
+    whole = [batch["id"].tolist() for batch in EpochBatches(mixture(vocab, 12), 2).next_epoch_itr()]
+    resumed = EpochBatches(mixture(vocab, 12), 2)
     resumed.load_state_dict({"version": 2, "epoch": 1, "iterations_in_epoch": 4, "shuffle": True})
     assert [batch["id"].tolist() for batch in resumed.next_epoch_itr()] == whole[4:]
 
@@ -174,7 +178,7 @@ def test_how_many_updates_an_epoch_has_is_known_before_it_begins(vocab, skip):
     told = []
     for rows, size, ranks, freqs in itertools.product((7, 8, 13), (1, 2, 3), (1, 2, 3), ([1], [2], [3, 1])):
         setting = {"update_freq": freqs, "ranks": ranks, "skip_remainder_batch": skip, "on_epoch": told.append}
-        batches = EpochBatches(dataset(vocab, rows), size, **setting)
+        batches = EpochBatches(mixture(vocab, rows), size, **setting)
         planned = [batches.length(epoch) for epoch in (1, 2)]
         found = []
         for epoch in (1, 2):
@@ -186,9 +190,109 @@ def test_how_many_updates_an_epoch_has_is_known_before_it_begins(vocab, skip):
             for done, _ in enumerate(groups, start=1):
                 if done == 1 and len(groups) > 1:
                     state = batches.state_dict()
-                    resumed = EpochBatches(dataset(vocab, rows), size, **setting)
+                    resumed = EpochBatches(mixture(vocab, rows), size, **setting)
                     resumed.load_state_dict(state)
                     resumed.next_epoch_itr()
                     assert told.pop() is resumed and resumed.updates_left == len(groups) - 1
             list(whole)  # what a skipped last update leaves
         assert found == planned, (rows, size, ranks, freqs)
+
+
+# --- several streams -----------------------------------------------------------------------------------------------------------
+
+
+def test_in_a_round_all_ranks_have_as_many_rows_of_a_stream():
+    settings = itertools.product([(1,), (7, 30), (3, 3, 3), (40, 2, 11), (5, 0, 9)], (1, 2, 3, 5), (1, 2, 3, 7))
+    for rows, size, ranks in settings:
+        where = f"{rows} rows, batches of {size}, {ranks} ranks"
+        starts = np.cumsum([0, *rows])
+        plan = mix([np.arange(start, end) for start, end in itertools.pairwise(starts)], ranks, size)
+        owners = [np.searchsorted(starts, batch, side="right") - 1 for batch in plan]
+        counts = np.array([[(owner == stream).sum() for stream in range(len(rows))] for owner in owners]).reshape(-1, ranks, len(rows))
+        assert (counts == counts[:, :1]).all(), where
+        sizes = counts.sum(-1)
+        assert (sizes[:-1] == size).all() and (sizes > 0).all() and (sizes <= size).all(), where
+        used = np.concatenate([[0], *plan]).astype(int)[1:]
+        assert len(set(used)) == len(used), where
+        left = [count - (np.searchsorted(starts, used, side="right") - 1 == stream).sum() for stream, count in enumerate(rows)]
+        assert left == [count % ranks for count in rows], where
+        for stream, count in enumerate(rows):  # spread evenly: a stream is never ahead or behind by more than what a round rounds to
+            shares = np.cumsum(counts[:, 0, stream]) / max(count // ranks, 1)
+            done = np.cumsum(sizes[:, 0]) / max(sizes[:, 0].sum(), 1)
+            assert count < ranks or np.abs(shares - done).max() <= len(rows) / max(count // ranks, 1), where
+
+
+def test_weights_say_how_often_rows_are_read(vocab):
+    mixed = mixture(vocab, 10, 4, weights=[0.5, 2.5])
+    assert mixed.rows == [5, 10]
+    seen = np.zeros((2, 10), dtype=int)
+    for epoch in range(1, 41):
+        mixed.set_epoch(epoch)
+        first, second = mixed.orders()
+        assert len(set(first)) == 5 and first.max() < 10, "no row twice where half of them are read"
+        rows = [mixed[number].row for number in second]
+        assert sorted(rows[:4]) == sorted(rows[4:8]) == [0, 1, 2, 3] and len(set(rows[8:])) == 2
+        np.add.at(seen[0], first, 1)
+        np.add.at(seen[1], rows, 1)
+    assert seen[0].min() > 10 and seen[1, :4].tolist() != [100] * 4, "another half in another epoch"
+    assert [mixed[number].stream for number in (0, 9, 10, 13, 14, 21)] == [0, 0, 1, 1, 1, 1]
+    for weights in ([1.0], [1.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(UserError, match="weights"):
+            mixture(vocab, 10, 4, weights=weights)
+
+
+def test_what_is_drawn_depends_on_stream_and_pass(vocab):
+    """A row of the first stream is drawn as in a plain data set; another stream and another pass draw for themselves."""
+    def stream():
+        table = RowTable([{"q": "red", "a": ["blue", "green", "red", "black"]}] * 30)
+        return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(32), TextLimits(), train=True)
+
+    def drawn(read, start):
+        return [read[number].target.tolist() for number in range(start, start + 30)]
+
+    mixed = Mixture([stream(), stream()], [1, 2])
+    first, second, again = drawn(mixed, 0), drawn(mixed, 30), drawn(mixed, 60)
+    assert first == drawn(stream(), 0) and first != second != again != first
+    assert drawn(Mixture([stream(), stream()], [3, 2]), 90) == second, "whatever stands before it"
+    assert mixed.orders()[0].tolist() == stream().ordered_indices().tolist() != (mixed.orders()[1][:30] - 30).tolist()
+
+
+def test_an_epoch_of_several_streams_goes_on_with_other_processes(vocab):
+    """No row twice, of every stream fewer rows left out than there are processes; one that nobody stopped is the same."""
+    rows = (37, 11, 5)
+    whole = list(update_of(1, [EpochBatches(mixture(vocab, *rows), 4)], 1))
+    for first, second in [((1, 1, 4), (1, 1, 4)), ((2, 2, 4), (3, 1, 3)), ((3, 1, 2), (1, 2, 5))]:
+        used, state, updates = np.zeros(sum(rows), dtype=int), None, []
+        for (ranks, freq, size), stop in ((first, 2), (second, None)):
+            workers = [EpochBatches(mixture(vocab, *rows), size, ranks=ranks, rank=r, update_freq=[freq]) for r in range(ranks)]
+            for itr in workers:
+                if state is not None:
+                    itr.load_state_dict(json.loads(json.dumps(state)))
+            assert workers[0].length(1) == math.ceil(len(workers[0]) / freq)
+            plan = workers[0].rounds(1, True, workers[0]._before)
+            used_now = plan if stop is None else plan[: stop * freq]
+            for batches in used_now:
+                for batch in batches:
+                    assert len(batch) and (used[batch] == 0).all()
+                    used[batch] += 1
+            updates += itertools.islice(update_of(1, workers, freq), stop)
+            state = workers[0].state_dict()
+        starts = np.cumsum([0, *rows])
+        most = first[0] + second[0] - 2
+        assert all(end - start - used[start:end].sum() <= most for start, end in itertools.pairwise(starts))
+        if first == second:
+            assert updates == whole
+    state = EpochBatches(mixture(vocab, 6, 6), 2)
+    next(state.next_epoch_itr())
+    with pytest.raises(UserError, match=r"has \[6, 5\] rows, but had \[6, 6\]"):
+        EpochBatches(mixture(vocab, 6, 5), 2).load_state_dict(state.state_dict())
+    with pytest.raises(UserError, match="2 rows cannot be shared by 3 processes"):
+        EpochBatches(mixture(vocab, 6, 2), 2, ranks=3)
+
+
+def test_a_batch_of_several_streams_names_them(vocab):
+    mixed = mixture(vocab, 3, 2)
+    batch = mixed.collater([mixed[4], mixed[0], mixed[3]])
+    assert batch["id"].tolist() == [1, 0, 0] and batch["stream"].tolist() == [1, 0, 1] and batch["stream_names"] == ["rows", "rows"]
+    alone = mixture(vocab, 3)
+    assert "stream_names" not in alone.collater([alone[0]])

@@ -14,10 +14,11 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     """Batch examples, those with the same kinds of media side by side: groups in order of appearance, examples in their order within.
 
     Returns:
-        ``{id, nsentences, ntokens, net_input, target, references, num_truncated, num_empty}``, with ``prefix_tokens`` where
-        targets have a given prefix.  ``net_input`` is ``{"groups": [dict, …]}``, see :func:`collate_group`; everything else
-        has a row per example of the first group, then of the second, ….  Of targets that need them: ``geometry`` (a dict per row) and
-        ``loss_spans`` (ids that the loss of a row is over, None: all).  Without examples there is no ``net_input`` and no ``target``.
+        ``{id, stream, nsentences, ntokens, net_input, target, references, num_truncated, num_empty}``, with ``prefix_tokens``
+        where targets have a given prefix; ``id`` and ``stream`` are the rows' numbers and those of their streams.  ``net_input`` is
+        ``{"groups": [dict, …]}``, see :func:`collate_group`; everything else has a row per example of the first group, then of the
+        second, ….  Of targets that need them: ``geometry`` (a dict per row) and ``loss_spans`` (ids that the loss of a row is over,
+        None: all).  Without examples there is no ``net_input`` and no ``target``.
     """
     by_kind: dict[Kind, list[Example]] = {}
     for example in examples:
@@ -25,6 +26,7 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     examples = [example for group in by_kind.values() for example in group]
     batch: dict[str, Any] = {
         "id": torch.tensor([example.row for example in examples], dtype=torch.long),
+        "stream": torch.tensor([example.stream for example in examples], dtype=torch.long),
         "nsentences": len(examples),
         "ntokens": 0,
         "references": [example.references for example in examples],

@@ -27,6 +27,7 @@ class Example:
     prev_output: Tensor
     target: Tensor
     prefix: Tensor
+    stream: int = 0  # the number of its stream in a mixture
     media: list[tuple[str, Tensor]] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     truncated: int = 0

@@ -1,25 +1,32 @@
-"""Which rows form which batch, on which process, in which order: the plan of an epoch.
+"""Which rows of which streams form which batch, on which process, in which order: the plan of an epoch.
 
 An epoch's batches are drawn for all processes together.  A round is one batch on every process, an update is ``--update-freq`` rounds.
-Where the batches do not divide by the processes, fairseq gives some of them an empty batch, for which another one stands in whose
-gradient it then weighs wrongly.  Here the rows of the last update (of the last two, where one has too few) are spread evenly instead.
+No batch is empty, and in a round all processes have rows of the same streams, so that they use the same parts of the model: fairseq
+waits for all of them.
+
+A plain data set is a mixture of one stream.  Where its batches do not divide by the processes, fairseq gives some of them an empty batch,
+for which another one stands in whose gradient it then weighs wrongly.  Here the rows of the last update (of the last two, where one
+has too few) are spread evenly instead, see :func:`spread`.  Batches of several streams are made by :func:`mix`.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+from fairseq.data import FairseqDataset
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
+from unival.data.example import BadSample, Example
 from unival.data.reading import Reader
 from unival.data.stream import Stream
 from unival.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Rows = np.ndarray  # numbers of rows
+Rows = np.ndarray  # numbers of rows, as a mixture counts them
 
 
 class Stretch(TypedDict):
@@ -29,6 +36,102 @@ class Stretch(TypedDict):
     update_freq: int
     batch_size: int
     rounds: int
+
+
+class Mixture(FairseqDataset):
+    """The rows of several streams under one numbering: first those of stream 0, then those of stream 1, ….
+
+    Args:
+        streams: all for training, unless it is one; they are given their numbers here, by which their random numbers differ.
+        weights: how often a row of each stream is read in an epoch: once (1, by default), by half of the epochs (0.5), three times (3).
+
+    Raises:
+        UserError: a weight is not above 0, or there is another number of them than of streams.
+    """
+
+    def __init__(self, streams: Sequence[Stream], weights: Sequence[float] = ()):
+        super().__init__()
+        assert len(streams) == 1 or all(stream.is_train for stream in streams), "several streams are mixed for training"
+        weights = weights or [1.0] * len(streams)
+        if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):
+            raise UserError(f"weights of streams {list(weights)}: expected {len(streams)} numbers above 0")
+        self.streams = list(streams)
+        for number, stream in enumerate(streams):
+            stream.number = number
+        self.rows = [max(1, round(weight * len(stream))) for weight, stream in zip(weights, streams, strict=True)]  # in an epoch
+        passes = [math.ceil(rows / len(stream)) for rows, stream in zip(self.rows, streams, strict=True)]
+        self.starts = np.cumsum([0, *(times * len(stream) for times, stream in zip(passes, streams, strict=True))])
+
+    @property
+    def is_train(self) -> bool:
+        """Whether the rows are for training."""
+        return self.streams[0].is_train
+
+    @property
+    def where(self) -> str:
+        """The tables, for messages."""
+        return ", ".join(str(stream.table.path) for stream in self.streams)
+
+    @property
+    def size(self) -> int | list[int]:
+        """Rows of the one stream's table, or those of every stream in an epoch: what a position within an epoch is of."""
+        return len(self.streams[0]) if len(self.streams) == 1 else self.rows
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, number: int) -> Example | BadSample:
+        stream = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return self.streams[stream][int(number - self.starts[stream])]
+
+    def orders(self) -> list[Rows]:
+        """For every stream, what is read of it in the present epoch, in order."""
+        if len(self.streams) == 1 and self.rows[0] == len(self.streams[0]):
+            return [self.streams[0].ordered_indices()]  # evaluation may read a part of them
+        return [start + stream.order(rows) for start, stream, rows in zip(self.starts, self.streams, self.rows, strict=False)]
+
+    def by_stream(self, numbers: Rows) -> list[Rows]:
+        """Those of every stream, in their order."""
+        return [numbers[(start <= numbers) & (numbers < end)] for start, end in itertools.pairwise(self.starts)]
+
+    def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
+        """Batch rows of any streams; see :meth:`unival.data.stream.Stream.collater`.  Of several streams ``stream_names`` has the names."""
+        batch = self.streams[0].collater(samples)
+        return batch if len(self.streams) == 1 else {**batch, "stream_names": [stream.name for stream in self.streams]}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before the readers of an epoch start."""
+        for stream in self.streams:
+            stream.set_epoch(epoch)
+
+
+def mix(orders: Sequence[Rows], ranks: int, size: int) -> list[Rows]:
+    """Batches of ``size`` rows of several streams: batch ``i`` is for rank ``i % ranks``, in round ``i // ranks``.
+
+    Every stream is cut into pieces of one row for every rank, and the pieces of all streams are merged such that each stream's are
+    spread evenly over the epoch.  ``size`` pieces form a round (fewer the last one), in which all ranks thus have as many rows of a stream.
+    Rows of a stream that do not make a piece, fewer than ranks, are left out of the epoch.
+    """
+    counts = [len(order) // ranks for order in orders]
+    pieces = np.concatenate([order[: count * ranks].reshape(count, ranks) for order, count in zip(orders, counts, strict=True)])
+    places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
+    merged = pieces[places.argsort(kind="stable")]  # pieces x ranks
+    return [batch for i in range(0, len(merged), size) for batch in merged[i : i + size].T]
+
+
+def cut(rows: Rows, size: int) -> list[Rows]:
+    """Rows in their order -> batches."""
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def joined(batches: Sequence[Rows]) -> Rows:
+    """The rows of batches in their order; there may be none."""
+    return np.concatenate([np.arange(0), *batches])
+
+
+def first_batches(orders: list[Rows], size: int) -> list[Rows]:
+    """Batches of one stream; several are cut when they are mixed."""
+    return cut(orders[0], size) if len(orders) == 1 else orders
 
 
 def shuffled(batches: Sequence[Rows], seed: int) -> list[Rows]:
@@ -61,7 +164,7 @@ class EpochBatches(EpochBatchIterator):
     """fairseq's iterator over epochs, with batches planned for all processes and readers that are closed.
 
     Args:
-        dataset: the rows, and their order in an epoch.
+        mixture: the rows, and their order in an epoch.
         batch_size: rows in a batch.
         update_freq: rounds per update, by epoch; the last one counts for all further epochs.
         workers: processes that read.
@@ -72,17 +175,17 @@ class EpochBatches(EpochBatchIterator):
         rank: the number of this one.
         epoch: the first epoch.
         skip_remainder_batch: leave out the last round of an epoch.
-        rows_by_epoch: rows of the tables that epochs train on in turn, this one among them; by default it is alone.
+        rows_by_epoch: of a single stream, rows of the tables that epochs train on in turn, this one among them; by default it is alone.
         dry: no batches at all.
         on_epoch: called with the iterator at the beginning of each epoch, and of what is left of one that is resumed.
 
     Raises:
-        UserError: training with fewer rows than processes, or from a position that this table does not have.
+        UserError: training with fewer rows of a stream than processes, or from a position that this table does not have.
     """
 
     def __init__(
         self,
-        dataset: Stream,
+        mixture: Mixture,
         batch_size: int,
         *,
         update_freq: Sequence[int] = (1,),
@@ -99,8 +202,8 @@ class EpochBatches(EpochBatchIterator):
         on_epoch: Callable[["EpochBatches"], None] | None = None,
     ):
         super().__init__(
-            dataset,
-            dataset.collater,
+            mixture,
+            mixture.collater,
             batch_sampler=[],
             seed=seed,
             num_shards=ranks,
@@ -110,11 +213,13 @@ class EpochBatches(EpochBatchIterator):
             buffer_size=ahead,
             skip_remainder_batch=skip_remainder_batch,
         )
-        self.rows_by_epoch = list(rows_by_epoch) or [len(dataset)]
-        fewest = min(self.rows_by_epoch)
-        if dataset.is_train and fewest < ranks:
-            whose = dataset.table.path if len(dataset) == fewest else f"a table that a later epoch trains on, after {dataset.table.path}"
-            raise UserError(f"{whose}: {fewest} rows cannot be shared by {ranks} processes: use at most {fewest}")
+        self.mixture = mixture
+        self.rows_by_epoch = list(rows_by_epoch) or mixture.rows[:1]
+        for stream, rows in zip(mixture.streams, [min(self.rows_by_epoch), *mixture.rows[1:]], strict=True):
+            if mixture.is_train and rows < ranks:
+                path = stream.table.path
+                whose = path if rows == mixture.rows[stream.number] else f"a table that a later epoch trains on, after {path}"
+                raise UserError(f"{whose}: {rows} rows cannot be shared by {ranks} processes: use at most {rows}")
         self.batch_size = batch_size
         self.update_freq = list(update_freq)
         self.pin_memory = pin_memory
@@ -150,7 +255,8 @@ class EpochBatches(EpochBatchIterator):
         freq = self.rounds_per_update(epoch)
         rows = self.rows_by_epoch[(epoch - 1) % len(self.rows_by_epoch)]
         if (freq, rows) not in self._lengths:
-            batches = spread(self.cut(np.arange(rows), self.batch_size), self.num_shards, freq)
+            orders = self.mixture.orders() if len(self.mixture.streams) > 1 else [np.arange(rows)]
+            batches = self.deal(first_batches(orders, self.batch_size), None, self.setting(epoch))
             self._lengths[freq, rows] = self._updates(math.ceil(len(batches) / self.num_shards) - self.skip_remainder_batch, epoch)
         return self._lengths[freq, rows]
 
@@ -169,23 +275,27 @@ class EpochBatches(EpochBatchIterator):
         """
         if self.dry:
             return []
-        size = before[0]["batch_size"] if before else self.batch_size
-        batches = self.cut(self.dataset.ordered_indices(), size)
-        if shuffle:
+        stretches = [*before, self.setting(epoch)]
+        batches = first_batches(self.mixture.orders(), stretches[0]["batch_size"])
+        if shuffle and len(self.mixture.streams) == 1:
             batches = shuffled(batches, self.seed + epoch)
-        for stretch in before:
-            if stretch["batch_size"] != size:
-                size = stretch["batch_size"]
-                batches = self.cut(np.concatenate(batches), size)
-            batches = spread(batches, stretch["ranks"], stretch["update_freq"])[stretch["rounds"] * stretch["ranks"] :]
-        if size != self.batch_size:
-            batches = self.cut(np.concatenate(batches), self.batch_size)
-        batches = spread(batches, self.num_shards, self.rounds_per_update(epoch))
+        for last, stretch in zip([None, *stretches], stretches, strict=False):
+            batches = self.deal(batches, last, stretch)[stretch["rounds"] * stretch["ranks"] :]
         return [batches[i : i + self.num_shards] for i in range(0, len(batches), self.num_shards)]
 
-    def cut(self, rows: Rows, size: int) -> list[Rows]:
-        """Rows in their order -> batches."""
-        return self.dataset.batch_by_size(rows, max_sentences=size)
+    def setting(self, epoch: int, rounds: int = 0) -> Stretch:
+        """How an epoch is trained now, and for how many rounds it was."""
+        return Stretch(ranks=self.num_shards, update_freq=self.rounds_per_update(epoch), batch_size=self.batch_size, rounds=rounds)
+
+    def deal(self, batches: list[Rows], last: Stretch | None, stretch: Stretch) -> list[Rows]:
+        """Share out what the last stretch left: batch ``i`` is for rank ``i % ranks`` of this one, in round ``i // ranks``."""
+        if len(self.mixture.streams) > 1:
+            if last is not None and (last["ranks"], last["batch_size"]) == (stretch["ranks"], stretch["batch_size"]):
+                return batches  # it goes on as it would have without a stop
+            return mix(self.mixture.by_stream(joined(batches)), stretch["ranks"], stretch["batch_size"])
+        if last is not None and stretch["batch_size"] != last["batch_size"]:
+            batches = cut(joined(batches), stretch["batch_size"])
+        return spread(batches, stretch["ranks"], stretch["update_freq"])
 
     def next_epoch_itr(self, *args: Any, **kwargs: Any) -> CountingIterator:
         """fairseq's hook at the beginning of an epoch."""
@@ -206,12 +316,12 @@ class EpochBatches(EpochBatchIterator):
         if largest > self.batch_size:
             logger.info(
                 "%d rows do not divide by %d processes: batches of %d rows end the epoch",
-                len(self.dataset),
+                sum(self.mixture.rows),
                 self.num_shards,
                 largest,
             )
         reader = Reader(
-            self.dataset,
+            self.mixture,
             self.collate_fn,
             mine,
             workers=self.num_workers,
@@ -225,14 +335,8 @@ class EpochBatches(EpochBatchIterator):
         """fairseq's position, and within an epoch what another number of processes or another batch size needs to go on."""
         state = super().state_dict()
         if state["iterations_in_epoch"]:
-            now = Stretch(
-                ranks=self.num_shards,
-                update_freq=self.rounds_per_update(self.epoch),
-                batch_size=self.batch_size,
-                rounds=self.iterations_in_epoch - self._start,
-            )
-            state["stretches"] = [*self._before, now]
-            state["rows"] = len(self.dataset)
+            state["stretches"] = [*self._before, self.setting(self.epoch, self.iterations_in_epoch - self._start)]
+            state["rows"] = self.mixture.size
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -240,12 +344,12 @@ class EpochBatches(EpochBatchIterator):
         done = state_dict.get("iterations_in_epoch", 0)
         freq = self.rounds_per_update(state_dict["epoch"])
         if done:
-            same = Stretch(ranks=self.num_shards, update_freq=freq, batch_size=self.batch_size, rounds=done)
+            same = self.setting(state_dict["epoch"], done)
             self._before = state_dict.get("stretches") or [same]  # fairseq's own state is of the same setting
-            rows = state_dict.get("rows", len(self.dataset))
-            if rows != len(self.dataset):
+            rows, size = state_dict.get("rows", self.mixture.size), self.mixture.size
+            if rows != size:
                 raise UserError(
-                    f"{self.dataset.table.path} has {len(self.dataset)} rows, but had {rows} when the checkpoint was saved within an epoch:"
+                    f"{self.mixture.where} has {size} rows, but had {rows} when the checkpoint was saved within an epoch:"
                     " restore the table, or give --reset-dataloader to start with the first epoch"
                 )
             done = freq * sum(math.ceil(stretch["rounds"] / stretch["update_freq"]) for stretch in self._before)

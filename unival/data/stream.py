@@ -1,9 +1,10 @@
 """A stream: rows of one table, read through one instruction, as token ids and media tensors.
 
-Randomness (which caption, which alternative, augmentation) comes from a generator seeded by (seed, epoch, row) and from nothing else: the
-same row in the same epoch is the same example whatever the number of workers or GPUs.
+Randomness (which caption, which alternative, augmentation) comes from a generator seeded by (seed, epoch, stream, row) and from nothing
+else: the same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -76,6 +77,8 @@ class Stream(FairseqDataset):
         except InstructionError as error:
             raise error.of(table.path) from None
         self.split = ""  # the table's name among those of a run; batches carry it
+        self.name = table.path.stem  # what is logged of it alone, beside others, is under this name
+        self.number = 0  # among the streams of a mixture
         self.vocabulary = vocabulary
         self.limits = limits
         self.is_train = train
@@ -118,26 +121,27 @@ class Stream(FairseqDataset):
             raise UserError(f"--num-shards {count}: {self.table.path} has {len(self)} rows only")
         self.shard = (number, count)
 
-    def __getitem__(self, row: int) -> Example | BadSample:
+    def __getitem__(self, number: int) -> Example | BadSample:
         try:
-            return self.read(int(row))
+            return self.read(int(number))
         except UserError as error:
             if not self.skip_bad:
                 raise
-            return BadSample(int(row), str(error))
+            return BadSample(int(number) % len(self), str(error))
 
-    def read(self, row: int) -> Example:
-        """Read one row.
+    def read(self, number: int) -> Example:
+        """Read one row; a number beyond the last row is a further reading of one, see :meth:`order`.
 
         Raises:
             UserError: the row is broken; names file, row and column.
         """
+        row = number % len(self)
+        which = [self.number] if self.number else []  # the first stream is read as a plain data set
         with row_errors(self.table, row):
-            return self._read(row)
+            return self._read(row, np.random.default_rng([self.seed, self.epoch, number, *which]))
 
-    def _read(self, row: int) -> Example:
+    def _read(self, row: int, rng: np.random.Generator) -> Example:
         record = self.table[row]
-        rng = np.random.default_rng([self.seed, self.epoch, row])
         instruction = self.draw(self.instructions, rng)
         media: list[tuple[str, Tensor]] = []
         geometry: dict[str, Geometry] = {}
@@ -164,6 +168,7 @@ class Stream(FairseqDataset):
         source, tokens, loss = source[:limit], tokens[:room], loss[:room]
         return Example(
             row=row,
+            stream=self.number,
             source=torch.tensor([vocabulary.bos, *source, vocabulary.eos]),
             prev_output=torch.tensor([vocabulary.bos, *tokens]),
             target=torch.tensor(
@@ -328,7 +333,20 @@ class Stream(FairseqDataset):
         if not self.is_train:
             number, count = self.shard
             return np.arange(number, len(self), count, dtype=np.int64)
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self)).astype(np.int64)
+        return self.permutation(0)
+
+    def order(self, count: int) -> np.ndarray:
+        """``count`` numbers to read in an epoch of training: passes over all rows and part of another, each in an order of its own.
+
+        Number ``i + k * len(self)`` is row ``i`` as the pass ``k`` reads it.
+        """
+        rows = len(self)
+        return np.concatenate([self.permutation(k) + k * rows for k in range(math.ceil(count / rows))])[:count]
+
+    def permutation(self, number: int) -> np.ndarray:
+        """The rows in the order of a pass."""
+        which = [number, self.number, 1] if number or self.number else []  # the first pass of the first stream is that of a plain data set
+        return np.random.default_rng([self.seed, self.epoch, *which]).permutation(len(self)).astype(np.int64)
 
     def batch_by_size(
         self,

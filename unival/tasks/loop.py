@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unival.data.collate import collate
 from unival.data.example import Example
-from unival.data.mixture import EpochBatches
+from unival.data.mixture import EpochBatches, Mixture
 from unival.data.stream import NO_BATCH_SIZE, Stream
 from unival.data.table import Table
 from unival.errors import UserError
@@ -56,17 +56,17 @@ class LoopTask(FairseqTask):
         """Open one of this task's tables."""
         raise NotImplementedError
 
-    def rows_by_epoch(self, dataset: Stream) -> list[int]:
-        """Rows of the tables that epochs train on in turn; of a data set that is not in turn with others, its own."""
-        if not dataset.is_train or not self.has_sharded_data(dataset.split):
-            return [len(dataset)]
+    def rows_by_epoch(self, mixture: Mixture) -> list[int]:
+        """Rows of the tables that epochs train on in turn; empty where there are none in turn."""
+        if not mixture.is_train or not self.has_sharded_data(self.cfg.train_subset):
+            return []
         if not self._rows_by_epoch:
             self._rows_by_epoch = [len(self.open_table(path)) for path in train_tables(self.cfg.data)]
         return self._rows_by_epoch
 
     def get_batch_iterator(
         self,
-        dataset: Stream,
+        dataset: Stream | Mixture,
         max_tokens: int | None = None,
         max_sentences: int | None = None,
         max_positions: Any = None,
@@ -89,11 +89,12 @@ class LoopTask(FairseqTask):
         """
         if max_sentences is None:
             raise UserError(NO_BATCH_SIZE)
-        dataset.set_epoch(epoch)
+        mixture = dataset if isinstance(dataset, Mixture) else Mixture([dataset])
+        mixture.set_epoch(epoch)
         batches = EpochBatches(
-            dataset,
+            mixture,
             max_sentences,
-            update_freq=self.cfg.update_freq if dataset.is_train else [1],
+            update_freq=self.cfg.update_freq if mixture.is_train else [1],
             workers=num_workers,
             ahead=data_buffer_size,
             pin_memory=torch.cuda.is_available() and not self.cfg.cpu,
@@ -102,11 +103,11 @@ class LoopTask(FairseqTask):
             rank=shard_id,
             epoch=epoch,
             skip_remainder_batch=skip_remainder_batch,
-            rows_by_epoch=self.rows_by_epoch(dataset),
-            dry=not dataset.is_train and self._train_batches is not None and not self._began,
-            on_epoch=partial(tell_schedule, self.cfg) if dataset.is_train else None,
+            rows_by_epoch=self.rows_by_epoch(mixture),
+            dry=not mixture.is_train and self._train_batches is not None and not self._began,
+            on_epoch=partial(tell_schedule, self.cfg) if mixture.is_train else None,
         )
-        if dataset.is_train:
+        if mixture.is_train:
             self._train_batches = batches
         return batches
 
@@ -187,8 +188,8 @@ class LoopTask(FairseqTask):
             self._idle_updates += 1
             assert self._train_batches is not None, "an update without batches"
             if self._idle_updates == self._train_batches.updates:
-                table = self._train_batches.dataset.table.path
-                raise UserError(f"{table}: no row can be used (--on-bad-sample skip), for example {self._skipped}")
+                tables = self._train_batches.mixture.where
+                raise UserError(f"{tables}: no row can be used (--on-bad-sample skip), for example {self._skipped}")
         average_statistics(model)
 
 
