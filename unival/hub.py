@@ -153,11 +153,11 @@ class Unival:
         compute_alone_after_fork()
         for start in range(0, len(dataset), batch_size):
             read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
-            sample = dataset.collater([item for item in read if isinstance(item, Example)])
+            sample = dataset.collater([item for item in read if not isinstance(item, UserError)])
             outputs = self._outputs(generator, sample, nbest) if sample["nsentences"] else []
             by_row = dict(zip(sample["id"].tolist(), outputs, strict=True))  # a batch has its own order
             for item in read:
-                yield item if isinstance(item, UserError) else by_row[item.row]
+                yield item if isinstance(item, UserError) else by_row[item[0].row]
 
     def _outputs(self, generator: Any, sample: dict[str, Any], nbest: int) -> list[Output]:
         if self.device.type == "cuda":
@@ -314,7 +314,7 @@ def _closed_set(answers: Any) -> list[str]:
     return listed
 
 
-def _read(dataset: Stream, row: int) -> Example | UserError:
+def _read(dataset: Stream, row: int) -> list[Example] | UserError:
     try:
         return dataset.read(row)
     except UserError as error:

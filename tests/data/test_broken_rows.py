@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests import tiny
-from unival.data.example import BadSample, Example
+from unival.data.example import BadSample
 from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
@@ -91,7 +91,7 @@ def test_a_broken_row_is_one_line_and_skipped_alone(folder, vocabulary, kind):
     line, message = BROKEN[kind]
     table = write(folder / "broken.jsonl", row(), line, row())
     train = dataset(table, vocabulary, train=True, skip_bad=True)
-    assert [type(train[i]) for i in range(3)] == [Example, BadSample, Example]
+    assert [type(train[i]) for i in range(3)] == [list, BadSample, list]
     train.skip_bad = False
     evaluation = dataset(table, vocabulary)
     reads = [lambda: train[1], lambda: evaluation[1]]
@@ -108,11 +108,11 @@ def test_a_broken_row_is_one_line_and_skipped_alone(folder, vocabulary, kind):
 def test_the_first_row_may_be_the_broken_one(folder, vocabulary):
     table = write(folder / "first.jsonl", *(line for line, _ in list(BROKEN.values())[:4]), row())
     train = dataset(table, vocabulary, train=True, skip_bad=True)
-    assert [type(train[i]) for i in range(5)] == [BadSample] * 4 + [Example]
+    assert [type(train[i]) for i in range(5)] == [BadSample] * 4 + [list]
     tsv = folder / "first.tsv"
     tsv.write_bytes(b"\xfd\t\xe9\n" + f"{IMAGE}\ta dog\n".encode())
     train = dataset(open_table(tsv, ["image", "caption"]), vocabulary, train=True, skip_bad=True)
-    assert [type(train[i]) for i in range(2)] == [BadSample, Example]
+    assert [type(train[i]) for i in range(2)] == [BadSample, list]
 
 
 GOOD_ROW = f"7\ta dog\t{IMAGE}"
@@ -135,7 +135,7 @@ def test_the_first_rows_of_a_tsv_table_may_be_broken(folder, vocabulary, kind, s
     columns = ["image", "caption"] if selected else ["id", "caption", "image"]
     table = open_table(table.path, columns, selected)
     train = dataset(table, vocabulary, train=True, skip_bad=True)
-    assert [type(train[i]) for i in range(5)] == [BadSample] * 2 + [Example] * 3
+    assert [type(train[i]) for i in range(5)] == [BadSample] * 2 + [list] * 3
     assert train[0].message.startswith(f"{table.path}, row 0 (line 1)") and message in train[0].message
     with pytest.raises(UserError, match=r"no column 3; .*first_rows.tsv, row \d \(line \d\), like most .* has columns 0 to 2"):
         open_table(table.path, None, "3,1")
@@ -198,8 +198,8 @@ def test_empty_references_in_a_tsv_cell(folder, vocabulary, cell, caplog):
     read = dataset(open_table(path, ["image", "caption"]), vocabulary)
     assert read.references() == [["a dog", "two dogs"], ["a cat"]]
     assert "joined.tsv: " in caplog.text and " empty references (their rows have others)" in caplog.text
-    assert read[0].references == ["a dog", "two dogs"] and read[0].empty == cell.count("&&") - 1
-    assert read.collater([read[0], read[1]])["num_empty"] == read[0].empty
+    assert read[0][0].references == ["a dog", "two dogs"] and read[0][0].empty == cell.count("&&") - 1
+    assert read.collater([read[0], read[1]])["num_empty"] == read[0][0].empty
 
 
 def test_targets_that_normalisation_leaves_empty(folder, vocabulary):
@@ -208,15 +208,15 @@ def test_targets_that_normalisation_leaves_empty(folder, vocabulary):
     train = dataset(table, vocabulary, slot, train=True, skip_bad=True)
     dog = vocabulary.encode(" a dog")
     for train.epoch in range(1, 9):
-        assert train[0].target.tolist() == [*dog, vocabulary.eos] and train[0].empty == 2
+        assert train[0][0].target.tolist() == [*dog, vocabulary.eos] and train[0][0].empty == 2
     reason = "is empty after normalisation"
     assert train[1].message == f"{table.path}, row 1 (line 2), column 'caption': '...' {reason}"
     assert isinstance(train[2], BadSample)
-    assert dataset(table, vocabulary, slot)[0].target.tolist() == [*dog, vocabulary.eos]
+    assert dataset(table, vocabulary, slot)[0][0].target.tolist() == [*dog, vocabulary.eos]
     plain = dataset(table, vocabulary)  # marks can be learned where they are kept
-    assert [plain[i].target.tolist()[:-1] for i in range(3)] == [vocabulary.encode(f" {text}") for text in ("?!", "...", "!")]
+    assert [plain[i][0].target.tolist()[:-1] for i in range(3)] == [vocabulary.encode(f" {text}") for text in ("?!", "...", "!")]
 
 
 @pytest.mark.parametrize("text", ["a |!+ b", "2 cats|!+", "x1.0|!+two", "1.0 |!+two", "1.0|+two"])
 def test_texts_that_are_no_vqa_cells_are_learned(folder, vocabulary, text):
-    assert dataset(write(folder / "plain.jsonl", row(json.dumps(text))), vocabulary)[0].references == [text]
+    assert dataset(write(folder / "plain.jsonl", row(json.dumps(text))), vocabulary)[0][0].references == [text]

@@ -230,12 +230,12 @@ def test_weights_say_how_often_rows_are_read(vocab):
         mixed.set_epoch(epoch)
         first, second = mixed.orders()
         assert len(set(first)) == 5 and first.max() < 10, "no row twice where half of them are read"
-        rows = [mixed[number].row for number in second]
+        rows = [mixed[number][0].row for number in second]
         assert sorted(rows[:4]) == sorted(rows[4:8]) == [0, 1, 2, 3] and len(set(rows[8:])) == 2
         np.add.at(seen[0], first, 1)
         np.add.at(seen[1], rows, 1)
     assert seen[0].min() > 10 and seen[1, :4].tolist() != [100] * 4, "another half in another epoch"
-    assert [mixed[number].stream for number in (0, 9, 10, 13, 14, 21)] == [0, 0, 1, 1, 1, 1]
+    assert [mixed[number][0].stream for number in (0, 9, 10, 13, 14, 21)] == [0, 0, 1, 1, 1, 1]
     for weights in ([1.0], [1.0, 0.0], [1.0, float("nan")]):
         with pytest.raises(UserError, match="weights"):
             mixture(vocab, 10, 4, weights=weights)
@@ -248,7 +248,7 @@ def test_what_is_drawn_depends_on_stream_and_pass(vocab):
         return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(32), TextLimits(), train=True)
 
     def drawn(read, start):
-        return [read[number].target.tolist() for number in range(start, start + 30)]
+        return [read[number][0].target.tolist() for number in range(start, start + 30)]
 
     mixed = Mixture([stream(), stream()], [1, 2])
     first, second, again = drawn(mixed, 0), drawn(mixed, 30), drawn(mixed, 60)
@@ -293,6 +293,6 @@ def test_an_epoch_of_several_streams_goes_on_with_other_processes(vocab):
 def test_a_batch_of_several_streams_names_them(vocab):
     mixed = mixture(vocab, 3, 2)
     batch = mixed.collater([mixed[4], mixed[0], mixed[3]])
-    assert batch["id"].tolist() == [1, 0, 0] and batch["stream"].tolist() == [1, 0, 1] and batch["stream_names"] == ["rows", "rows"]
+    assert batch["id"].tolist() == [1, 0, 0] and batch["stream"].tolist() == [1, 0, 1] and batch["stream_names"] == ["rows.0", "rows.1"]
     alone = mixture(vocab, 3)
     assert "stream_names" not in alone.collater([alone[0]])

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests import tiny
+from unival.data.builders import BUILDERS, Builder
 from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
@@ -32,6 +33,11 @@ def dataset(table, vocab, instruction=CAPTION, limits=TextLimits(), **options): 
     return Stream(table, parse(instruction, MODALITIES), vocab, MediaOptions(32), limits, **options)
 
 
+def only(examples):
+    (example,) = examples
+    return example
+
+
 def same(a, b):
     assert a.references == b.references and a.row == b.row
     for name in ("source", "prev_output", "target", "prefix"):
@@ -40,7 +46,7 @@ def same(a, b):
 
 
 def test_an_example_by_hand(vocab):
-    example = dataset(RowTable([{"image": PNG, "caption": ["red square", "other"]}]), vocab)[0]
+    example = only(dataset(RowTable([{"image": PNG, "caption": ["red square", "other"]}]), vocab)[0])
     prompt, answer = vocab.encode(" what does the image describe?"), vocab.encode(" red square")
     assert example.source.tolist() == [vocab.bos, *prompt, vocab.eos]
     assert example.prev_output.tolist() == [vocab.bos, *answer]
@@ -54,20 +60,20 @@ def test_an_example_by_hand(vocab):
 
 def test_text_attributes(vocab):
     rows = RowTable([{"q": "Is it RED,  or blue?", "a": "Yes, it is!"}])
-    example = dataset(rows, vocab, 'say " [TEXT:q,uncased,max_length=3] "? -> [TEXT:a,no_punctuation]')[0]
+    example = only(dataset(rows, vocab, 'say " [TEXT:q,uncased,max_length=3] "? -> [TEXT:a,no_punctuation]')[0])
     assert vocab.decode(example.source[1:-1]) == ' say " is it red, "?'
     assert vocab.decode(example.target[:-1]) == " Yes it is"
     assert example.truncated == 1
 
 
 def test_text_touching_a_slot_gets_no_space(vocab):
-    example = dataset(RowTable([{"q": "red", "a": "b"}]), vocab, "is it [TEXT:q]? -> [TEXT:a]")[0]
+    example = only(dataset(RowTable([{"q": "red", "a": "b"}]), vocab, "is it [TEXT:q]? -> [TEXT:a]")[0])
     assert vocab.decode(example.source[1:-1]) == " is it red?"
 
 
 def test_the_beginning_of_a_target_carries_no_loss_and_becomes_the_prefix(vocab):
     rows = RowTable([{"q": "red", "a": "left of"}])
-    example = dataset(rows, vocab, "[TEXT:q] -> [TEXT:q,no_loss] is [TEXT:a]")[0]
+    example = only(dataset(rows, vocab, "[TEXT:q] -> [TEXT:q,no_loss] is [TEXT:a]")[0])
     prompt, answer = vocab.encode(" red") + vocab.encode(" is"), vocab.encode(" left of")
     assert example.prev_output.tolist() == [vocab.bos, *prompt, *answer]
     assert example.target.tolist() == [vocab.pad] * len(prompt) + answer + [vocab.eos]
@@ -75,7 +81,7 @@ def test_the_beginning_of_a_target_carries_no_loss_and_becomes_the_prefix(vocab)
     unanswered = dataset(
         RowTable([{"q": "red", "a": None}]), vocab, "[TEXT:q] -> [TEXT:q,no_loss] is [TEXT:a]", with_target=False
     )
-    assert unanswered[0].prefix.tolist() == prompt
+    assert only(unanswered[0]).prefix.tolist() == prompt
 
 
 def test_randomness_depends_on_seed_epoch_and_row_only(tmp_path, vocab):
@@ -83,17 +89,17 @@ def test_randomness_depends_on_seed_epoch_and_row_only(tmp_path, vocab):
     alternatives = "[IMAGE:image] what? -> [TEXT:caption] ||| [IMAGE:image] say it -> [TEXT:caption]"
     first = dataset(table, vocab, alternatives, train=True, seed=3)
     again = dataset(open_table(table.path), vocab, alternatives, train=True, seed=3)
-    examples = [first[i] for i in range(12)]
+    examples = [only(first[i]) for i in range(12)]
     for i in reversed(range(12)):  # another order
-        same(again[i], examples[i])
+        same(only(again[i]), examples[i])
     kinds = {tuple(example.source.tolist()) for example in examples}
     assert len(kinds) == 2  # both alternatives occur
     again.set_epoch(2)
-    assert any(again[i].target.tolist() != examples[i].target.tolist() for i in range(12))
+    assert any(only(again[i]).target.tolist() != examples[i].target.tolist() for i in range(12))
     assert again.ordered_indices().tolist() != first.ordered_indices().tolist()
     assert sorted(again.ordered_indices().tolist()) == list(range(12))
     evaluation = dataset(table, vocab, alternatives)
-    assert {tuple(evaluation[i].source.tolist()) for i in range(12)} == {tuple(evaluation[0].source.tolist())}
+    assert {tuple(only(evaluation[i]).source.tolist()) for i in range(12)} == {tuple(only(evaluation[0]).source.tolist())}
     assert evaluation.ordered_indices().tolist() == list(range(12))
 
 
@@ -116,7 +122,7 @@ def test_a_batch_by_hand(vocab):
     data = dataset(rows, vocab)
     batch = data.collater([data[1], data[0]])
     assert batch["id"].tolist() == [1, 0] and batch["nsentences"] == 2
-    lengths = [len(data[i].target) for i in (1, 0)]
+    lengths = [len(only(data[i]).target) for i in (1, 0)]
     assert batch["ntokens"] == sum(lengths)
     assert batch["target"].shape == (2, max(lengths))
     assert batch["target"][1, lengths[1] :].eq(vocab.pad).all()
@@ -173,7 +179,7 @@ def test_columns_and_batches_that_cannot_be(tmp_path, vocab):
 
 def test_a_dataset_can_be_sent_to_workers(tmp_path, vocab):
     data = dataset(open_table(tiny.write_table(tmp_path, rows=2)), vocab, train=True)
-    same(pickle.loads(pickle.dumps(data))[1], data[1])
+    same(only(pickle.loads(pickle.dumps(data))[1]), only(data[1]))
 
 
 def test_references_in_one_cell_of_a_tsv(tmp_path, vocab):
@@ -181,10 +187,95 @@ def test_references_in_one_cell_of_a_tsv(tmp_path, vocab):
     path.write_text("1\tred&&a blue square\tx\n")
     table = open_table(path, ["id", "caption", "q"], "0,1,2")
     data = dataset(table, vocab, "[TEXT:q] -> [TEXT:caption]")
-    assert data[0].references == ["red", "a blue square"] and data.references() == [["red", "a blue square"]]
+    assert only(data[0]).references == ["red", "a blue square"] and data.references() == [["red", "a blue square"]]
 
 
 def test_texts_of_few_words_but_many_tokens_are_cut_and_counted(vocab):
     long = "x" * 3000  # one word, a token per letter in this vocabulary
-    example = dataset(RowTable([{"q": long, "a": long}]), vocab, "[TEXT:q] -> [TEXT:a]")[0]
+    example = only(dataset(RowTable([{"q": long, "a": long}]), vocab, "[TEXT:q] -> [TEXT:a]")[0])
     assert len(example.source) == 1002 and len(example.target) == 1001 and example.truncated == 2
+
+
+# --- several examples of a row -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_targets(monkeypatch):
+    """A builder from outside the package: a caption and a question of each row, the question made up from another row."""
+
+    def build(record, table, rng):
+        other = table[int(rng.integers(len(table)))]
+        return [("caption", record), ("question", {**record, "question": f"is it {other['caption']}?"})]
+
+    monkeypatch.setitem(BUILDERS, "two targets", Builder(build, columns=("question",)))
+
+
+def two(table, vocab, **options):
+    named = {"caption": parse(CAPTION, MODALITIES), "question": parse("[TEXT:question] [IMAGE:image] -> [TEXT:answer]", MODALITIES)}
+    return Stream(table, named, vocab, MediaOptions(32), TextLimits(), builder="two targets", **options)
+
+
+def test_a_builder_makes_two_targets_of_a_row_that_share_its_image(vocab, two_targets):
+    table = RowTable([{"image": PNG, "caption": f"number {i}", "answer": "no"} for i in range(4)])
+    data = two(table, vocab, train=True)
+    loads = []
+    loader = data.loaders["IMAGE"]
+    data.loaders["IMAGE"] = lambda *args, **options: (loads.append(1), loader(*args, **options))[1]
+    caption, question = data[2]
+    assert len(loads) == 1 and caption.media[0][1] is question.media[0][1], "decoded once"
+    assert vocab.decode(caption.target[:-1]) == " number 2" and vocab.decode(question.target[:-1]) == " no"
+    assert vocab.decode(question.source[1:-1]).startswith(" is it number ")
+    assert [example.row for example in data[6]] == [2, 2]  # another pass
+    batch = data.collater([data[2], data[0]])
+    assert batch["id"].tolist() == [2, 2, 0, 0] and batch["nsentences"] == 4
+    (group,) = batch["net_input"]["groups"]
+    assert group["media"][0]["values"].shape[0] == 2 and group["media"][0]["rows"].tolist() == [0, 0, 1, 1], "embedded once"
+    sources = {vocab.decode(example.source[1:-1]) for data.epoch in range(1, 30) for example in data[2][1:]}
+    assert len(sources) == 4, "the builder draws with the row's generator"
+    evaluation = two(table, vocab)
+    evaluation.check_rows()
+    assert evaluation.references() == [["number 0"], ["no"], ["number 1"], ["no"], ["number 2"], ["no"], ["number 3"], ["no"]]
+
+
+def test_builders_that_cannot_be_used(vocab, two_targets, monkeypatch):
+    table = RowTable([{"image": PNG, "caption": "red", "answer": "no"}])
+    with pytest.raises(UserError, match="builder 'three': there is none; available: plain, two targets"):
+        dataset(table, vocab, builder="three")
+    with pytest.raises(UserError, match="row 0: its builder names the instruction 'caption'; the stream has ''"):
+        dataset(table, vocab, builder="two targets")[0]
+    monkeypatch.setitem(BUILDERS, "none", Builder(lambda record, table, rng: []))
+    with pytest.raises(UserError, match="row 0: its builder makes no example of it"):
+        dataset(table, vocab, builder="none").check_rows()
+    monkeypatch.setitem(BUILDERS, "broken", Builder(lambda record, table, rng: [("", {**record, "image": record["nothing"]})]))
+    (bad,) = [dataset(table, vocab, builder="broken", train=True, skip_bad=True)[0]]
+    assert "row 0" in bad.message and "nothing" in bad.message
+
+
+def test_a_column_that_is_named_twice_is_read_twice(vocab, tmp_path):
+    """Two views of one image: augmentation draws for each."""
+    table = open_table(tiny.write_table(tmp_path, rows=1))
+    data = dataset(table, vocab, "[IMAGE:image] [IMAGE:image] -> [TEXT:caption]", train=True)
+    loads = []
+    loader = data.loaders["IMAGE"]
+    data.loaders["IMAGE"] = lambda *args, **options: (loads.append(1), loader(*args, **options))[1]
+    assert len(only(data[0]).media) == 2 and len(loads) == 2
+
+
+def test_rows_of_one_kind_are_a_group(vocab):
+    """Alternatives with different media: groups in order of appearance, everything else in the order of their rows."""
+    rows = RowTable([{"image": PNG, "q": f"question {i}", "a": f"answer {i}"} for i in range(16)])
+    data = dataset(rows, vocab, "[IMAGE:image] [TEXT:q] -> [TEXT:a] ||| [TEXT:q] -> [TEXT:a]", train=True)
+    read = [only(data[i]) for i in range(16)]
+    first = read[0].kind
+    batch = data.collater([[example] for example in read])
+    order = [e.row for e in read if e.kind == first] + [e.row for e in read if e.kind != first]
+    assert batch["id"].tolist() == order != list(range(16))
+    assert [texts[0] for texts in batch["references"]] == [f"answer {row}" for row in order]
+    groups = batch["net_input"]["groups"]
+    assert ["media" in group for group in groups] == [read[0].kind == (("image",), False), read[0].kind != (("image",), False)]
+    sources = [vocab.decode(row[1 : n - 1]) for group in groups for row, n in zip(group["src_tokens"], group["src_lengths"], strict=True)]
+    assert sources == [f" question {row}" for row in order]
+    with_image = next(group for group in groups if "media" in group)
+    assert with_image["media"][0]["rows"].tolist() == list(range(len(with_image["src_tokens"])))
+    for target, row in zip(batch["target"], order, strict=True):
+        assert vocab.decode(target[: int(target.ne(vocab.pad).sum()) - 1]) == f" answer {row}"

@@ -72,19 +72,19 @@ def test_a_row_as_target_and_as_source(place, vocab):
     box = [10.5, 20.25, 300.75, 211]
     rows = [{"region": box}, {"region": "10.5,20.25,300.75,211"}, {"region": [box, [0, 0, 64, 48.4]], "image": "b.png"}]
     data = stream(place, vocab, rows)
-    first, second = data[0], data[1]
+    (first,), (second,) = data[0], data[1]
     assert bins(vocab, first.target[:-1]) == [16, 42, 469, 439] and first.target[-1] == vocab.eos
     assert torch.equal(first.target, second.target) and torch.equal(first.prev_output[1:], first.target[:-1])
     assert first.references == ["10.5,20.25,300.75,211"] == second.references
     with pytest.raises(UserError, match=r"t\.jsonl, row 2.*'region'.*box 10.5,20.25,300.75,211 is not within its image, which has 64 x 48"):
         data[2]
-    batch = data.collater([first, second])
+    batch = data.collater([[first], [second]])
     assert batch["geometry"] == [{"image": Geometry.of_resize((640, 480), 32)}] * 2 and "loss_spans" not in batch
-    read = stream(place, vocab, [{"region": box}], "what is in [BOX:region] of [IMAGE:image] ? -> [TEXT:text]")[0]
+    read = stream(place, vocab, [{"region": box}], "what is in [BOX:region] of [IMAGE:image] ? -> [TEXT:text]")[0][0]
     inner = vocab.encode(" what is in"), first.target[:-1].tolist(), vocab.encode(" of"), vocab.encode(" ?")
     assert read.source.tolist() == [vocab.bos, *(i for part in inner for i in part), vocab.eos]
     assert read.geometry == {}
-    given = stream(place, vocab, [{"region": box}], "[IMAGE:image] what? -> [BOX:region,no_loss] [TEXT:text]")[0]
+    given = stream(place, vocab, [{"region": box}], "[IMAGE:image] what? -> [BOX:region,no_loss] [TEXT:text]")[0][0]
     assert given.prefix.tolist() == first.target[:-1].tolist() and (given.target[:4] == vocab.pad).all()
 
 
@@ -97,8 +97,8 @@ def test_a_tsv_as_published(place, vocab):
     (place / "t.tsv").write_text(f"1\t9\t{image}\tThe person on left\t10.5,20.25,300.75,211&&0,0,640,480\n")
     table = open_table(place / "t.tsv", ["id", "image", "text", "region"], "0,2,3,4")
     data = Stream(table, parse(GROUND, MODALITIES), vocab, MediaOptions(32), TextLimits())
-    assert data[0].references == ["10.5,20.25,300.75,211", "0,0,640,480"]
-    assert bins(vocab, data[0].target[:-1]) == [16, 42, 469, 439]
+    assert data[0][0].references == ["10.5,20.25,300.75,211", "0,0,640,480"]
+    assert bins(vocab, data[0][0].target[:-1]) == [16, 42, 469, 439]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_cells_that_are_no_box(place, vocab, cell, problem):
 
 
 def test_rounding_of_annotations_is_no_fault(place, vocab):
-    assert bins(vocab, stream(place, vocab, [{"region": [-0.5, 0, 640.4, 480.9]}])[0].target[:-1]) == [0, 0, 999, 999]
+    assert bins(vocab, stream(place, vocab, [{"region": [-0.5, 0, 640.4, 480.9]}])[0][0].target[:-1]) == [0, 0, 999, 999]
 
 
 def test_which_image_a_box_is_of(place, vocab):
@@ -142,7 +142,7 @@ def test_which_image_a_box_is_of(place, vocab):
     both = "[IMAGE:image] [IMAGE:other] where? -> [BOX:region{}]"
     with pytest.raises(UserError, match=r"its row has image, other: name it, as in \[BOX:region,of=image\]"):
         stream(place, vocab, rows, both.format(""))[0]
-    named = stream(place, vocab, rows, both.format(",of=other"))[0]
+    named = stream(place, vocab, rows, both.format(",of=other"))[0][0]
     assert bins(vocab, named.target[:-1]) == [0, 0, 500, 500]
     with pytest.raises(InstructionError, match="of=text: the source has no such image or video; there are image, other"):
         stream(place, vocab, rows, both.format(",of=text"))
@@ -161,12 +161,12 @@ def test_boxes_of_frames(place, vocab):
     rows = [{"video": "v.webp", "region": box} for box in ([48, 16, 80, 48], [0, 0, 64, 64], [0, 0, 30, 64])]
     options = {"media": MediaOptions(patch_frame_size=32, num_frames=2)}
     data = stream(place, vocab, rows, "[VIDEO:video] where? -> [BOX:region]", **options)
-    assert bins(vocab, data[0].target[:-1]) == [250, 250, 749, 749]
-    assert bins(vocab, data[1].target[:-1]) == [0, 0, 500, 999]
+    assert bins(vocab, data[0][0].target[:-1]) == [250, 250, 749, 749]
+    assert bins(vocab, data[1][0].target[:-1]) == [0, 0, 500, 999]
     with pytest.raises(UserError, match="row 2.*lies outside of the part of the frames that the model sees"):
         data[2]
     target = data.targets["BOX"]
-    assert decode(target, SLOT, data[0].target.tolist(), data[0].geometry)["box"] == pytest.approx((48, 16, 80, 48), abs=0.05)
+    assert decode(target, SLOT, data[0][0].target.tolist(), data[0][0].geometry)["box"] == pytest.approx((48, 16, 80, 48), abs=0.05)
     augmented = stream(
         place, vocab, rows, "[VIDEO:video] where? -> [BOX:region]", media=MediaOptions(patch_frame_size=32, use_dataaug=True), train=True
     )
@@ -182,4 +182,4 @@ def test_a_vocabulary_without_bins(place, tmp_path_factory):
 
 def test_examples_of_boxes_travel_between_workers(place, vocab):
     data = stream(place, vocab, [{"region": [0, 0, 32, 24]}])
-    assert pickle.loads(pickle.dumps(data))[0].geometry == data[0].geometry != {}
+    assert pickle.loads(pickle.dumps(data))[0][0].geometry == data[0][0].geometry != {}

@@ -115,7 +115,7 @@ def test_all_1024_codes_of_a_large_image(tmp_path):
     codes = [i * 37 % 8192 for i in range(1024)]
     media = MediaOptions(code_image_size=256)
     data = stream(tmp_path, vocab, [{"text": "a red square", "codes": " ".join(map(str, codes))}], media=media)
-    example = data[0]
+    (example,) = data[0]
     assert example.target.tolist() == [*(vocab.code(i) for i in codes), vocab.eos] and example.truncated == 0
     assert example.prev_output.tolist() == [vocab.bos, *(vocab.code(i) for i in codes)]
     assert data.references() == [[" ".join(map(str, codes))]]

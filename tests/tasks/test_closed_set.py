@@ -38,7 +38,7 @@ def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
     loss, size, _ = criterion(model, sample)
     logits = model(**sample["net_input"])[0][0]
-    first, second = len(dataset[0].prefix), len(dataset[0].prefix) + 1
+    first, second = len(dataset[0][0].prefix), len(dataset[0][0].prefix) + 1
     red, blue = vocab.encode(" red")[0], vocab.encode(" blue")[0]
     square = vocab.encode(" red square")[1]
     by_hand = (

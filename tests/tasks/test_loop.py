@@ -3,12 +3,15 @@
 import pytest
 import torch
 from fairseq import options, tasks
+from fairseq.dataclass.configs import DistributedTrainingConfig
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
 
 import unival.tasks.user_dir  # noqa: F401  registers the task
 from tests import runs, tiny
+from unival.tasks.loop import look_for_unused_parts
 
 FLAGS = ["--batch-size", "1", "--on-bad-sample", "skip", "--freeze-batchnorm", "--weight-decay", "0.1", "--clip-norm", "1"]
 BAD = 3
@@ -72,3 +75,15 @@ def test_an_update_without_a_row_leaves_everything_alone(update):
     assert log["num_skipped"] == 2 and log["loss"] == log["gnorm"] == log["bsz"] == 0
     assert all(torch.equal(value, start[key]) for key, value in model.items())
     assert not state
+
+
+@pytest.mark.parametrize(("backend", "ranks", "expected"), [("pytorch_ddp", 2, True), ("legacy_ddp", 2, False), ("pytorch_ddp", 1, False)])
+def test_torch_is_told_to_look_for_unused_parts(backend, ranks, expected, caplog):
+    """Where it would wait for them; one line says so, unless it was asked for."""
+    caplog.set_level("INFO")
+    distribution = DistributedTrainingConfig(distributed_world_size=ranks, ddp_backend=backend)
+    run = OmegaConf.create({"distributed_training": distribution, "task": {"x": 1}})
+    for _ in range(2):
+        look_for_unused_parts(run.task)
+        assert run.distributed_training.find_unused_parameters == expected
+    assert caplog.text.count("--find-unused-parameters is on") == expected

@@ -61,6 +61,7 @@ class Tokens:
     allowed: Tensor | None  # N x K, None: all K
     choices: Tensor | None  # how many may be predicted: N, or a number for all; None: everything
     conf: Tensor | None  # N, multiplies every log-probability
+    counts: Tensor  # B x T, True: a token that counts
 
     def weighted(self, values: Tensor) -> Tensor:
         """C x N values times the confidence of their row."""
@@ -104,8 +105,9 @@ class LabelSmoothedCriterion(FairseqCriterion):
             model: called as ``model(**net_input, features_only=True)`` -> (features B x T x c, or a list of these for the groups of
                 the batch, and a dict); its ``output_layer(features, tokens)`` projects them.  ``auxiliary_loss`` in the dict, a number
                 per token (or sentence with --sentence-avg), is added to the loss.
-            sample: batch with "net_input" and "target" (B x T); optionally "conf" (B), "constraint_masks"
-                (B x T x V, True: allowed) and "constraint_range" (start, end), as ``--constraint-range`` for this batch.
+            sample: batch with "net_input" and "target" (B x T); optionally "conf" (B), "constraint_masks" (B x T x V, True: allowed),
+                "constraint_range" (start, end), as ``--constraint-range`` for this batch, and "stream" (B) with "stream_names":
+                then values are logged for every stream as well.
             reduce: sum over tokens; else the vector of the kept tokens' losses.
 
         Returns:
@@ -143,6 +145,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
             correct = tokens.logits.detach().argmax(-1) == tokens.target
             logging_output["n_correct"] = correct.sum()
             logging_output["total"] = correct.numel()
+        logging_output |= by_stream(sample, tokens.counts, kept, {"loss": losses, "nll_loss": nll})
         return (losses.sum() if reduce else losses.flatten()), sample_size, logging_output
 
     def select_tokens(self, model: Any, features: Tensor | Sequence[Tensor], sample: Mapping[str, Any]) -> Tokens:
@@ -175,7 +178,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         conf = sample.get("conf")
         if conf is not None:
             conf = conf.to(dtype).unsqueeze(1).expand_as(target)[counts]
-        return Tokens(logits, lprobs, kept_target, allowed, choices, conf)
+        return Tokens(logits, lprobs, kept_target, allowed, choices, conf, counts)
 
     def range_of(self, sample: Mapping[str, Any]) -> tuple[int, int] | None:
         """The ids (start, end) that a batch's targets are in, by its own range and by ``--constraint-range``; None without either."""
@@ -270,7 +273,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log loss and nll_loss (both base 2, per kept token), ppl, and accuracy in percent when it was counted."""
+        """Log loss and nll_loss (both base 2, per kept token, of streams too), ppl, and accuracy in percent when it was counted."""
 
         def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
@@ -282,6 +285,10 @@ class LabelSmoothedCriterion(FairseqCriterion):
         if any("auxiliary_loss" in log for log in logging_outputs):
             metrics.log_scalar("auxiliary_loss", total("auxiliary_loss") / max(sample_size, 1), sample_size, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        for name in [key.removeprefix("loss/") for key in (logging_outputs or [{}])[0] if key.startswith("loss/")]:
+            tokens = total(f"ntokens/{name}")
+            for key in ("loss", "nll_loss"):
+                metrics.log_scalar(f"{key}/{name}", total(f"{key}/{name}") / max(tokens, 1) / math.log(2), tokens, round=3)
         predicted = utils.item(total("total"))
         if predicted > 0:
             metrics.log_scalar("total", predicted)
@@ -317,6 +324,30 @@ def select_features(features: Sequence[Tensor], counts: Tensor) -> Tensor:
         picked.append(apart.flatten(1, 2) if bool(part.all()) else apart[:, part])
         start = end
     return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
+
+
+def by_stream(sample: Mapping[str, Any], counts: Tensor, kept: Tensor | None, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sums per stream, under ``<key>/<name of the stream>``: of all streams in one order, 0 of those that the batch has no rows of.
+
+    Args:
+        sample: a batch; without ``stream_names`` it is of one stream, whose sums are those of the batch.
+        counts: B x T, True for the N tokens that count.
+        kept: numbers of the K tokens among them that stay; None: all.
+        losses: by key, C x K.
+    """
+    if "stream_names" not in sample:
+        return {}
+    rows: Tensor = sample["stream"]  # B
+    owners = rows.unsqueeze(1).expand_as(counts)[counts]  # N
+    owners = owners if kept is None else owners[kept]
+    values = {key: loss.detach().sum(0) for key, loss in losses.items()}
+    values["ntokens"] = torch.full_like(owners, len(losses["loss"]))
+    sums = {key: (owners, value) for key, value in values.items()} | {"nsentences": (rows, torch.full_like(rows, len(losses["loss"])))}
+    return {
+        f"{key}/{name}": value.new_zeros(len(sample["stream_names"])).index_add_(0, owner, value)[number]
+        for number, name in enumerate(sample["stream_names"])
+        for key, (owner, value) in sums.items()
+    }
 
 
 def repeat_groups(net_input: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,11 +103,11 @@ def check_media(value: Any, table: Table, row: int, column: str) -> None:
         decode_media(value, table, row, column)
 
 
-def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
+def decode_media(value: Any, table: Table, row: int, column: str) -> bytes:
     """The bytes of an image, video or audio file.
 
     Args:
-        value: path of the file, or its content in base64 (standard or URL-safe alphabet, with or without padding).
+        value: path of the file, or its content: bytes, or base64 (standard or URL-safe alphabet, with or without padding).
         table: the table of the cell.
         row: its row, for messages.
         column: its column, for messages.
@@ -115,6 +115,8 @@ def decode_media(value: str, table: Table, row: int, column: str) -> bytes:
     Raises:
         UserError: ``value`` is neither, or the file cannot be read; names file, row and column.
     """
+    if isinstance(value, bytes):
+        return value
     if not isinstance(value, str):
         raise UserError(f"{table.where(row, column)}: expected a path or base64 text, got {type(value).__name__}")
     path = media_path(value, table)

@@ -48,3 +48,6 @@ class BadSample:
 
     row: int
     message: str
+
+
+Sample = list[Example] | BadSample  # what is read of a row

@@ -19,7 +19,7 @@ import numpy as np
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
-from unival.data.example import BadSample, Example
+from unival.data.example import Sample
 from unival.data.reading import Reader
 from unival.data.stream import Stream
 from unival.errors import UserError
@@ -58,6 +58,8 @@ class Mixture(FairseqDataset):
         self.streams = list(streams)
         for number, stream in enumerate(streams):
             stream.number = number
+        names = [stream.name for stream in streams]
+        self.names = [name if names.count(name) == 1 else f"{name}.{number}" for number, name in enumerate(names)]
         self.rows = [max(1, round(weight * len(stream))) for weight, stream in zip(weights, streams, strict=True)]  # in an epoch
         passes = [math.ceil(rows / len(stream)) for rows, stream in zip(self.rows, streams, strict=True)]
         self.starts = np.cumsum([0, *(times * len(stream) for times, stream in zip(passes, streams, strict=True))])
@@ -80,7 +82,7 @@ class Mixture(FairseqDataset):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, number: int) -> Example | BadSample:
+    def __getitem__(self, number: int) -> Sample:
         stream = int(np.searchsorted(self.starts, number, side="right")) - 1
         return self.streams[stream][int(number - self.starts[stream])]
 
@@ -94,10 +96,10 @@ class Mixture(FairseqDataset):
         """Those of every stream, in their order."""
         return [numbers[(start <= numbers) & (numbers < end)] for start, end in itertools.pairwise(self.starts)]
 
-    def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
+    def collater(self, samples: list[Sample]) -> dict[str, Any]:
         """Batch rows of any streams; see :meth:`unival.data.stream.Stream.collater`.  Of several streams ``stream_names`` has the names."""
         batch = self.streams[0].collater(samples)
-        return batch if len(self.streams) == 1 else {**batch, "stream_names": [stream.name for stream in self.streams]}
+        return batch if len(self.streams) == 1 else {**batch, "stream_names": self.names}
 
     def set_epoch(self, epoch: int) -> None:
         """Called before the readers of an epoch start."""

@@ -1,12 +1,14 @@
-"""A stream: rows of one table, read through one instruction, as token ids and media tensors.
+"""A stream: rows of one table, read through an instruction, as token ids and media tensors.
 
 Randomness (which caption, which alternative, augmentation) comes from a generator seeded by (seed, epoch, stream, row) and from nothing
 else: the same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +16,11 @@ import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
-from unival.data.cells import MAX_PATH_CHARACTERS, cell_errors, check_media, decode_media, is_joined, warn_of_empty
+from unival.data.builders import ONLY, Made, builder_of
+from unival.data.cells import cell_errors, check_media, is_joined, warn_of_empty
 from unival.data.collate import collate
-from unival.data.example import BadSample, Example
+from unival.data.example import BadSample, Example, Sample
+from unival.data.media import load_media
 from unival.data.table import Table, row_errors
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
@@ -24,7 +28,6 @@ from unival.modalities import MODALITIES, media_of
 from unival.modalities.base import MediaLoader
 from unival.modalities.composed import MediaOptions
 from unival.modalities.geometry import Geometry, Loaded
-from unival.modalities.kinds import other_kind
 from unival.modalities.target import Context, References, Target, has_loss, predicted_slot
 from unival.vocab import Vocabulary
 
@@ -43,11 +46,12 @@ class TextLimits:
 
 
 class Stream(FairseqDataset):
-    """Reads a table through an instruction.
+    """Reads a table through an instruction: a row gives one example, or several where a builder makes them of it.
 
     Args:
         table: the rows.
-        instructions: the alternatives of one instruction; training draws one per row and epoch, evaluation takes the first.
+        instructions: the alternatives of one instruction, or those of several by name, as the builder names them; training draws an
+            alternative per example and epoch, evaluation takes the first.
         vocabulary: text to ids.
         media: how media becomes tensors.
         limits: longest texts.
@@ -55,12 +59,16 @@ class Stream(FairseqDataset):
         seed: with epoch and row, the only source of randomness.
         skip_bad: give :class:`BadSample` for rows that cannot be read instead of raising.
         with_target: False to read only the source side (inference on rows without answers).
+        builder: what is made of a row before it is read, by its name in :data:`unival.data.builders.BUILDERS`.
+
+    Raises:
+        UserError: the table lacks a column, an instruction cannot be used, or there is no such builder.
     """
 
     def __init__(
         self,
         table: Table,
-        instructions: Sequence[Instruction],
+        instructions: Sequence[Instruction] | Mapping[str, Sequence[Instruction]],
         vocabulary: Vocabulary,
         media: MediaOptions,
         limits: TextLimits,
@@ -69,11 +77,15 @@ class Stream(FairseqDataset):
         seed: int = 1,
         skip_bad: bool = False,
         with_target: bool = True,
+        builder: str = "plain",
     ):
         super().__init__()
         self.table = table
+        self.builder = builder_of(builder)
+        named = instructions if isinstance(instructions, Mapping) else {ONLY: instructions}
+        columns = [*table.columns, *self.builder.columns]
         try:
-            self.instructions = [i.resolve(table.columns) for i in (instructions if train else instructions[:1])]
+            self.instructions = {name: [i.resolve(columns) for i in (each if train else each[:1])] for name, each in named.items()}
         except InstructionError as error:
             raise error.of(table.path) from None
         self.split = ""  # the table's name among those of a run; batches carry it
@@ -87,13 +99,14 @@ class Stream(FairseqDataset):
         self.shard = (0, 1)  # which of how many parts of the rows evaluation takes
         self.skip_bad = skip_bad
         self.with_target = with_target
-        kinds = [MODALITIES[name] for name in dict.fromkeys(slot.modality for i in self.instructions for slot in i.slots)]
+        every = [instruction for alternatives in self.instructions.values() for instruction in alternatives]
+        kinds = [MODALITIES[name] for name in dict.fromkeys(slot.modality for i in every for slot in i.slots)]
         self.loaders: dict[str, MediaLoader] = {kind.name: kind.media.loader(media) for kind in kinds if kind.media}
         self.targets: dict[str, Target] = {kind.name: kind.target(vocabulary, media) for kind in kinds if kind.target}
-        self._check_slots()
+        self._check_slots(every)
 
-    def _check_slots(self) -> None:
-        for instruction in self.instructions:
+    def _check_slots(self, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
             media = [str(slot.column) for slot in instruction.source if slot.modality in self.loaders]
             for slot in instruction.slots:
                 if slot.modality in self.targets:
@@ -121,7 +134,7 @@ class Stream(FairseqDataset):
             raise UserError(f"--num-shards {count}: {self.table.path} has {len(self)} rows only")
         self.shard = (number, count)
 
-    def __getitem__(self, number: int) -> Example | BadSample:
+    def __getitem__(self, number: int) -> Sample:
         try:
             return self.read(int(number))
         except UserError as error:
@@ -129,28 +142,55 @@ class Stream(FairseqDataset):
                 raise
             return BadSample(int(number) % len(self), str(error))
 
-    def read(self, number: int) -> Example:
-        """Read one row; a number beyond the last row is a further reading of one, see :meth:`order`.
+    def read(self, number: int) -> list[Example]:
+        """The examples of one row; a number beyond the last row is a further reading of one, see :meth:`order`.
 
         Raises:
             UserError: the row is broken; names file, row and column.
         """
-        row = number % len(self)
-        which = [self.number] if self.number else []  # the first stream is read as a plain data set
+        row, rng = number % len(self), self.generator(number)
+        shared: dict[Any, Loaded] = {}
         with row_errors(self.table, row):
-            return self._read(row, np.random.default_rng([self.seed, self.epoch, number, *which]))
+            return [self._read(name, record, row, rng, shared) for name, record in self.made(row, rng)]
 
-    def _read(self, row: int, rng: np.random.Generator) -> Example:
-        record = self.table[row]
-        instruction = self.draw(self.instructions, rng)
+    def generator(self, number: int) -> np.random.Generator:
+        """The random numbers of a row, or of a further reading of one."""
+        which = [self.number] if self.number else []  # the first stream is read as a plain data set
+        return np.random.default_rng([self.seed, self.epoch, number, *which])
+
+    def made(self, row: int, rng: np.random.Generator) -> Sequence[Made]:
+        """What the builder makes of a row."""
+        with row_errors(self.table, row):
+            pairs = self.builder.build(self.table[row], self.table, rng)
+        if not pairs:
+            raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
+        for name, _ in pairs:
+            if name not in self.instructions:
+                have = ", ".join(map(repr, self.instructions))
+                raise UserError(f"{self.table.where(row)}: its builder names the instruction {name!r}; the stream has {have}")
+        return pairs
+
+    def _read(
+        self, name: str, record: Mapping[str, Any], row: int, rng: np.random.Generator, shared: dict[Any, Loaded]
+    ) -> Example:
+        """One example of a row; what it has loaded is in ``shared``, for those after it."""
+        instruction = self.draw(self.instructions[name], rng)
         media: list[tuple[str, Tensor]] = []
+        seen: Counter[Any] = Counter()  # an instruction may name a column twice: that is loaded twice
         geometry: dict[str, Geometry] = {}
         written: list[tuple[Slot, Any]] = []  # what becomes ids, once it is known where the pixels went
         for slot in instruction.source:
             if slot.modality not in self.loaders:
                 written.append((slot, self.value(slot, record, row, rng)))
                 continue
-            loaded = self.load_media(slot, record, row, rng)
+            cell = self.cell(slot.column, record, row)
+            medium = slot.modality, *slot.attributes.items(), id(cell)
+            seen[medium] += 1
+            key = medium, seen[medium]
+            if key not in shared:
+                load = partial(self.loaders[slot.modality], rng=rng, train=self.is_train)
+                shared[key] = load_media(cell, load, media_of(MODALITIES[slot.modality].key).takes, self.table, row, str(slot.column))
+            loaded = shared[key]
             media.append((MODALITIES[slot.modality].key, loaded.values))
             if loaded.geometry is not None:
                 geometry[str(slot.column)] = loaded.geometry
@@ -250,39 +290,20 @@ class Stream(FairseqDataset):
         with cell_errors(self.table, row, slot.column):
             return self.targets[slot.modality].references(cell, slot, is_joined(self.table))
 
-    def cell(self, column: str, record: Mapping[str, Any], row: int) -> Any:
+    def cell(self, column: str | None, record: Mapping[str, Any], row: int) -> Any:
         """A row's value; rows of a JSONL table may lack columns that the first row has."""
+        assert column is not None
         if column not in record:
             raise UserError(
                 f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}"
             )
         return record[column]
 
-    def load_media(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Loaded:
-        """The tensor of a media slot, and where its pixels went; errors name file, row and column."""
-        assert slot.column is not None
-        value = self.cell(slot.column, record, row)
-        with row_errors(self.table, row, slot.column):
-            data = value if isinstance(value, bytes) else decode_media(value, self.table, row, slot.column)
-            return self._decode(slot, value, data, row, rng)
-
-    def _decode(self, slot: Slot, value: str | bytes, data: bytes, row: int, rng: np.random.Generator) -> Loaded:
-        try:
-            return self.loaders[slot.modality](data, rng, self.is_train)
-        except UserError as error:
-            name = value if isinstance(value, str) and len(value) <= MAX_PATH_CHARACTERS else ""
-            name = name if name.isprintable() else ascii(name)
-            takes = media_of(MODALITIES[slot.modality].key).takes
-            if other := other_kind(data, takes):
-                what = f"{name or 'the cell'} is {other}; the instruction's slot takes {takes[0]}"
-                raise UserError(f"{self.table.where(row, slot.column)}: {what}") from error
-            raise UserError(f"{self.table.where(row, slot.column)}{name and f' ({name})'}: {error}") from error
-
     def check_rows(self) -> list[list[str]]:
         """Look at every row without decoding media: its texts are there, and so are the files that it names.
 
         Returns:
-            the references of every row.
+            the references of every example.
 
         Raises:
             UserError: the first row that cannot be used, with file, row and column.
@@ -290,16 +311,14 @@ class Stream(FairseqDataset):
         return self._references(check=True)
 
     def references(self) -> list[list[str]]:
-        """The references of every row, for metrics that need corpus statistics; reads no media."""
+        """The references of every example, for metrics that need corpus statistics; reads no media."""
         return self._references(check=False)
 
     def _references(self, check: bool) -> list[list[str]]:
-        instruction = self.instructions[0]
-        predicted = [slot for slot in instruction.target if has_loss(slot)]
-        others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
         references, empty = [], 0
-        for row in range(len(self)):
-            record = self.table[row]
+        for row, instruction, record in self._evaluated():
+            predicted = [slot for slot in instruction.target if has_loss(slot)]
+            others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
             texts, _, blank = self.slot_references(predicted[0], record, row)
             references.append(texts)
             empty += blank
@@ -310,6 +329,12 @@ class Stream(FairseqDataset):
         warn_of_empty(empty, self.table)
         return references
 
+    def _evaluated(self) -> Iterator[tuple[int, Instruction, Mapping[str, Any]]]:
+        """Row, first alternative and record of every example, as evaluation has them."""
+        for row in range(len(self)):
+            for name, record in self.made(row, self.generator(row)):
+                yield row, self.instructions[name][0], record
+
     def _check_cell(self, slot: Slot, record: Mapping[str, Any], row: int) -> None:
         assert slot.column is not None
         if slot.modality not in self.loaders:
@@ -318,9 +343,9 @@ class Stream(FairseqDataset):
         with row_errors(self.table, row, slot.column):
             check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
 
-    def collater(self, samples: list[Example | BadSample]) -> dict[str, Any]:
-        """Batch examples; see :func:`unival.data.collate.collate`.  ``skipped`` holds what was wrong with the rows that are left out."""
-        examples = [sample for sample in samples if isinstance(sample, Example)]
+    def collater(self, samples: list[Sample]) -> dict[str, Any]:
+        """Batch rows; see :func:`unival.data.collate.collate`.  ``skipped`` holds what was wrong with those that are left out."""
+        examples = [example for sample in samples if not isinstance(sample, BadSample) for example in sample]
         skipped = [sample.message for sample in samples if isinstance(sample, BadSample)]
         return {**collate(examples, self.vocabulary.pad), "split": self.split, "skipped": skipped}
 

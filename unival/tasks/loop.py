@@ -13,7 +13,6 @@ from fairseq.tasks import FairseqTask
 from fairseq.utils import apply_to_sample
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from unival.data.collate import collate
 from unival.data.example import Example
@@ -29,6 +28,7 @@ from unival.vocab import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+REDUCERS = ("pytorch_ddp", "c10d")  # fairseq's names of torch's DistributedDataParallel
 Step = tuple[Any, Any, dict[str, Any]]  # loss, sample size, values to log
 
 
@@ -47,6 +47,12 @@ class LoopTask(FairseqTask):
         self._idle_updates = 0  # of the present epoch
         self._used = UsedParts()  # by the present update
         self._skipped = ""  # what was wrong with the last row that was skipped
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's hook, before the model is wrapped for several processes."""
+        if not from_checkpoint:
+            look_for_unused_parts(self.cfg)
+        return super().build_model(cfg, from_checkpoint)
 
     def has_sharded_data(self, split: str) -> bool:
         """fairseq's hook: whether every epoch loads the table to train on, since it is another one."""
@@ -135,27 +141,18 @@ class LoopTask(FairseqTask):
             self._used.note(optimizer)
         else:
             self._used.note(optimizer)
-            step = self.idle_step(model, criterion, optimizer, update_num)
+            step = self.idle_step(sample, model, criterion, optimizer, update_num)
         step[2].update({count: sample[count] for count in ("num_truncated", "num_empty")}, num_skipped=len(sample["skipped"]))
         return step
 
-    def idle_step(self, model: Any, criterion: Any, optimizer: Any, update_num: int) -> Step:
+    def idle_step(self, sample: dict[str, Any], model: Any, criterion: Any, optimizer: Any, update_num: int) -> Step:
         """The step of a batch without rows: other processes wait for the same communication, and for the same values to log.
 
         A row without media stands in, its loss times 0; random numbers are drawn as if there had been none.
         """
-        reducer = getattr(model, "module", None)  # torch's DistributedDataParallel waits for every parameter, or looks for those unused
-        waits_for_all = isinstance(reducer, DistributedDataParallel) and not reducer.find_unused_parameters
-
-        def loss_of_all(model: Any, sample: dict[str, Any]) -> Step:
-            loss, sample_size, logging_output = criterion(model, sample)
-            return loss + sum(p.sum() for p in model.parameters() if p.requires_grad), sample_size, logging_output
-
-        sample = self.stand_in(model)
+        sample = {**self.stand_in(model), **{key: sample[key] for key in ("stream_names",) if key in sample}}
         with torch.random.fork_rng([sample["target"].device] if sample["target"].is_cuda else []):
-            step = super().train_step(
-                sample, model, loss_of_all if waits_for_all else criterion, optimizer, update_num, ignore_grad=True
-            )
+            step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad=True)
         return weightless(step)
 
     def stand_in(self, model: nn.Module) -> dict[str, Any]:
@@ -191,6 +188,23 @@ class LoopTask(FairseqTask):
                 tables = self._train_batches.mixture.where
                 raise UserError(f"{tables}: no row can be used (--on-bad-sample skip), for example {self._skipped}")
         average_statistics(model)
+
+
+def look_for_unused_parts(cfg: UnivalTaskConfig) -> None:
+    """Turn on ``--find-unused-parameters`` where a run needs it: torch's reducer would wait for parts that no rank uses in a step.
+
+    There always are some: those of image codes, of media that a batch lacks, of a batch whose rows were all skipped.
+
+    Args:
+        cfg: the task's options, a part of the run's configuration.
+    """
+    run = cfg._get_root()
+    distribution = run.distributed_training if "distributed_training" in run else None
+    if distribution is None or distribution.distributed_world_size == 1 or distribution.ddp_backend not in REDUCERS:
+        return
+    if not distribution.find_unused_parameters:
+        distribution.find_unused_parameters = True
+        logger.info("--find-unused-parameters is on: a step does not use every part of the model")
 
 
 def weightless(step: Step) -> Step:

@@ -20,7 +20,7 @@ CPU_ROWS = 2  # rows of a trial batch, and tokens generated for each, where memo
 CPU_TOKENS = 4
 
 
-def first_examples(dataset: Stream, count: int) -> list[Example]:
+def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
     """The first rows that can be read: the first of the table, or with ``--on-bad-sample skip`` of its first 100.
 
     Leaves no mark: the rows do not count as read or skipped.
@@ -28,7 +28,7 @@ def first_examples(dataset: Stream, count: int) -> list[Example]:
     Raises:
         UserError: a row cannot be read and is not to be skipped, or none can be read.
     """
-    examples: list[Example] = []
+    examples: list[list[Example]] = []
     failure: UserError | None = None
     for row in range(min(TRIED_ROWS, len(dataset))):
         try:
