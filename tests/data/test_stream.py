@@ -55,7 +55,7 @@ def test_an_example_by_hand(vocab):
     assert example.references == ["red square", "other"]
     ((name, pixels),) = example.media
     assert name == "image" and pixels.shape == (3, 32, 32)
-    assert pixels[:, 0, 0].tolist() == pytest.approx([1.0, -1.0, -1.0])  # the pixel is red: (1, 0, 0) -> (x - .5) / .5
+    assert pixels.dtype == torch.uint8 and pixels[:, 0, 0].tolist() == [255, 0, 0]  # the pixel is red
 
 
 def test_text_attributes(vocab):
