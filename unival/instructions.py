@@ -2,7 +2,7 @@ r"""The instruction language: one line of text says which columns of a row go in
 
     [IMAGE:image] what does the image describe? -> [TEXT:caption]
 
-Grammar (spaces inside brackets and around `->` and `|||` mean nothing):
+Grammar (spaces inside brackets and around ``->`` and ``|||`` mean nothing):
 
     instruction = alternative ("|||" alternative)*      one alternative is drawn for each example
     alternative = sentence "->" sentence                encoder side, decoder side
@@ -75,11 +75,11 @@ class Slot:
 
     Attributes:
         modality: the name of a modality, such as IMAGE; plain text has TEXT.
-        column: name of the column; None for plain text and for slots that `Instruction.resolve` has yet to name.
+        column: name of the column; None for plain text and for slots that ``Instruction.resolve`` has yet to name.
         text: plain text without its outer spaces; None for a column.
         attributes: what the brackets say besides, e.g. {"max_length": 20, "uncased": True}.
-        position: index of the first character in `Instruction.text`.
-        glued: no space stands between this and the text before it: in `[TEXT:question]?` the mark is glued. Text that
+        position: index of the first character in ``Instruction.text``.
+        glued: no space stands between this and the text before it: in ``[TEXT:question]?`` the mark is glued. Text that
             is not glued is tokenised with one space in front.
     """
 
@@ -104,7 +104,7 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One alternative of an instruction: what the encoder reads, what the decoder says. `str` gives it back as text."""
+    """One alternative of an instruction: what the encoder reads, what the decoder says. ``str`` gives it back as text."""
 
     text: str = dataclasses.field(compare=False)
     source: tuple[Slot, ...]
@@ -124,14 +124,14 @@ class Instruction:
         return f"{_sentence_text(self.source)} {ARROW} {_sentence_text(self.target)}"
 
     def error(self, slot: Slot, problem: str) -> InstructionError:
-        """An error that points at `slot`, for those who cannot serve it."""
+        """An error that points at ``slot``, for those who cannot serve it."""
         return InstructionError(problem, self.text, slot.position)
 
     def resolve(self, columns: Sequence[str]) -> Instruction:
-        """Name every slot: the k-th slot that is not plain text takes the k-th of `columns` unless it has a name.
+        """Name every slot: the k-th slot that is not plain text takes the k-th of ``columns`` unless it has a name.
 
         Raises:
-            InstructionError: a name is not among `columns`, or there are fewer columns than slots.
+            InstructionError: a name is not among ``columns``, or there are fewer columns than slots.
         """
         resolved: list[Slot] = []
         k = 0  # slots so far that are not plain text
@@ -201,7 +201,7 @@ class _Parser:
             self.position += 1
 
     def took(self, token: str) -> bool:
-        """Go past spaces and `token`, if that comes next."""
+        """Go past spaces and ``token``, if that comes next."""
         self.skip_spaces()
         found = self.at(token)
         self.position += len(token) * found
@@ -221,7 +221,7 @@ class _Parser:
         return Instruction(self.text[start : self.position].rstrip(), source, target)
 
     def sentence(self, side: str, start: int) -> tuple[Slot, ...]:
-        """Slots up to the next arrow, `|||` or the end; their positions count from `start`."""
+        """Slots up to the next arrow, ``|||`` or the end; their positions count from ``start``."""
         begin = self.position
         slots: list[Slot] = []
         while True:
@@ -294,7 +294,7 @@ class _Parser:
         return name
 
     def attribute(self, modality: str, side: str, attributes: dict[str, Value]) -> None:
-        """Read one attribute into `attributes`."""
+        """Read one attribute into ``attributes``."""
         name = self.name("an attribute")
         start = self.position - len(name)
         specs = self.modalities[modality].attributes

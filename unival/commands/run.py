@@ -1,4 +1,4 @@
-"""`unival run`: an instruction on media files or on rows (`--row`), with a checkpoint."""
+"""``unival run``: an instruction on media files or on rows (``--row``), with a checkpoint."""
 
 import argparse
 import json

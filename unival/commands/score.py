@@ -1,4 +1,4 @@
-"""`unival score`: the scores of `fairseq-generate`'s output against the references in a table."""
+"""``unival score``: the scores of ``fairseq-generate``'s output against the references in a table."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ def read_references(
         metric: one that the references are for, which knows how to read them: as texts, as boxes.
 
     Raises:
-        UserError: what `open_table` raises for the table and its columns; a cell that holds no text but blank ones.
+        UserError: what ``open_table`` raises for the table and its columns; a cell that holds no text but blank ones.
     """
     rows = open_table(table, columns=columns, selected_cols=selected_cols)
     column = columns[-1]
@@ -78,11 +78,11 @@ def score_file(
 ) -> Scores:
     """Scores of generated rows against the references with the same row numbers.
 
-    With `allow_partial` the rows on both sides are scored; document frequencies come from all references all the same.
-    Messages about rows of the table begin with `whose`.
+    With ``allow_partial`` the rows on both sides are scored; document frequencies come from all references all the same.
+    Messages about rows of the table begin with ``whose``.
 
     Raises:
-        UserError: rows that only one side has (unless `allow_partial`), or what reading and scoring raise.
+        UserError: rows that only one side has (unless ``allow_partial``), or what reading and scoring raise.
     """
     hypotheses = {row: text for row, (text, _) in sorted(read_generated(output).items())}
     missing = [row for row in references if row not in hypotheses]

@@ -1,4 +1,4 @@
-"""`unival train-vocab`: train a small byte-level BPE on columns of tables, so that a small run needs no download."""
+"""``unival train-vocab``: train a small byte-level BPE on columns of tables, so that a small run needs no download."""
 
 from __future__ import annotations
 

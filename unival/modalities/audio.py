@@ -110,10 +110,10 @@ class AudioLoader:
         The same numbers as resampling the whole sound and then cutting.
         """
         divisor = math.gcd(sound.rate, self.rate)
-        old, new = sound.rate // divisor, self.rate // divisor  # `old` samples become `new`
+        old, new = sound.rate // divisor, self.rate // divisor  # ``old`` samples become ``new``
         resample = self.resampler(sound.rate) if old != new else None
         needed = -(-self.samples * old // new)
-        start = 0  # in steps of `old`
+        start = 0  # in steps of ``old``
         if rng is not None and sound.frames > needed:
             start = int(rng.integers((sound.frames - needed) // old + 1))
         width = resample.width if resample else 0  # samples to either side that the filter looks at

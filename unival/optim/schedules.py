@@ -5,7 +5,7 @@ too long, or is cut while the learning rate is still high.  Here the decay start
 left, and the run ends with its last update:
 
     lr(u) = lr * min(1, u / warmup)                                   before the decay
-    lr(u) = lr(start) * (end - u) / (end - start)                     from `start` to `end`, where the run ends
+    lr(u) = lr(start) * (end - u) / (end - start)                     from ``start`` to ``end``, where the run ends
 
 One process decides and tells the others.  The decision is part of the checkpoint, so that what follows it is the same bits in a
 run that was stopped and resumed.

@@ -1,4 +1,4 @@
-"""`unival convert`: checkpoints of others into ours, and ours into the published format or safetensors.
+"""``unival convert``: checkpoints of others into ours, and ours into the published format or safetensors.
 
 Every key of the input is accounted for: the summary counts what was renamed, reshaped, dropped and made, ``--verbose`` and ``--report``
 name each one.  The result is compared key by key with the model that its configuration builds before anything is written.

@@ -1,4 +1,4 @@
-"""What `unival convert` reads: weights under our key names, and options of ours that fit them."""
+"""What ``unival convert`` reads: weights under our key names, and options of ours that fit them."""
 
 import argparse
 import json

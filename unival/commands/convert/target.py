@@ -1,4 +1,4 @@
-"""What `unival convert` writes besides weights: options in our configuration or the published one, and what the task keeps."""
+"""What ``unival convert`` writes besides weights: options in our configuration or the published one, and what the task keeps."""
 
 import argparse
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`unival train`, `validate` and `generate`: fairseq's commands with this package as their plugin.
+"""``unival train``, ``validate`` and ``generate``: fairseq's commands with this package as their plugin.
 
 What they add: one line for a mistake, this package's options in the help, the essence on the console and the rest in a log file.
 fairseq's own entry points do the work; nothing of fairseq is changed.
@@ -305,7 +305,7 @@ def not_finite(error: FloatingPointError) -> str:
 
 
 def _where_in_training(error: Exception) -> tuple[int | None, list[int]]:
-    """The update that failed and the numbers of its rows, out of the frame of fairseq's `Trainer.train_step`."""
+    """The update that failed and the numbers of its rows, out of the frame of fairseq's ``Trainer.train_step``."""
     trace = error.__traceback__
     while trace is not None:
         names = trace.tb_frame.f_locals

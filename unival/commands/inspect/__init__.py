@@ -1,4 +1,4 @@
-"""`unival inspect`: what a checkpoint holds, whether it fits its own options, and how two checkpoints differ."""
+"""``unival inspect``: what a checkpoint holds, whether it fits its own options, and how two checkpoints differ."""
 
 import argparse
 import json

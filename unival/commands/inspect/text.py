@@ -1,4 +1,4 @@
-"""What `unival inspect` found, as text of at most 120 columns."""
+"""What ``unival inspect`` found, as text of at most 120 columns."""
 
 import fnmatch
 import math

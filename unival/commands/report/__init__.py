@@ -1,7 +1,7 @@
-"""`unival report`: one page and one picture that show what a captioning model says about images it has never seen.
+"""``unival report``: one page and one picture that show what a captioning model says about images it has never seen.
 
-It only reads what the other commands wrote: a table per split, `fairseq-generate`'s output, the scores of `unival
-score` (`--json`, `--per-row`) and fairseq's JSON training log. Three splits have a part of their own: the main one, the
+It only reads what the other commands wrote: a table per split, ``fairseq-generate``'s output, the scores of `unival
+score`` (``--json``, ``--per-row`) and fairseq's JSON training log. Three splits have a part of their own: the main one, the
 same rows with another image's pixels (does the model look?), and unseen objects (whose names the model cannot know).
 """
 
@@ -25,7 +25,7 @@ FILES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `unival report`."""
+    """The options of ``unival report``."""
     parser.add_argument(
         "--out", required=True, type=pathlib.Path, metavar="DIR", help="folder for report.html and report.png"
     )
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page and the picture; returns 1 when `--require-ratio` is not met."""
+    """Writes the page and the picture; returns 1 when ``--require-ratio`` is not met."""
     from unival.commands.report.page import html_page
     from unival.commands.report.picture import picture
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_splits(args: argparse.Namespace) -> list[Split]:
-    """The splits in the order of `--table`; every split must have all four files."""
+    """The splits in the order of ``--table``; every split must have all four files."""
     files = {name: named_paths(getattr(args, name), f"--{name.replace('_', '-')}") for name in FILES}
     roles = {args.main: MAIN, args.swapped: SWAPPED, args.unseen: UNSEEN}
     for name, paths in files.items():
@@ -117,7 +117,7 @@ def read_splits(args: argparse.Namespace) -> list[Split]:
 
 
 def named_paths(values: Sequence[str], flag: str) -> dict[str, pathlib.Path]:
-    """`["test=a.txt"]` -> `{"test": Path("a.txt")}`."""
+    """``["test=a.txt"]`` -> ``{"test": Path("a.txt")}``."""
     paths: dict[str, pathlib.Path] = {}
     for value in values:
         name, equals, path = value.partition("=")

@@ -35,7 +35,7 @@ class ScoredRow:
 
 @dataclass(frozen=True)
 class Split:
-    """A split with its role in the report (`main`, `swapped`, `unseen` or its own name)."""
+    """A split with its role in the report (``main``, ``swapped``, ``unseen`` or its own name)."""
 
     name: str
     role: str
@@ -106,7 +106,7 @@ def key_figures(report: Report) -> list[tuple[str, str]]:
 
 
 def summary_lines(report: Report) -> list[str]:
-    """The key figures as text: one line each, `label: value`."""
+    """The key figures as text: one line each, ``label: value``."""
     return [f"{label}: {value}" for value, label in key_figures(report)]
 
 
@@ -115,7 +115,7 @@ def format_ratio(ratio: float) -> str:
 
 
 def display_name(metric: str) -> str:
-    """`cider` -> `CIDEr`, `bleu4` -> `BLEU-4`."""
+    """``cider`` -> ``CIDEr``, ``bleu4`` -> ``BLEU-4``."""
     known = {"cider": "CIDEr", "cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE"}
     known["exact_match"] = "exact match"
     return known.get(metric, f"BLEU-{metric[4:]}" if metric.startswith("bleu") else metric)

@@ -114,7 +114,7 @@ def picture(report: Report) -> bytes:
 
 
 def draw_key_figures(figure: "Figure", report: Report) -> None:
-    """The figures of `key_figures` side by side under the title."""
+    """The figures of ``key_figures`` side by side under the title."""
     figures = key_figures(report)
     for place, (value, label) in enumerate(figures):
         across = (place + 0.5) / len(figures)
@@ -151,10 +151,10 @@ def draw_example(axes: "Axes", example: ScoredRow, metric: str) -> None:
 
 
 def wrapped(text: str, width: int, lines: int) -> str:
-    """At most `lines` lines of at most `width` characters; what is cut off shows as an ellipsis."""
+    """At most ``lines`` lines of at most ``width`` characters; what is cut off shows as an ellipsis."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
 def escape_dollars(text: str) -> str:
-    """matplotlib reads `$…$` as mathematics; captions are not."""
+    """matplotlib reads ``$…$`` as mathematics; captions are not."""
     return text.replace("$", r"\$")

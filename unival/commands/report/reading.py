@@ -31,7 +31,7 @@ def parse_scores(values: object, where: str) -> dict[str, float]:
 
 
 def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
-    """Scores by row number, as `unival score --per-row` writes them."""
+    """Scores by row number, as ``unival score --per-row`` writes them."""
     rows = read_json(path)
     if not all(row.isdecimal() for row in rows):
         raise UserError(f"{path}: expected scores by row number, as `unival score --per-row` writes them")
@@ -39,7 +39,7 @@ def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
 
 
 def read_log(path: pathlib.Path, metric: str) -> Curves:
-    """The curves of fairseq's `--log-format json --log-file`.
+    """The curves of fairseq's ``--log-format json --log-file``.
 
     fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count
     once. Lines that are not JSON objects (the configuration, warnings) are left out.
@@ -78,7 +78,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     Args:
         name: the split's name, for messages.
         role: its part in the report.
-        files: path of the `table`, `generated`, `summary` and `per_row` file.
+        files: path of the ``table``, ``generated``, ``summary`` and ``per_row`` file.
         args: the command's arguments: columns, media root, metric.
 
     Raises:
