@@ -109,9 +109,9 @@ def test_a_stretch_is_cut_from_the_resampled_sound(old, new):
     sound = AudioReader(old, len(values), lambda first, count: read.append((first, count)) or values[first : first + count])
     loader = AudioLoader(MediaOptions(audio_sample_rate=new, max_audio_seconds=0.5))
     step, starts = new // math.gcd(old, new), set()
-    torch.testing.assert_close(loader.stretch(sound, None), whole[: new // 2])
+    torch.testing.assert_close(loader.span(sound, None), whole[: new // 2])
     for seed in range(10):
-        out = loader.stretch(sound, np.random.default_rng(seed))
+        out = loader.span(sound, np.random.default_rng(seed))
         places = torch.arange(0, len(whole) - len(out) + 1, step)
         probe = torch.arange(0, len(out), len(out) // 16)
         start = int(places[(whole[places[:, None] + probe] - out[probe]).abs().sum(1).argmin()])

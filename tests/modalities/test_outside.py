@@ -137,7 +137,7 @@ def test_what_cannot_be_registered():
 
     for modality, message in (
         (Modality("IMAGE"), "modality IMAGE is there already"),
-        (Modality("depth map"), "a name has capital letters"),
+        (Modality("depth map"), "a name must consist of capital letters"),
         (Modality("DEPTH", media=media(2)), "type_row 2 is taken; 4 is free"),
         (Modality("DEPTH", media=media(4)), "comes too late: register it before unival.tasks is imported"),
     ):

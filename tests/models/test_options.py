@@ -177,7 +177,7 @@ def test_media_that_the_model_lacks_are_refused(vocab):
     model = tiny.model(vocab, modalities="image").double()
     with pytest.raises(UserError, match="takes no video: it has image"):
         model.encoder(source(vocab), None, [item("video")])
-    with pytest.raises(UserError, match="'smell' is no modality with media"):
+    with pytest.raises(UserError, match="'smell' is not a modality with media"):
         tiny.model(vocab, modalities="image,smell")
 
 

@@ -1,4 +1,4 @@
-"""One module per modality, one descriptor in it; CONTRIBUTING.md says what a new one needs."""
+"""Modalities: one module with one descriptor each; CONTRIBUTING.md tells how to add one."""
 
 import multiprocessing
 import re
@@ -27,14 +27,14 @@ MODALITIES: dict[str, Modality] = {
 def register(modality: Modality) -> None:
     """Add a modality from outside of the package.
 
-    Whoever does that does it first: options are composed when ``unival.tasks`` is imported.
+    Call this before ``unival.tasks`` is imported, when options are composed.
 
     Raises:
-        UserError: its name, its row of the type embedding or an option is taken, or it comes too late.
+        UserError: the name, the row of the type embedding or an option is taken, or ``unival.tasks`` is imported already.
     """
     name, media = modality.name, modality.media
     if not re.fullmatch(r"[A-Z][A-Z0-9]*", name):
-        raise UserError(f"modality {name!r}: a name has capital letters and digits")
+        raise UserError(f"modality {name!r}: a name must consist of capital letters and digits")
     if name in MODALITIES:
         raise UserError(f"modality {name} is there already: give yours another name")
     taken = {other.type_row: key for key, other in with_media().items()}
@@ -42,24 +42,24 @@ def register(modality: Modality) -> None:
         free = next(row for row in range(1, len(taken) + 2) if row not in taken)
         raise UserError(f"modality {name}: type_row {media.type_row} is taken; {free} is free")
     owners({**MODALITIES, name: modality})
-    # A data worker that was spawned reads what it is sent before it imports the plugin; it has no command line.
+    # A spawned data worker unpickles its data set before it imports the plugin; it parses no command line.
     if "unival.modalities.composed" in sys.modules and multiprocessing.parent_process() is None:
         raise UserError(f"modality {name} comes too late: register it before unival.tasks is imported, where options are composed")
     MODALITIES[name] = modality
 
 
 def with_media() -> dict[str, Media]:
-    """Name in lower case -> how its files become tokens, of the modalities that have files."""
+    """The modalities with files: name in lower case -> how these become tokens."""
     return {modality.key: modality.media for modality in MODALITIES.values() if modality.media is not None}
 
 
 def media_of(key: str) -> Media:
-    """How the files of one modality become tokens; ``key``: its name in lower case.
+    """How the files of a modality become tokens; ``key`` is its name in lower case.
 
     Raises:
-        UserError: there is no such modality, or it has no files.
+        UserError: the modality is unknown, or has no files.
     """
     known = with_media()
     if key not in known:
-        raise UserError(f"{key!r} is no modality with media of its own; there are {', '.join(known)}")
+        raise UserError(f"{key!r} is not a modality with media of its own; expected one of {', '.join(known)}")
     return known[key]

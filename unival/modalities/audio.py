@@ -1,4 +1,4 @@
-"""Sounds: decode, mix to mono, resample, fill up to a fixed length; a PANN turns them into tokens."""
+"""Audio: decode, mix to mono, resample, cut or pad to a fixed length; a PANN turns it into tokens."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ FILLINGS = ("repeatpad", "repeat", "pad")
 
 @dataclass(frozen=True)
 class AudioOptions:
-    """How sounds are read."""
+    """How audio is read."""
 
     audio_sample_rate: int = option(
         48000,
@@ -63,7 +63,7 @@ class AudioModelOptions:
     audio_mel_bins: int = option(64, "mel bands of the spectrogram")
     audio_fmin: float = option(50.0, "lowest frequency of the mel bands in Hz")
     audio_fmax: float = option(14000.0, "highest frequency of the mel bands in Hz")
-    spec_augment: bool = option(True, "in training, mask stretches of time and bands of frequency of the spectrogram")
+    spec_augment: bool = option(True, "in training, mask spans of time and bands of frequency of the spectrogram")
     audio_backbone_weights: Optional[str] = option(
         None, "file with weights of the audio CNN (Cnn14_mAP=0.431.pth) to start from"
     )
@@ -74,12 +74,14 @@ class AudioModelOptions:
 
 
 class AudioLoader:
-    """Bytes of a sound file, or of a video with a sound track -> waveform of ``max_audio_seconds``, mono, float32.
+    """Load audio files, and the audio tracks of videos, as mono float32 waveforms of ``max_audio_seconds``.
 
-    Channels are averaged (see :func:`open_audio`).  Of a longer sound a random stretch is taken in training and the
-    beginning in evaluation; only that part of a file is read.  Shorter sounds are filled up (``audio_filling``): ``repeatpad``
-    repeats them a whole number of times and fills the rest with zeros, ``repeat`` cuts off the last repetition instead, ``pad``
-    only adds zeros.
+    Channels are averaged (see :func:`open_audio`).  Longer audio is cut to a random span in training and to its start in
+    evaluation; only that part of a file is read.  Shorter audio is padded (``audio_filling``): ``repeatpad`` repeats it a whole
+    number of times and pads with zeros, ``repeat`` truncates the last repetition instead, ``pad`` only appends zeros.
+
+    Args:
+        options: options of all modalities; ``video_backend`` decodes what libsndfile cannot.
     """
 
     def __init__(self, options: Any):
@@ -90,37 +92,45 @@ class AudioLoader:
         self.samples = round(seconds * self.rate)
         self.filling = options.audio_filling
         self.backend = options.video_backend
-        self._resamplers: dict[int, Any] = {}  # rate -> what resamples from it; a filter costs as much as using it
+        self._resamplers: dict[int, Any] = {}  # rate -> resampler; making its filter costs as much as applying it
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
-        """Decode and transform: ``samples``.
+        """Decode, resample and cut or pad one file.
+
+        Args:
+            data: bytes of the file.
+            rng: chooses the span of longer audio; used in training only.
+            train: whether the span is random.
+
+        Returns:
+            A waveform of ``samples`` values.
 
         Raises:
-            UserError: the bytes are no sound, a video without a sound track, cut off, empty, or hold samples that are no numbers;
-                a package is missing.  The caller adds file, row and column.
+            UserError: the bytes are not audio, are a video without an audio track, are truncated, or have no samples or samples
+                that are not finite; or a package is missing.  The caller adds file, row and column.
         """
-        with open_audio(data, self.backend) as sound:
-            if sound.frames == 0:
+        with open_audio(data, self.backend) as audio:
+            if audio.frames == 0:
                 raise UserError(f"cannot decode the audio ({len(data)} bytes): it has no samples")
-            return Loaded(fill(self.stretch(sound, rng if train else None), self.samples, self.filling))
+            return Loaded(fill(self.span(audio, rng if train else None), self.samples, self.filling))
 
-    def stretch(self, sound: AudioReader, rng: np.random.Generator | None) -> Tensor:
-        """At most ``samples`` resampled samples, from the beginning or, with ``rng``, from anywhere.
+    def span(self, audio: AudioReader, rng: np.random.Generator | None) -> Tensor:
+        """Read and resample a span of at most ``samples`` samples: the first ones or, with ``rng``, a random span.
 
-        The same numbers as resampling the whole sound and then cutting.
+        The values equal those of resampling the whole audio and then cutting.
         """
-        divisor = math.gcd(sound.rate, self.rate)
-        old, new = sound.rate // divisor, self.rate // divisor  # ``old`` samples become ``new``
-        resample = self.resampler(sound.rate) if old != new else None
+        divisor = math.gcd(audio.rate, self.rate)
+        old, new = audio.rate // divisor, self.rate // divisor  # ``old`` samples become ``new``
+        resample = self.resampler(audio.rate) if old != new else None
         needed = -(-self.samples * old // new)
         start = 0  # in steps of ``old``
-        if rng is not None and sound.frames > needed:
-            start = int(rng.integers((sound.frames - needed) // old + 1))
+        if rng is not None and audio.frames > needed:
+            start = int(rng.integers((audio.frames - needed) // old + 1))
         width = resample.width if resample else 0  # samples to either side that the filter looks at
         before = min(start, -(-width // old))
         first = (start - before) * old
-        count = min(before * old + needed + width + old, sound.frames - first)
-        values = sound.read(first, count)
+        count = min(before * old + needed + width + old, audio.frames - first)
+        values = audio.read(first, count)
         if not np.isfinite(values).all():
             raise UserError("cannot use the audio: some of its samples are infinite or not a number")
         if (peak := float(np.abs(values).max(initial=0))) > PEAK:
@@ -130,14 +140,14 @@ class AudioLoader:
         return x[before * new :][: self.samples]
 
     def resampler(self, rate: int) -> Any:
-        """What resamples from a rate, kept for the next sound."""
+        """The resampler from a rate, kept for the next file."""
         if rate not in self._resamplers:
             self._resamplers[rate] = resampler(rate, self.rate)
         return self._resamplers[rate]
 
 
 def fill(x: Tensor, samples: int, filling: str) -> Tensor:
-    """Exactly ``samples`` samples from at most as many (and at least one); ``filling`` is one of :data:`FILLINGS`."""
+    """Pad 1 to ``samples`` samples to exactly ``samples``; ``filling`` is one of :data:`FILLINGS`."""
     if filling == "repeat":
         return x.repeat(-(-samples // len(x)))[:samples]
     if filling == "repeatpad":
@@ -168,7 +178,7 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         freeze_batchnorm(backbone) if cfg.freeze_batchnorm else [],
         norm=has_norm(cfg, "audio"),
         layout=audio_layout,
-        is_grid=False,  # they fill no grid of pixels
+        is_grid=False,  # its tokens are not places in an image
     )
 
 
@@ -183,7 +193,7 @@ def _packages(options: Any) -> dict[str, str]:
 
 
 FILTERS = "mel_filters"
-# Of spectrograms, what the published code has as constants
+# Settings of the spectrogram that are constants in the published code
 SPECTROGRAM = {"audio_window_size": 1024, "audio_fmin": 50.0, "audio_fmax": 14000.0}
 CNN6_MEL_BINS = 64
 
@@ -196,14 +206,14 @@ def _spectrogram(shapes: Shapes) -> dict[str, Any]:
 
 
 def _filters_rate(given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> tuple[bool, int | None]:
-    """Whether mel filters are those of the sample rate that files are read at, and which rate they are for, if that is a usual one."""
+    """Compare given mel filters with the model's own: (whether they are equal, else the usual sample rate that they are for or None)."""
     if FILTERS not in given or FILTERS not in own or torch.allclose(given[FILTERS].float(), own[FILTERS].float(), atol=1e-4):
         return True, None
     return False, filters_sample_rate(given[FILTERS], cfg.audio_fmin, cfg.audio_fmax)
 
 
 def _check_filters(path: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> None:
-    """A PANN expects audio at the sample rate that its mel filters are for."""
+    """Refuse weights whose mel filters are for another sample rate than the model's."""
     same, rate = _filters_rate(given, own, cfg)
     if not same:
         hint = f"they are those of {rate} Hz: give --audio-sample-rate {rate}" if rate else "nor those of a usual sample rate"
@@ -214,7 +224,7 @@ def _check_filters(path: str, given: Mapping[str, Tensor], own: Mapping[str, Ten
 
 
 def _compare_filters(given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> str | None:
-    """A checkpoint's filters are used as they are, also where they are for another rate."""
+    """Warn where a checkpoint's mel filters are for another sample rate; they are used as they are."""
     same, rate = _filters_rate(given, own, cfg)
     if same:
         return None
@@ -226,7 +236,7 @@ def _compare_filters(given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg
 
 
 def _check_published(options: Mapping[str, Any]) -> None:
-    """Refuse spectrograms that the published code cannot make."""
+    """Refuse spectrograms that the published code cannot compute."""
     for name, value in SPECTROGRAM.items():
         if options[name] != value:
             raise UserError(f"--{name.replace('_', '-')} {options[name]:g}: the published code has only {value:g}")

@@ -1,4 +1,4 @@
-"""Audio files: opened, decoded in parts as they are needed, resampled."""
+"""Reading audio files: open, decode the samples that are needed, resample."""
 
 import contextlib
 import io
@@ -15,25 +15,32 @@ from unival.modalities import decord_reader
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.pyav_audio import AudioReader, open_track, packet_samples
 
-MAX_FILTER_VALUES = 2**26  # of a resampling filter (256 MB): rates that share a divisor need a few thousand
-UNKNOWN_FORMAT, UNKNOWN_CODEC = 1, 4  # libsndfile's numbers for files that it does not recognise, or cannot decode
-MP3_PADDING = 4 * 1152  # samples that encoders put around a sound, at most
-MAX_FRAMES = 2**40  # libsndfile says 2**63 - 1 where a file does not say how long it is
+MAX_FILTER_VALUES = 2**26  # values of a resampling filter (256 MB); rates with a common divisor need a few thousand
+UNKNOWN_FORMAT, UNKNOWN_CODEC = 1, 4  # libsndfile's error codes
+MP3_PADDING = 4 * 1152  # most samples that encoders add at both ends
+MAX_FRAMES = 2**40  # libsndfile gives 2**63 - 1 for files without a length
 INSTALL = 'pip install "unival[audio]"'
-MP3_WARMUP = 32 * 1152  # samples before a place, as a packet may need the 511 bytes before it: libsndfile decodes too few of them
-BLOCK = 2**18  # samples decoded at a time to come to others
+MP3_WARMUP = 32 * 1152  # samples decoded before a position: a packet may need the 511 bytes before it, and libsndfile decodes too few
+BLOCK = 2**18  # samples decoded at a time on the way to a position
 
 
 @contextlib.contextmanager
 def open_audio(data: bytes, backend: str = "pyav") -> Iterator[AudioReader]:
-    """Open a sound: wav, flac, ogg, mp3 and what else libsndfile knows; other sounds, and the sound tracks of videos, with ``backend``.
+    """Open an audio file, or the audio track of a video.
 
-    What libsndfile does not know is decoded as a whole: long videos are better extracted to sound files first.  Channels are
-    averaged, but by decord: see :func:`unival.modalities.decord_reader.open_audio_track`.  Ogg files that follow one another in
-    one file (chained) are one sound.
+    libsndfile decodes wav, flac, ogg, mp3 and a few more; ``backend`` decodes all else, as a whole: extract the audio of long
+    videos to files of their own.  Channels are averaged, except by decord (see
+    :func:`unival.modalities.decord_reader.open_audio_track`).  Chained Ogg files are read as one.
+
+    Args:
+        data: bytes of the file.
+        backend: one of :data:`unival.modalities.video.BACKENDS`.
+
+    Yields:
+        A reader of mono samples, valid inside the ``with`` block.
 
     Raises:
-        UserError: also when samples are asked for that cannot be decoded.
+        UserError: the file cannot be decoded; also raised by the reader, where requested samples cannot be.
     """
     if not data:
         raise UserError("cannot decode the audio: the file is empty")
@@ -48,7 +55,7 @@ def open_audio(data: bytes, backend: str = "pyav") -> Iterator[AudioReader]:
 
 
 def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> AudioReader:
-    """A sound that is open as long as ``stack``."""
+    """Open one file; closing ``stack`` closes it."""
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: libsndfile is missing
@@ -75,46 +82,46 @@ def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> AudioReader
 
 
 def flac_samples(data: bytes) -> int:
-    """Samples that a FLAC file says it holds, of a channel; 0 if it does not say, or is none."""
+    """Samples per channel by the header of a FLAC file; 0 if it is unknown or the file is not FLAC."""
     return int.from_bytes(data[21:26], "big") % 2**36 if data[:4] == b"fLaC" else 0
 
 
-def joined(sounds: Sequence[AudioReader]) -> AudioReader:
-    """Sounds one after another, at the rate of the first."""
-    rate = sounds[0].rate
-    sounds = [sound if sound.rate == rate else _resampled(sound, rate) for sound in sounds]
-    starts = [0, *itertools.accumulate(sound.frames for sound in sounds)]
+def joined(readers: Sequence[AudioReader]) -> AudioReader:
+    """Concatenate audio, at the sample rate of the first part."""
+    rate = readers[0].rate
+    readers = [reader if reader.rate == rate else _resampled(reader, rate) for reader in readers]
+    starts = [0, *itertools.accumulate(reader.frames for reader in readers)]
 
     def read(first: int, count: int) -> np.ndarray:
         blocks = []
-        for start, sound in zip(starts, sounds, strict=False):
-            begin, end = max(first - start, 0), min(first + count - start, sound.frames)
+        for start, reader in zip(starts, readers, strict=False):
+            begin, end = max(first - start, 0), min(first + count - start, reader.frames)
             if begin < end:
-                blocks.append(sound.read(begin, end - begin))
+                blocks.append(reader.read(begin, end - begin))
         return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
     return AudioReader(rate, starts[-1], read)
 
 
-def _resampled(sound: AudioReader, rate: int) -> AudioReader:
-    """A sound at another rate, decoded as a whole."""
-    whole = resampler(sound.rate, rate)(torch.from_numpy(sound.read(0, sound.frames))).numpy()
+def _resampled(reader: AudioReader, rate: int) -> AudioReader:
+    """Audio at another sample rate, decoded as a whole."""
+    whole = resampler(reader.rate, rate)(torch.from_numpy(reader.read(0, reader.frames))).numpy()
     return AudioReader(rate, len(whole), lambda first, count: whole[first : first + count])
 
 
 def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> AudioReader:
-    """An open soundfile.SoundFile as an AudioReader; what ``stack`` closes."""
+    """Make a reader of an open ``soundfile.SoundFile``; closing ``stack`` closes it."""
     import soundfile
 
     total = file.frames
-    # libsndfile comes to wrong places in Ogg Vorbis, and to none in some compressed WAV, AIFF and AU files
+    # libsndfile seeks to wrong positions in Ogg Vorbis, and cannot seek in some compressed WAV, AIFF and AU files
     can_seek = file.seekable() and file.subtype != "VORBIS"
     warmup = MP3_WARMUP if file.subtype == "MPEG_LAYER_III" else 0
     position = 0
 
     def decode(count: int) -> np.ndarray:
         try:
-            return file.read(count, dtype="float32", always_2d=True).mean(axis=1)  # of samples x channels
+            return file.read(count, dtype="float32", always_2d=True).mean(axis=1)  # samples x channels -> samples
         except soundfile.LibsndfileError as error:
             raise UserError(f"cannot decode the audio ({len(data)} bytes): {error.error_string}") from error
 
@@ -145,14 +152,14 @@ def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> AudioRead
             "cannot decode the audio: the file does not say how long it is, as one from a pipe; convert it (ffmpeg -i old.flac new.flac)"
         )
     if file.format in ("MP3", "FLAC") and total:
-        read(total - 1, 1)  # whether it is cut off shows only at the end
+        read(total - 1, 1)  # a truncated file shows only at its end
     return AudioReader(file.samplerate, total, read)
 
 
 def is_longer(file: Any, data: bytes) -> bool:
-    """Whether an MP3 file may hold more than the samples that libsndfile sees in it: its header is wrong, or only guessed at."""
+    """Whether an MP3 file may have more samples than libsndfile finds: its header is wrong, or missing and guessed."""
     start = 0
-    if data[:3] == b"ID3":  # tags: 7 bits of the size per byte
+    if data[:3] == b"ID3":  # the size of the tags, 7 bits per byte
         start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
     head = data[start : start + 256]
     if file.format != "MP3" or not (b"Xing" in head or b"Info" in head):
@@ -161,7 +168,11 @@ def is_longer(file: Any, data: bytes) -> bool:
 
 
 def resampler(old: int, new: int) -> Any:
-    """torchaudio's resampling from one rate to another."""
+    """Make torchaudio's resampler between two rates in Hz.
+
+    Raises:
+        UserError: torchaudio is missing, or the rates have no large common divisor.
+    """
     try:
         from torchaudio.transforms import Resample
     except (ImportError, OSError) as error:  # OSError: built for another torch

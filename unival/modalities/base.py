@@ -1,6 +1,6 @@
-"""What a modality brings: ONE descriptor holds everything that the rest of the package asks of it.
+"""The descriptor of a modality: everything that the rest of the package needs to know about it, in one object.
 
-Nothing outside of ``unival/modalities`` compares the names of modalities: who needs to know something about one asks its descriptor."""
+Nothing outside of ``unival/modalities`` compares the names of modalities; the descriptor is asked instead."""
 
 import functools
 import math
@@ -22,34 +22,34 @@ from unival.vocab import Vocabulary
 
 
 class MediaLoader(Protocol):
-    """Turns the bytes of a media file into the tensor that the embedding takes, and says where its pixels went."""
+    """Reads the bytes of a media file: the tensor that the embedding takes, and the geometry of its transforms."""
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded: ...
 
 
-Shapes = Mapping[str, tuple[int, ...]]  # key -> shape of a state dict
+Shapes = Mapping[str, tuple[int, ...]]  # key of a state dict -> shape
 RESNET_PROBES = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
 CLASSIFIER = "the classifier of its own training"
 
 
 @dataclass(frozen=True)
 class Network:
-    """The backbone of a modality: options of the model about it, and what is its own in checkpoints and in public files of weights.
+    """The backbone of a modality: its options, and its keys in checkpoints and in public weight files.
 
     Attributes:
-        option: the option that chooses it.
-        choices: what that takes.
-        weights: the option with a file of weights to start from.
-        frozen: the option of not training it.
-        inflated: the option that says that this file is of a 2-D network, whose kernels are repeated over time; empty: there is none.
-        probes: keys by which it is found in a file, whatever a training program put in front of them.
-        left_out: prefixes of keys that it does without -> why.
-        renamed: its keys in public files -> here.
-        stages: how many stages of a residual network may be left; empty: it is none.
-        options_of: keys and shapes -> options of the model that they decide, besides ``option``.
-        check: path of a file, its weights, the network's own and the model's configuration -> raises a UserError where they do not go
-            together.
-        compare: likewise with a checkpoint's weights -> a warning, or None.
+        option: name of the model's option that chooses the network.
+        choices: values of this option.
+        weights: name of the option for a file of weights to start from.
+        frozen: name of the option that freezes the network.
+        inflated: name of the option for weights of a 2-D network, whose kernels are repeated over time; empty if not supported.
+        probes: keys by which the network is found in a file, whatever prefix a training program added.
+        left_out: prefix of keys that the network does not use -> reason.
+        renamed: key in public files -> key here.
+        stages: numbers of stages that a residual network may have; empty for other networks.
+        options_of: function of a file's shapes -> options of the model that follow from them, in addition to ``option``.
+        check: function of a file's path, its weights, the network's own weights and the model's configuration; raises a UserError if
+            the weights do not fit.
+        compare: the same for a checkpoint's weights, without the path: returns a warning or None.
     """
 
     option: str
@@ -68,15 +68,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Published:
-    """What the published checkpoints call a modality's network.
+    """Names of a modality's network in published checkpoints.
 
     Attributes:
-        encoder: their option that says which network it is; without it the checkpoint lacks the modality, if there is no ``default``.
-        encoders: its values -> options of ours.
-        default: its value where it is not there.
-        more: further options of theirs -> our option, and what it may be.
-        parts: prefixes of its keys in other programs' checkpoints, besides ``encoder.embed_{key}s.``
-        check: our options -> raises a UserError for what the published code lacks.
+        encoder: the published option that names the network; a checkpoint without it lacks the modality, unless there is a ``default``.
+        encoders: value of this option -> our options.
+        default: value of this option where a checkpoint lacks it.
+        more: further published option -> our option, and its allowed values.
+        parts: prefixes of the network's keys in other programs' checkpoints, in addition to ``encoder.embed_{key}s.``
+        check: function of our options; raises a UserError for what the published code lacks.
     """
 
     encoder: str
@@ -89,18 +89,18 @@ class Published:
 
 @dataclass(frozen=True)
 class Media:
-    """How files become tokens of the encoder.
+    """How the files of a modality become tokens of the encoder.
 
     Attributes:
-        loader: the options of all modalities (:class:`unival.modalities.composed.MediaOptions`) -> what reads a file.
-        embedding: the model's configuration -> a :class:`MediaEmbedding`.
-        type_row: its row of a type embedding with one row per modality (0 is that of text).
-        packages: these options -> optional packages -> what for, and how to get them.
-        takes: kinds of files (:mod:`unival.modalities.kinds`) that its slots take, the usual one first.
-        sampled: the model's option of keeping some of its tokens in training; empty: there is none.
-        network: its backbone, where options and checkpoints speak of it.
-        published: its part of published checkpoints; None for those that these lack.
-        always: models from before there was a choice take it.
+        loader: function of the options of all modalities (:class:`unival.modalities.composed.MediaOptions`) -> loader of files.
+        embedding: function of the model's configuration -> :class:`MediaEmbedding`.
+        type_row: row in the type embedding with one row per modality (row 0 is text).
+        packages: function of the loader's options -> optional package -> purpose, and how to install it.
+        takes: kinds of files (:mod:`unival.modalities.kinds`) that slots of the modality take, the usual one first.
+        sampled: name of the model's option that keeps a random subset of the tokens in training; empty if there is none.
+        network: the backbone, if it has options and weight files.
+        published: names in published checkpoints; None if these lack the modality.
+        always: whether models from before ``--modalities`` have the modality.
     """
 
     loader: Callable[[Any], MediaLoader]
@@ -119,13 +119,13 @@ class Modality:
     """One modality.
 
     Attributes:
-        name: in instructions, such as IMAGE; in batches, keys of checkpoints and options it is in lower case, see :attr:`key`.
-        attributes: what a slot of it may say in an instruction.
-        options: a dataclass of how its cells are read (see :func:`unival.modalities.options.option`); the task's command line has them.
-        model_options: a dataclass of its part of the model's configuration.  One that is named as one of ``options`` follows it.
-        media: how its files become tokens of the encoder; None where a slot's cell becomes token ids, as text does.
-        target: vocabulary and options -> how its cells become token ids, are predicted and come back; None where they are media.
-        is_source: whether it may stand on the encoder side.
+        name: name in instructions, such as IMAGE; batches, checkpoint keys and options have it in lower case, see :attr:`key`.
+        attributes: attributes that slots of the modality may have in an instruction.
+        options: dataclass of options for reading its cells (see :func:`unival.modalities.options.option`); they are options of the task.
+        model_options: dataclass of its part of the model's configuration.  An option that ``options`` has too takes its value from there.
+        media: how its files become tokens of the encoder; None if its cells become token ids, as those of text.
+        target: function of vocabulary and options -> conversion of cells to token ids and back; None if its cells are media.
+        is_source: whether slots of it may be in the source.
     """
 
     name: str
@@ -138,7 +138,7 @@ class Modality:
 
     @property
     def is_target(self) -> bool:
-        """Whether it may stand on the decoder side."""
+        """Whether slots of it may be in the target."""
         return self.target is not None
 
     @property
@@ -149,13 +149,13 @@ class Modality:
 
 @dataclass
 class MediaTokens:
-    """Embedded media: ``tokens`` n x l x c, and ``position_ids`` l (ids of the 2-D position table and buckets)."""
+    """Embedded media: ``tokens`` ``n x tokens x c``, and ``position_ids``, one per token (row of the 2-D position table, and bucket)."""
 
     tokens: Tensor
     position_ids: Tensor
 
     def __getitem__(self, index: int) -> Tensor:
-        """Torch's backward hooks, such as those of fairseq's NanDetector, look for a module's first tensor."""
+        """The tensor at an index: torch's backward hooks, such as those of fairseq's NanDetector, look for a module's first one."""
         return (self.tokens, self.position_ids)[index]
 
 
@@ -170,7 +170,7 @@ Layout = Callable[[tuple[int, ...], int], Tensor]
 
 
 def image_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
-    """Positions of an image's features ``h x w``: their places in the grid."""
+    """Positions of an image's features ``height x width``: their places in the grid."""
     height, width = shape
     if max(height, width) > bucket_size:
         raise UserError(
@@ -181,18 +181,18 @@ def image_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
 
 
 def video_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
-    """Positions of a video's features ``t x h x w``: their places in the frame, the same in every frame."""
+    """Positions of a video's features ``time x height x width``: their places in the frame, the same in every frame."""
     frames, height, width = shape
     return image_layout((height, width), bucket_size).repeat(frames)
 
 
 def audio_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
-    """Positions of a sound's features ``t x f``: they fill the smallest square that holds them row by row (as published)."""
+    """Positions of audio features ``time x frequency``: row by row in the smallest square with room for all of them (as published)."""
     count = math.prod(shape)
     side = math.isqrt(count - 1) + 1  # ceil(sqrt(count))
     if side > bucket_size:
         raise UserError(
-            f"{count} audio tokens exceed {bucket_size} x {bucket_size}: use a larger --audio-hop-size, shorter sounds"
+            f"{count} audio tokens exceed {bucket_size} x {bucket_size}: use a larger --audio-hop-size, shorter audio"
             " (--max-audio-seconds) or a larger --image-bucket-size"
         )
     return grid_positions(side, side, bucket_size)[:count]
@@ -201,12 +201,12 @@ def audio_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def positions_on(layout: Layout, shape: tuple[int, ...], bucket_size: int, device: torch.device) -> Tensor:
-    """A layout's position ids on a device.  The same grid gives the same tensor, by which what follows from it is found again."""
+    """A layout's position ids on a device.  The same grid gives the same tensor object, which others use as a key of their caches."""
     return layout(shape, bucket_size).to(device)
 
 
 def has_norm(cfg: Any, name: str) -> bool:
-    """Whether a model's configuration gives a modality (its name in lower case) a layer norm of its own."""
+    """Whether a model's configuration has a layer norm for a modality (name in lower case)."""
     chosen = cfg.modality_layernorm_media
     return cfg.modality_layernorm and (chosen is None or name in split_names(chosen))
 
@@ -218,25 +218,25 @@ class Statistics(NamedTuple):
     std: tuple[float, ...]
 
     def normalise(self, values: Tensor) -> Tensor:
-        """Bytes ``n x channels x …`` -> float32, whatever the precision of the model: half precision would round the bytes."""
+        """Normalise uint8 ``n x channels x …`` to float32, whatever the precision of the model: half precision would round."""
         shape = [-1, *[1] * (values.dim() - 2)]
         mean, std = (torch.tensor(numbers, device=values.device).view(shape) for numbers in self)
         return (values.float() / 255 - mean) / std
 
 
 class MediaEmbedding(nn.Module):
-    """Backbone, projection to the model's width, and the table of positions.
+    """Embed the media of a modality: backbone, projection to the model's width, position ids.
 
     Args:
-        backbone: media ``n x …`` -> features ``n x out_channels x …``; has ``out_channels``.
+        backbone: network from media ``n x …`` to features ``n x out_channels x …``; it has an attribute ``out_channels``.
         dim: width of the model.
         bucket_size: largest side of the grid of tokens.
-        frozen: the backbone is not trained at all (weights, batch-norm statistics, dropout, SpecAugment).
-        frozen_norms: batch norms that stay in eval mode even if the rest is trained.
-        norm: a layer norm of this modality's own after the projection.
-        layout: which position each feature has.
-        statistics: of media that may come as bytes (uint8): they are normalised here, on the device.
-        is_grid: positions are places in a picture, so that those of a larger grid may be interpolated.
+        frozen: do not train the backbone at all (weights, batch-norm statistics, dropout, SpecAugment).
+        frozen_norms: batch norms that stay in eval mode while the rest is trained.
+        norm: apply a layer norm after the projection.
+        layout: function of the shape of the features and ``bucket_size`` -> position id of every feature.
+        statistics: mean and deviation by which uint8 media are normalised here, on the device; None if media are floats.
+        is_grid: whether positions are places in an image, so that those of a larger grid may be interpolated.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class MediaEmbedding(nn.Module):
             backbone.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "MediaEmbedding":
-        """Frozen parts stay in eval mode."""
+        """Set the mode of training, except for frozen parts, which stay in eval mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -277,7 +277,7 @@ class MediaEmbedding(nn.Module):
     def forward(self, values: Tensor) -> MediaTokens:
         """Embed media ``n x …``, floats or bytes; see :class:`MediaTokens`."""
         if values.dtype == torch.uint8:
-            assert self.statistics is not None, "bytes, and nothing says how they are normalised"
+            assert self.statistics is not None, "uint8 media, and no statistics to normalise them by"
             values = self.statistics.normalise(values).to(self.proj.weight.dtype)
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -289,7 +289,7 @@ class MediaEmbedding(nn.Module):
                 f"a batch with one item of {tuple(values.shape[1:])} has one feature only, too few for batch norms in training:"
                 " use larger media, a larger --batch-size or --freeze-batchnorm"
             ) from error
-        tokens = self.proj(features.flatten(2).transpose(1, 2))  # N x L x C
+        tokens = self.proj(features.flatten(2).transpose(1, 2))  # n x tokens x c
         if self.norm is not None:
             tokens = self.norm(tokens)
         return MediaTokens(tokens, positions_on(self.layout, tuple(features.shape[2:]), self.bucket_size, values.device))

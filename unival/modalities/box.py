@@ -1,4 +1,4 @@
-"""Boxes: a region of the row's image as four bins; in the source as in the target."""
+"""Boxes: a region of the row's image as four location bins, in the source or in the target."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from unival.modalities.geometry import Geometry
 from unival.modalities.options import at_least, option
 from unival.modalities.target import Context, Target
 
-SLACK = 1.0  # pixels that annotations may lie outside of their image, by rounding
+SLACK = 1.0  # pixels by which boxes may exceed their image, because annotations are rounded
 
 
 @dataclass(frozen=True)
 class BoxOptions:
-    """How boxes are counted in bins."""
+    """How the coordinates of boxes become bins."""
 
     max_image_size: int | None = option(
         None,
@@ -29,10 +29,10 @@ class BoxOptions:
 
 
 class BoxTarget(Target):
-    """``x0,y0,x1,y1`` in pixels of the original <-> four bins.
+    """Convert boxes ``x0,y0,x1,y1`` in pixels of the original image to four bins, and back.
 
-    A bin counts the image as the model sees it: with ``n`` bins, ``round((n - 1) * x / extent)`` of pixel ``x`` of the square that it was
-    resized to. ``extent`` is the square's side, or ``max_image_size``: published pre-training has 512 whatever the square.
+    Bins refer to the square that the image was resized to: pixel ``x`` of it is bin ``round((bins - 1) * x / extent)``. ``extent`` is
+    the square's side, or ``max_image_size``: 512 in published pre-training, whatever the square.
     """
 
     output = "box"
@@ -42,11 +42,11 @@ class BoxTarget(Target):
 
     @property
     def span(self) -> tuple[int, int]:
-        """The location bins; the loss is over the whole vocabulary, as in published recipes for boxes."""
+        """The ids of the location bins; the loss is over the whole vocabulary nevertheless, as in published recipes for boxes."""
         return self.vocabulary.bin_range
 
     def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
-        """There are bins, and an image that the box is of."""
+        """Check that there are bins in the vocabulary and an image that the box refers to."""
         if self.vocabulary.num_bins < 2:
             raise instruction.error(slot, "a box is written in location bins, and this vocabulary has none: give --num-bins 1000")
         if not media:
@@ -56,7 +56,7 @@ class BoxTarget(Target):
             raise instruction.error(slot, f"of={named}: the source has no such image or video; there are {', '.join(media)}")
 
     def values(self, cell: Any, is_joined: bool) -> list[Box]:
-        """One box, four numbers or a text of four, or a list of some."""
+        """The boxes of a cell: four numbers or a text of four, or a list of such."""
         return boxes_of(cell, is_joined)
 
     def encode(self, value: Box, slot: Slot, context: Context) -> tuple[list[int], bool]:
@@ -70,7 +70,7 @@ class BoxTarget(Target):
         return [self.vocabulary.bin(round(last * x / extent)) for x in (left, top, right, bottom)], False
 
     def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> Box:
-        """Pixels of the original, within the image; the corners are as they were said: of a bad model they may be swapped."""
+        """The box in pixels of the original, clipped to the image; the corners are as predicted: a bad model may swap them."""
         assert len(ids) == EDGES, f"a box has {EDGES} tokens, not {len(ids)}"
         where, extent = self._place(slot, geometry)
         start, last = self.vocabulary.bin_range[0], self.vocabulary.num_bins - 1
@@ -80,11 +80,11 @@ class BoxTarget(Target):
         return x0, y0, x1, y1
 
     def as_text(self, value: Box) -> str:
-        """``10.5,20.25,300.75,211``: to a hundredth of a pixel."""
+        """The box as text, such as ``10.5,20.25,300.75,211``, rounded to 0.01 pixels."""
         return box_text(value)
 
     def _place(self, slot: Slot, geometry: Mapping[str, Geometry]) -> tuple[Geometry, float]:
-        """The geometry of the image that the box is of, and what the last bin stands for in pixels of the square."""
+        """The geometry of the image that the box refers to, and the extent: the pixel of the square that the last bin stands for."""
         named = slot.attributes.get("of")
         known = {column: where for column, where in geometry.items() if named in (None, column)}
         if len(known) > 1:
@@ -100,7 +100,7 @@ class BoxTarget(Target):
 
 
 def _within(box: Box, geometry: Geometry) -> Box:
-    """A box within its image; what rounding put outside comes back."""
+    """Clip a box to its image, which it may exceed by rounding."""
     width, height = geometry.size
     x0, y0, x1, y1 = box
     if min(x0, y0) < -SLACK or x1 > width + SLACK or y1 > height + SLACK:

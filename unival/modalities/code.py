@@ -1,4 +1,4 @@
-"""Image codes: an image as the numbers of its patches in a code book (VQGAN), a grid row by row; in the target only."""
+"""Image codes: an image as indices into the codebook of a VQGAN, one per patch, row by row; in the target only."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SHOWN = 60  # characters of a cell in a message
 
 @dataclass(frozen=True)
 class CodeOptions:
-    """How many codes an image has."""
+    """Size of the images that codes stand for."""
 
     code_image_size: int = option(128, "pixels per side of generated images (8 per code)", at_least(1), silent=True)
 
 
 class CodeTarget(Target):
-    """Numbers of codes <-> their tokens: ``(code_image_size / 8)^2`` of them, 1,024 for images of 256 pixels."""
+    """Convert image codes to tokens and back: ``(code_image_size / 8)^2`` codes, 1,024 for images of 256 pixels."""
 
     output = "codes"
     has_code_positions = True
@@ -43,14 +43,14 @@ class CodeTarget(Target):
         return (self.options.code_image_size // PIXELS_PER_CODE) ** 2
 
     def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
-        """There are codes, and they are all that the target holds: their positions in the decoder are places in the image."""
+        """Check that the vocabulary has codes and that the target consists of them alone: their positions are places in the image."""
         if self.vocabulary.num_codes < 1:
             raise instruction.error(slot, "this vocabulary has no image codes: give --num-codes 8192")
         if len(instruction.target) > 1:
             raise instruction.error(slot, f"{slot.modality} must be all that the target holds: its positions are places in the image")
 
     def values(self, cell: Any, is_joined: bool) -> list[tuple[int, ...]]:
-        """One image: numbers in a list, or in a text with spaces between; or a list of several images."""
+        """The images of a cell: a list of numbers, a text of numbers with spaces between, or a list of such."""
         if isinstance(cell, str):
             return [self._checked(text.split()) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
         if not isinstance(cell, list | tuple):

@@ -1,4 +1,4 @@
-"""The options of all modalities together.  Whoever imports this module fixes which modalities there are: register others before."""
+"""The options of all modalities, composed into one dataclass.  Modalities have to be registered before this module is imported."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from unival.modalities import MODALITIES
 from unival.modalities.options import Checked, compose, declared, kept_field, owners
 
-_DOC = """How media become tensors: part of the task's configuration, kept in checkpoints.
+_DOC = """Options of loading media: part of the task's configuration, kept in checkpoints.
 
 Raises:
-    UserError: an option has a value that it cannot have.
+    UserError: an option has a value that is not allowed.
 """
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ TRAINING_ONLY = tuple(field.name for field in dataclasses.fields(MediaOptions) i
 
 
 def options_before(saved: Mapping[str, Any]) -> MediaOptions:
-    """What a checkpoint's options stand for where they are silent; some options came later than some checkpoints."""
+    """The values of options that a checkpoint from before these options lacks.
+
+    Args:
+        saved: options that the checkpoint has.
+    """
     later = {field.name: field.metadata["before"] for field in dataclasses.fields(MediaOptions) if "before" in field.metadata}
     return MediaOptions(**{name: value for name, value in later.items() if name not in saved})

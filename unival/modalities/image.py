@@ -29,7 +29,7 @@ from unival.modalities.pillow import read_sized_image
 
 IMAGE_FITS = ("seen", "published")
 
-HALF = Statistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the published models normalise to [-1, 1]
+HALF = Statistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # to [-1, 1], as the published models
 IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DECODE_MARGIN = 2  # JPEGs are decoded at a reduced scale that is still at least twice the target size
 
@@ -41,7 +41,7 @@ class ImageOptions:
     patch_image_size: int = option(384, "pixels per side that images are resized to", at_least(1))
     image_fit: str = option(
         "seen",
-        "how image files become pixels: as a person sees them, turned by their EXIF orientation, on white where they are transparent,"
+        "how image files become pixels: as a person sees them, rotated by their EXIF orientation, on white where they are transparent,"
         " grey of 16 bits and more scaled (seen), or as the published code reads them, without any of that (published)",
         one_of(*IMAGE_FITS),
         before="published",
@@ -66,10 +66,10 @@ class ImageModelOptions:
 
 
 class ImageLoader:
-    """Bytes of an image file -> pixels ``3 x s x s`` of 0 to 255, by a plain square bicubic resize (published recipe).
+    """Load image files as uint8 pixels ``3 x side x side``, resized to a square by bicubic interpolation (published recipe).
 
-    ``image_fit``: ``seen`` is the image as a person sees it (:func:`unival.modalities.pillow.read_image`), ``published`` what the
-    original makes of it; they differ in orientation, transparency and values of more than 8 bits.
+    With ``image_fit`` ``seen`` the image is read as a person sees it (:func:`unival.modalities.pillow.read_image`), with
+    ``published`` as the original reads it; they differ in orientation, transparency and values of more than 8 bits.
     """
 
     def __init__(self, options: ImageOptions):
@@ -77,10 +77,10 @@ class ImageLoader:
         self.is_published = options.image_fit == "published"
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
-        """Decode and transform.
+        """Decode and resize one file; nothing is random.
 
         Raises:
-            UserError: the bytes are no image, or a truncated one; the caller adds file, row and column.
+            UserError: the bytes are not an image, or are truncated; the caller adds file, row and column.
         """
         image, size = read_sized_image(data, DECODE_MARGIN * self.size, self.is_published)
         image = image.resize((self.size, self.size), Image.Resampling.BICUBIC).convert("RGB")
@@ -88,7 +88,7 @@ class ImageLoader:
 
 
 def statistics_of(cfg: Any) -> Statistics:
-    """By which a model normalises the pixels of images and frames."""
+    """Mean and deviation by which a model normalises the pixels of images and frames."""
     return IMAGENET if cfg.imagenet_mean_and_std else HALF
 
 
@@ -136,7 +136,7 @@ NETWORK = Network(
 PUBLISHED = Published(
     encoder="image_encoder_name",
     encoders={"timm_resnet": {"image_backbone_stages": 4}, "resnet": {"image_backbone_stages": 3}},
-    default="resnet",  # OFA had no choice, and without a name the published code has OFA's
+    default="resnet",  # options that do not name one are OFA's, which had one
     more={"resnet_type": ("image_backbone", NAMED_RESNETS)},
     parts=("model.encoder.embed_images.",),  # OFA in Hugging Face's layout
     check=_check_published,

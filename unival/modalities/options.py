@@ -1,4 +1,4 @@
-"""Options of modalities: declared once, in a modality's own dataclass, and composed into those of the task, of readers and of the model."""
+"""Options of modalities: declared once, in a dataclass per modality, and composed into the options of task, loaders and model."""
 
 import dataclasses
 import math
@@ -11,18 +11,18 @@ from unival.errors import UserError
 if TYPE_CHECKING:
     from unival.modalities.base import Modality
 
-NEVER = object()  # no value
+NEVER = object()  # before: a value that no option has
 
 
 class Rule(NamedTuple):
-    """Which values an option may have, and what to say of others (``option`` and ``value`` are filled in)."""
+    """Which values an option may have, and the message about others (a template with ``option`` and ``value``)."""
 
     holds: Callable[[Any], bool]
     message: str
 
 
 def at_least(minimum: int, words: str = "") -> Rule:
-    """Numbers from ``minimum`` on."""
+    """Rule: numbers of at least ``minimum``."""
     return Rule(lambda value: value >= minimum, f"{{option}} is {{value}}; {words or f'it must be {minimum} or more'}")
 
 
@@ -32,7 +32,7 @@ def one_of(*choices: str) -> Rule:
 
 
 def positive(words: str) -> Rule:
-    """Finite numbers above 0."""
+    """Rule: finite numbers above 0."""
     return Rule(lambda value: math.isfinite(value) and value > 0, f"{{option}} is {{value}}; it must be a positive {words}")
 
 
@@ -47,17 +47,17 @@ def option(
     before: Any = NEVER,
     silent: bool = False,
 ) -> Any:
-    """A field of a modality's ``options`` or ``model_options``: ``size: int = option(64, "pixels per side", at_least(1))``.
+    """Declare an option as a field of a modality's dataclass: ``size: int = option(64, "pixels per side", at_least(1))``.
 
     Args:
-        default: its one default.
-        help: what it does; the default is added.
-        rule: which values it may have.
-        group: of the task's options in the help.
-        kept: checkpoints keep it, and what uses them takes it over; else it is whatever the command line says.
-        training_only: evaluation does not use it.
-        before: what checkpoints from before this option stand for, if that is not its default.
-        silent: of the model: changes what weights mean, but neither their names nor their shapes.
+        default: the default.
+        help: help text, without the default, which is added.
+        rule: which values are allowed.
+        group: heading of the option in the task's help.
+        kept: whether checkpoints keep the option, for all that use them; else the command line alone decides.
+        training_only: whether evaluation does not use the option.
+        before: value for checkpoints from before there was this option, if it is not the default.
+        silent: whether an option of the model changes what weights mean, but neither their keys nor their shapes.
     """
     metadata = {"help": help, "group": group, "rule": rule, "kept": kept, "training_only": training_only, "silent": silent}
     return dataclasses.field(default=default, metadata={**metadata, **({} if before is NEVER else {"before": before})})
@@ -65,14 +65,18 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """Of modalities without options."""
+    """Options of a modality without options."""
 
 
 class Checked:
-    """A dataclass of options that refuses values against their rules."""
+    """Base of dataclasses of options that checks values by their rules."""
 
     def __post_init__(self) -> None:
-        """Raises UserError: the first option with a value that it cannot have."""
+        """Check all values.
+
+        Raises:
+            UserError: an option has a value that its rule does not allow; the first one is named.
+        """
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             rule: Rule | None = field.metadata.get("rule")
             value = getattr(self, field.name)
@@ -81,7 +85,7 @@ class Checked:
 
 
 def flag(name: str) -> str:
-    """An option as it stands on the command line."""
+    """An option's name on the command line."""
     return "--" + name.replace("_", "-")
 
 
@@ -98,19 +102,20 @@ def declared(options: type) -> Iterator[Declared]:
     hints = get_type_hints(options)
     for field in dataclasses.fields(options):
         kind = hints[field.name]
-        if isinstance(kind, UnionType):  # int | None, which fairseq's parser does not know
+        if isinstance(kind, UnionType):  # fairseq's parser does not support int | None
             kind = Optional[get_args(kind)[0]]
         yield Declared(field.name, kind, field)
 
 
 def owners(modalities: Mapping[str, "Modality"], others: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Option -> the modality that has it.
+    """Map every option to the modality that declares it.
 
     Args:
-        others: options that are not of a modality -> whose they are.
+        modalities: name -> modality.
+        others: options that belong to no modality -> their owner.
 
     Raises:
-        UserError: two have an option of one name; a modality may give its model's options names of its other options.
+        UserError: two owners have an option of one name.  Within a modality, ``options`` and ``model_options`` may share names.
     """
     found = dict(others or {})
     for modality in modalities.values():
@@ -123,12 +128,12 @@ def owners(modalities: Mapping[str, "Modality"], others: Mapping[str, str] | Non
 
 
 def kept_field(option: Declared) -> tuple[str, Any, Any]:
-    """An option as readers have it, with its real default."""
+    """The field of an option for the options of loaders, with its real default."""
     return option.name, option.type, dataclasses.field(default=option.field.default, metadata=option.field.metadata)
 
 
 def task_field(option: Declared) -> tuple[str, Any, Any]:
-    """An option as the task has it: left open, a checkpoint's own counts before the default."""
+    """The field of an option for the task's configuration: None by default, so that a checkpoint's value can precede the default."""
     default, metadata = option.field.default, dict(option.field.metadata)
     if not metadata["kept"] or option.type is bool or default is None:
         return option.name, option.type, dataclasses.field(default=default, metadata=metadata)
@@ -140,7 +145,7 @@ def task_field(option: Declared) -> tuple[str, Any, Any]:
 def compose(
     name: str, module: str, base: type, fields: list[tuple[str, Any, Any]], doc: str, frozen: bool = False
 ) -> type:
-    """A dataclass of a base's fields and more; ``module`` must bind it to ``name``, as pickles look it up there."""
+    """Make a dataclass of a base's fields and more; ``module`` must bind it to ``name``, where pickle looks it up."""
     made = dataclasses.make_dataclass(name, fields, bases=(base,), frozen=frozen)
     made.__module__, made.__doc__ = module, doc
     return made

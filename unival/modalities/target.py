@@ -1,6 +1,6 @@
-"""What a modality brings whose cells become token ids: how they are written, limited while they are predicted, and read back.
+"""Modalities whose cells become token ids: how these are encoded, constrained while they are predicted, and decoded.
 
-Ids are those of the vocabulary, without bos and eos.
+Token ids are those of the vocabulary, without bos and eos.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from unival.vocab import Vocabulary
 
 @dataclass(frozen=True)
 class Context:
-    """What a cell is encoded by, beside its slot.
+    """What encoding a cell depends on, in addition to its slot.
 
     Attributes:
-        words: longest text in words; a slot's own ``max_length`` wins.
-        geometry: where the pixels of the row's media went, by the name of their column; those without a geometry are not there.
+        words: longest text in words; a slot's own ``max_length`` has precedence.
+        geometry: column -> geometry of the row's media; media without a geometry are absent.
     """
 
     words: int
@@ -31,9 +31,9 @@ class References(NamedTuple):
     """The values of a predicted cell.
 
     Attributes:
-        texts: as metrics compare them.
+        texts: all values that are not blank, as metrics compare them.
         values: those that can be learned, at least one, as :meth:`Target.encode` takes them.
-        blank: how many values of the cell are blank, and left out of both.
+        blank: number of blank values of the cell, which are in neither.
     """
 
     texts: list[str]
@@ -42,21 +42,21 @@ class References(NamedTuple):
 
 
 class Target:
-    """Cells of one modality as token ids, in the source or in the target, and back.
+    """Convert cells of one modality to token ids, in the source or in the target, and back.
 
-    Methods that look at a cell raise a UserError that says what is wrong with it; the caller names file, row and column.
+    Methods that read a cell raise a UserError if it is wrong; the caller adds file, row and column.
 
     Args:
-        vocabulary: of all tokens.
-        options: how media are read, the modality's own options among them (:class:`unival.modalities.base.MediaOptions`).
+        vocabulary: the vocabulary of all modalities.
+        options: options of all modalities (:class:`unival.modalities.composed.MediaOptions`).
 
     Attributes:
-        output: the field of :class:`unival.generation.outputs.Output` that holds what was predicted.
-        metrics: names of the metrics that compare it by default.
-        has_code_positions: its positions in the decoder are those of a grid of image codes (``code_masks``).
-        needs_geometry: tokens cannot be read back without knowing where the row's pixels went.
-        has_own_text: its text is not what the vocabulary makes of its ids.
-        limits_loss: the loss, too, is over :attr:`span` (and the four special tokens) in place of the whole vocabulary.
+        output: field of :class:`unival.generation.outputs.Output` that gets the predicted value.
+        metrics: names of the default metrics.
+        has_code_positions: whether decoder positions are those of a grid of image codes (``code_masks``).
+        needs_geometry: whether decoding needs the geometry of the row's media.
+        has_own_text: whether the text of a value differs from what the vocabulary decodes its ids to.
+        limits_loss: whether the loss, too, is over :attr:`span` and the four special tokens instead of the whole vocabulary.
     """
 
     output: ClassVar[str]
@@ -72,29 +72,29 @@ class Target:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """The ids that it is written in, from the first to the last (exclusive); None: any."""
+        """Range of the token ids that values consist of, as (start, end) with ``end`` exclusive; None: any token."""
         return None
 
     @property
     def length(self) -> int | None:
-        """How many tokens it always has; None: as many as the model says."""
+        """Number of tokens of every value; None if it varies."""
         return None
 
     def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
-        """Whether an instruction's slot can be served at all.
+        """Check that a slot of an instruction is possible with this vocabulary and these options.
 
         Args:
             media: columns of the source whose cells are images, videos or audio.
 
         Raises:
-            InstructionError: it cannot.
+            InstructionError: it is not.
         """
 
     def values(self, cell: Any, is_joined: bool) -> list[Any]:
         """All values of a cell, at least one.
 
         Args:
-            is_joined: a text holds several values, joined by ``&&``, as in TSV tables.
+            is_joined: whether a text may hold several values, joined by ``&&``, as in TSV tables.
         """
         raise NotImplementedError
 
@@ -104,24 +104,24 @@ class Target:
         return References([self.as_text(value) for value in values], values)
 
     def encode(self, value: Any, slot: Slot, context: Context) -> tuple[list[int], bool]:
-        """Ids of a value, and whether it was cut to its limit."""
+        """Encode a value: its token ids, and whether it was truncated to its limit."""
         raise NotImplementedError
 
     def closed_set(self, slot: Slot, answers: Sequence[str], words: int) -> list[tuple[int, ...]] | None:
-        """The ids of every answer that a slot may have; None where it has no closed set.
+        """The token ids of every candidate answer of a slot; None if the slot has no closed set.
 
         Args:
-            answers: what the set consists of.
+            answers: the candidate answers.
             words: longest answer in words.
         """
         return None
 
     def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> Any:
-        """The value that ids stand for, as :attr:`output` holds it; ``geometry`` as in :class:`Context`."""
+        """Decode token ids to a value for the field :attr:`output`; ``geometry`` as in :class:`Context`."""
         raise NotImplementedError
 
     def as_text(self, value: Any) -> str:
-        """A value as it is printed, and as metrics compare it."""
+        """A value as text, for printing and for metrics."""
         return str(value)
 
 
@@ -131,16 +131,17 @@ def has_loss(slot: Slot) -> bool:
 
 
 def predicted_slot(instruction: Instruction) -> Slot:
-    """The slot whose value is what the model says: the last that is predicted."""
+    """The slot that the model predicts: the last target slot with a loss."""
     return [slot for slot in instruction.target if has_loss(slot)][-1]
 
 
 def decode(target: Target, slot: Slot, tokens: Sequence[int], geometry: Mapping[str, Geometry]) -> dict[str, Any]:
-    """What a model said, by the fields of :class:`unival.generation.outputs.Output`: as text, and as its target's own.
+    """Decode predicted tokens to fields of :class:`unival.generation.outputs.Output`: ``text``, and the target's own field.
 
     Args:
-        target: of the slot's modality.
-        tokens: ids, eos among them or not.
+        target: target of the slot's modality.
+        slot: the predicted slot.
+        tokens: token ids, with or without eos.
         geometry: see :class:`Context`.
     """
     value = target.decode([int(token) for token in tokens if token != target.vocabulary.eos], slot, geometry)

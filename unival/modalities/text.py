@@ -1,4 +1,4 @@
-"""Text: the thread on which the other modalities are strung; its cells become token ids, in the source and in the target."""
+"""Text: cells become token ids, in the source and in the target; the other modalities are placed between them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SHOWN = 60  # characters of a text in a message
 
 
 class TextTarget(Target):
-    """Texts <-> byte-level BPE."""
+    """Convert text to token ids by byte-level BPE, and back."""
 
     output = "text"
     has_own_text = False
 
     def values(self, cell: Any, is_joined: bool) -> list[str]:
-        """A string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
+        """The texts of a cell: a string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
         return texts_of(cell, is_joined)
 
     def references(self, cell: Any, slot: Slot, is_joined: bool) -> References:
-        """The texts that are not blank; those with words after normalisation are learned."""
+        """The texts of a cell that are not blank; those that have words after normalisation can be learned."""
         references, blank = references_of(cell, is_joined)
         usable = not_empty(references, partial(words_of, slot))
         if not usable:
@@ -40,7 +40,7 @@ class TextTarget(Target):
         return References(references, usable, blank)
 
     def encode(self, value: str, slot: Slot, context: Context) -> tuple[list[int], bool]:
-        """Normalised as the slot's attributes say, cut to the limit in words; plain text of the instruction is as it is."""
+        """Normalise a text by the slot's attributes and truncate it to the limit in words; an instruction's plain text is kept as it is."""
         space = "" if slot.glued else " "
         if slot.is_plain:
             return self.vocabulary.encode(space + value), False
@@ -49,15 +49,15 @@ class TextTarget(Target):
         return self.vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
 
     def closed_set(self, slot: Slot, answers: Sequence[str], words: int) -> list[tuple[int, ...]] | None:
-        """The answers as the slot would write them, if it has a closed set.
+        """Encode the candidate answers as the slot encodes its values; None if the slot has no closed set.
 
         Raises:
-            UserError: there are no answers; one is no text; two become equal when they are cut.
+            UserError: there are no answers; one is not a text; two become equal when they are truncated.
         """
         if not slot.attributes.get("closed_set"):
             return None
         empty: list[str] = []
-        whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was cut
+        whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was truncated
         for number, answer in enumerate(answers):
             if not isinstance(answer, str):
                 raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
@@ -80,12 +80,12 @@ class TextTarget(Target):
         return list(whole)
 
     def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> str:
-        """The text without outer spaces."""
+        """The text of ids, without outer spaces."""
         return self.vocabulary.decode(ids).strip()
 
 
 def words_of(slot: Slot, text: str) -> list[str]:
-    """The words of a slot's text, normalised as its attributes say; none where nothing is left."""
+    """The words of a slot's text, normalised as its attributes say; empty where nothing is left."""
     if slot.attributes.get("no_punctuation"):
         text = strip_punctuation(text)
     if slot.attributes.get("uncased"):
@@ -94,7 +94,7 @@ def words_of(slot: Slot, text: str) -> list[str]:
 
 
 def check_answer(answer: str, where: str) -> None:
-    """Whether a text can be an answer of a closed set.
+    """Check that a text can be a candidate answer.
 
     Raises:
         UserError: it cannot; the message begins with ``where``.
@@ -108,7 +108,7 @@ def check_answer(answer: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How long texts may be; a slot's own ``max_length`` wins.  The command line alone decides."""
+    """Limits of the length of texts; a slot's own ``max_length`` has precedence.  Checkpoints do not keep them."""
 
     max_src_length: int = option(
         80, "longest source text of a slot in words; longer ones are cut and counted", group="text", kept=False

@@ -1,4 +1,4 @@
-"""Videos: decode a few frames, fit them into squares, augment; a 3-D ResNeXt turns the normalised pixels into tokens."""
+"""Videos: decode a few frames, fit them to squares, augment; a 3-D ResNeXt turns the normalised pixels into tokens."""
 
 import contextlib
 import math
@@ -34,21 +34,21 @@ from unival.modalities.pyav_reader import STILL, Frames
 
 SAMPLE_TYPES = ("rand", "middle")
 FRAME_FITS = ("crop", "squash", "published")
-BACKENDS = ("pyav", "decord")  # what decodes videos, and their audio tracks
+BACKENDS = ("pyav", "decord")  # decoders of videos and of their audio tracks
 
 CROP_SCALE = (0.5, 1.0)  # area of a random crop, as a fraction of the frame
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height of a random crop
 CROP_ATTEMPTS = 10
 AUGMENT_OPS = 2  # operations in a row
 AUGMENT_STRENGTH = 0.7  # magnitude 7 of 10
-GREY = (128, 128, 128)  # fills what shears, shifts and rotations leave empty
+GREY = (128, 128, 128)  # colour of the area that shears, shifts and rotations leave empty
 
 
 def frame_indices(total: int, count: int, rng: np.random.Generator | None) -> list[int]:
-    """Which ``count`` frames of ``total`` to read, in order: one of each of ``count`` equal intervals.
+    """Choose ``count`` of ``total`` frames, in order: one of each of ``count`` equal intervals.
 
-    Any frame of an interval, its last one included, is equally likely; without ``rng`` it is the one in the middle.  Of fewer frames
-    than ``count`` all are read, and the last one stands in for those that are missing.
+    Every frame of an interval is equally likely; without ``rng`` it is the one in the middle.  Where ``total`` is less than
+    ``count``, all frames are read and the last one is repeated.
     """
     intervals = min(total, count)
     bounds = [i * total // intervals for i in range(intervals + 1)]
@@ -79,8 +79,8 @@ class VideoOptions:
     )
     video_backend: str = option(
         "pyav",
-        "what decodes videos and their audio tracks: FFmpeg by PyAV, every frame the requested one (pyav), or decord, as"
-        " published, which refuses the files that it may read wrongly (decord)",
+        "decoder of videos and their audio tracks: FFmpeg through PyAV, with exact frames (pyav), or decord, as"
+        " published; files that decord may read wrongly are refused (decord)",
         one_of(*BACKENDS),
     )
     use_dataaug: bool = option(
@@ -108,12 +108,12 @@ class VideoModelOptions:
 
 
 class VideoLoader:
-    """Bytes of a video file -> pixels ``3 x t x s x s`` of 0 to 255.
+    """Load video files as uint8 pixels ``3 x frames x side x side``.
 
-    Frames: see :func:`frame_indices`; one at random per interval if training with ``sample_type`` rand, else the middle ones.
+    Frames: see :func:`frame_indices`; random ones in training with ``sample_type`` rand, else the middle ones.
 
-    Fit (``frame_fit``): ``crop`` resizes the shorter side to s and keeps the centre; ``squash`` resizes to a square as images are;
-    ``published`` keeps the centre without any resize and pads smaller frames with black, as the original evaluates.
+    Fit (``frame_fit``): ``crop`` resizes the shorter side and crops the centre; ``squash`` resizes to a square, as for images;
+    ``published`` crops the centre without resizing and pads smaller frames with black, as the original evaluates.
 
     Augmentation (``use_dataaug``, in training): see :class:`Augmentation`.
     """
@@ -123,10 +123,10 @@ class VideoLoader:
         self.size = options.patch_frame_size
 
     def __call__(self, data: bytes, rng: np.random.Generator, train: bool) -> Loaded:
-        """Decode and transform; everything random comes from ``rng``.
+        """Decode and transform one file; everything random comes from ``rng``.
 
         Raises:
-            UserError: the bytes are no video, or a truncated one, or a package is missing; the caller adds file, row and column.
+            UserError: the bytes are not a video, or are truncated, or a package is missing; the caller adds file, row and column.
         """
         with open_frames(data, self.options.video_backend) as (total, frame):
             is_random = train and self.options.sample_type == "rand"
@@ -138,25 +138,25 @@ class VideoLoader:
             for i in sorted(set(indices)):
                 picture = frame(i)
                 size = size or picture.size
-                if picture.size != size:  # it changes within the video
+                if picture.size != size:  # the size may change within a video
                     picture = picture.resize(size, Image.Resampling.BICUBIC)
                 if fit is None:
                     fit = self.fit(picture.size, rng if is_augmented else None)
                 fitted[i] = fit(picture)
-        pixels = np.stack([np.asarray(fitted[i]) for i in indices])  # T x S x S x 3
+        pixels = np.stack([np.asarray(fitted[i]) for i in indices])  # frames x side x side x 3
         assert size is not None
         geometry = None if is_augmented else fit_geometry(size, self.size, self.options.frame_fit)
         return Loaded(torch.from_numpy(pixels).permute(3, 0, 1, 2), geometry)
 
     def fit(self, size: tuple[int, int], rng: np.random.Generator | None) -> Callable[[Image.Image], Image.Image]:
-        """What makes a square of every frame of a video with frames of this width and height; augments if there is an ``rng``."""
+        """The transform to a square for frames of this width and height; with an ``rng`` it augments, too."""
         if rng is not None:
             return draw_augmentation(size, self.size, rng)
         return lambda picture: fit_frame(picture, self.size, self.options.frame_fit)
 
 
 def fit_frame(frame: Image.Image, size: int, how: str) -> Image.Image:
-    """A square of ``size`` pixels; ``how`` is one of :data:`FRAME_FITS`."""
+    """Fit a frame to a square of ``size`` pixels per side; ``how`` is one of :data:`FRAME_FITS`."""
     if how != "published":
         frame = frame.resize(fit_size(frame.size, size, how), Image.Resampling.BICUBIC)
     left, top = crop_offset(frame.size, size)
@@ -172,9 +172,9 @@ def fit_size(frame: tuple[int, int], size: int, how: str) -> tuple[int, int]:
 
 
 def crop_offset(frame: tuple[int, int], size: int) -> tuple[int, int]:
-    """Left and top of a frame's centre; negative where a smaller frame is padded.
+    """Left and top of the centre crop of a frame; negative where a smaller frame is padded.
 
-    As in torchvision: rounded in crops, an odd pixel of padding goes to the right and the bottom.
+    As in torchvision: crops are rounded, and an odd pixel of padding is on the right or at the bottom.
     """
     left, top = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in frame)
     return left, top
@@ -218,7 +218,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 class Augmentation:
     """One draw of a random resized crop, a horizontal flip and a chain of operations, the same for all frames of a video.
 
-    Mirrored frames swap left and right: captions and answers that speak of them become wrong.
+    Flipped frames swap left and right, which makes captions and answers wrong that mention them.
     """
 
     box: tuple[int, int, int, int]  # left, top, right, bottom in pixels of the decoded frame
@@ -227,7 +227,7 @@ class Augmentation:
     size: int
 
     def __call__(self, frame: Image.Image) -> Image.Image:
-        """A square of ``size`` pixels."""
+        """Crop, flip and transform a frame to a square of ``size`` pixels per side."""
         frame = frame.resize((self.size, self.size), Image.Resampling.BICUBIC, box=self.box)
         if self.flip:
             frame = frame.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -237,7 +237,7 @@ class Augmentation:
 
 
 def draw_augmentation(frame_size: tuple[int, int], size: int, rng: np.random.Generator) -> Augmentation:
-    """Draw for frames of this width and height."""
+    """Draw an augmentation for frames of this width and height."""
     box = draw_box(*frame_size, rng)
     flip = bool(rng.random() < 0.5)
     names = [list(OPERATIONS)[i] for i in rng.integers(len(OPERATIONS), size=AUGMENT_OPS)]
@@ -246,7 +246,7 @@ def draw_augmentation(frame_size: tuple[int, int], size: int, rng: np.random.Gen
 
 
 def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A crop with area and aspect within :data:`CROP_SCALE` and :data:`CROP_RATIO`; the whole frame if it is too long for one."""
+    """A crop with area and aspect within :data:`CROP_SCALE` and :data:`CROP_RATIO`; the largest centre crop if no draw fits."""
     for _ in range(CROP_ATTEMPTS):
         area = width * height * rng.uniform(*CROP_SCALE)
         ratio = np.exp(rng.uniform(*np.log(CROP_RATIO)))
@@ -263,7 +263,7 @@ def draw_box(width: int, height: int, rng: np.random.Generator) -> tuple[int, in
 # Decoding -------------------------------------------------------------------------------------------------------------
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-FRAME_BYTES = 8  # per pixel: Pillow keeps the frame before, and what is below a frame that will be removed
+FRAME_BYTES = 8  # per pixel: Pillow keeps the previous frame, and the canvas below a frame that will be removed
 
 
 @contextlib.contextmanager
@@ -271,7 +271,7 @@ def open_frames(data: bytes, backend: str = "pyav") -> Iterator[Frames]:
     """Open a video: animated GIF, WebP and PNG with Pillow, all else with ``backend``, one of :data:`BACKENDS`.
 
     Raises:
-        UserError: also when a frame is asked for that cannot be decoded.
+        UserError: the file cannot be decoded; also raised by the reader, where a requested frame cannot be.
     """
     if not data:
         raise UserError("cannot decode the video: the file is empty")
@@ -297,20 +297,20 @@ def _open_animation(data: bytes) -> Frames:
         file = open_image(data, ("GIF", "WEBP", "PNG"))
         check_memory(file, FRAME_BYTES * math.prod(file.size))
         frames = file.n_frames
-        first = 1 if file.info.get("default_image") else 0  # of a PNG: a still image beside the animation
+        first = 1 if file.info.get("default_image") else 0  # a PNG may have a still image before the animation
         total = frames - first
-    if frames == 1 and file.format != "GIF":  # of GIFs, also the shortest are videos
+    if frames == 1 and file.format != "GIF":  # a GIF is a video even with one frame
         raise UserError(STILL)
 
     def frame(index: int) -> Image.Image:
         with decoding("video", data):
-            for i in range(min(file.tell() + 1, first + index), first + index + 1):  # Pillow decodes those before the one asked for
+            for i in range(min(file.tell() + 1, first + index), first + index + 1):  # Pillow has to decode the previous ones first
                 file.seek(i)
                 check_memory(file, FRAME_BYTES * math.prod(file.size))  # a GIF's frames may be larger than it says
             return upright(to_rgb(file), orientation(file)).convert("RGB")
 
     if not data.rstrip(b"\0").endswith((b";", b"IEND\xae\x42\x60\x82")) and file.format != "WEBP":
-        frame(total - 1)  # the end mark of a GIF or PNG is missing, perhaps more: a cut shows in the last frame
+        frame(total - 1)  # the end mark is missing: the last frame shows whether more is
     return total, frame
 
 
