@@ -318,8 +318,8 @@ def test_options_of_ours_survive_the_published_format(tmp_path, data):
     run(tmp_path / "b.pt", tmp_path / "c.pt")
     assert_same(weights_of(tmp_path / "c.pt"), model.state_dict())
     after = files.read(tmp_path / "c.pt")["cfg"]
-    changed = {key for key, value in cfg["model"].items() if after["model"][key] != value}
-    assert changed <= {"audio_sample_rate", "init_std", "video_backbone", "audio_backbone"}  # unused here, or of training
+    changed = {key for key, value in cfg["model"].items() if after["model"][key] != value}  # unused here, of training, or the task's
+    assert changed <= {"audio_sample_rate", "imagenet_mean_and_std", "init_std", "video_backbone", "audio_backbone"}
     assert (after["task"]["patch_image_size"], after["task"]["frame_fit"]) == (64, "published")
     from unival.tasks import user_dir  # noqa: F401  allows a Namespace, as --user-dir does
 

@@ -25,7 +25,7 @@ def vocab(tmp_path_factory):
 
 def dataset(vocab, rows, train=True):
     table = RowTable([{"q": "red", "a": "blue"}] * rows)
-    return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(32), TextLimits(), train=train)
+    return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(patch_image_size=32), TextLimits(), train=train)
 
 
 def mixture(vocab, *rows, weights=(), train=True):
@@ -245,7 +245,7 @@ def test_what_is_drawn_depends_on_stream_and_pass(vocab):
     """A row of the first stream is drawn as in a plain data set; another stream and another pass draw for themselves."""
     def stream():
         table = RowTable([{"q": "red", "a": ["blue", "green", "red", "black"]}] * 30)
-        return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(32), TextLimits(), train=True)
+        return Stream(table, parse("[TEXT:q] -> [TEXT:a]", MODALITIES), vocab, MediaOptions(patch_image_size=32), TextLimits(), train=True)
 
     def drawn(read, start):
         return [read[number][0].target.tolist() for number in range(start, start + 30)]

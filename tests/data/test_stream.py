@@ -30,7 +30,7 @@ def vocab(tmp_path_factory):
 
 
 def dataset(table, vocab, instruction=CAPTION, limits=TextLimits(), **options):  # noqa: B008
-    return Stream(table, parse(instruction, MODALITIES), vocab, MediaOptions(32), limits, **options)
+    return Stream(table, parse(instruction, MODALITIES), vocab, MediaOptions(patch_image_size=32), limits, **options)
 
 
 def only(examples):
@@ -212,7 +212,7 @@ def two_targets(monkeypatch):
 
 def two(table, vocab, **options):
     named = {"caption": parse(CAPTION, MODALITIES), "question": parse("[TEXT:question] [IMAGE:image] -> [TEXT:answer]", MODALITIES)}
-    return Stream(table, named, vocab, MediaOptions(32), TextLimits(), builder="two targets", **options)
+    return Stream(table, named, vocab, MediaOptions(patch_image_size=32), TextLimits(), builder="two targets", **options)
 
 
 def test_a_builder_makes_two_targets_of_a_row_that_share_its_image(vocab, two_targets):

@@ -41,7 +41,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def stream(place, vocab, rows, instruction=GROUND, name="t.jsonl", media=MediaOptions(32), **options):  # noqa: B008
+def stream(place, vocab, rows, instruction=GROUND, name="t.jsonl", media=MediaOptions(patch_image_size=32), **options):  # noqa: B008
     path = place / name
     path.write_text("".join(json.dumps({"image": "a.png", "text": "a red square", **row}) + "\n" for row in rows))
     return Stream(open_table(path), parse(instruction, MODALITIES), vocab, media, TextLimits(), **options)
@@ -96,7 +96,7 @@ def test_a_tsv_as_published(place, vocab):
     image = base64.urlsafe_b64encode(buffer.getvalue()).decode()
     (place / "t.tsv").write_text(f"1\t9\t{image}\tThe person on left\t10.5,20.25,300.75,211&&0,0,640,480\n")
     table = open_table(place / "t.tsv", ["id", "image", "text", "region"], "0,2,3,4")
-    data = Stream(table, parse(GROUND, MODALITIES), vocab, MediaOptions(32), TextLimits())
+    data = Stream(table, parse(GROUND, MODALITIES), vocab, MediaOptions(patch_image_size=32), TextLimits())
     assert data[0][0].references == ["10.5,20.25,300.75,211", "0,0,640,480"]
     assert bins(vocab, data[0][0].target[:-1]) == [16, 42, 469, 439]
 
@@ -151,7 +151,7 @@ def test_which_image_a_box_is_of(place, vocab):
     with pytest.raises(InstructionError, match="BOX must be all that is predicted"):
         stream(place, vocab, rows, "[IMAGE:image] where? -> [BOX:region] [TEXT:text]")
     with pytest.raises(UserError, match="--max-image-size 16 is smaller than the images, which have 32"):
-        stream(place, vocab, rows, media=MediaOptions(32, max_image_size=16))[0]
+        stream(place, vocab, rows, media=MediaOptions(patch_image_size=32, max_image_size=16))[0]
 
 
 def test_boxes_of_frames(place, vocab):

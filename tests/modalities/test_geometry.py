@@ -39,7 +39,9 @@ def bright(values: np.ndarray) -> tuple[float, float, float, float]:
 def test_a_box_goes_where_the_pixels_of_an_image_go(format_: str, fit: str) -> None:
     """JPEGs of these sizes are decoded at a quarter of their size, which is not the size that boxes are in."""
     image = picture(tuple(8 * x for x in BOX), tuple(8 * x for x in SIZE))
-    values, geometry = ImageLoader(MediaOptions(80, image_fit=fit))(saved(image, format=format_), np.random.default_rng(0), False)
+    values, geometry = ImageLoader(MediaOptions(patch_image_size=80, image_fit=fit))(
+        saved(image, format=format_), np.random.default_rng(0), False
+    )
     assert geometry == Geometry((1280, 1600), 80, (80 / 1280, 80 / 1600))
     assert bright(values[0].numpy()) == geometry.forward(tuple(8 * x for x in BOX)) == (12, 16, 36, 48)
     assert geometry.back((12, 16, 36, 48)) == tuple(8 * x for x in BOX)
@@ -53,7 +55,7 @@ def test_boxes_are_those_of_the_image_as_a_person_sees_it(turn: int, factor: int
     stored = picture(tuple(factor * x for x in BOX), tuple(factor * x for x in SIZE))
     data = saved(stored, format="jpeg", exif=exif.tobytes())
     for fit, swaps in (("seen", turn >= 5), ("published", False)):
-        geometry = ImageLoader(MediaOptions(40, image_fit=fit))(data, np.random.default_rng(0), False).geometry
+        geometry = ImageLoader(MediaOptions(patch_image_size=40, image_fit=fit))(data, np.random.default_rng(0), False).geometry
         assert geometry.size == (factor * SIZE[swaps], factor * SIZE[not swaps])
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from unival.errors import UserError
 from unival.modalities import MODALITIES
 from unival.modalities.base import Modality
-from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_before
+from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
 from unival.modalities.options import at_least, compose, declared, kept_field, option, owners, task_field
 from unival.models.config import UnivalConfig, saved_config, silent_options
 from unival.tasks.config import UnivalTaskConfig
@@ -20,7 +20,6 @@ class DepthOptions:
     depth_size: int = option(48, "pixels per side", at_least(8))
     depth_scale: float = option(2.0, "metres per unit")
     depth_noise: bool = option(False, "add noise", training_only=True)
-    depth_words: int = option(3, "words", group="text", kept=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,6 @@ def test_one_declaration_makes_the_readers_option_and_the_tasks():
     assert open_.metadata["help"] == "pixels per side (default: the checkpoint's, else 48)" and open_.metadata["group"] == "media"
     assert found["depth_scale"][1][2].metadata["help"].endswith("else 2)")
     assert found["depth_noise"][1][1] is bool  # a flag says nothing where it is not given
-    assert (found["depth_words"][1][1], found["depth_words"][1][2].default) == (int, 3)
 
 
 def test_two_options_of_one_name_name_both_modalities():
@@ -64,16 +62,19 @@ def test_composed_options_are_classes_like_others():
     media = MediaOptions(num_frames=3)
     assert pickle.loads(pickle.dumps(media)) == media and dataclasses.replace(media, num_frames=8) == MediaOptions()
     cfg = pickle.loads(pickle.dumps(UnivalTaskConfig(data="x")))
-    assert cfg.patch_image_size is None and cfg.max_src_length == 80
+    assert cfg.patch_image_size is None and cfg.max_src_length is None
     assert OmegaConf.structured(UnivalConfig(audio_hop_size=200)).audio_hop_size == 200
     assert saved_config({"audio_hop_size": 200, "gone": 1}).audio_hop_size == 200
     names = [field.name for field in dataclasses.fields(MediaOptions)]
-    assert names[:4] == ["patch_image_size", "image_fit", "imagenet_mean_and_std", "patch_frame_size"]
-    assert TRAINING_ONLY == ("sample_type", "use_dataaug") and "max_src_length" not in names
+    assert names[:4] == ["max_src_length", "max_tgt_length", "patch_image_size", "image_fit"]
+    with pytest.raises(TypeError):
+        MediaOptions(32)  # by name only, as modalities may come between
+    assert TRAINING_ONLY == ("sample_type", "use_dataaug")
     assert silent_options(["audio"]) - silent_options(["image"]) == {"audio_hop_size"}
     assert compose("Made", __name__, DepthOptions, [], "Text.", frozen=True).__doc__ == "Text."
 
 
 def test_checkpoints_from_before_an_option():
-    assert options_before({}).image_fit == "published"
-    assert options_before({"image_fit": "seen"}) == MediaOptions()
+    """They stand for what was done before it; where they know it and are silent, another source may say."""
+    assert options_in({"num_frames": 3, "other": 1}) == {"image_fit": "published", "num_frames": 3}
+    assert options_in({"image_fit": "seen"}) == {"image_fit": "seen"} and options_in({"image_fit": None}) == {}

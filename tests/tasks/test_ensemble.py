@@ -10,6 +10,8 @@ from unival.tasks import ensemble
 from unival.tasks.resume import named_checkpoints, read_settings
 
 OTHER = {  # another value of everything that evaluation reads rows by
+    "max_src_length": 20,
+    "max_tgt_length": 10,
     "patch_image_size": 96,
     "image_fit": "published",
     "imagenet_mean_and_std": True,

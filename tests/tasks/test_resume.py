@@ -8,7 +8,7 @@ from fairseq import checkpoint_utils, options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
-from tests import runs, tiny
+from tests import golden, runs, tiny
 from tests.tasks.test_task import config, task
 from unival.cli import main
 from unival.errors import UserError
@@ -17,12 +17,14 @@ from unival.modalities.composed import TRAINING_ONLY, MediaOptions
 from unival.tasks import UnivalTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.presets import CAPTION, PRESETS
-from unival.tasks.resume import Settings, read_settings, resolve, settings_of_options, settings_of_state
+from unival.tasks.resume import Settings, read_settings, resolve, settings_of, settings_of_options, settings_of_state
 
 # setting -> what the checkpoint was trained with, what is given otherwise
 TABLE = {
     "instruction": ("[TEXT:q] -> [TEXT:a,closed_set]", "say [TEXT:q] -> [TEXT:a,closed_set]"),
     "closed_set": (["red", "green"], ["red", "blue", "green"]),
+    "max_src_length": (60, 50),
+    "max_tgt_length": (20, 10),
     "patch_image_size": (96, 64),
     "image_fit": ("published", "seen"),
     "imagenet_mean_and_std": (True, True),
@@ -241,6 +243,15 @@ def test_checkpoints_from_before_image_fit_keep_reading_images_as_they_were_trai
     oldest.learn(settings_of_options({name: value for name, value in options.items() if name != "image_fit"}))  # its task had no state
     found = [one.media.image_fit for one in (kept, loaded, changed, oldest)]
     assert found == ["seen", "published", "seen", "published"]
+
+
+def test_checkpoints_from_before_it_was_kept_say_in_their_options_how_texts_were_cut():
+    task = {"_name": "unival", "max_src_length": 80, "max_tgt_length": 20, "num_frames": None}
+    media = settings_of({"cfg": {"task": task}, "task_state": {"media": {"num_frames": 4}}}).media
+    assert [media[name] for name in ("max_src_length", "max_tgt_length", "num_frames")] == [80, 20, 4]
+    assert settings_of({"cfg": golden.published_cfg()}).media["max_src_length"] == 128
+    state = {"media": {"max_tgt_length": 7}}  # a run that took it over
+    assert settings_of({"cfg": {"task": {"_name": "unival", "max_tgt_length": None}}, "task_state": state}).media["max_tgt_length"] == 7
 
 
 def test_another_vocabulary_is_refused_by_a_task_that_exists_already(vocab, tmp_path):

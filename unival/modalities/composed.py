@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from unival.modalities import MODALITIES
 from unival.modalities.options import Checked, compose, declared, kept_field, owners
 
-_DOC = """Options of loading media: part of the task's configuration, kept in checkpoints.
+_DOC = """Options of reading cells: part of the task's configuration, kept in checkpoints.
 
 Raises:
     UserError: an option has a value that is not allowed.
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
     from unival.modalities.box import BoxOptions
     from unival.modalities.code import CodeOptions
     from unival.modalities.image import ImageOptions
+    from unival.modalities.text import TextOptions
     from unival.modalities.video import VideoOptions
 
-    class MediaOptions(CodeOptions, BoxOptions, AudioOptions, VideoOptions, ImageOptions):
+    class MediaOptions(CodeOptions, BoxOptions, AudioOptions, VideoOptions, ImageOptions, TextOptions):
         """See ``_DOC``; modalities from outside add theirs."""
 else:
     owners(MODALITIES)
-    _fields = [kept_field(o) for m in MODALITIES.values() for o in declared(m.options) if o.field.metadata["kept"]]
-    MediaOptions = compose("MediaOptions", __name__, Checked, _fields, _DOC, frozen=True)
+    _fields = [kept_field(o) for m in MODALITIES.values() for o in declared(m.options)]
+    MediaOptions = compose("MediaOptions", __name__, Checked, _fields, _DOC, frozen=True, kw_only=True)
 
 TRAINING_ONLY = tuple(field.name for field in dataclasses.fields(MediaOptions) if field.metadata["training_only"])
 
 
-def options_before(saved: Mapping[str, Any]) -> MediaOptions:
-    """The values of options that a checkpoint from before these options lacks.
+def options_in(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that saved options give, by name; options that are None or absent give none.
 
     Args:
-        saved: options that the checkpoint has.
+        saved: options that a checkpoint has.  Those that came after the checkpoint have the value that stands for the time before.
     """
-    later = {field.name: field.metadata["before"] for field in dataclasses.fields(MediaOptions) if "before" in field.metadata}
-    return MediaOptions(**{name: value for name, value in later.items() if name not in saved})
+    before = {field.name: field.metadata["before"] for field in dataclasses.fields(MediaOptions) if "before" in field.metadata}
+    said = {field.name: saved[field.name] for field in dataclasses.fields(MediaOptions) if field.name in saved}
+    return {name: value for name, value in {**before, **said}.items() if value is not None}

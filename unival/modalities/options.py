@@ -42,24 +42,24 @@ def option(
     rule: Rule | None = None,
     *,
     group: str = "media",
-    kept: bool = True,
     training_only: bool = False,
     before: Any = NEVER,
     silent: bool = False,
 ) -> Any:
     """Declare an option as a field of a modality's dataclass: ``size: int = option(64, "pixels per side", at_least(1))``.
 
+    Checkpoints keep it, and what uses them takes it over.
+
     Args:
         default: the default.
         help: help text, without the default, which is added.
         rule: which values are allowed.
         group: heading of the option in the task's help.
-        kept: whether checkpoints keep the option, for all that use them; else the command line alone decides.
         training_only: whether evaluation does not use the option.
         before: value for checkpoints from before there was this option, if it is not the default.
         silent: whether an option of the model changes what weights mean, but neither their keys nor their shapes.
     """
-    metadata = {"help": help, "group": group, "rule": rule, "kept": kept, "training_only": training_only, "silent": silent}
+    metadata = {"help": help, "group": group, "rule": rule, "training_only": training_only, "silent": silent}
     return dataclasses.field(default=default, metadata={**metadata, **({} if before is NEVER else {"before": before})})
 
 
@@ -135,7 +135,7 @@ def kept_field(option: Declared) -> tuple[str, Any, Any]:
 def task_field(option: Declared) -> tuple[str, Any, Any]:
     """The field of an option for the task's configuration: None by default, so that a checkpoint's value can precede the default."""
     default, metadata = option.field.default, dict(option.field.metadata)
-    if not metadata["kept"] or option.type is bool or default is None:
+    if option.type is bool or default is None:
         return option.name, option.type, dataclasses.field(default=default, metadata=metadata)
     shown = f"{default:g}" if isinstance(default, float) else default
     metadata["help"] += f" (default: the checkpoint's, else {shown})"
@@ -143,9 +143,9 @@ def task_field(option: Declared) -> tuple[str, Any, Any]:
 
 
 def compose(
-    name: str, module: str, base: type, fields: list[tuple[str, Any, Any]], doc: str, frozen: bool = False
+    name: str, module: str, base: type, fields: list[tuple[str, Any, Any]], doc: str, frozen: bool = False, kw_only: bool = False
 ) -> type:
     """Make a dataclass of a base's fields and more; ``module`` must bind it to ``name``, where pickle looks it up."""
-    made = dataclasses.make_dataclass(name, fields, bases=(base,), frozen=frozen)
+    made = dataclasses.make_dataclass(name, fields, bases=(base,), frozen=frozen, kw_only=kw_only)
     made.__module__, made.__doc__ = module, doc
     return made

@@ -108,13 +108,13 @@ def check_answer(answer: str, where: str) -> None:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Limits of the length of texts; a slot's own ``max_length`` has precedence.  Checkpoints do not keep them."""
+    """Limits of the length of texts; a slot's own ``max_length`` has precedence."""
 
     max_src_length: int = option(
-        80, "longest source text of a slot in words; longer ones are cut and counted", group="text", kept=False
+        80, "longest source text of a slot in words; longer ones are cut and counted", group="text"
     )
     max_tgt_length: int = option(
-        30, "longest target text in words; longer ones are cut and counted", group="text", kept=False
+        30, "longest target text in words; longer ones are cut and counted", group="text"
     )
 
 

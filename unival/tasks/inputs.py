@@ -1,23 +1,15 @@
-"""Where a task's inputs come from: its tables, and how their media become tensors."""
+"""Where a task's inputs come from: its tables."""
 
 import os
 import pathlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from unival.errors import UserError
 from unival.instructions import Instruction
 from unival.modalities import MODALITIES
-from unival.modalities.composed import MediaOptions
 
 SUFFIXES = (".jsonl", ".tsv")
-
-
-def given_media_options(cfg: Any, default: MediaOptions) -> MediaOptions:
-    """``default``, changed by the options that a task's configuration gives (older checkpoints lack some)."""
-    given = {name: cfg[name] for name in vars(default) if name in cfg and cfg[name] is not None}
-    return replace(default, **given)
 
 
 def shard_of(cfg: Any, is_training: bool) -> tuple[int, int]:

@@ -76,7 +76,7 @@ class InstructedTask(LoopTask):
 
     def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
         """The closed set of an instruction's answers; None when it has none (alternatives share their target's form)."""
-        return build_trie(instructions[0], answers, self.target_of(instructions), self.cfg.max_tgt_length)
+        return build_trie(instructions[0], answers, self.target_of(instructions), self.media.max_tgt_length)
 
     def target_of(self, instructions: Sequence[Instruction]) -> Target:
         """What writes and reads the values that an instruction predicts."""
@@ -109,7 +109,7 @@ class InstructedTask(LoopTask):
             instructions or self.instructions,
             self.vocabulary,
             self.media,
-            TextLimits(self.cfg.max_src_length, self.cfg.max_tgt_length),
+            TextLimits(self.media.max_src_length, self.media.max_tgt_length),
             train=train,
             seed=self.cfg.seed,
             skip_bad=train and self.cfg.on_bad_sample == "skip",

@@ -19,11 +19,11 @@ from omegaconf import OmegaConf
 
 from unival.checkpoints.names.published import task_options
 from unival.errors import UserError
-from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_before
+from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
 from unival.tasks.closed_set import read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.ensemble import check_ensemble
-from unival.tasks.inputs import data_folder, given_media_options
+from unival.tasks.inputs import data_folder
 from unival.tasks.presets import ANY, PRESETS, Preset
 from unival.tasks.restore import Start, is_published_cfg, open_start, read_for_fairseq
 from unival.vocab import Vocabulary
@@ -55,7 +55,7 @@ class Settings:
         closed_set: the answers that a slot with ``closed_set`` may have.
         num_codes, num_bins: how many image codes and location bins the vocabulary has.
         vocabulary: which vocabulary it is (of a checkpoint).
-        media: how media are read: option -> value.
+        media: how cells are read, texts among them: option -> value.
     """
 
     task: str | None = None
@@ -170,8 +170,8 @@ def our_task_options(saved: Any) -> Any:
 
 def settings_of(container: Mapping[str, Any]) -> Settings:
     """What a checkpoint was trained with: its task's state, which has what training itself took over, before its options."""
-    options = options_of(container)
-    return settings_of_state(container.get("task_state") or {}).over(settings_of_options(options) if options else Settings())
+    options, state = options_of(container), settings_of_state(container.get("task_state") or {})
+    return state.over(settings_of_options(options)) if options else state
 
 
 def settings_of_options(saved: Any) -> Settings:
@@ -183,7 +183,7 @@ def settings_of_options(saved: Any) -> Settings:
         instruction=trained_instruction(saved),
         num_codes=saved.get("num_codes"),
         num_bins=saved.get("num_bins"),
-        media=vars(trained_media(saved)),
+        media={**vars(MediaOptions()), **options_in(saved)},
     )
 
 
@@ -196,18 +196,13 @@ def settings_of_state(state: Mapping[str, Any]) -> Settings:
         num_codes=state.get("num_codes"),
         num_bins=state.get("num_bins"),
         vocabulary=KeptVocabulary(fingerprint, state.get("vocabulary_files")) if fingerprint else None,
-        media=vars(trained_media(state["media"])) if "media" in state else {},
+        media=options_in(state["media"]) if "media" in state else {},
     )
 
 
 def trained_instruction(saved: Any, state: Mapping[str, Any] | None = None) -> str | None:
     """What a checkpoint was trained to do, by its task's state, which it need not have, else by its options, else by its task."""
     return (state or {}).get("instruction") or saved.get("instruction") or PRESETS.get(saved.get("_name"), ANY).instruction
-
-
-def trained_media(saved: Any) -> MediaOptions:
-    """How a checkpoint's training read media, by what it saved of that."""
-    return given_media_options(saved, options_before(saved))
 
 
 @dataclass(frozen=True)

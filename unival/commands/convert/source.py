@@ -16,12 +16,12 @@ from unival.checkpoints.convert import is_own, join_shards, to_ours
 from unival.checkpoints.names import bart, hf_bart, published
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
+from unival.modalities.composed import options_in
 from unival.models.build import build_model
 from unival.models.config import UnivalConfig
 from unival.models.published_buffers import published_kernels
 from unival.models.unival import SIZES
 from unival.tasks.config import UnivalTaskConfig
-from unival.tasks.resume import trained_media
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary
 
 OWN_BACKBONE_FILES = {name: network.weights for name, network in networks().items()}
@@ -66,7 +66,7 @@ def source_from_unival(args: argparse.Namespace, container: Mapping[str, Any], s
         conversion.report.note("the file says nothing of its options: sizes are read off the weights, the rest are defaults")
     if given_task is not None:
         saved = _known(given_task, task) if own else published_options.task_options(given_task)
-        task.update({"image_fit": trained_media(saved).image_fit, **saved})  # a checkpoint from before it read images as published
+        task.update({**options_in(saved), **saved})  # a checkpoint from before it read images as published
     model.update(options_from_weights(conversion.state), **dict.fromkeys(OWN_BACKBONE_FILES.values()))
     model.update(new_modalities="", inflate_video_backbone=False, _name="unival")
     task_state = dict(container.get("task_state") or {}) if own else {}

@@ -13,10 +13,9 @@ from unival.commands.convert.source import Source, task_defaults
 from unival.criterions.label_smoothed import LabelSmoothedConfig
 from unival.errors import UserError
 from unival.modalities import MODALITIES
-from unival.modalities.composed import MediaOptions
+from unival.modalities.composed import MediaOptions, options_in
 from unival.modalities.options import declared
 from unival.models.config import UnivalConfig
-from unival.tasks.inputs import given_media_options
 from unival.tasks.presets import CAPTION
 from unival.vocab import Vocabulary
 
@@ -46,13 +45,14 @@ def published_cfg_of(source: Source) -> dict[str, Any]:
                 setattr(model, f"layernorm_{name}_embedding", False)
         return {**source.cfg, "model": model}
     namespace = published_options.published_model(source.model)
-    media = vars(given_media_options(source.task, MediaOptions()))
+    taken_over = source.task_state.get("media", {})  # from the checkpoint that training started from
+    media = {**vars(MediaOptions()), **options_in(source.task), **taken_over}
     task = published_options.published_task({**source.task, **media})
-    _note_what_is_lost(source, namespace, task)
+    _note_what_is_lost(source, media, namespace, task)
     return published_cfg(own_cfg(source.model, source.task), namespace, task)
 
 
-def _note_what_is_lost(source: Source, model: argparse.Namespace, task: Mapping[str, Any]) -> None:
+def _note_what_is_lost(source: Source, media: Mapping[str, Any], model: argparse.Namespace, task: Mapping[str, Any]) -> None:
     """Say which options the published format has no place for: they come back from it as defaults."""
     back = {**asdict(UnivalConfig()), **published_options.model_options(model)}
     back.update({**task_defaults(), **published_options.task_options(task)})
@@ -63,7 +63,7 @@ def _note_what_is_lost(source: Source, model: argparse.Namespace, task: Mapping[
     if back["instruction"] is None and task["_name"] == "caption":
         back["instruction"] = CAPTION
     told = {name: value for name, value in given.items() if not (name in absent or name.startswith(keys))}
-    lost = {name: value for name, value in told.items() if value is not None and value != back.get(name)}
+    lost = {name: value for name, value in told.items() if value is not None and media.get(name, value) != back.get(name)}
     if lost:
         shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in lost.items() if name != "_name")
         source.conversion.report.note(f"the published format has no place for {shown}")
