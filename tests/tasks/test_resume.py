@@ -14,6 +14,7 @@ from unival.cli import main
 from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions
+from unival.models.config import FOLLOWING
 from unival.tasks import UnivalTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.presets import CAPTION, PRESETS
@@ -252,6 +253,20 @@ def test_checkpoints_from_before_it_was_kept_say_in_their_options_how_texts_were
     assert settings_of({"cfg": golden.published_cfg()}).media["max_src_length"] == 128
     state = {"media": {"max_tgt_length": 7}}  # a run that took it over
     assert settings_of({"cfg": {"task": {"_name": "unival", "max_tgt_length": None}}, "task_state": state}).media["max_tgt_length"] == 7
+
+
+def test_what_the_model_depends_on_is_as_its_options_say_where_the_tasks_are_older():
+    values = {"audio_sample_rate": 16000, "code_image_size": 64, "imagenet_mean_and_std": True}
+    assert values.keys() == set(FOLLOWING)
+    older = {"task": {"_name": "unival", "num_frames": 2}, "model": {"_name": "unival", **values}}
+    for state in ({}, {"media": {"num_frames": 2}}):
+        assert settings_of({"cfg": older, "task_state": state}).media == vars(MediaOptions(num_frames=2, image_fit="published", **values))
+    assert settings_of({"cfg": older, "task_state": {"media": {"code_image_size": 32}}}).media["code_image_size"] == 32
+    published = golden.published_cfg()
+    published["model"].code_image_size, published["model"].sample_rate = 64, 16000
+    del published["task"]["sample_rate"]
+    media = settings_of({"cfg": published}).media
+    assert (media["code_image_size"], media["audio_sample_rate"]) == (64, 16000)
 
 
 def test_another_vocabulary_is_refused_by_a_task_that_exists_already(vocab, tmp_path):

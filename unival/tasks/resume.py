@@ -20,12 +20,13 @@ from omegaconf import OmegaConf
 from unival.checkpoints.names.published import task_options
 from unival.errors import UserError
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
+from unival.models.config import FOLLOWING
 from unival.tasks.closed_set import read_answers
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import data_folder
 from unival.tasks.presets import ANY, PRESETS, Preset
-from unival.tasks.restore import Start, is_published_cfg, open_start, read_for_fairseq
+from unival.tasks.restore import Start, is_published_cfg, open_start, read_for_fairseq, saved_model_options
 from unival.vocab import Vocabulary
 
 
@@ -171,19 +172,25 @@ def our_task_options(saved: Any) -> Any:
 def settings_of(container: Mapping[str, Any]) -> Settings:
     """What a checkpoint was trained with: its task's state, which has what training itself took over, before its options."""
     options, state = options_of(container), settings_of_state(container.get("task_state") or {})
-    return state.over(settings_of_options(options)) if options else state
+    return state.over(settings_of_options(options, saved_model_options(container))) if options else state
 
 
-def settings_of_options(saved: Any) -> Settings:
-    """What a checkpoint's task options say, in our terms or published; defaults held where they say nothing."""
+def settings_of_options(saved: Any, model: Mapping[str, Any] | None = None) -> Settings:
+    """What a checkpoint's options say; defaults held where they say nothing.
+
+    Args:
+        saved: the task's, in our terms or published.
+        model: its model's, which say how cells are read where the model depends on that, and the task's, being older, do not.
+    """
     saved = our_task_options(saved)
     name = saved.get("_name")
+    followed = {option: model[option] for option in FOLLOWING if model and model.get(option) is not None}
     return Settings(
         task=name,
         instruction=trained_instruction(saved),
         num_codes=saved.get("num_codes"),
         num_bins=saved.get("num_bins"),
-        media={**vars(MediaOptions()), **options_in(saved)},
+        media={**vars(MediaOptions()), **followed, **options_in(saved)},
     )
 
 
