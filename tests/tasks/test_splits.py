@@ -41,7 +41,7 @@ def test_the_split_to_train_on_draws_whatever_its_name(data, name):
     model = task.build_model(model_config()).eval()
     batch = dataset.collater([dataset[0], dataset[1]])
     criterion = lambda model, sample: (model(**sample["net_input"])[0].sum(), 1, {"loss": 1.0, "sample_size": 1})  # noqa: E731
-    optimizer = type("Optimizer", (), {"backward": lambda self, loss: loss.backward()})()
+    optimizer = type("Optimizer", (), {"backward": lambda self, loss: loss.backward(), "params": [*model.parameters()]})()
     assert task.train_step(batch, model, criterion, optimizer, 0)[2]["num_skipped"] == 0
     others = {"train", "train_small", "valid"} - {name}
     for other in others:
