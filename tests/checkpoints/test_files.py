@@ -96,10 +96,10 @@ def test_more_than_plain_values_is_refused(tmp_path, content, named, zipped):
         ("a.pt", b"", "the file is empty"),
         ("a.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ("a.pt", b"<!DOCTYPE html><html></html>", "is a web page"),
-        ("a.pt", b"PK\x03\x04 not really", "damaged or no checkpoint"),
-        ("a.pt", pickle.dumps({"a": 1}, 2), "damaged or no checkpoint"),
-        ("a.safetensors", b"\x10\0\0\0\0\0\0\0{broken", "damaged or no safetensors file"),
-        ("renamed.bin", b"\x10\0\0\0\0\0\0\0{broken", "damaged or no safetensors file"),
+        ("a.pt", b"PK\x03\x04 not really", "damaged, or not a checkpoint"),
+        ("a.pt", pickle.dumps({"a": 1}, 2), "damaged, or not a checkpoint"),
+        ("a.safetensors", b"\x10\0\0\0\0\0\0\0{broken", "damaged, or not a safetensors file"),
+        ("renamed.bin", b"\x10\0\0\0\0\0\0\0{broken", "damaged, or not a safetensors file"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, message):
@@ -150,7 +150,7 @@ def test_sharded_folder(tmp_path):
     with pytest.raises(UserError, match="1 keys are in none of the 2 shards, the first is c"):
         files.read(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.bin"}}))
-    with pytest.raises(UserError, match="is not a file beside the index"):
+    with pytest.raises(UserError, match="is not a file in the folder of the index"):
         files.read(tmp_path)
 
 

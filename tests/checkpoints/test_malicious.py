@@ -237,7 +237,7 @@ def test_a_shard_with_code_is_refused(mark, tmp_path):
     with pytest.raises(UserError, match="refused"):
         files.read(tmp_path)
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "../elsewhere.bin"}}))
-    with pytest.raises(UserError, match="not a file beside the index"):
+    with pytest.raises(UserError, match="not a file in the folder of the index"):
         files.read(tmp_path)
     assert not mark.exists()
 

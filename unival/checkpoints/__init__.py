@@ -1,1 +1,1 @@
-"""Reading and writing checkpoints: safe loading and the tables that map other people's key names to ours."""
+"""Reading and writing checkpoints: safe loading, and the tables that map the keys of other checkpoints to ours."""

@@ -1,4 +1,4 @@
-"""Which model a checkpoint is of, told by its keys and shapes; what its options say is only used for the name."""
+"""Recognise the model of a checkpoint by its keys and shapes; its options are only used for the name."""
 
 import re
 from collections.abc import Mapping
@@ -29,9 +29,13 @@ ARCHITECTURES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A kind (key of :data:`ARCHITECTURES`), the name that it goes by, and its sizes.
+    """The architecture of a checkpoint.
 
-    ``sizes``: width, symbols, encoder_layers, encoder_ffn, encoder_heads, decoder_…, as far as shapes tell; ``media``: modality -> CNN.
+    Attributes:
+        kind: key of :data:`ARCHITECTURES`.
+        name: name of the architecture, as the checkpoint's options give it.
+        sizes: width, symbols (vocabulary size), encoder_layers, encoder_ffn, encoder_heads, decoder_…, as far as shapes tell.
+        media: modality -> CNN.
     """
 
     kind: str
@@ -63,7 +67,7 @@ def options(container: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def option(container: Mapping[str, Any], section: str, *names: str) -> str | None:
-    """The first of these options that is there, as text."""
+    """The first of the options ``names`` that a section has, as text; None if it has none of them."""
     given = options(container, section)
     return next((str(given[name]) for name in names if given.get(name) is not None), None)
 

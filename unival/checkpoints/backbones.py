@@ -1,7 +1,7 @@
-"""Public weights of image, video and audio CNNs under the names of our backbones.
+"""Read public weights of image, video and audio CNNs under the keys of our backbones.
 
-Taken are ResNets of timm and torchvision, the 3-D networks of Hara et al. (2018) trained on Kinetics, PANNs (Kong et al. 2020), and
-whole UnIVAL or OFA checkpoints, of which the part asked for is used.  Whatever a file holds besides is left out by name, with the reason.
+Supported are ResNets of timm and torchvision, the 3-D networks of Hara et al. (2018) trained on Kinetics, PANNs (Kong et al. 2020), and
+whole UnIVAL or OFA checkpoints, whose part for the modality is used.  All other keys of a file are left out, and logged with the reason.
 """
 
 import pathlib
@@ -23,18 +23,18 @@ from unival.modalities.base import Network, Shapes
 from unival.modalities.options import flag
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-SHOWN = 8  # keys that an error names
+SHOWN = 8  # most keys in a message
 
 MEDIA_PREFIX = "encoder.media."
 
 
 def networks() -> dict[str, Network]:
-    """Kind (a modality's name in lower case) -> its backbone."""
+    """The backbones: modality's name in lower case -> network."""
     return {name: media.network for name, media in with_media().items() if media.network is not None}
 
 
 def parts() -> dict[str, tuple[str, ...]]:
-    """Kind -> where whole checkpoints keep that backbone: ours, published (UnIVAL and OFA), and others."""
+    """Prefixes of the backbones in whole checkpoints: modality -> ours, published (UnIVAL and OFA), and others."""
     published = {name: media.published for name, media in with_media().items()}
     return {
         name: (f"{MEDIA_PREFIX}{name}.backbone.", *((f"encoder.embed_{name}s.", *theirs.parts) if theirs else ()))
@@ -44,8 +44,8 @@ def parts() -> dict[str, tuple[str, ...]]:
 
 COUNTER = ".num_batches_tracked"
 
-# What networks look like: of ours by the tables that build them, and of some that others have.
-DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {  # (bottleneck blocks?, blocks per stage) -> the number in a name
+# How networks are recognised: ours by the tables that build them, and some of others.
+DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {  # (whether blocks are bottlenecks, blocks per stage) -> number in the name
     (layout.is_bottleneck, layout.blocks): re.findall(r"\d+", name)[-1] for name, layout in (RESNETS | RESNETS3D).items()
 }
 FAMILIES: dict[tuple[int, int, int], str] = {  # (kernel dimensions, groups, width of the first stage) -> name
@@ -73,7 +73,7 @@ def backbone_weights(
         The complete state dict, which loads strictly, and lines for the log: what was left out and why.
 
     Raises:
-        UserError: the file cannot be read, holds no such backbone, or one of another shape, of other types or with broken values.
+        UserError: the file cannot be read or has no such backbone, or shapes, types or values are wrong.
     """
     network = networks()[kind]
     if inflate and not network.inflated:
@@ -97,7 +97,7 @@ def backbone_weights(
 
 
 class _State(OrderedDict[str, Tensor]):
-    """A state dict that says its batch norms are of today's version: torch adds counters to those of older ones, which ours lack."""
+    """A state dict whose metadata gives the current version of batch norm: to older versions torch adds counters, which ours lack."""
 
     def __init__(self, state: Mapping[str, Tensor]):
         super().__init__(state)
@@ -111,7 +111,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the one network that a file of weights holds (see :func:`looks_like`); None when there is none or several."""
+    """Name of the network in a file of weights (see :func:`looks_like`); None unless there is exactly one."""
     for network in networks().values():
         found = _prefixes(state, network.probes)
         if len(found) == 1:
@@ -121,7 +121,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The backbone's own keys, without what stands before them."""
+    """Find the backbone's weights, and remove the prefix of their keys."""
     places, probes = parts(), networks()[kind].probes
     prefix = next((part for part in places[kind] if any(key.startswith(part) for key in state)), None)
     if prefix is None:
@@ -131,7 +131,7 @@ def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, 
         found = _prefixes(state, probes)
         if not found:
             raise UserError(
-                f"{path}: holds no {kind} backbone: none of its {len(state)} keys is {' or '.join(probes)};"
+                f"{path}: has no {kind} backbone: none of its {len(state)} keys is {' or '.join(probes)};"
                 f" they are {_shorten(sorted(state))}"
             )
         if len(found) > 1:
@@ -146,14 +146,14 @@ def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, 
 
 
 def _prefixes(state: Mapping[str, Tensor], probes: tuple[str, ...]) -> list[str]:
-    """What may stand before the keys of a network: all of ``probes`` are there behind it."""
+    """The prefixes with which a state dict has all of the keys ``probes``."""
     first = probes[0]
     candidates = [key[: -len(first)] for key in state if key == first or key.endswith("." + first)]
     return sorted(prefix for prefix in candidates if all(prefix + probe in state for probe in probes))
 
 
 def _leave_out(state: dict[str, Tensor], network: Network, shapes: Shapes) -> tuple[dict[str, Tensor], list[str]]:
-    """Drop what our backbones do without, and rename the rest."""
+    """Drop keys that our backbones do not use, and rename the rest."""
     kept: dict[str, Tensor] = {}
     dropped: dict[str, list[str]] = {}
     stages = {match[0] for key in shapes if (match := re.match(r"layer\d+\.", key))}
@@ -174,12 +174,12 @@ def _leave_out(state: dict[str, Tensor], network: Network, shapes: Shapes) -> tu
 
 
 def _planar(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 3-D kernel's shape without time; other shapes as they are."""
+    """The shape of a 3-D kernel without its time axis; other shapes are returned as they are."""
     return tuple(shape[:2] + shape[3:]) if len(shape) == 5 else tuple(shape)
 
 
 def _problems(state: Mapping[str, Tensor], shapes: Shapes) -> list[str]:
-    """Keys of another shape, missing or unexpected; shapes first, they say most."""
+    """Describe keys with wrong shapes, missing and unexpected keys; shapes come first, as they tell most."""
     found = [
         f"{key} is {tuple(state[key].shape)}, the backbone's is {tuple(shape)}"
         for key, shape in shapes.items()
@@ -190,9 +190,9 @@ def _problems(state: Mapping[str, Tensor], shapes: Shapes) -> list[str]:
 
 
 def looks_like(shapes: Shapes) -> str | None:
-    """The name of a network by its keys and shapes: ``resnet101``, ``resnext3d50``, ``cnn14``, …; None when it is a stranger.
+    """The name of a network by its keys and shapes: ``resnet101``, ``resnext3d50``, ``cnn14``, …; None if it is unknown.
 
-    A network without its last stage (``layer4``) has the name of the whole one.
+    A network without its last stage (``layer4``) gets the name of the whole one.
     """
     audio = shapes.get("conv_block1.conv1.weight", ())
     if len(audio) == 4:
@@ -209,7 +209,7 @@ def looks_like(shapes: Shapes) -> str | None:
 
 
 def _hint(found: Shapes, kind: str, expected: Shapes) -> str:
-    """What the file looks like, and which option takes it."""
+    """Describe the network that a file seems to hold, and the option that takes it."""
     name, own = looks_like(found), looks_like(expected)
     dims, own_dims = len(found.get("conv1.weight", ())), len(expected.get("conv1.weight", ()))
     network = networks()[kind]
@@ -228,15 +228,15 @@ def _hint(found: Shapes, kind: str, expected: Shapes) -> str:
 
 
 def _check_values(state: Mapping[str, Tensor], path: str) -> None:
-    """Refuse weights of other types than floating ones, and values that are not finite."""
+    """Refuse weights that are not of a floating-point type, and values that are not finite."""
     odd = [f"{key} ({type_name(value)})" for key, value in state.items() if value.dtype not in FLOATS and not key.endswith(COUNTER)]
     if odd:
-        raise UserError(f"{path}: {len(odd)} keys are no floating numbers: {_shorten(odd)}")
+        raise UserError(f"{path}: {len(odd)} keys are not of a floating-point type: {_shorten(odd)}")
     broken = non_finite(state)
     if broken:
         raise UserError(f"{path}: {len(broken)} keys hold values that are infinite or not a number: {_shorten(list(broken))}")
 
 
 def _shorten(keys: list[str]) -> str:
-    """A few keys, then how many more."""
+    """The first keys, and the number of the others."""
     return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")

@@ -1,4 +1,4 @@
-"""What a container must be like before anybody looks into it: parts of the right type, and options that are plain text."""
+"""Checks of a container before it is used: types of its parts, and options without interpolation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from torch import Tensor
 from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.errors import UserError
 
-INTERPOLATION = "${"  # OmegaConf replaces what follows, by an environment variable for one, when somebody looks at the option
+INTERPOLATION = "${"  # OmegaConf replaces what follows when the option is read, by an environment variable, say
 
 
 def check_container(container: Mapping[str, Any]) -> None:
-    """Refuse parts of another type than readers expect, and options that would be interpolated.
+    """Refuse parts of a wrong type, and options that would be interpolated.
 
     Raises:
-        UserError: names the part (``cfg.task.instruction``) and what it is.
+        UserError: a part is refused; names it (``cfg.task.instruction``) and its type.
     """
     cfg, task_state = container.get("cfg"), container.get("task_state")
     _expect("cfg", cfg, dict)
@@ -35,7 +35,7 @@ def check_container(container: Mapping[str, Any]) -> None:
 
 
 def interpolated(options: Any, name: str) -> str | None:
-    """Where in nested options a string holds ``${``, as ``name.key.0``; None when there is no such string."""
+    """The place of a string with ``${`` in nested options, such as ``name.key.0``; None if there is none."""
     todo: list[tuple[str, Any]] = [(name, options)]
     seen: set[int] = set()
     while todo:
@@ -55,10 +55,10 @@ def interpolated(options: Any, name: str) -> str | None:
 
 
 def check_tensor(key: str, value: Tensor) -> None:
-    """Refuse tensors that are no plain table of values.
+    """Refuse tensors that are not dense arrays of values.
 
     Raises:
-        UserError: sparse, quantised or without values; the key is named.
+        UserError: the tensor is sparse, quantised or without values; names the key.
     """
     what = None
     if value.layout != torch.strided:

@@ -1,4 +1,4 @@
-"""How two checkpoints differ: keys, shapes, types, values, options and training state."""
+"""Compare two checkpoints: keys, shapes, types, values, options and training state."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,20 +11,21 @@ from unival.checkpoints.architecture import identify
 from unival.checkpoints.names.published import rename_published
 from unival.checkpoints.summary import Difference, changed_values, difference, part_of, tied_keys, type_name
 
-STATE_SHOWN = 60  # characters of a value
+STATE_SHOWN = 60  # most characters of a value in the result
 
 
 def compare(first: str, second: str, weights_only: bool = False) -> dict[str, Any]:
     """Compare the checkpoints in two files.
 
-    If one has the published names and the other ours, the published ones are translated first.
+    If one has the published keys and the other ours, the published keys are translated first.
 
     Args:
-        first, second: files.
+        first: path of a file.
+        second: path of the other.
         weights_only: leave out options and training state.
 
     Returns:
-        ``equal``; ``identical`` (the files are equal byte by byte); ``translated`` (whose names were); ``only`` (keys of each alone);
+        ``equal``; ``identical`` (the files are equal byte by byte); ``translated`` (whose keys were); ``only`` (keys of one alone);
         ``reshaped``, ``retyped`` (key -> both); ``keys`` and ``parts`` (-> values, changed, largest, relative, cosine); ``options`` and
         ``state`` (path -> both values, as text).
 
@@ -65,7 +66,7 @@ def compare(first: str, second: str, weights_only: bool = False) -> dict[str, An
 
 
 def as_dict(found: Difference) -> dict[str, Any]:
-    """A difference for JSON and tables."""
+    """Convert a difference to a dict for JSON and tables."""
     return {
         "values": found.values,
         "changed": found.changed,
@@ -76,7 +77,7 @@ def as_dict(found: Difference) -> dict[str, Any]:
 
 
 def _differences(a: Mapping[str, Tensor], b: Mapping[str, Tensor], keys: list[str]) -> dict[str, Difference]:
-    """Differences by key; tied weights are compared once."""
+    """The differences by key; tied weights are compared once."""
     seen: dict[tuple[Any, ...], Difference] = {}
     found = {}
     for key in keys:
@@ -90,7 +91,7 @@ def _differences(a: Mapping[str, Tensor], b: Mapping[str, Tensor], keys: list[st
 def _same_names(
     states: list[dict[str, Tensor]], containers: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Tensor]], str | None]:
-    """Give both states our names if one of them has them; also returns which one was translated."""
+    """Rename published keys to ours if the other state has ours; also returns which one was renamed (``a``, ``b`` or None)."""
     kinds = [identify(container, state).kind for container, state in zip(containers, states, strict=True)]
     if "unival" not in kinds or not {"published", "ofa"} & set(kinds):
         return states, None
@@ -101,7 +102,7 @@ def _same_names(
 
 
 def _rest(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]]:
-    """What differs besides the weights: options, and everything else that training left."""
+    """Differences other than those of weights: options and training state."""
     both = [{key: value for key, value in c.items() if key not in files.WEIGHT_KEYS} for c in (a, b)]
     if files.weights(a) and not any(key in a for key in files.WEIGHT_KEYS):
         both[0] = {}

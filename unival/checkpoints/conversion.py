@@ -1,4 +1,4 @@
-"""What a conversion did to every key: nothing is dropped, reshaped or made up without a line here."""
+"""The report of a conversion: what became of every key, also of those that were dropped, reshaped or added."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ WORDS = {
 
 @dataclass
 class KeyReport:
-    """Lines per key: ``entries`` holds (kind, key in the source or else in the result, what became of it)."""
+    """Report on a conversion: ``entries`` holds (kind, key in the source or else in the result, what became of it)."""
 
     entries: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, key: str, detail: str = "") -> None:
         """Record a key; ``kind`` is one of :data:`OUTCOMES`."""
-        assert kind in OUTCOMES, f"{kind!r} is no kind of entry"
+        assert kind in OUTCOMES, f"{kind!r} is not a kind of entry"
         self.entries.append((kind, key, detail))
 
     def keys(self, kind: str) -> list[str]:
@@ -38,7 +38,7 @@ class KeyReport:
         self.notes.append(text)
 
     def then(self, second: "KeyReport") -> None:
-        """Go on with a second step, whose source is this one's result."""
+        """Append the report of a second step, whose source is the result of this one."""
         final = {key: detail or key for kind, key, detail in second.entries if kind in ("kept", "renamed")}
         for i, (kind, key, detail) in enumerate(self.entries):
             if kind in ("kept", "renamed"):
@@ -63,14 +63,14 @@ class KeyReport:
         return "\n".join([*lines, *self.notes])
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--report``: every key by kind, and the notes."""
+        """The report as a dict for ``--report``: every key by kind, and the notes."""
         found: dict[str, Any] = {kind: {key: detail for e, key, detail in self.entries if e == kind} for kind in OUTCOMES}
         return {**found, "notes": self.notes}
 
 
 @dataclass
 class Conversion:
-    """A state dict in another layout, and what was done to it."""
+    """A state dict in another layout, and the report on its conversion."""
 
     state: dict[str, Tensor]
     report: KeyReport

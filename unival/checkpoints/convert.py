@@ -1,4 +1,4 @@
-"""Conversion of checkpoints, as functions on state dicts: into our key names, whether the result fits a model, and what is written."""
+"""Conversion of checkpoints, as functions on state dicts: rename keys, fit the result to a model, make the container that is written."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,20 +11,21 @@ from unival.checkpoints.names import hf_ofa, ofa, published
 from unival.errors import UserError
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
-TAKEN_AS = {"published": ("unival", "ofa"), "ofa": ("ofa", "unival")}  # architecture -> sources that read it, if not its own name
-SHOWN = 8  # keys that an error names
+TAKEN_AS = {"published": ("unival", "ofa"), "ofa": ("ofa", "unival")}  # architecture -> sources that read it, where they have other names
+SHOWN = 8  # most keys in a message
 
 
 def check_source(source: str, container: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> None:
-    """Name the right source where another was given.
+    """Check that a checkpoint is of the given source.
 
     Args:
         source: one of :data:`SOURCES`.
-        container, state: what the file holds, and the weights in it.
-        where: the file, for messages.
+        container: content of the file.
+        state: its weights.
+        where: name of the file, for messages.
 
     Raises:
-        UserError: the checkpoint is recognised, and of another kind.
+        UserError: the checkpoint is recognised as one of another source.
     """
     kind = identify(container, state).kind
     if kind == "backbone":
@@ -35,10 +36,10 @@ def check_source(source: str, container: Mapping[str, Any], state: Mapping[str, 
 
 
 def join_shards(shards: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
-    """The weights of one checkpoint from its shards, each with the name of its file.
+    """Join the shards of one checkpoint, given with the names of their files.
 
     Raises:
-        UserError: two shards hold the same key.
+        UserError: two shards have the same key.
     """
     state: dict[str, Tensor] = {}
     for name, part in shards:
@@ -50,17 +51,17 @@ def join_shards(shards: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[str,
 
 
 def is_own(source: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether weights have our key names already."""
+    """Whether weights have our keys already."""
     return source == "unival" and not published.is_published(state)
 
 
 def to_ours(source: str, state: Mapping[str, Tensor], where: str, fourier: Mapping[str, Tensor] | None = None) -> Conversion:
-    """UnIVAL's, OFA's and our own weights under our key names; the tensors are the same ones.
+    """Rename the weights of UnIVAL or OFA to our keys; the tensors are not copied.
 
     Args:
-        source: one of :data:`SOURCES` but BART's, whose weights are no whole model (see :mod:`unival.checkpoints.names.bart`).
+        source: one of :data:`SOURCES` except BART's, whose weights are not a whole model (see :mod:`unival.checkpoints.names.bart`).
         state: the weights.
-        where: the file, for messages.
+        where: name of the file, for messages.
         fourier: Fourier kernels that a published file's own are compared with.
 
     Raises:
@@ -80,16 +81,16 @@ def to_ours(source: str, state: Mapping[str, Tensor], where: str, fourier: Mappi
 
 
 def fitted(conversion: Conversion, shapes: Mapping[str, Sequence[int]], where: str, drop_unexpected: bool = False) -> dict[str, Tensor]:
-    """The weights of a model with these keys and shapes, all of them and no others.
+    """Fit converted weights to a model: exactly its keys, with its shapes.
 
     Args:
-        conversion: weights under our names; what is left out is added to its report.
+        conversion: weights under our keys; keys that are left out are added to its report.
         shapes: keys of the model -> shapes.
-        where: the file, for messages.
-        drop_unexpected: leave out keys that the model lacks instead of refusing them.
+        where: name of the file, for messages.
+        drop_unexpected: leave out keys that the model lacks instead of raising an error.
 
     Raises:
-        UserError: keys are missing, unknown or of another shape; the first of them are named.
+        UserError: keys are missing or unknown, or shapes differ; the first of them are named.
     """
     state = conversion.state
     unknown = [key for key in state if key not in shapes]
@@ -122,14 +123,14 @@ def new_container(
     made_from: Mapping[str, Any],
     is_published: bool = False,
 ) -> dict[str, Any]:
-    """What fairseq reads: a checkpoint before its first update, without optimizer.
+    """Make the container that fairseq reads: a checkpoint before its first update, without an optimizer's state.
 
     Args:
         state: the weights.
         cfg: the options, by group.
-        task_state: what the task keeps.
-        made_from: where the weights come from, kept for whoever wonders later.
-        is_published: the original reads it, which looks for more entries.
+        task_state: state of the task.
+        made_from: description of the origin of the weights, kept in the container.
+        is_published: add the entries that the original implementation needs.
     """
     iterator = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
     more: dict[str, Any] = {"metrics": {"default": [], "train": []}, "val_loss": None} if is_published else {}

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, told from its container and weights alone: architecture, sizes, vocabulary, training, broken values."""
+"""Describe a checkpoint by its container and weights alone: architecture, sizes, vocabulary, training, broken values."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ from unival.errors import UserError
 def describe_checkpoint(
     path: str | pathlib.Path, container: Mapping[str, Any], state: Mapping[str, Tensor], architecture: Architecture
 ) -> dict[str, Any]:
-    """A checkpoint's file, architecture, sizes, parts, vocabulary, training and broken values, ready for JSON."""
+    """Describe a checkpoint for JSON: file, architecture, sizes, parts, vocabulary, training and values that are not finite."""
     tied = tied_keys(state)
     parts = count_parts(state, tied)
     return {
@@ -57,7 +57,7 @@ def _counts(counts: Mapping[str, Count]) -> dict[str, dict[str, int]]:
 
 
 def groups(parts: Mapping[str, Count], architecture: Architecture) -> dict[str, Count]:
-    """Parts summed up under the headings of a table; those of a plain network stay as they are."""
+    """Group the counts of parts under the headings of a table; the parts of a backbone stay as they are."""
     if architecture.kind in ("backbone", "other"):
         return dict(parts)
     sums: dict[str, Count] = {}
@@ -81,7 +81,7 @@ def files_of(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def container_format(path: pathlib.Path) -> str:
-    """How a file is packed."""
+    """The format of a file, in words."""
     found = files_of(path)
     with found[0].open("rb") as file:
         head = file.read(16)
@@ -91,7 +91,7 @@ def container_format(path: pathlib.Path) -> str:
 
 
 def vocabulary(container: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
-    """What is known of the symbols."""
+    """The size and the origin of the vocabulary, as far as they are known."""
     state = container.get("task_state")
     state = state if isinstance(state, Mapping) else {}
     task = options(container, "task")
@@ -110,7 +110,7 @@ def vocabulary(container: Mapping[str, Any], architecture: Architecture) -> dict
 
 
 def kept_symbols(task_state: Any) -> int | None:
-    """How many symbols the vocabulary has that a checkpoint keeps: four specials, those of dict.txt, the mask, codes, bins."""
+    """Number of tokens of the vocabulary in a checkpoint: four special ones, those of ``dict.txt``, the mask, codes, bins."""
     kept = task_state.get("vocabulary_files") if isinstance(task_state, Mapping) else None
     if not isinstance(kept, Mapping) or not isinstance(kept.get("dict.txt"), str) or "num_codes" not in task_state:
         return None
@@ -118,7 +118,7 @@ def kept_symbols(task_state: Any) -> int | None:
 
 
 def training(container: Mapping[str, Any]) -> dict[str, Any]:
-    """How far training went and what is there to go on with; empty for files that hold weights only."""
+    """The progress of training, and what a resumed run would have; empty for files with weights only."""
     given = container.get("optimizer_history")
     history = [run for run in given if isinstance(run, Mapping)] if isinstance(given, list) else []
     extra = container.get("extra_state")
@@ -148,10 +148,10 @@ def training(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_keys(state: Mapping[str, Tensor], pattern: str) -> list[dict[str, Any]]:
-    """Keys like a pattern with shape and type.
+    """The keys that match a pattern, with shape and type.
 
     Raises:
-        UserError: there is none.
+        UserError: no key matches.
     """
     found = select(state, pattern)
     if not found:

@@ -1,7 +1,7 @@
-"""Reading and writing checkpoint files: nothing that a file names is ever run, and weights are mapped, not copied.
+"""Reading and writing checkpoint files: no code in a file is run, and weights are mapped, not copied.
 
-A container is what a file holds as a whole: a dict with the weights under ``model`` (fairseq), ``state_dict`` (many vision models) or
-with nothing but weights.  ``read`` gives the container, ``weights`` and ``ema_weights`` find the tensors in it, ``write`` writes one.
+A container is the whole content of a file: a dict with the weights under ``model`` (fairseq) or ``state_dict`` (many vision models), or
+only weights.  ``read`` returns the container, ``weights`` and ``ema_weights`` find the tensors in it, ``write`` writes one.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from unival.checkpoints.inert import STAND_INS
 from unival.checkpoints.namespace import Namespace
 from unival.errors import UserError
 
-# All that a pickle may name besides what torch itself allows (tensors, plain containers): options, and numbers as numpy keeps them.
+# The classes and functions that a pickle may name in addition to those that torch allows: options, and numbers of numpy.
 SAFE_GLOBALS: list[Any] = [Namespace, *STAND_INS]
 
 WEIGHT_KEYS = ("model", "state_dict", "model_state_dict", "module")
 HF_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 HF_FILES = ("model.safetensors", "pytorch_model.bin")
 ZIP = b"PK\x03\x04"
-METADATA = "unival"  # key in a safetensors file's metadata with everything that is no tensor, as JSON
+METADATA = "unival"  # key in a safetensors file's metadata: all that is not a tensor, as JSON
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
-    """The container that a file holds, on the CPU.
+    """Read the container of a checkpoint file, on the CPU.
 
     Takes torch files (zip and legacy), ``.safetensors``, and folders or indices of sharded Hugging Face models.  Tensors of zip and
-    safetensors files are mapped from the file: they cost memory only where they are looked at.
+    safetensors files are mapped from the file: they take memory only where they are read.
 
     Raises:
-        UserError: there is no such file, it is damaged, or it holds more than tensors and plain values (nothing in it was run).
+        UserError: the file does not exist, is damaged, or has more than tensors and plain values (no code in it was run).
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -63,12 +63,12 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
 
 
 def check_sums(path: str | pathlib.Path) -> None:
-    """Compare what zip files hold with their check sums, which mapped reading passes over; other formats keep none.
+    """Verify the checksums of zip files, which mapped reading does not; other formats have none.
 
     Takes what :func:`read` takes and reads every byte: less than a second per GB that is in memory already.
 
     Raises:
-        UserError: a record is damaged, or compressed (torch never does that, and maps it as if it were not).
+        UserError: a record is damaged, or is compressed (torch never compresses, and would map it wrongly).
     """
     for file in _parts(pathlib.Path(path)):
         with file.open("rb") as opened:
@@ -80,20 +80,20 @@ def check_sums(path: str | pathlib.Path) -> None:
                 packed = next((record.filename for record in records if record.compress_type != zipfile.ZIP_STORED), None)
                 if packed is not None:
                     raise UserError(f"{file}: record {packed} is compressed; torch's files are not")
-                # torch.serialization.set_crc32_options(False) writes zeros
+                # zeros: written with torch.serialization.set_crc32_options(False)
                 damaged = archive.testzip() if any(record.CRC for record in records) else None
         except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
             raise UserError(f"{file}: damaged: {_first_line(error)}") from error
         if damaged is not None:
-            raise UserError(f"{file}: damaged: record {damaged} is not what its check sum says; fetch or copy the file again")
+            raise UserError(f"{file}: damaged: record {damaged} does not match its checksum; fetch or copy the file again")
 
 
 def weights(container: Mapping[str, Any], path: str | pathlib.Path | None = None) -> dict[str, Tensor]:
-    """The state dict in a container: under ``model``, ``state_dict``, …, or the container itself.
+    """Find the state dict in a container: under ``model``, ``state_dict``, …, or the container itself.
 
     Args:
-        container: what :func:`read` gave.
-        path: where it is from, for error messages.
+        container: result of :func:`read`.
+        path: path of the file, for error messages.
 
     Raises:
         UserError: there are no tensors where weights are expected, or they are sparse, quantised or without values.
@@ -106,16 +106,16 @@ def weights(container: Mapping[str, Any], path: str | pathlib.Path | None = None
 
 
 def ema_weights(container: Mapping[str, Any], path: str | pathlib.Path | None = None) -> dict[str, Tensor]:
-    """The moving average of the weights that training with ``--store-ema`` keeps, in float32 where it was kept so.
+    """Find the moving average of the weights that training with ``--store-ema`` keeps, in float32 if that was stored.
 
     Raises:
-        UserError: the checkpoint has none.
+        UserError: the checkpoint has no moving average.
     """
     with _naming(path):
         extra = container.get("extra_state") or {}
         if not isinstance(extra, Mapping) or not isinstance(extra.get("ema"), Mapping) or not extra["ema"]:
             raise UserError(
-                "the checkpoint holds no EMA weights (it was trained without --store-ema); leave --ema out to use its weights"
+                "the checkpoint has no EMA weights (it was trained without --store-ema); leave --ema out to use its weights"
             )
         ema = _tensors(extra["ema"], "extra_state.ema")
         exact = extra.get("ema_fp32_params")
@@ -123,12 +123,12 @@ def ema_weights(container: Mapping[str, Any], path: str | pathlib.Path | None = 
 
 
 def write(path: str | pathlib.Path, container: Mapping[str, Any]) -> None:
-    """Write a container as a torch file, or as safetensors if the suffix says so; the file appears whole or not at all.
+    """Write a container as a torch file, or as safetensors if the suffix is ``.safetensors``; the file is replaced atomically.
 
-    In a safetensors file weights under ``model`` become the tensors and all the rest JSON; optimizer states cannot be kept in it.
+    In a safetensors file, weights under ``model`` become the tensors and the rest JSON; it cannot have optimizer states.
 
     Raises:
-        UserError: the file cannot be written, or the container has parts that JSON cannot hold.
+        UserError: the file cannot be written, or the container has values that JSON cannot represent.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -136,7 +136,7 @@ def write(path: str | pathlib.Path, container: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
             temporary.touch()
-            mode = temporary.stat().st_mode  # the library's own files can be read by nobody else
+            mode = temporary.stat().st_mode  # the safetensors library makes files that only the owner can read
             _write_safetensors(path, temporary, container)
             temporary.chmod(mode)
         else:
@@ -150,7 +150,7 @@ def write(path: str | pathlib.Path, container: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _naming(path: str | pathlib.Path | None) -> Iterator[None]:
-    """Put the file's name, if there is one, before what goes wrong inside."""
+    """Prefix errors raised inside with the file's name, if it is known."""
     try:
         yield
     except UserError as error:
@@ -161,7 +161,7 @@ def _naming(path: str | pathlib.Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def allowed_globals() -> Iterator[None]:
-    """Inside, torch's restricted unpickler takes :data:`SAFE_GLOBALS`; what was allowed before stays allowed afterwards."""
+    """Allow :data:`SAFE_GLOBALS` in torch's restricted unpickler; afterwards exactly what was allowed before is."""
     added = [item for item in SAFE_GLOBALS if item not in torch.serialization.get_safe_globals()]
     with torch.serialization.safe_globals(added):
         yield
@@ -171,7 +171,7 @@ def allowed_globals() -> Iterator[None]:
 
 
 def _check_head(path: pathlib.Path, head: bytes) -> None:
-    """Say what common non-checkpoints are."""
+    """Refuse common files that are not checkpoints, with a message about each."""
     if not head:
         raise UserError(f"{path}: the file is empty")
     if head.startswith(b"version https://"):
@@ -189,7 +189,7 @@ def _read_torch(path: pathlib.Path, is_zip: bool) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: refused, nothing in it was run: {error}") from error
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error) as error:
-        raise UserError(f"{path}: damaged or no checkpoint: {_first_line(error)}") from error
+        raise UserError(f"{path}: damaged, or not a checkpoint: {_first_line(error)}") from error
     if not isinstance(container, dict):
         raise UserError(f"{path}: holds a {type(container).__name__}, expected a dict of weights or a checkpoint")
     return container
@@ -198,7 +198,7 @@ def _read_torch(path: pathlib.Path, is_zip: bool) -> dict[str, Any]:
 def _what_was_refused(message: str) -> str:
     named = re.search(r"GLOBAL (\S+)", message) or re.search(r"<class '([^']+)'>|<(?:built-in )?function (\S+?)>", message)
     if named is None:
-        return "it is no pickle of tensors and plain values"
+        return "it is not a pickle of tensors and plain values"
     name = next(group for group in named.groups() if group)
     return f"it names {name if '.' in name else f'builtins.{name}'}; only tensors, plain values and argparse.Namespace are read"
 
@@ -211,7 +211,7 @@ def _tensors(found: Any, name: str | None) -> dict[str, Tensor]:
     if not isinstance(found, Mapping):
         raise UserError(f"{name} is a {type(found).__name__}, expected a dict of weights")
     state = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not state or len(state) < len(found) - 8:  # a few others, such as torch's _metadata or counters, do no harm
+    if not state or len(state) < len(found) - 8:  # a few other entries are allowed, such as torch's _metadata or counters
         where = f"under {name!r}" if name else f"in it (keys: {', '.join(map(str, list(found)[:6])) or 'none'})"
         raise UserError(f"the checkpoint has no weights {where}")
     for key, value in state.items():
@@ -220,7 +220,7 @@ def _tensors(found: Any, name: str | None) -> dict[str, Tensor]:
 
 
 def _compacted(value: Any) -> Any:
-    """A copy of nested dicts in which no tensor drags along a storage much larger than itself; tied tensors stay tied."""
+    """Copy nested dicts so that no tensor keeps a storage much larger than itself; tied tensors stay tied."""
     if isinstance(value, dict):
         return {key: _compacted(item) for key, item in value.items()}
     if isinstance(value, Tensor) and value.untyped_storage().nbytes() > 2 * max(value.nbytes, 512):
@@ -237,9 +237,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no dict
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged or no safetensors file: {_first_line(error)}") from error
+        raise UserError(f"{path}: damaged, or not a safetensors file: {_first_line(error)}") from error
     if METADATA not in metadata:
         return state
     try:
@@ -256,7 +256,7 @@ def _write_safetensors(path: pathlib.Path, temporary: pathlib.Path, container: M
 
     state = weights(container)
     rest = {key: value for key, value in container.items() if key not in WEIGHT_KEYS} if state is not container else {}
-    if any(key in state for key in rest):  # the container was nothing but weights
+    if any(key in state for key in rest):  # the container has only weights
         rest = {}
     kept, tied = _untie(state)
     try:
@@ -267,7 +267,7 @@ def _write_safetensors(path: pathlib.Path, temporary: pathlib.Path, container: M
 
 
 def _untie(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors that share no memory, and which names are others' equals."""
+    """Separate tied tensors: returns tensors that share no memory, and key -> key of the same tensor for those left out."""
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}
@@ -309,7 +309,7 @@ def _file_in_folder(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _parts(path: pathlib.Path) -> list[pathlib.Path]:
-    """The files that were read for a path: itself, or the shards beside an index."""
+    """The files that are read for a path: itself, or the shards of an index."""
     path = _file_in_folder(path) if path.is_dir() else path
     if not path.name.endswith(".index.json"):
         return [path]
@@ -317,7 +317,7 @@ def _parts(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _shard_places(index: pathlib.Path) -> tuple[dict[str, str], list[str]]:
-    """Key -> file as an index has it, and the names of the files."""
+    """Read an index of shards: key -> file, and the names of the files."""
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted({str(name) for name in places.values()})
@@ -325,7 +325,7 @@ def _shard_places(index: pathlib.Path) -> tuple[dict[str, str], list[str]]:
         raise UserError(f"{index}: expected JSON with a weight_map from keys to files: {_first_line(error)}") from error
     outside = next((name for name in names if pathlib.PurePath(name).name != name), None)
     if outside is not None:
-        raise UserError(f"{index}: shard {outside!r} is not a file beside the index")
+        raise UserError(f"{index}: shard {outside!r} is not a file in the folder of the index")
     return places, names
 
 

@@ -1,7 +1,7 @@
-"""Stand-ins for the few classes besides tensors that trainers leave in checkpoints: they keep numbers and run nothing.
+"""Safe replacements of the few classes other than tensors that trainers leave in checkpoints: they keep numbers and run no code.
 
 fairseq keeps meters whose values may be numpy scalars or arrays, and its oldest releases pickled the meters themselves.  Allowing numpy's
-own unpickling functions would let a file call them with what it likes; these read numbers of the plain kinds and refuse the rest.
+own unpickling functions would let a file call them with any arguments; these read plain numbers and refuse the rest.
 """
 
 import re
@@ -14,7 +14,7 @@ METERS = ("AverageMeter", "TimeMeter", "StopwatchMeter")
 
 
 class Kind:
-    """In place of ``numpy.dtype``: a kind of number and its byte order."""
+    """Replaces ``numpy.dtype``: the type of numbers and their byte order."""
 
     def __init__(self, name: Any = None, *_: Any):
         if not isinstance(name, str) or not PLAIN.fullmatch(name):
@@ -23,13 +23,13 @@ class Kind:
         self.order = "="
 
     def __setstate__(self, state: Any) -> None:
-        """``(version, byte order, …)`` as numpy writes it; what follows describes records, which are not read."""
+        """Take ``(version, byte order, …)`` as numpy writes it; the rest describes structured types, which are not read."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
             raise UserError("it holds a numpy value whose byte order cannot be read")
         self.order = state[1]
 
     def values(self, data: Any) -> Any:
-        """Bytes -> a one-dimensional array of numbers."""
+        """Convert bytes to a one-dimensional array of numbers."""
         import numpy as np
 
         if not isinstance(data, bytes) or not hasattr(self, "order"):
@@ -38,10 +38,10 @@ class Kind:
 
 
 class Values(list):
-    """In place of ``numpy.ndarray``: becomes a (nested) list of numbers."""
+    """Replaces ``numpy.ndarray``: a (nested) list of numbers."""
 
     def __setstate__(self, state: Any) -> None:
-        """``(version, shape, kind, is Fortran, bytes)`` as numpy writes it."""
+        """Take ``(version, shape, type, is Fortran, bytes)`` as numpy writes it."""
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Kind):
             raise UserError("it holds a numpy array that is not one of plain numbers")
         _, shape, kind, fortran, data = state
@@ -49,7 +49,7 @@ class Values(list):
 
 
 class Forgotten:
-    """In place of a class whose content nobody needs: takes anything and keeps nothing."""
+    """Replaces a class whose content is not needed: takes any arguments and keeps nothing."""
 
     def __init__(self, *_: Any, **__: Any):
         pass
@@ -59,18 +59,18 @@ class Forgotten:
 
 
 def scalar(kind: Any, data: Any = None) -> Any:
-    """In place of numpy's function of this name: a Python number."""
+    """Replaces numpy's function of this name: returns a Python number."""
     if not isinstance(kind, Kind):
-        raise UserError("it holds a numpy value that is no plain number")
+        raise UserError("it holds a numpy value that is not a plain number")
     return kind.values(data)[0].item()
 
 
 def empty(*_: Any) -> Values:
-    """In place of numpy's ``_reconstruct``: an array that its state fills."""
+    """Replaces numpy's ``_reconstruct``: returns an array that its state fills."""
     return Values()
 
 
-# (what is used instead, the name in the file)
+# (replacement, name in the file)
 STAND_INS: list[tuple[Any, str]] = [
     (Kind, "numpy.dtype"),
     (Values, "numpy.ndarray"),

@@ -1,4 +1,4 @@
-"""Weights of an image network for the video network of the same shape: inflation (Carreira & Zisserman 2017, I3D, section 2.2)."""
+"""Inflate weights of an image network to the video network of the same shape (Carreira & Zisserman 2017, I3D, section 2.2)."""
 
 import logging
 
@@ -10,20 +10,20 @@ logger = logging.getLogger(__name__)
 
 CLASSIFIER = "fc."
 COUNTER = "num_batches_tracked"
-SHOWN = 5  # keys of a kind in a message
+SHOWN = 5  # most keys of a kind in a message
 
 
 def inflate(state_2d: dict[str, Tensor], shapes_3d: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Repeat 2-D kernels over time and divide by their length, so that a still video has the features of its image.
 
-    That holds away from the first and last frames, beside which the 3-D network sees zeros.
+    This does not hold at the first and last frames, where the 3-D network sees padding of zeros.
 
     Args:
         state_2d: a ResNet or ResNeXt of torchvision or timm; its classifier is left out, which is logged.
         shapes_3d: key -> shape of the video network's state.
 
     Raises:
-        UserError: keys or shapes do not fit; lists them.
+        UserError: keys or shapes do not fit; the first of them are named.
     """
     ignored = [key for key in state_2d if key.startswith(CLASSIFIER)]
     if ignored:
@@ -47,7 +47,7 @@ def inflate(state_2d: dict[str, Tensor], shapes_3d: dict[str, tuple[int, ...]]) 
 
 
 def _over_time(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A kernel ``o x i x h x w`` as ``o x i x t x h x w``; anything else as it is."""
+    """Convert a kernel ``out x in x height x width`` to ``out x in x time x height x width``; other tensors stay as they are."""
     if value.dim() != 4 or len(shape) != 5:
         return value
     length = shape[2]
@@ -55,7 +55,7 @@ def _over_time(value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _listed(kind: str, keys: list[str]) -> list[str]:
-    """Names of the first keys of a kind, and how many more there are."""
+    """The first keys of a kind, and the number of the others."""
     if not keys:
         return []
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""

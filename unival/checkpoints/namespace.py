@@ -1,6 +1,6 @@
-"""Options as older checkpoints keep them: an ``argparse.Namespace``, which stands in files by that name and is read and written as it is.
+"""Options in older checkpoints: an ``argparse.Namespace``, which files refer to by this name.
 
-Nothing in ``checkpoints`` knows of a command line; this is the only module that names the class.
+Nothing in ``checkpoints`` parses a command line; this is the only module that imports the class.
 """
 
 from argparse import Namespace
@@ -10,5 +10,5 @@ __all__ = ["Namespace", "unwrapped"]
 
 
 def unwrapped(value: Any) -> Any:
-    """A namespace as the dict of its entries; any other value as it is."""
+    """Convert a namespace to the dict of its entries; other values are returned as they are."""
     return vars(value) if isinstance(value, Namespace) else value

@@ -1,4 +1,4 @@
-"""Weights in another floating type, without values that get lost on the way."""
+"""Convert weights to another floating-point type without losing values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from unival.errors import UserError
 
-SHOWN = 4  # keys that an error names
+SHOWN = 4  # most keys in a message
 
 
 def cast(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Floating tensors in another type (None: as they are); tied ones stay tied.
+    """Convert floating-point tensors to another type (None: keep theirs); tied tensors stay tied.
 
     Raises:
-        UserError: finite values are beyond what the type can hold.
+        UserError: finite values are beyond the range of the type.
     """
     done: dict[tuple[Any, ...], Tensor] = {}
     result: dict[str, Tensor] = {}
@@ -39,7 +39,7 @@ def cast(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
 
 
 def _largest_lost(before: Tensor, after: Tensor) -> float | None:
-    """The largest size of a value that was finite and is no more; None when there is none."""
+    """The largest magnitude of values that were finite and no longer are; None if there are none."""
     if bool(torch.isfinite(after).all()):
         return None
     lost = before[torch.isfinite(before) & ~torch.isfinite(after)]

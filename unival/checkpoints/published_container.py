@@ -1,7 +1,7 @@
-"""The ``cfg`` of a checkpoint in the published format: every group and every option that the original's files hold.
+"""The ``cfg`` of a checkpoint in the published format: every group and every option of the original's files.
 
-The original evaluates and trains with what a file says, without defaults for much of it: its encoder takes ``patch_image_size`` from the
-model's options, which hold those of fairseq, task, criterion, optimizer and schedule as well (its command line is one flat namespace).
+The original evaluates and trains with the options in a file and has no defaults for many of them: its encoder takes ``patch_image_size``
+from the model's options, which contain those of fairseq, task, criterion, optimizer and schedule, too (one flat namespace).
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ NEWER: dict[str, tuple[str, ...]] = {
     "generation": ("beam_mt", "max_len_a_mt", "max_len_b_mt", "lenpen_mt", "eos_token"),
 }
 
-# Options that ours has nothing for, with the values of published files.
+# Options without a counterpart here, with their values in published files.
 MODEL: dict[str, Any] = {
     "bitfit": False,
     "quant_noise_pq_block_size": 8,
@@ -55,7 +55,7 @@ MODEL: dict[str, Any] = {
     "pooler_dropout": 0.0,
     "pooler_classifier": "mlp",
 }
-# Places are the original's own, seen from its folder.
+# Paths are relative to the original's folder.
 TASK: dict[str, Any] = {
     "data": "",
     "selected_cols": None,
@@ -123,12 +123,12 @@ NAMES: dict[str, Any] = {
 
 
 def published_cfg(groups: Mapping[str, Any], model: Namespace, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole ``cfg`` of a published container.
+    """Make the whole ``cfg`` of a published container.
 
     Args:
-        groups: fairseq's configuration as plain dicts, which :data:`CFG_GROUPS` are taken from.
-        model: what :func:`unival.checkpoints.published_options.published_model` gives.
-        task: what :func:`unival.checkpoints.published_options.published_task` gives.
+        groups: fairseq's configuration as plain dicts, from which :data:`CFG_GROUPS` are taken.
+        model: result of :func:`unival.checkpoints.published_options.published_model`.
+        task: result of :func:`unival.checkpoints.published_options.published_task`.
     """
     cfg: dict[str, Any] = {"_name": None}
     for name in CFG_GROUPS:

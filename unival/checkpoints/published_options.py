@@ -1,7 +1,7 @@
-"""Options of the published UnIVAL (and OFA) checkpoints in our terms, and ours in theirs.
+"""Translate the options of published UnIVAL (and OFA) checkpoints to ours, and back.
 
 A published checkpoint keeps its model's options in an ``argparse.Namespace`` of some 250 entries (all of fairseq's options are among
-them) and its task's in a dict.  Options that say what the weights mean are mapped; those of the run that made them are not.
+them) and its task's in a dict.  Options on which the meaning of the weights depends are mapped; those of the training run are not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from unival.text import split_names
 
 ABSENT = object()
 
-# The same name and meaning.  Where the published code has another default than ours it is here: older checkpoints lack some options.
+# Options of the same name and meaning, with the published default where ours differs: older checkpoints lack some options.
 SAME: dict[str, Any] = {
     "encoder_embed_dim": ABSENT,
     "encoder_ffn_embed_dim": ABSENT,
@@ -70,10 +70,10 @@ TASK_RENAMED = {
     "sample_rate": "audio_sample_rate",
 }
 
-# What the published code always does, so that its options say nothing of it.
+# Constants of the published code, for which it has no options.
 TASK_FIXED: dict[str, Any] = {"frame_fit": "published", "image_fit": "published"}
 
-# What our model always is; a checkpoint of something else is refused.
+# Constants of our model; checkpoints with other values are refused.
 FIXED: dict[str, Any] = {
     "encoder_normalize_before": True,
     "decoder_normalize_before": True,
@@ -106,9 +106,9 @@ FIXED: dict[str, Any] = {
     "decoder_prompt": False,
 }
 VIDEO_CAPTION = "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
-# The published models were fine-tuned on sounds with the prompt of videos.
+# The published models were fine-tuned on audio with the prompt for videos.
 AUDIO_CAPTION = "[AUDIO:audio] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
-# published task -> what it is here
+# published task -> task here
 TASKS: dict[str, dict[str, str]] = {
     "caption": {"_name": "unival_caption"},
     "video_caption": {"_name": "unival_caption", "instruction": VIDEO_CAPTION},
@@ -117,17 +117,17 @@ TASKS: dict[str, dict[str, str]] = {
 
 
 def published_media() -> dict[str, Published]:
-    """Modality (in lower case) -> what published checkpoints call its network."""
+    """Modality (in lower case) -> names of its network in published checkpoints."""
     return {name: media.published for name, media in with_media().items() if media.published is not None}
 
 
 def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of our ``UnivalConfig`` for the model options of a published checkpoint (``cfg["model"]``, or ``args``).
+    """Translate the model options of a published checkpoint to fields of our ``UnivalConfig`` (``cfg["model"]``, or ``args``).
 
     Options that the checkpoint lacks, as older ones do, are left out where the published default is ours.
 
     Raises:
-        UserError: an option has a value that our model cannot have.
+        UserError: an option has a value that our model does not support.
     """
     given = dict(unwrapped(published))
     _check_fixed(given)
@@ -145,7 +145,7 @@ def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     activation = given.get("activation_dropout") or given.get("relu_dropout")
     if activation is not None:
         options["activation_dropout"] = float(activation)
-    options["attention_input_norm"] = bool(given.get("qk_norm"))  # which is another computation than our option of that name
+    options["attention_input_norm"] = bool(given.get("qk_norm"))  # another computation than our option of that name
     options["freeze_batchnorm"] = bool(given.get("freeze_batchnorm"))
     options["checkpoint_activations"] = bool(given.get("checkpoint_activations"))
     options["entangle_target_positions"] = not given.get("disable_entangle", False)
@@ -159,10 +159,10 @@ def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def task_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of our ``UnivalTaskConfig`` for the task options of a published checkpoint (``cfg["task"]``, or ``args``).
+    """Translate the task options of a published checkpoint to fields of our ``UnivalTaskConfig`` (``cfg["task"]``, or ``args``).
 
-    ``_name`` and ``instruction`` say which task it is; a published task that has no counterpart here becomes ``unival`` without an
-    instruction.  Files and folders of the machine it was trained on are left out.
+    ``_name`` and ``instruction`` give the task; a published task without a counterpart here becomes ``unival`` without an
+    instruction.  Paths of the machine that it was trained on are left out.
     """
     given = dict(unwrapped(published))
     options: dict[str, Any] = {
@@ -174,13 +174,13 @@ def task_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def published_model(options: Mapping[str, Any]) -> Namespace:
-    """The published model options that stand for a ``UnivalConfig`` (given as a whole): the way back.
+    """Translate a whole ``UnivalConfig`` to published model options.
 
     Args:
-        options: all fields of the configuration; ``modalities`` as the model has them.
+        options: all fields of the configuration; ``modalities`` are those of the model.
 
     Raises:
-        UserError: the model has what the published code lacks.
+        UserError: the published code does not support the model.
     """
     media = [name for name in options["modalities"].split(",") if name]
     _check_has_place(options, media)
@@ -190,7 +190,7 @@ def published_model(options: Mapping[str, Any]) -> Namespace:
         arch=arch,
         **FIXED,
         **{name: options[name] for name in SAME if name not in COUNTS},
-        **{name: options[name] or None for name in COUNTS},  # to the published code, 0 is a number of patches
+        **{name: options[name] or None for name in COUNTS},  # the published code takes 0 as a number of patches
         **{f"layernorm_{name}_embedding": bool(options["modality_layernorm"] and name in normed) for name in published_media()},
         **{f"freeze_{name}_encoder": bool(name in media and options[f"freeze_{name}_backbone"]) for name in published_media()},
         qk_norm=options["attention_input_norm"],
@@ -216,7 +216,7 @@ def published_model(options: Mapping[str, Any]) -> Namespace:
 
 
 def _check_has_place(options: Mapping[str, Any], media: Sequence[str]) -> None:
-    """Refuse what the published code lacks."""
+    """Refuse options that the published code does not support."""
     if options["qk_norm"]:
         raise UserError(
             "--qk-norm: the published option of that name is another computation, our --attention-input-norm; models with ours"
@@ -234,12 +234,12 @@ def _check_has_place(options: Mapping[str, Any], media: Sequence[str]) -> None:
 
 
 def _their_encoder(theirs: Published, options: Mapping[str, Any]) -> str | None:
-    """The published name of the network that our options choose; None where there is none."""
+    """The published name of the network that our options choose; None if it has no name there."""
     return next((name for name, ours in theirs.encoders.items() if all(options[key] == value for key, value in ours.items())), None)
 
 
 def published_task(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The published task options that stand for a ``UnivalTaskConfig`` (given as a whole): the way back."""
+    """Translate a whole ``UnivalTaskConfig`` to published task options."""
     found = {old: options[new] for old, new in TASK_RENAMED.items() if options.get(new) is not None}
     rate = found.get("sample_rate", 48000)
     if options.get("max_audio_seconds") is not None:

@@ -1,8 +1,8 @@
-"""Which checkpoints of a run are whole, and how a run that was stopped while saving goes on from the newest of them.
+"""Find the complete checkpoints of a run, so that a run that was stopped while saving resumes from the newest of them.
 
 fairseq writes one file under a temporary name, renames it when it is complete, and copies it to the other names, ``checkpoint_last.pt``
-last of all.  A kill or a full disk in between leaves a copy that is cut short, or none, beside a file that is whole and newer.  All
-that is read here are the directories at the ends of files and, where they have to be compared, options and counts; never the weights.
+last of all.  A kill or a full disk in between leaves a truncated copy, or none, and a file that is complete and newer.  Only the
+directories at the ends of files are read here and, to compare them, options and counts; never the weights.
 """
 
 import os
@@ -17,13 +17,13 @@ from typing import Any
 from unival.checkpoints.files import ZIP, read
 from unival.errors import UserError
 
-UNFINISHED = ".tmp"  # ends the names of files that fairseq, and this module, have not finished
-HEAD = 16  # bytes that tell what a file is
+UNFINISHED = ".tmp"  # suffix of files that fairseq, or this module, has not finished
+HEAD = 16  # bytes that tell the format of a file
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A whole checkpoint: after how many updates it was saved, and its score as well as the best one until then."""
+    """A complete checkpoint: its number of updates, its score, and the best score up to then."""
 
     path: pathlib.Path
     updates: int
@@ -32,7 +32,7 @@ class Saved:
 
     @property
     def was_best(self) -> bool:
-        """Whether it was the best one when it was saved, so that ``checkpoint_best.pt`` was to be a copy of it."""
+        """Whether it was the best when it was saved, so that ``checkpoint_best.pt`` should be a copy of it."""
         return self.score is not None and self.score == self.best
 
     def __str__(self) -> str:
@@ -40,9 +40,9 @@ class Saved:
 
 
 def is_cut_short(path: pathlib.Path) -> bool:
-    """Whether a file is the beginning of a checkpoint: empty, zeros, or a zip file without all its records.
+    """Whether a file is a truncated checkpoint: empty, zeros, or a zip file without some of its records.
 
-    Other kinds of files are for the reader to judge.
+    Files of other formats are left to the reader.
     """
     with path.open("rb") as file:
         head = file.read(HEAD).rstrip(b"\0")
@@ -57,7 +57,7 @@ def is_cut_short(path: pathlib.Path) -> bool:
 
 
 def look_at(path: pathlib.Path) -> Saved | None:
-    """What a checkpoint says of itself; None where it cannot be read safely or was not written by a run of ours."""
+    """Read updates and scores of a checkpoint; None if it cannot be read safely or was not written by a run of ours."""
     try:
         container: dict[str, Any] = {} if is_cut_short(path) else read(path)
         updates = int(container["optimizer_history"][-1]["num_updates"])
@@ -68,32 +68,32 @@ def look_at(path: pathlib.Path) -> Saved | None:
 
 
 def newest(paths: Sequence[pathlib.Path]) -> Saved | None:
-    """The whole checkpoint with the most updates, of equals the one written last; None if there is none."""
+    """The complete checkpoint with the most updates, the last written of equal ones; None if there is none."""
     found = [saved for saved in map(look_at, paths) if saved is not None]
     return max(found, key=lambda saved: (saved.updates, saved.path.stat().st_mtime_ns), default=None)
 
 
 def saved_files(folder: pathlib.Path, suffix: str = "") -> list[pathlib.Path]:
-    """The checkpoints in a run's folder by the names that fairseq gives them (``suffix`` as in ``--checkpoint-suffix``)."""
+    """The checkpoints in a run's folder, by fairseq's file names (``suffix`` as in ``--checkpoint-suffix``)."""
     return _named(folder, suffix, "")
 
 
 def mend(folder: pathlib.Path, suffix: str = "", besides: Collection[pathlib.Path] = ()) -> str | None:
-    """Finish what was being saved when a run stopped: afterwards ``checkpoint_last.pt`` is its newest whole checkpoint.
+    """Repair the folder of a run that was stopped while saving: ``checkpoint_last.pt`` becomes its newest complete checkpoint.
 
-    A whole ``checkpoint_last.pt`` is replaced only by one with more updates that was written later; ``checkpoint_best.pt`` follows where
-    the newest checkpoint is the best.  Every file is replaced at once or not at all, so that this may be stopped, too.
+    A complete ``checkpoint_last.pt`` is replaced only by one with more updates that was written later; ``checkpoint_best.pt``, too,
+    if the newest checkpoint is the best.  Files are replaced atomically, so that this may be stopped at any time.
 
     Args:
-        folder: where the run saves.
-        suffix: of the names of its checkpoints, before ``.pt``.
+        folder: folder of the run's checkpoints.
+        suffix: suffix of their names, before ``.pt``.
         besides: resolved paths of checkpoints in the folder that are not the run's own, such as the one it started from.
 
     Returns:
-        One line on what the run goes on from; None if there was nothing to mend.
+        A line about the checkpoint that the run resumes from; None if nothing had to be repaired.
 
     Raises:
-        UserError: there are checkpoints, but none is whole; or a copy cannot be written.
+        UserError: there are checkpoints, but none is complete; or a copy cannot be written.
     """
     unfinished = _named(folder, suffix, UNFINISHED)
     for path in unfinished:
@@ -106,7 +106,7 @@ def mend(folder: pathlib.Path, suffix: str = "", besides: Collection[pathlib.Pat
         later = [path for path in files if path not in cut_short and path != last and path.stat().st_mtime_ns >= written]
         present = look_at(last) if later or cut_short else None
         if present is None:
-            return None  # all is well, or the reader will say what is wrong with it
+            return None  # complete, or the reader gives the error
         source, reason = present, ""
         rival = newest(later)
         if rival is not None and rival.updates > present.updates:
@@ -127,21 +127,21 @@ def mend(folder: pathlib.Path, suffix: str = "", besides: Collection[pathlib.Pat
 
 
 def whole_beside(path: pathlib.Path) -> str:
-    """Where a checkpoint that is cut short was to be read: the end of a message that names the newest whole one in its folder."""
+    """The end of a message about a truncated checkpoint: names the newest complete one in its folder."""
     found = newest([file for file in path.parent.glob("checkpoint*.pt") if file != path])
     return f"the newest whole one there is {found}" if found else "copy or fetch it again"
 
 
 def replace_by_copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Make ``target`` a copy of ``source``; whoever looks finds the old file, none, or the new one whole.
+    """Make ``target`` a copy of ``source``; at any time there is the old file, none, or the complete new one.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the copy cannot be written.
     """
     unfinished = target.with_name(target.name + UNFINISHED)
     try:
         if target.is_file() and is_cut_short(target):
-            target.unlink()  # makes room for its successor
+            target.unlink()  # frees the space for the copy
         with source.open("rb") as reading, unfinished.open("wb") as writing:
             shutil.copyfileobj(reading, writing, length=1 << 24)
             writing.flush()
@@ -153,10 +153,10 @@ def replace_by_copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _nothing_whole(folder: pathlib.Path, files: Sequence[pathlib.Path], unfinished: bool) -> str | None:
-    """A start without anything to go on from: what to say of it.
+    """The message for a run without a complete checkpoint to resume from.
 
     Raises:
-        UserError: there are damaged checkpoints; what was learned would be lost without a word.
+        UserError: there are damaged checkpoints; starting over would silently lose what was learned.
     """
     damaged = [path for path in files if is_cut_short(path) or not _is_readable(path)]
     if damaged:

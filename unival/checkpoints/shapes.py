@@ -1,4 +1,4 @@
-"""Sizes of a model, read off its weights: what a state dict in our layout says about the configuration that it belongs to."""
+"""Infer the sizes of a model from its weights: the fields of the configuration that a state dict in our layout determines."""
 
 import math
 import re
@@ -27,14 +27,14 @@ ESSENTIAL = (
 
 
 def options_from_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Fields of ``UnivalConfig`` that the shapes of a whole model's weights decide.
+    """Infer the fields of ``UnivalConfig`` that the shapes of a whole model's weights determine.
 
     Raises:
-        UserError: parts that every model has are missing, or a CNN is none that is known here.
+        UserError: a part that every model has is missing, or a CNN is unknown.
     """
     absent = next((key for key in ESSENTIAL if key not in state), None)
     if absent is not None:
-        raise UserError(f"the checkpoint has no {absent}: it is no whole UnIVAL or OFA model")
+        raise UserError(f"the checkpoint has no {absent}: it is not a whole UnIVAL or OFA model")
     shape = {key: tuple(value.shape) for key, value in state.items()}
     options: dict[str, Any] = {
         "encoder_embed_dim": shape["encoder.embed_tokens.weight"][1],
@@ -55,7 +55,7 @@ def options_from_weights(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def norm_options(media: Iterable[str], normed: Iterable[str]) -> dict[str, Any]:
-    """Fields of ``UnivalConfig`` for a model that takes ``media``, of which those in ``normed`` have a layer norm of their own."""
+    """Fields of ``UnivalConfig`` for a model with ``media``, of which those in ``normed`` have a layer norm of their own."""
     media = list(media)
     having = [name for name in media if name in set(normed)]
     return {
@@ -65,7 +65,7 @@ def norm_options(media: Iterable[str], normed: Iterable[str]) -> dict[str, Any]:
 
 
 def count_layers(state: Mapping[str, Any], prefix: str) -> int:
-    """How many layers ``prefix0…``, ``prefix1…`` there are."""
+    """Number of layers ``prefix0…``, ``prefix1…`` of a state dict."""
     found = {int(match[1]) for key in state if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))}
     return max(found, default=-1) + 1
 
@@ -76,7 +76,7 @@ def media_of_weights(keys: Iterable[str]) -> set[str]:
 
 
 def media_in(keys: Iterable[str]) -> tuple[str, ...]:
-    """The media that keys in our layout have parts for; a norm alone, which nothing would use, is no such part."""
+    """The media that keys in our layout have a backbone for; a norm alone, which would not be used, is not enough."""
     found = media_of_weights(key for key in keys if not re.fullmatch(r".*\.norm\.(weight|bias)", key))
     return tuple(name for name in with_media() if name in found)
 
@@ -100,10 +100,10 @@ def _blocks(shape: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _backbone(kind: str, network: Network, shape: Mapping[str, tuple[int, ...]]) -> str:
-    """The value of the option that chooses a network, for a CNN's own keys and shapes.
+    """Recognise a CNN by its keys and shapes: the value of the option that chooses it.
 
     Raises:
-        UserError: it is none of those that there are.
+        UserError: the network is unknown.
     """
     name = looks_like(shape)
     blocks = _blocks(shape)

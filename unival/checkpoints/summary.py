@@ -1,6 +1,6 @@
-"""What a state dict holds, in numbers: parameters per part, values that are not finite, and how far two of them are apart.
+"""Statistics of state dicts: parameters per part, values that are not finite, and differences between two of them.
 
-Tensors are looked at a few million values at a time, so that a file that is mapped into memory is never copied as a whole.
+Tensors are processed a few million values at a time, so that a mapped file is never copied to memory as a whole.
 """
 
 import fnmatch
@@ -17,13 +17,13 @@ from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.errors import UserError
 from unival.modalities import with_media
 
-CHUNK = 1 << 22  # values looked at in one step (32 MB in float64)
+CHUNK = 1 << 22  # values per step (32 MB in float64)
 MAX_DEPTH = 64
 
 BUFFERS = re.compile(
     r"(^|\.)(running_mean|running_var|num_batches_tracked|version|token_rp_bucket|image_rp_bucket|image_position_idx|mel_filters)$"
 )
-# Names that stand for the token embeddings too; some programs save them as copies.
+# Keys of weights that are tied to the token embeddings; some programs save them as copies.
 TOKEN_NAMES = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
@@ -31,9 +31,9 @@ TOKEN_NAMES = (
     "shared.weight",
     "lm_head.weight",
 )
-WRAPPERS = ("module.", "model.")  # put in front of all keys by training programs
+WRAPPERS = ("module.", "model.")  # prefixes that training programs add to all keys
 
-# label -> the parts (see part_of) that it sums up, in our names, the published ones and those of BART; besides those of the CNNs
+# label -> pattern of its parts (see part_of) by our keys, the published ones and BART's; those of CNNs are in group_patterns
 PART_LABELS: dict[str, str] = {
     "projections": r"encoder\.(media\.\w+\.(proj|norm)|(image|video|audio)_proj|layernorm_(image|video|audio)_embedding)",
     "position tables": r"encoder\.media\.\w+\.positions|(en|de)coder\.embed_(\w+_)?positions",
@@ -47,7 +47,7 @@ OTHER_PARTS = "others (norms, types)"
 
 
 def group_patterns() -> dict[str, str]:
-    """Label -> the parts that it sums up, those of the modalities' CNNs first."""
+    """Label -> pattern of its parts, those of the modalities' CNNs first."""
     return {**{f"{name} CNN": rf"encoder\.(media\.{name}\.backbone|embed_{name}s)" for name in with_media()}, **PART_LABELS}
 
 
@@ -75,7 +75,7 @@ def is_buffer(key: str) -> bool:
 
 @dataclass
 class Count:
-    """What a part has: numbers of parameters, of values in buffers, and of keys."""
+    """Numbers of a part: parameters, values in buffers, and keys."""
 
     parameters: int = 0
     buffers: int = 0
@@ -83,7 +83,7 @@ class Count:
 
 
 def count_parts(state: Mapping[str, Tensor], tied: Mapping[str, str] | None = None) -> dict[str, Count]:
-    """Counts by part; tied weights (:func:`tied_keys`, found if not given) count where they come first."""
+    """Count by part; tied weights (``tied`` as from :func:`tied_keys`, the default) are counted once, under their first key."""
     tied = tied_keys(state) if tied is None else tied
     counts: dict[str, Count] = {}
     for key, value in state.items():
@@ -99,13 +99,13 @@ def count_parts(state: Mapping[str, Tensor], tied: Mapping[str, str] | None = No
 
 
 def tied_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Keys that stand for the weights of an earlier key: the same memory, or a copy of the token embeddings."""
+    """Keys whose weights are those of an earlier key (key -> earlier key): the same memory, or a copy of the token embeddings."""
     tied: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}
     embeddings: str | None = None
     for key, value in state.items():
         place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
-        if value.numel() and place[0] and place in first:  # no memory: a shape without values
+        if value.numel() and place[0] and place in first:  # without memory there is only a shape
             tied[key] = first[place]
             continue
         first[place] = key
@@ -129,12 +129,12 @@ def precisions(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def type_name(value: Tensor) -> str:
-    """``float32``, ``int64``, …"""
+    """Name of a tensor's type: ``float32``, ``int64``, …"""
     return str(value.dtype).removeprefix("torch.")
 
 
 def non_finite(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many values are infinite or not a number, for every key that has such."""
+    """Number of values that are infinite or NaN, for every key with such values."""
     found = {}
     for key, value in state.items():
         if value.is_floating_point() or value.is_complex():
@@ -145,7 +145,7 @@ def non_finite(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def chunks(value: Tensor) -> Iterator[Tensor]:
-    """A tensor as flat pieces of at most CHUNK values."""
+    """Split a tensor into flat pieces of at most ``CHUNK`` values."""
     yield from value.detach().reshape(-1).split(CHUNK)
 
 
@@ -161,7 +161,7 @@ def same_values(a: Tensor, b: Tensor) -> bool:
 
 @dataclass
 class Difference:
-    """How far values ``b`` are from values ``a``; differences of several tensors add up.
+    """Difference between values ``a`` and ``b``; differences of several tensors can be added.
 
     ``changed`` of ``values`` differ, by at most ``largest``; ``squares`` are the sums of (a - b)^2, a^2, b^2 and a b over the values
     that are finite in both.
@@ -234,14 +234,14 @@ def select(keys: Mapping[str, Any], pattern: str) -> list[str]:
     return [key for key in keys if fnmatch.fnmatchcase(key, pattern)]
 
 
-# --- everything that is no weight ---------------------------------------------------------------------------------------------------
+# --- everything but weights ---------------------------------------------------------------------------------------------------
 
 
 def flatten(value: Any, path: str = "", depth: int = 0) -> dict[str, Any]:
-    """Nested dicts, namespaces and lists of them as one dict: ``{"model.dropout": 0.1, "optimization.lr": [0.001]}``.
+    """Flatten nested dicts, namespaces and lists of them to one dict: ``{"model.dropout": 0.1, "optimization.lr": [0.001]}``.
 
     Raises:
-        UserError: the nesting is deeper than any trainer's, such as a list that contains itself.
+        UserError: the nesting is deeper than that of any trainer, as in a list that contains itself.
     """
     if depth > MAX_DEPTH:
         raise UserError(f"{path[:60]}…: nested more than {MAX_DEPTH} levels deep")
@@ -260,7 +260,7 @@ def flatten(value: Any, path: str = "", depth: int = 0) -> dict[str, Any]:
 
 
 class Absent:
-    """Stands for a value that one side does not have."""
+    """Placeholder for a value that one side does not have."""
 
     def __repr__(self) -> str:
         return "(absent)"
@@ -270,7 +270,7 @@ ABSENT = Absent()
 
 
 def changed_values(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
-    """Paths whose values differ between two nested structures, with both values."""
+    """Compare two nested structures: path -> both values, where they differ."""
     flat_a, flat_b = flatten(a), flatten(b)
     both = {path: (flat_a.get(path, ABSENT), flat_b.get(path, ABSENT)) for path in [*flat_a, *(p for p in flat_b if p not in flat_a)]}
     return {path: (x, y) for path, (x, y) in both.items() if not _equal(x, y)}

@@ -1,1 +1,1 @@
-"""One module per source of checkpoints: which keys it has, and what becomes of them here."""
+"""Checkpoint keys, one module per source of checkpoints: its keys, and the keys or the reason for dropping them here."""

@@ -1,7 +1,7 @@
-"""BART as a start: what its weights become here, and what they cannot become.
+"""Start training from BART: which of its weights are used, and as what.
 
-BART normalises after each block, adds its positions to the tokens and has neither our norms inside the blocks nor position biases, so it
-is a start of training and no more.  What is taken: token rows, positions, attention and feed-forward weights, and norms by their names.
+BART normalises after each block, adds its positions to the tokens and has neither our norms inside the blocks nor position biases, so
+that training is needed.  Used are token embeddings, positions, attention and feed-forward weights, and norms of the same names.
 """
 
 import re
@@ -15,7 +15,7 @@ from unival.checkpoints.names.published import TOKENS
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
-OFFSET = 2  # BART keeps position p in row p + 2 (row 1 is padding's); we keep it in row p
+OFFSET = 2  # BART has position p in row p + 2 (row 1 is padding), our models in row p
 POSITIONS_DETAIL = "row p is BART's row p + 2; the last two rows are new (BART has positions up to 1023)"
 TOKEN_COPIES = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 DROPPED: tuple[tuple[str, str], ...] = (
@@ -23,7 +23,7 @@ DROPPED: tuple[tuple[str, str], ...] = (
     (r"classification_heads\..*", "a classifier for a task of BART's"),
     (r"(encoder|decoder)\.embed_positions\._float_tensor", "a marker of fairseq's"),
 )
-# Our names are BART's for these.
+# These keys are the same as BART's.
 TAKEN = re.compile(
     r"(encoder|decoder)\.(layernorm_embedding\.(weight|bias)|layers\.\d+\."
     r"((self_attn|encoder_attn)\.[kvq]_proj|(self_attn|encoder_attn)\.out_proj|fc[12]"
@@ -35,7 +35,7 @@ NORMS_NOTE = (
 
 
 def is_bart(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has fairseq's BART names and nothing of OFA's or ours."""
+    """Whether a state dict has fairseq's BART keys and none that only OFA or we have."""
     return "encoder.layernorm_embedding.weight" in state and not any("c_attn" in key for key in state)
 
 
@@ -46,14 +46,14 @@ def from_bart(
     shown: Mapping[str, str] | None = None,
     drop_unexpected: bool = False,
 ) -> Conversion:
-    """fairseq's BART weights -> a whole model of ours.
+    """Convert fairseq's BART weights to a whole model of ours.
 
     Args:
         state: BART's state dict.
-        fresh: our model's own, freshly initialised: where BART has nothing, this stays.
-        rows: pairs (our token id, BART's row) of the tokens that both know.
-        shown: names that keys have in the file, if others.
-        drop_unexpected: leave out keys that are not BART's instead of refusing them.
+        fresh: state dict of our model, freshly initialised, for what BART lacks.
+        rows: pairs (our token id, BART's row) of the tokens that both have.
+        shown: key -> key in the file, where that differs, for messages.
+        drop_unexpected: leave out keys that are not BART's instead of raising an error.
 
     Raises:
         UserError: sizes differ, keys are unknown, or copies of the token embeddings differ.
@@ -99,13 +99,13 @@ def from_bart(
 
 
 def token_rows(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs (our id, their row) of equal symbols."""
+    """Pairs (our token id, their row) of equal tokens."""
     row_of = {symbol: row for row, symbol in enumerate(theirs)}
     return [(i, row_of[symbol]) for i, symbol in enumerate(ours) if symbol in row_of]
 
 
 def published_rows(count: int, mask: int) -> list[tuple[int, int]]:
-    """The pairs for a vocabulary in BART's order whose ``<mask>`` is ``mask``, and a BART of ``count`` rows, the last of them ``<mask>``.
+    """Pairs for a vocabulary in BART's order, with ``<mask>`` at id ``mask``, and a BART of ``count`` rows, the last one ``<mask>``.
 
     Raises:
         UserError: BART has fewer tokens.
@@ -143,7 +143,7 @@ def _check_sizes(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> No
 def _token_rows(source: Tensor, fresh: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
     last = max((row for _, row in rows), default=-1)
     if last >= len(source):
-        raise UserError(f"the checkpoint has {len(source)} token rows; its vocabulary has at least {last + 1} symbols")
+        raise UserError(f"the checkpoint has {len(source)} token rows; its vocabulary has at least {last + 1} tokens")
     table = fresh.clone()
     ours, theirs = torch.tensor(rows, dtype=torch.long).reshape(-1, 2).unbind(1)
     table[ours] = source[theirs].to(table.dtype)

@@ -1,4 +1,4 @@
-"""Key names of BART in Hugging Face's library (``facebook/bart-base``, ``bart-large``): with or without the prefix ``model.``."""
+"""Checkpoint keys of BART in Hugging Face's library (``facebook/bart-base``, ``bart-large``): with or without the prefix ``model.``."""
 
 from collections.abc import Mapping
 
@@ -9,23 +9,23 @@ from unival.checkpoints.names.published import TOKENS
 from unival.checkpoints.summary import same_values
 from unival.errors import UserError
 
-COPIES = ("shared.weight", TOKENS, "decoder.embed_tokens.weight", "lm_head.weight")  # tied: any of them will do
+COPIES = ("shared.weight", TOKENS, "decoder.embed_tokens.weight", "lm_head.weight")  # tied: one of them is enough
 BIAS = "final_logits_bias"
 
 
 def is_hf_bart(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has these names."""
+    """Whether a state dict has these keys."""
     bare = {key.removeprefix("model.") for key in state}
     return "shared.weight" in bare or ("encoder.layernorm_embedding.weight" in bare and "lm_head.weight" in bare)
 
 
 def to_fairseq(state: Mapping[str, Tensor], report: KeyReport) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Hugging Face's BART under fairseq's names, and the names that keys had.
+    """Rename Hugging Face's BART to fairseq's keys; also returns key -> key in the file.
 
-    What fairseq's has not is written down in ``report``.
+    Keys that fairseq's BART lacks are recorded in ``report``.
 
     Raises:
-        UserError: there are no token embeddings, their copies differ, or there is a bias on the output, which our models have not.
+        UserError: token embeddings are missing, their copies differ, or there is a bias of the output, which our models lack.
     """
     result: dict[str, Tensor] = {}
     shown: dict[str, str] = {}
@@ -44,5 +44,5 @@ def to_fairseq(state: Mapping[str, Tensor], report: KeyReport) -> tuple[dict[str
             result[name] = value
             shown[name] = key
     if TOKENS not in result:
-        raise UserError(f"the checkpoint has no token embeddings ({', '.join(COPIES)}): it is no BART")
+        raise UserError(f"the checkpoint has no token embeddings ({', '.join(COPIES)}): it is not a BART model")
     return result, shown

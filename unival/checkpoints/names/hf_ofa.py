@@ -1,6 +1,6 @@
-"""Key names of OFA as its authors published it for Hugging Face's library (``OFA-Sys/ofa-*``, ``modeling_ofa.py``).
+"""Checkpoint keys of OFA as its authors published it for Hugging Face's library (``OFA-Sys/ofa-*``, ``modeling_ofa.py``).
 
-Outside the layers they are those of the fairseq checkpoints, so the way leads through these.
+Except in the layers they are those of the fairseq checkpoints, to which they are renamed first.
 """
 
 import re
@@ -11,7 +11,7 @@ from torch import Tensor
 from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.names.published import from_published, our_name
 
-# (pattern in Hugging Face's names, what stands there in fairseq's); the first that fits
+# (pattern in Hugging Face's keys, replacement in fairseq's); the first match counts
 LAYERS: tuple[tuple[str, str], ...] = (
     (r"(encoder\.layers\.\d+\.)self_attn_mid_layer_norm\.", r"\1attn_ln."),
     (r"(decoder\.layers\.\d+\.)self_attn_mid_layer_norm\.", r"\1self_attn_ln."),
@@ -23,12 +23,12 @@ LAYERS: tuple[tuple[str, str], ...] = (
 
 
 def is_hf_ofa(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has these names."""
+    """Whether a state dict has these keys."""
     return any(key.removeprefix("model.").startswith("decoder.layers.0.cross_attn_mid_layer_norm.") for key in state)
 
 
 def fairseq_name(key: str) -> str:
-    """The name that a Hugging Face key has in OFA's fairseq checkpoints."""
+    """The key in OFA's fairseq checkpoints for a Hugging Face key."""
     key = key.removeprefix("model.")
     for pattern, replacement in LAYERS:
         new, count = re.subn(rf"^{pattern}", replacement, key)
@@ -38,7 +38,7 @@ def fairseq_name(key: str) -> str:
 
 
 def from_hf_ofa(state: Mapping[str, Tensor]) -> Conversion:
-    """Hugging Face's OFA -> ours; the tensors are the same ones."""
+    """Convert Hugging Face's OFA weights to our keys; the tensors are not copied."""
     names = {key: fairseq_name(key) for key in state}
     conversion = from_published({names[key]: value for key, value in state.items()})
     back = {new: old for old, new in names.items()}

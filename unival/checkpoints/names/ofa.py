@@ -1,6 +1,6 @@
-"""OFA's fairseq checkpoints (``ofa_tiny`` to ``ofa_huge``): the published UnIVAL's key names, without video and audio.
+"""Checkpoint keys of OFA (``ofa_tiny`` to ``ofa_huge``, fairseq): those of the published UnIVAL, without video and audio.
 
-Their image CNN is a ResNet of three stages; its batch norms and strides are those of timm's, so the weights are taken as they are.
+Their image CNN is a ResNet of three stages; its batch norms and strides are those of timm's, so that the weights are used as they are.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ def is_ofa(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_ofa(state: Mapping[str, Tensor]) -> Conversion:
-    """OFA's weights -> ours; the tensors are the same ones.
+    """Convert OFA's weights to our keys; the tensors are not copied.
 
     Raises:
-        UserError: it is no OFA checkpoint.
+        UserError: the checkpoint is not OFA's.
     """
     if not is_published(state):
         raise UserError("the file does not look like a checkpoint of OFA; expected keys such as encoder.embed_images.conv1.weight")

@@ -1,4 +1,4 @@
-"""Key names of the published UnIVAL checkpoints (and of OFA's, which have the same) and ours, both ways."""
+"""Checkpoint keys of published UnIVAL (and OFA) checkpoints, renamed to ours and back."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -28,7 +28,7 @@ STFT = "encoder.embed_audios.spectrogram_extractor.stft."
 MEL = "encoder.embed_audios.logmel_extractor.melW"
 CLASSIFIER_REASON = "a classifier that the model does not use"
 FOURIER_REASON = "Fourier kernels, which follow from the window size"
-# Published keys that carry nothing, and why: (pattern, reason)
+# Published keys without information, as (pattern, reason)
 DROPPED: tuple[tuple[str, str], ...] = (
     (r"(encoder|decoder)\.version", "fairseq's version number"),
     (r"(encoder|decoder)\.(token|image)_rp_bucket", "position buckets, rebuilt from their formulas"),
@@ -40,13 +40,13 @@ DROPPED: tuple[tuple[str, str], ...] = (
     (re.escape(STFT) + r"conv_(real|imag)\.weight", FOURIER_REASON),
 )
 TIED_REASON = "the same as encoder.embed_tokens.weight"
-CLASSES = 1000  # of the unused classifier of images
-SOUNDS = 527  # of that of sounds, which the published CNN6 has
-KERNEL_TOLERANCE = 1e-3  # of Fourier kernels between -1 and 1; half precision rounds by up to 2.5e-4
+CLASSES = 1000  # classes of the unused image classifier
+AUDIO_CLASSES = 527  # classes of the unused audio classifier of the published CNN6
+KERNEL_TOLERANCE = 1e-3  # for Fourier kernels, which are between -1 and 1; half precision rounds by up to 2.5e-4
 
 
 def prefixes() -> dict[str, str]:
-    """Published prefix of a key of media -> ours."""
+    """Prefixes of keys of media: published -> ours."""
     found: dict[str, str] = {}
     for name in published_media():
         network, ours = networks()[name], f"{MEDIA_PREFIX}{name}."
@@ -61,13 +61,13 @@ def prefixes() -> dict[str, str]:
 
 
 def is_published(state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict has the published key names (those of UnIVAL or OFA)."""
+    """Whether a state dict has the published keys (of UnIVAL or OFA)."""
     marks = ("encoder.embed_images.", "encoder.embed_image_positions.", "encoder.version", "decoder.output_projection.")
     return any(key.startswith(marks) for key in state_dict) and any(".layers." in key for key in state_dict)
 
 
 def rename_published(state_dict: dict[str, Tensor]) -> None:
-    """Rename published keys to ours, in place; keys that no table knows stay and are reported by the loader."""
+    """Rename published keys to ours, in place; unknown keys stay, and the loader reports them."""
     _fill_tokens(state_dict)
     for key in list(state_dict):
         new = our_name(key)
@@ -80,7 +80,7 @@ def rename_published(state_dict: dict[str, Tensor]) -> None:
 
 
 def our_name(key: str) -> str | None:
-    """Our name of a published key; None for those that carry nothing."""
+    """Our key for a published one; None for keys without information."""
     if key == TIED[1] or drop_reason(key):
         return None
     for old, new in prefixes().items():
@@ -90,22 +90,22 @@ def our_name(key: str) -> str | None:
 
 
 def unused_norms(keys: Collection[str]) -> list[str]:
-    """Norms among keys by our names, of media that the model does not take: the published options ask for them apart from the media."""
+    """Keys (ours) of norms for media that the model lacks; published options choose norms independently of the media."""
     media = media_in(keys)
     return [key for key in keys if (found := re.fullmatch(r"encoder\.media\.(\w+)\.norm\.\w+", key)) and found[1] not in media]
 
 
 def drop_reason(key: str) -> str | None:
-    """Why a published key is not needed; None if it is."""
+    """The reason why a published key is not needed; None if it is needed."""
     return next((reason for pattern, reason in DROPPED if re.fullmatch(pattern, key)), None)
 
 
 def from_published(state: Mapping[str, Tensor], fourier: Mapping[str, Tensor] | None = None) -> Conversion:
-    """Published weights -> ours; the tensors are the same ones, not copies.
+    """Convert published weights to our keys; the tensors are not copied.
 
     Args:
         state: the published state dict.
-        fourier: the Fourier kernels that the file's own are compared with (see :func:`to_published`).
+        fourier: Fourier kernels to compare those of the file with (see :func:`to_published`).
     """
     report = KeyReport()
     result: dict[str, Tensor] = {}
@@ -127,17 +127,17 @@ def from_published(state: Mapping[str, Tensor], fourier: Mapping[str, Tensor] | 
             if key in state:
                 report.add("kept" if new == key else "renamed", key, "" if new == key else new)
     if strange:
-        report.note(f"not what the formula gives: {', '.join(strange)}; sounds are analysed by the formula")
+        report.note(f"not what the formula gives: {', '.join(strange)}; spectrograms are computed by the formula")
     return Conversion(result, report)
 
 
 def to_published(state: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Conversion:
-    """Our weights -> published names, with what the published model has besides.
+    """Convert our weights to published keys, and add what only the published model has.
 
     Args:
-        state: our state dict; its embeddings are tied.
-        buffers: what follows from formulas, by published name: position buckets, ``image_position_idx``, ``version`` and the
-            Fourier kernels of sounds.
+        state: our state dict, with tied embeddings.
+        buffers: published key -> buffer that follows from a formula: position buckets, ``image_position_idx``, ``version`` and
+            the Fourier kernels of spectrograms.
     """
     report = KeyReport()
     result: dict[str, Tensor] = {}
@@ -175,13 +175,13 @@ def to_published(state: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> 
 
 
 def _classifiers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published networks' classifiers, which nothing uses, as zeros: of a whole ResNet, and of CNN6."""
+    """Zeros for the unused classifiers of the published networks: of a whole ResNet, and of CNN6."""
     layers: dict[str, tuple[int, int]] = {}
     if any(key.startswith("encoder.embed_images.layer4.") for key in state):
         layers["encoder.embed_images.fc"] = (CLASSES, state["encoder.image_proj.weight"].size(1))
     if "encoder.embed_audios.conv_block1.conv1.weight" in state and "encoder.embed_audios.conv_block1.conv2.weight" not in state:
         width = state["encoder.audio_proj.weight"].size(1)
-        layers.update({"encoder.embed_audios.fc1": (width, width), "encoder.embed_audios.fc_audioset": (SOUNDS, width)})
+        layers.update({"encoder.embed_audios.fc1": (width, width), "encoder.embed_audios.fc_audioset": (AUDIO_CLASSES, width)})
     dtype = state[TOKENS].dtype
     found: dict[str, Tensor] = {}
     for name, shape in layers.items():
@@ -190,7 +190,11 @@ def _classifiers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_media(conversion: Conversion, names: tuple[str, ...]) -> Conversion:
-    """Leave media out of a conversion to our layout; the report says so.  Raises UserError when one is not there."""
+    """Leave media out of a conversion to our layout, and record it in the report.
+
+    Raises:
+        UserError: the checkpoint lacks one of them.
+    """
     found = media_of_weights(conversion.state)
     for name in names:
         if name not in found:
@@ -204,10 +208,10 @@ def without_media(conversion: Conversion, names: tuple[str, ...]) -> Conversion:
 
 
 def _fill_tokens(state: dict[str, Tensor]) -> list[str]:
-    """Add what is missing of our two names of the tied token embeddings; returns what was added.
+    """Add the missing ones of our two keys of the tied token embeddings; returns the added keys.
 
     Raises:
-        UserError: the copies that are there differ.
+        UserError: the copies differ.
     """
     copies = [state[name] for name in (TOKENS, *TIED) if name in state]
     for copy in copies[1:]:
