@@ -168,7 +168,7 @@ def test_vocabulary_is_put_in(own, data, tmp_path):
     run(tmp_path / "bare.pt", tmp_path / "c.pt", "--vocab-dir", data / "vocab")
     assert from_checkpoint(tmp_path / "c.pt").task.vocabulary.fingerprint == bare["task_state"]["vocabulary"]
     message = refused(tmp_path / "bare.pt", tmp_path / "d.pt", "--vocab-dir", data / "vocab", "--num-bins", 5)
-    assert "symbols, the checkpoint" in message
+    assert "tokens, the checkpoint" in message
 
 
 def test_ema_of_ours(own, tmp_path):
@@ -204,7 +204,7 @@ def test_media_are_left_out(data, tmp_path):
     report = run(tmp_path / "all.safetensors", tmp_path / "c.pt", "--without", "video,audio", "--report", tmp_path / "r.json")
     options = files.read(tmp_path / "c.pt")["cfg"]["model"]
     assert options["modalities"] == "image" and options["image_backbone"] == "resnet10" and options["encoder_layers"] == 2
-    assert any("says nothing of its options" in note for note in report["notes"])
+    assert any("the file has no options" in note for note in report["notes"])
     assert set(report["dropped"].values()) == {"--without video,audio"}
 
 

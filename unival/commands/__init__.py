@@ -1,1 +1,1 @@
-"""One module per command of ``unival``: arguments in, functions of the package called, result out."""
+"""The commands of ``unival``, one module (or package) each: declare arguments, call functions of the package, print the result."""

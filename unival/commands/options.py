@@ -1,7 +1,7 @@
 """The options of the package, read from its dataclasses: for ``unival train --help`` and for the page ``docs/options.md``.
 
-An option's help, type, choices, default and group (``metadata={"group": …}``) stand in its dataclass field and nowhere else; what is
-registered with fairseq later, by this package or by another plugin's module in it, appears by itself.
+An option's help, type, choices, default and group (``metadata={"group": …}``) are in its dataclass field and nowhere else; what this
+package or another plugin registers with fairseq later is included without changes here.
 
     python -m unival.commands.options > docs/options.md
 """
@@ -17,7 +17,7 @@ import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; regi
 # isort: split
 from fairseq.dataclass.utils import interpret_dc_type
 
-OPTION_GROUPS = ("task", "data", "text", "media", "evaluation")  # of the task's options, in this order; others follow
+OPTION_GROUPS = ("task", "data", "text", "media", "evaluation")  # groups of the task's options, in this order; others follow
 WITHOUT_GROUP = "other"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 HEAD = """# Options
@@ -29,7 +29,7 @@ same for one task, architecture and criterion, and fairseq's most used options; 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option as a person reads it: ``--num-frames N``, what it does, its default (None: none worth telling)."""
+    """One option for documentation: ``--num-frames N``, help text, default (None: not shown)."""
 
     name: str
     argument: str
@@ -44,12 +44,12 @@ class Option:
 
     @property
     def text(self) -> str:
-        """What it does, with its default."""
+        """The help text with the default."""
         return self.help if self.default is None else f"{self.help} (default: {self.default})"
 
 
 def options_of(config: type, changed: Mapping[str, Any] | None = None) -> list[Option]:
-    """The options of a dataclass in the order of its fields; ``changed`` holds other defaults, such as those of a named size."""
+    """The options of a dataclass in the order of its fields; ``changed`` has other defaults, such as those of a named size."""
     changed = changed or {}
     return [
         _option(field, changed.get(field.name, _default(field)))
@@ -59,7 +59,7 @@ def options_of(config: type, changed: Mapping[str, Any] | None = None) -> list[O
 
 
 def _is_link(field: dataclasses.Field) -> bool:
-    """A field that only repeats another option's value: fairseq makes no option of it."""
+    """Whether a field only repeats another option's value, so that fairseq makes no option of it."""
     return isinstance(field.default, str) and field.default.startswith("${") and "help" not in field.metadata
 
 
@@ -80,13 +80,13 @@ def _option(field: dataclasses.Field, default: Any) -> Option:
     text = (field.metadata.get("help") or "").strip()
     shown = None if "default: " in text or kind is bool else _shown(default)
     if kind is bool and default is True:
-        text = f"turns off: {text}"  # fairseq's flag of an option that is on
+        text = f"turns off: {text}"  # fairseq's flag switches off an option that is on by default
     name = "DATA" if field.name == "data" else "--" + field.name.replace("_", "-")
     return Option(name, "" if name == "DATA" else argument, text, shown, field.metadata.get("group", WITHOUT_GROUP))
 
 
 def _shown(default: Any) -> str | None:
-    """A default as it would be typed; None for those that say nothing."""
+    """A default as it is typed on a command line; None for empty ones."""
     if isinstance(default, Enum):
         default = default.value
     if default is None or default is dataclasses.MISSING or str(default).startswith("${") or default == "???":
@@ -97,7 +97,7 @@ def _shown(default: Any) -> str | None:
 
 
 def by_group(options: Iterable[Option]) -> dict[str, list[Option]]:
-    """Options by their group: the known groups first, in their order."""
+    """Group options: group -> options, known groups first, in their order."""
     groups: dict[str, list[Option]] = {name: [] for name in OPTION_GROUPS}
     for option in options:
         groups.setdefault(option.group, []).append(option)
@@ -132,14 +132,14 @@ def _ours(registry: Mapping[str, type | None]) -> dict[str, type]:
 
 
 def named_sizes() -> dict[str, dict[str, Any]]:
-    """Architecture -> the defaults that it changes."""
+    """Architecture -> changed defaults."""
     from unival.models.unival import SIZES
 
     return SIZES
 
 
 def without(options: Sequence[Option], others: Iterable[Option]) -> list[Option]:
-    """Those that are not among the others."""
+    """The options that are not among the others."""
     names = {option.name for option in others}
     return [option for option in options if option.name not in names]
 
@@ -160,7 +160,7 @@ def _table(options: Iterable[Option]) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text in which Markdown finds neither columns nor tags."""
+    """Escape characters that Markdown takes for columns or tags."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -1,4 +1,4 @@
-"""``unival run``: an instruction on media files or on rows (``--row``), with a checkpoint."""
+"""``unival run``: run an instruction on media files or on rows (``--row``), with a checkpoint."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ SHOWN = 200  # characters of a row in a message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """Declare the command's arguments."""
     parser.add_argument(
         "inputs", nargs="*", metavar="FILE", help="media files: one row each, for the instruction's one media slot"
     )
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one answer a line; returns the exit code."""
+    """Print one answer per line; returns the exit code."""
     from unival.hub import from_checkpoint, lone_medium
 
     rows = [_row(text) for text in args.row]

@@ -1,4 +1,4 @@
-"""``unival score``: the scores of ``fairseq-generate``'s output against the references in a table."""
+"""``unival score``: score the output of ``fairseq-generate`` against the references in a table."""
 
 import argparse
 import json
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, print one line per score, write the files asked for. Returns the exit code."""
-    make_metrics(args.metrics.split(","), make_tokenizer(args.tokenizer))  # whatever is missing is said before anything is read
+    """Score, print one line per score, write the requested files; returns the exit code."""
+    make_metrics(args.metrics.split(","), make_tokenizer(args.tokenizer))  # missing packages are reported before files are read
     for path in filter(None, (args.json, args.per_row)):
         _check_writable(path)
     columns = tuple(args.columns.split(","))
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
 def read_references(
     table: str, columns: Sequence[str], selected_cols: str | None = None, metric: type[Metric] = Metric
 ) -> dict[int, list[str]]:
-    """The references of every row of a table, by row number: what the last of ``columns`` holds.
+    """Read the references of a table, from the last of ``columns``: row number -> references.
 
     Args:
-        metric: one that the references are for, which knows how to read them: as texts, as boxes.
+        metric: a metric that uses the references; it parses them (as texts, as boxes).
 
     Raises:
-        UserError: what ``open_table`` raises for the table and its columns; a cell that holds no text but blank ones.
+        UserError: the table or a column cannot be read (see ``open_table``); a cell has only blank texts.
     """
     rows = open_table(table, columns=columns, selected_cols=selected_cols)
     column = columns[-1]
@@ -76,13 +76,13 @@ def score_file(
     allow_partial: bool = False,
     whose: str = "",
 ) -> Scores:
-    """Scores of generated rows against the references with the same row numbers.
+    """Score generated rows against the references with the same row numbers.
 
-    With ``allow_partial`` the rows on both sides are scored; document frequencies come from all references all the same.
-    Messages about rows of the table begin with ``whose``.
+    With ``allow_partial`` only rows on both sides are scored; document frequencies are those of all references nevertheless.
+    Messages about rows of the table start with ``whose``.
 
     Raises:
-        UserError: rows that only one side has (unless ``allow_partial``), or what reading and scoring raise.
+        UserError: only one side has a row (unless ``allow_partial``), or reading or scoring fails.
     """
     hypotheses = {row: text for row, (text, _) in sorted(read_generated(output).items())}
     missing = [row for row in references if row not in hypotheses]
@@ -109,7 +109,7 @@ def _check_writable(path: str) -> None:
     file = pathlib.Path(path).absolute()
     folder = next(parent for parent in file.parents if parent.exists())
     if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "is a folder" if file.is_dir() else f"{folder} is no folder that can be written to"
+        reason = "is a folder" if file.is_dir() else f"{folder} is not a folder that can be written to"
         raise UserError(f"{path}: cannot be written: {reason}")
 
 

@@ -14,7 +14,7 @@ from unival.vocab import train_vocabulary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """Declare the command's arguments."""
     parser.add_argument("--table", required=True, action="append", metavar="FILE", help="TSV or JSONL; may be repeated")
     parser.add_argument("--column", required=True, action="append", metavar="NAME", help="text column; may be repeated")
     parser.add_argument("--selected-cols", metavar="N,N", help="TSV only: numbers of the columns that --column names")
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and write; returns the exit code."""
+    """Train and write a vocabulary; returns the exit code."""
     texts = [f" {text.strip()}" for text in args.text]
     for name in args.table:
         texts.extend(_column_texts(_open(name, args.column, args.selected_cols), args.column))
@@ -48,7 +48,7 @@ def _open(name: str, columns: list[str], selected_cols: str | None) -> Table:
 
 
 def _column_texts(table: Table, columns: list[str]) -> Iterator[str]:
-    """Texts as the model will see them: outer spaces off, one space in front."""
+    """The texts of columns as the model gets them: without outer spaces, with one space in front."""
     for i in range(len(table)):
         row = table[i]
         for column in columns:
@@ -57,6 +57,6 @@ def _column_texts(table: Table, columns: list[str]) -> Iterator[str]:
             values = row[column] if isinstance(row[column], list) else [row[column]]
             for value in values:
                 if not isinstance(value, str):
-                    raise UserError(f"{table.where(i, column)}: expected text, found {type(value).__name__}")
-                cell_texts(value, table, i, column)  # complains about what cannot be encoded
+                    raise UserError(f"{table.where(i, column)}: expected text, got {type(value).__name__}")
+                cell_texts(value, table, i, column)  # raises an error about text that cannot be encoded
                 yield f" {value.strip()}"

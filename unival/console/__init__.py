@@ -1,1 +1,1 @@
-"""What a person sees of a command: its lines, progress and errors on the console, and the log with everything."""
+"""The console output of commands (lines, progress, errors) and their log files."""

@@ -1,4 +1,4 @@
-"""What to tell a person about an exception: one line when it is about their input, else where its traceback is.  Imports nothing heavy."""
+"""Explain exceptions in one line: the user's mistake, or where the traceback is.  Imports nothing heavy."""
 
 import errno
 import os
@@ -10,26 +10,28 @@ import traceback
 
 from unival.errors import InstructionError, UserError
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
-TERMINATED = 143  # and of one that SIGTERM stopped
+INTERRUPTED = 130  # exit code after Ctrl-C
+TERMINATED = 143  # exit code after SIGTERM
 OWN_ERROR = "UserError: "
 INSTRUCTION_ERROR = "InstructionError: "
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explain(error: BaseException | None, folder: str | os.PathLike[str] | None = None) -> str | None:
-    """What to tell the user about an exception, or about one that it wraps; None when it is not about their input.
+    """The message for the user about an exception, or about one that it wraps; None if it is not about their input.
 
-    ``folder`` is where the command writes, which a full disk's error often does not name.
+    Args:
+        error: the exception.
+        folder: folder that the command writes to, which errors of a full disk often do not name.
     """
     while error is not None:
         text = str(error)
         if isinstance(error, InstructionError):
             return error.one_line
-        # data workers and spawned processes wrap theirs into a traceback
+        # data workers and spawned processes wrap their errors into a traceback
         if isinstance(error, UserError) or f"unival.errors.{OWN_ERROR}" in text:
             return text.rsplit(OWN_ERROR, 1)[-1].strip()
-        if f"unival.errors.{INSTRUCTION_ERROR}" in text:  # wrapped likewise: the problem, the text, the caret
+        if f"unival.errors.{INSTRUCTION_ERROR}" in text:  # likewise, in three lines: problem, text, caret
             problem, quoted = text.rsplit(INSTRUCTION_ERROR, 1)[-1].split("\n")[:2]
             return f"{problem}; in the instruction {quoted.strip()!r}"
         if isinstance(error, pickle.UnpicklingError):
@@ -44,13 +46,13 @@ def explain(error: BaseException | None, folder: str | os.PathLike[str] | None =
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message; of a process that ended by an exception, the last line of its traceback."""
+    """The first line of an error's message; for a process that ended by an exception, the last line of its traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1] if lines[0].startswith("-- Process ") else lines[0]
 
 
 def describe(error: Exception, log: str | os.PathLike[str] | None = None) -> str:
-    """The one line for an exception; a fault of the program points to its traceback, in ``log`` or in a file made for it."""
+    """Describe any exception in one line; faults of the program refer to the traceback, in ``log`` or in a new file."""
     message = explain(error, None if log is None else pathlib.Path(log).parent)
     if message is not None:
         return message
@@ -62,5 +64,5 @@ def describe(error: Exception, log: str | os.PathLike[str] | None = None) -> str
 
 
 def complain(message: str) -> None:
-    """Print the one line."""
+    """Print an error message to standard error."""
     sys.stderr.write(f"unival: error: {message}\n")

@@ -1,7 +1,7 @@
-"""What a person sees of a run: the essence on the console, everything in a log file.  Imports nothing heavy.
+"""Show the essential messages of a run on the console; the log file has all.  Imports nothing heavy.
 
-fairseq reports by logging alone, so the console is a logging handler: it passes this package's own messages on, puts some of
-fairseq's into words, draws progress from the records of ``unival.progress`` and leaves out the rest, which the file has.
+fairseq reports by logging alone, so the console is a logging handler: it prints this package's own messages, rewrites some of
+fairseq's, draws progress from the records of ``unival.progress`` and leaves out the rest.
 """
 
 import json
@@ -13,22 +13,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-PROGRESS = "unival.progress"  # logger of the records that ``unival.tasks.progress`` makes
+PROGRESS = "unival.progress"  # logger of the records of ``unival.tasks.progress``
 FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 SHOWN_LOGGERS = ("unival", "fairseq", "fairseq_cli")
-SECONDS_PER_LINE = 15.0  # of progress in a log
-SECONDS_PER_FRAME = 0.2  # of the bar on a terminal
+SECONDS_PER_LINE = 15.0  # between two lines of progress in a log
+SECONDS_PER_FRAME = 0.2  # between two updates of the bar on a terminal
 BAR_WIDTH = 24
-REPEATS = 3  # so many warnings of a kind are shown, then one per SECONDS_PER_REPEAT
+REPEATS = 3  # warnings of one kind that are shown; further ones once per SECONDS_PER_REPEAT
 SECONDS_PER_REPEAT = 60.0
-# What fairseq computes besides losses and scores.
+# Values of fairseq that are neither losses nor scores.
 BOOKKEEPING = frozenset(
     ["epoch", "nll_loss", "ppl", "wps", "ups", "wpb", "bsz", "num_updates", "wall", "train_wall", "lr", "gnorm", "clip"]
     + ["loss_scale", "gb_free", "gb_total", "ema_decay", "n_correct", "total"]
 )
-COUNTS = frozenset(["num_skipped", "num_truncated", "num_empty"])  # shown where there is something to count
-# fairseq's messages in our words: logger, pattern, what to show.
+COUNTS = frozenset(["num_skipped", "num_truncated", "num_empty"])  # shown unless 0
+# fairseq's messages that are shown, rewritten: logger, pattern, text.
 REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (logger, re.compile(pattern), shown)
     for logger, pattern, shown in (
@@ -62,42 +62,42 @@ REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
 SAVED = re.compile(r"Saved checkpoint (?P<path>.+) \(epoch (?P<epoch>\d+) @ (?P<updates>\d+) updates, .*")
 
 
-# What fairseq says when an epoch begins: its number, its updates.
+# fairseq's messages at the start of an epoch: its number, its updates.
 EPOCH = re.compile(r"begin training epoch (\d+)")
 UPDATES = re.compile(r"(?:skip final residual batch, )?grouped total_num_itrs = (\d+)")
 
 
 @dataclass
 class RunPlan:
-    """What a training run will do, as far as it is known: it ends after the first of these limits (0: none)."""
+    """The known limits of a training run, which ends at the first of them (0: no limit)."""
 
     max_update: int = 0
     max_epoch: int = 0
-    metric: str = "loss"  # that decides which checkpoint is the best
+    metric: str = "loss"  # by which the best checkpoint is chosen
     maximize: bool = False
 
     def updates(self, per_epoch: int | None, planned: int | None = None) -> int | None:
-        """Updates of the whole run, given those of an epoch or, if known, of all of them; None when no end is known."""
+        """Updates of the whole run, given those of an epoch or, if known, of the run; None if it has no known end."""
         limits = [self.max_update, planned or self.max_epoch * (per_epoch or 0)]
         return min((limit for limit in limits if limit > 0), default=None)
 
 
 @dataclass
 class Seen:
-    """What the console has learned from a run."""
+    """What the console knows of a run."""
 
     updates: int = 0
     epoch: int = 0
     per_epoch: int | None = None  # updates
     best: float | None = None
-    counts: dict[Any, int] = field(default_factory=dict)  # of warnings by kind
+    counts: dict[Any, int] = field(default_factory=dict)  # kind of warning -> number
     shown_at: dict[Any, float] = field(default_factory=dict)
 
 
 class Console(logging.Handler):
-    """The console's handler; ``stream`` is what it writes to, a bar is drawn only on a terminal.
+    """The logging handler that writes to the console; a progress bar is drawn only on a terminal.
 
-    ``show_stats``: fairseq's own progress lines are shown as they are (``--log-format`` asked for them) in place of ours.
+    With ``show_stats``, fairseq's own progress lines are shown instead of ours (``--log-format``).
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class Console(logging.Handler):
         self.plan = RunPlan()
         self.seen = Seen()
         self._bar = ""
-        self._pending = ""  # the scores of a validation, until it is known where the model was saved
+        self._pending = ""  # scores of a validation, until the path of the saved model is known
         self._next_progress = clock() + (0 if self.is_terminal else SECONDS_PER_LINE)
         self._last_tick: tuple[int, float] | None = None  # update, time
         self._seconds_per_update: float | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show what there is to show of a record."""
+        """Show a record, if it is to be shown."""
         try:
             if record.name == PROGRESS:
                 self._progress(record)
@@ -131,16 +131,16 @@ class Console(logging.Handler):
                 self._own(record)
             else:
                 self._foreign(record)
-        except Exception:  # noqa: BLE001  logging's own way: a message must not end a run
+        except Exception:  # noqa: BLE001  as logging does it: a message must not end a run
             self.handleError(record)
 
     def line(self, text: str) -> None:
-        """Write a line of its own."""
+        """Write a line of text."""
         self._flush_pending()
         self._write(text)
 
     def close(self) -> None:
-        """Write what is held back, clear the bar."""
+        """Write pending scores, and clear the bar."""
         self._flush_pending()
         self._erase()
         super().close()
@@ -157,7 +157,7 @@ class Console(logging.Handler):
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
             first = (message.splitlines() or [""])[0]
-            if first.startswith("Traceback"):  # the file has it; what ends a run is told as one line
+            if first.startswith("Traceback"):  # it is in the file; the error that ends a run is shown as one line
                 return
             self._warning(record, (record.name, first), f"fairseq: {first}")
             return
@@ -178,7 +178,7 @@ class Console(logging.Handler):
                 return
 
     def _warning(self, record: logging.LogRecord, kind: Any, message: str) -> None:
-        """Warnings of one kind are shown a few times, then now and then with their number."""
+        """Show a warning: of one kind the first few, then one now and then with its number."""
         count = self.seen.counts[kind] = self.seen.counts.get(kind, 0) + 1
         now = self.clock()
         if record.levelno < logging.ERROR and count > REPEATS and now < self.seen.shown_at[kind] + SECONDS_PER_REPEAT:
@@ -188,14 +188,14 @@ class Console(logging.Handler):
         self.line(f"{record.levelname.lower()}: {message}{more}")
 
     def _stats(self, record: logging.LogRecord) -> None:
-        """fairseq's numbers, one JSON object: of an interval, of an epoch, or of a validation."""
+        """Read fairseq's statistics, a JSON object, of an interval, an epoch or a validation."""
         message = record.getMessage()
         if self.show_stats:
             self.line(f"{record.name} | {message}")
             return
         try:
             stats = json.loads(message)
-        except json.JSONDecodeError:  # a message of that module about something else
+        except json.JSONDecodeError:  # another message of that module
             self._foreign(record)
             return
         if record.name == "train" and isinstance(stats, dict) and float(stats.get("train_num_skipped", 0)):
@@ -224,7 +224,7 @@ class Console(logging.Handler):
     # --- progress ---------------------------------------------------------------------------------------------------------------
 
     def _progress(self, record: logging.LogRecord) -> None:
-        """A step of training, validation or generation (``unival.tasks.progress`` says what its attributes are)."""
+        """Show a step of training, validation or generation (its attributes are in ``unival.tasks.progress``)."""
         step = record.__dict__["step"]
         now = self.clock()
         if step.kind == "training":
@@ -296,7 +296,7 @@ def _number(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``45 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    """Format seconds for reading: ``45 s``, ``3 min 5 s``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,7 +1,7 @@
-"""Logging of one command: the essence on the console, everything (warnings and tracebacks included) in a file.
+"""Logging of one command: essential messages on the console, everything (warnings and tracebacks included) in a file.
 
-Python's logging is configured for as long as the command runs and put back afterwards.  Until the log file's place is known, which takes
-the command line, what is logged is held back.
+Python's logging is configured while the command runs and restored afterwards.  Records are buffered until the path of the log file is
+known from the command line.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from typing import Any, NoReturn, TextIO
 from unival.console.lines import DATE_FORMAT, FORMAT, PROGRESS, SHOWN_LOGGERS, Console
 from unival.errors import UserError
 
-HELD_BACK = 100_000  # records at most
+HELD_BACK = 100_000  # most buffered records
 
 
 class Session:
-    """A context in which a command runs.
+    """Context manager for running a command.
 
-    ``verbose`` (or LOGLEVEL in the environment, which also sets the level): the console shows all that is logged.
+    With ``verbose`` (or ``LOGLEVEL`` in the environment, which also sets the level) the console shows all that is logged.
     """
 
     def __init__(self, stream: TextIO, verbose: bool = False, show_stats: bool = False, bar: bool = True) -> None:
@@ -35,7 +35,7 @@ class Session:
         self.path: pathlib.Path | None = None
         self._stream = stream
         self._file: TextIO | None = None
-        self.keep = True  # the file, also when all goes well
+        self.keep = True  # keep the file also without an error
         self._held = logging.handlers.MemoryHandler(HELD_BACK, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._held.addFilter(_is_no_progress)
         self._before: tuple[int, list[logging.Handler]] = (logging.WARNING, [])
@@ -59,11 +59,11 @@ class Session:
         return self
 
     def open(self, path: pathlib.Path, keep: bool = True) -> None:
-        """Write the log to ``path`` from now on, with what was held back; unless ``keep``, it is removed at the end of a
+        """Write the log to ``path`` from now on, buffered records first; unless ``keep``, it is removed at the end of a
         command that did not fail.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Session:
 
     @contextlib.contextmanager
     def prints_to_file(self) -> Iterator[None]:
-        """What is printed meanwhile goes to the log; fairseq-validate logs to standard output whatever is configured."""
+        """Redirect standard output to the log: fairseq-validate logs there whatever is configured."""
         if self.verbose or self._file is None:
             yield
             return
@@ -89,11 +89,11 @@ class Session:
             yield
 
     def silence(self) -> None:
-        """Nothing on the console from now on but errors: another process of the run talks."""
+        """Show only errors on the console from now on: another process of the run writes to it."""
         self.console.setLevel(logging.ERROR)
 
     def tell(self, text: str) -> None:
-        """Say something on the console and in the log."""
+        """Write a message to the console and to the log."""
         logging.getLogger("unival").info(text)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -115,7 +115,7 @@ class Session:
 
 
 class _LogFile(logging.StreamHandler):
-    """The log file: where a full disk takes no more of it, the lines are lost, and no traceback of logging's own is printed for each."""
+    """The log file: on a full disk, lines are lost without a traceback of logging for each."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         if not isinstance(sys.exc_info()[1], OSError):
@@ -127,13 +127,13 @@ def _is_no_progress(record: logging.LogRecord) -> bool:
 
 
 def temporary_log(command: str) -> pathlib.Path:
-    """A log for a command that has no folder of its own."""
+    """Path of a log for a command without a folder of its own."""
     return pathlib.Path(tempfile.gettempdir()) / f"unival-{command}-{os.getpid()}.log"
 
 
 @contextlib.contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM, as schedulers of clusters send it, ends a command like Ctrl-C: nothing is left behind."""
+    """Let SIGTERM, which schedulers of clusters send, end a command like Ctrl-C, so that it cleans up."""
 
     def stop(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt("SIGTERM")

@@ -1,7 +1,7 @@
-"""``unival convert``: checkpoints of others into ours, and ours into the published format or safetensors.
+"""``unival convert``: convert other checkpoints to ours, and ours to the published format or to safetensors.
 
-Every key of the input is accounted for: the summary counts what was renamed, reshaped, dropped and made, ``--verbose`` and ``--report``
-name each one.  The result is compared key by key with the model that its configuration builds before anything is written.
+Every key of the input is reported: the summary counts keys that were renamed, reshaped, dropped and added, ``--verbose`` and ``--report``
+list each one.  The result is compared key by key with the model that its configuration builds before anything is written.
 """
 
 import argparse
@@ -34,18 +34,18 @@ BART_ONLY = ("arch", "modalities", "source_vocab", "seed", *OWN_BACKBONE_FILES.v
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """Declare the command's arguments."""
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IN", help="the checkpoint; several files are the shards of one")
     add("output", metavar="OUT", help="file to write; the suffix .safetensors chooses that format")
     add("--from", dest="source", default="unival", choices=SOURCES, help="what IN is (default: %(default)s, published or ours)")
-    add("--to", default="unival", choices=("unival", "published"), help="key names of OUT (default: %(default)s)")
+    add("--to", default="unival", choices=("unival", "published"), help="keys of OUT (default: %(default)s)")
     add("--ema", action="store_true", help="take the moving average of the weights that IN keeps")
     dtype = parser.add_mutually_exclusive_group()
     dtype.add_argument("--half", action="store_true", help="write float16")
     dtype.add_argument("--float", action="store_true", help="write float32")
     add("--without", default="", metavar="MEDIA", help="leave media out, e.g. audio,video")
-    add("--drop-unexpected", action="store_true", help="leave keys out that are unknown here instead of refusing them")
+    add("--drop-unexpected", action="store_true", help="leave out unknown keys instead of refusing them")
     add("--vocab-dir", metavar="DIR", help="put this vocabulary into OUT, so that it can be used without DIR")
     add("--num-codes", type=int, help="image codes in the vocabulary (default: those of IN, for BART 8192)")
     add("--num-bins", type=int, help="location bins in the vocabulary (default: those of IN, for BART 1000)")
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     container, state = read_inputs(args)
     check_source(args.source, container, state, args.inputs[0])
     source = source_from_bart(args, container, state) if "bart" in args.source else source_from_unival(args, container, state)
-    source.task.update(source.task_state.get("media", {}))  # as training took them over from the checkpoint it started from
+    source.task.update(source.task_state.get("media", {}))  # as training took them from the checkpoint that it started from
     source.task["instruction"] = source.task_state.get("instruction") or source.task["instruction"]
     report = source.conversion.report
     _note_what_stays(args, container, report)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     checked = fitted(source.conversion, shapes, args.inputs[0], args.drop_unexpected)
     if broken := non_finite(checked):
-        report.note(f"{len(broken)} keys hold values that are infinite or not a number in IN already, the first is {next(iter(broken))}")
+        report.note(f"{len(broken)} keys have values that are infinite or not a number already in IN, the first is {next(iter(broken))}")
     try:
         weights = cast(checked, FP16 if args.half else FP32 if args.float else None)
     except UserError as error:
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         report.then(back.report)
         cfg = published_cfg_of(source)
         if source.task_state:
-            report.note("the published format keeps no vocabulary: it has to come from --vocab-dir where OUT is used")
+            report.note("the published format has no vocabulary: give --vocab-dir where OUT is used")
     else:
         cfg = own_cfg(source.model, source.task)
     made_from = {"format": args.source, "files": [pathlib.Path(name).name for name in args.inputs], "ema": args.ema}
@@ -102,10 +102,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse options that would do nothing, and a report that could not be written; give BART's their defaults.
+    """Refuse options without effect and a report that cannot be written; set the defaults of BART's options.
 
     Raises:
-        UserError: names the option.
+        UserError: an option is refused; it is named.
     """
     if "bart" in args.source:
         vars(args).update({name: value for name, value in BART_DEFAULTS.items() if getattr(args, name) is None})
@@ -128,7 +128,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], report: KeyReport) -> None:
-    """Say what the input holds besides weights and options that the output will not."""
+    """Note what the input has besides weights and options and the output will lack."""
     extra = container.get("extra_state")
     if isinstance(extra, Mapping) and extra.get("ema") and not args.ema:
         report.note("left out: the moving average of the weights (--ema takes it instead of the weights)")

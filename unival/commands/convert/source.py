@@ -1,4 +1,4 @@
-"""What ``unival convert`` reads: weights under our key names, and options of ours that fit them."""
+"""Read the input of ``unival convert``: weights under our keys, and our options that fit them."""
 
 import argparse
 import json
@@ -30,17 +30,17 @@ VOCABULARY_SIZES = {"num_codes": NUM_CODES, "num_bins": NUM_BINS}  # of the publ
 
 @dataclass
 class Source:
-    """What was read: weights in our layout with their report, and options of ours."""
+    """The input: weights in our layout with their report, and our options."""
 
     conversion: Conversion
     model: dict[str, Any]
     task: dict[str, Any]
     task_state: dict[str, Any]
-    cfg: Mapping[str, Any] | None = None  # the container's, when it is a published one
+    cfg: Mapping[str, Any] | None = None  # that of the container, if it is a published one
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The first input's container, and the weights of all."""
+    """Read the container of the first input, and the weights of all inputs."""
     containers = [files.read(name) for name in args.inputs]
     for name in args.inputs:
         files.check_sums(name)
@@ -50,7 +50,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Ten
 
 
 def source_from_unival(args: argparse.Namespace, container: Mapping[str, Any], state: Mapping[str, Tensor]) -> Source:
-    """UnIVAL's, OFA's and our own checkpoints."""
+    """Convert a checkpoint of UnIVAL, of OFA or of ours."""
     own = is_own(args.source, state)
     real = f"{published.STFT}conv_real.weight"
     conversion = to_ours(args.source, state, args.inputs[0], published_kernels(state[real].size(-1)) if real in state else None)
@@ -63,7 +63,7 @@ def source_from_unival(args: argparse.Namespace, container: Mapping[str, Any], s
     if given_model is not None:
         model.update(_known(given_model, model) if own else published_options.model_options(given_model))
     else:
-        conversion.report.note("the file says nothing of its options: sizes are read off the weights, the rest are defaults")
+        conversion.report.note("the file has no options: sizes follow from the weights, other options have their defaults")
     if given_task is not None:
         saved = _known(given_task, task) if own else published_options.task_options(given_task)
         task.update({**options_in(saved), **saved})  # a checkpoint from before it read images as published
@@ -75,7 +75,7 @@ def source_from_unival(args: argparse.Namespace, container: Mapping[str, Any], s
 
 
 def _known(given: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What our own checkpoint says of the fields there are."""
+    """The options in our own checkpoint that still exist."""
     found = vars(given) if isinstance(given, argparse.Namespace) else dict(given)
     return {key: value for key, value in found.items() if key in fields}
 
@@ -87,7 +87,7 @@ def task_defaults() -> dict[str, Any]:
 
 
 def source_from_bart(args: argparse.Namespace, container: Mapping[str, Any], state: dict[str, Tensor]) -> Source:
-    """BART's, in fairseq's or Hugging Face's names: a fresh model, with what BART has put in."""
+    """Convert a BART checkpoint with fairseq's or Hugging Face's keys: a freshly initialised model, with BART's weights put in."""
     report = KeyReport()
     shown: dict[str, str] = {}
     if args.source == "hf-bart":
@@ -119,7 +119,7 @@ def source_from_bart(args: argparse.Namespace, container: Mapping[str, Any], sta
 
 
 def _bart_vocabulary(args: argparse.Namespace, count: int, task: Mapping[str, Any]) -> tuple[int, list[tuple[int, int]]]:
-    """Number of symbols of the model to be, and which of BART's ``count`` token rows are theirs."""
+    """Vocabulary size of the new model, and pairs (our token id, row of BART's ``count`` rows)."""
     mask = 50264  # in the published vocabulary
     if args.vocab_dir is None:
         if args.source_vocab is not None:
@@ -129,7 +129,7 @@ def _bart_vocabulary(args: argparse.Namespace, count: int, task: Mapping[str, An
     if args.source_vocab is not None:
         theirs = Vocabulary.load(args.source_vocab, 0, 0)
         if len(theirs) > count:
-            raise UserError(f"--source-vocab {args.source_vocab} has {len(theirs)} symbols, the checkpoint {count} token rows")
+            raise UserError(f"--source-vocab {args.source_vocab} has {len(theirs)} tokens, the checkpoint {count} token rows")
         names = _token_names(theirs)
         names[-1:] = [f"a row without token {i}" for i in range(count - len(theirs))] + ["<mask>"]
         return len(ours), bart.token_rows(_token_names(ours), names)
@@ -141,7 +141,7 @@ def _bart_vocabulary(args: argparse.Namespace, count: int, task: Mapping[str, An
 
 
 def _token_names(vocabulary: Vocabulary) -> list[str]:
-    """What each id stands for, as the same words in any vocabulary: tokens by their text, the rest by its symbol."""
+    """A name for every id that is the same in any vocabulary: the text of BPE tokens, the entry of other ones."""
     encoder = json.loads(vocabulary.files()["encoder.json"])
     token_of = {str(number): token for token, number in encoder.items()}
     return [f"token {token_of[symbol]}" if symbol in token_of else symbol for symbol in vocabulary.dictionary.symbols]

@@ -1,4 +1,4 @@
-"""What ``unival convert`` writes besides weights: options in our configuration or the published one, and what the task keeps."""
+"""The output of ``unival convert`` besides weights: options in our configuration or the published one, and the task's state."""
 
 import argparse
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def _note_what_is_lost(source: Source, media: Mapping[str, Any], model: argparse
 
 
 def task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[str, Any]:
-    """What the task keeps: the vocabulary of --vocab-dir, else that of IN."""
+    """The task's state: the vocabulary of ``--vocab-dir``, else that of IN."""
     for key in ("num_codes", "num_bins"):
         given, known = getattr(args, key), source.task_state.get(key, source.task[key])
         if given is None:
@@ -84,7 +84,7 @@ def task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[s
     vocabulary = Vocabulary.load(args.vocab_dir, codes, bins)
     if len(vocabulary) != symbols:
         raise UserError(
-            f"--vocab-dir {args.vocab_dir} with {codes} codes and {bins} bins has {len(vocabulary)} symbols, the checkpoint {symbols}"
+            f"--vocab-dir {args.vocab_dir} with {codes} codes and {bins} bins has {len(vocabulary)} tokens, the checkpoint {symbols}"
         )
     kept = source.task_state.get("vocabulary")
     if kept not in (None, vocabulary.fingerprint):

@@ -1,7 +1,7 @@
 """``unival train``, ``validate`` and ``generate``: fairseq's commands with this package as their plugin.
 
-What they add: one line for a mistake, this package's options in the help, the essence on the console and the rest in a log file.
-fairseq's own entry points do the work; nothing of fairseq is changed.
+They add errors of one line, this package's options in the help, a short console output and a complete log file.  fairseq's own entry
+points do the work; nothing of fairseq is changed.
 """
 
 import argparse
@@ -27,12 +27,12 @@ OWN_FLAGS = {"--verbose", "--traceback"}
 LOG_NAME = "train.log"
 PLUGIN = pathlib.Path(__file__).resolve().parents[2]
 
-_sessions: dict[int, Session] = {}  # of the command that runs, by process
+_sessions: dict[int, Session] = {}  # process id -> session of the running command
 
 
 @dataclass(frozen=True)
 class Request:
-    """A command line: fairseq's arguments, and what only this command knows."""
+    """A command line: fairseq's arguments, and the options of this command alone."""
 
     command: str
     arguments: tuple[str, ...]
@@ -40,11 +40,11 @@ class Request:
     traceback: bool
 
     def gives(self, option: str) -> bool:
-        """Whether an option stands on the command line."""
+        """Whether an option is on the command line."""
         return any(argument.split("=")[0] == option for argument in self.arguments)
 
     def value(self, option: str) -> str | None:
-        """The value of an option as it stands on the command line; the last one counts."""
+        """The value of an option on the command line, the last one if it is repeated; None if there is none."""
         found = None
         for argument, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
             name, equals, value = argument.partition("=")
@@ -71,15 +71,15 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         complain(_interrupted(request, session, str(stop) or "Ctrl-C"))
         return TERMINATED if str(stop) else INTERRUPTED
-    except SystemExit as end:  # of a run that has nothing left to do
+    except SystemExit as end:  # a run that was finished before
         if end.code:
             raise
-    except Exception as error:  # noqa: BLE001  one line for all; the traceback is in the log
+    except Exception as error:  # noqa: BLE001  any error becomes one line; the traceback is in the log
         if request.traceback:
             raise
         message = describe(error, session.path)
         if not session.keep and str(session.path) not in message:
-            message += f" (the log is {session.path})"  # nothing else has named it
+            message += f" (the log is {session.path})"  # the log was not named before
         complain(message)
         return 1
     finally:
@@ -88,7 +88,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
 
 def _new_session(request: Request) -> Session:
-    # what fairseq-generate prints may be read by another program
+    # another program may read the output of fairseq-generate
     stream = sys.stderr if request.command == "generate" else sys.stdout
     return Session(stream, request.verbose, request.gives("--log-format"), not request.gives("--no-progress-bar"))
 
@@ -108,7 +108,7 @@ def _print_help(command: str, arguments: Sequence[str]) -> int:
 
 
 def _interrupted(request: Request, session: Session, by: str) -> str:
-    """What to say after Ctrl-C or SIGTERM."""
+    """The message after Ctrl-C or SIGTERM."""
     if request.command != "train":
         return f"stopped by {by}"
     updates = session.console.seen.updates
@@ -123,7 +123,7 @@ def _interrupted(request: Request, session: Session, by: str) -> str:
 
 
 def _load_plugins(request: Request) -> None:
-    """Register the user's own plugin, which may bring modalities and so comes first, and this package's tasks and models."""
+    """Register the user's own plugin first, since it may add modalities, then this package's tasks and models."""
     given = request.value("--user-dir")
     if given is not None and pathlib.Path(given).resolve() != PLUGIN:
         _load_user_dir(given)
@@ -160,7 +160,7 @@ def _named_checkpoints(request: Request) -> list[pathlib.Path]:
 
 
 def _prepare(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser with usage errors as one line."""
+    """Make a parser report usage errors in one line."""
 
     def error(message: str) -> Any:
         raise UserError(usage_error(message, known_options(parser)))
@@ -187,10 +187,10 @@ def _parse(request: Request, parser: argparse.ArgumentParser, **kwargs: Any) -> 
 
 
 def _configure(request: Request, args: argparse.Namespace) -> Any:
-    """fairseq's configuration of the parsed arguments, after checks that need no files.
+    """Make fairseq's configuration from parsed arguments, after checks that need no files.
 
     Raises:
-        UserError: there is something that fairseq would fail on later, or not notice.
+        UserError: an option is missing or wrong on which fairseq would fail later or not at all.
     """
     if args.batch_size is None:
         raise UserError("give --batch-size N: batches are counted in rows here, not in tokens (--max-tokens)")
@@ -210,7 +210,11 @@ def _configure(request: Request, args: argparse.Namespace) -> Any:
 
 
 def check_tensorboard() -> None:
-    """Raises UserError when what writes TensorBoard's logs is not installed: fairseq would only log it."""
+    """Check that TensorBoard is installed; without it, fairseq would only log a message.
+
+    Raises:
+        UserError: it is not.
+    """
     from fairseq.logging import progress_bar
 
     if progress_bar.SummaryWriter is None:
@@ -237,7 +241,7 @@ def _train(request: Request, session: Session) -> None:
 
 
 def _check_validation_tables(cfg: Any) -> None:
-    """Refuse what fairseq refuses after the model is built: tables beside ``valid`` that nobody asked for."""
+    """Refuse what fairseq would refuse after building the model: more tables named ``valid…`` than ``--valid-subset`` names."""
     data = cfg.dataset
     if data.ignore_unused_valid_subsets or data.combine_valid_subsets or data.disable_validation or not os.path.isdir(cfg.task.data):
         return
@@ -255,7 +259,7 @@ def _check_validation_tables(cfg: Any) -> None:
 
 
 def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float) -> None:
-    """What every process of a training runs; with several GPUs these are not the process of the command, and the first one talks."""
+    """Train, in every process of a run; with several GPUs these are not the command's process, and only the first one prints."""
     _load_plugins(request)
     from fairseq_cli.train import main
 
@@ -277,7 +281,7 @@ def training_process(cfg: Any, request: Request, log: pathlib.Path, start: float
 
 @contextlib.contextmanager
 def _session_of_process(cfg: Any, request: Request, log: pathlib.Path) -> Iterator[Session]:
-    """The command's session, or one of its own in a process that fairseq spawned; other ranks than the first are quiet."""
+    """The command's session, or a new one in a process that fairseq spawned; only rank 0 prints."""
     from unival.data.reading import close_reader
 
     rank = cfg.distributed_training.distributed_rank
@@ -293,7 +297,7 @@ def _session_of_process(cfg: Any, request: Request, log: pathlib.Path) -> Iterat
 
 
 def not_finite(error: FloatingPointError) -> str:
-    """What fairseq's error about losses or gradients that are not finite means."""
+    """Explain fairseq's error about losses or gradients that are not finite."""
     update, rows = _where_in_training(error)
     place = f"update {update}: " if update is not None else ""
     named = f" in rows {', '.join(map(str, rows))}" if rows else ""
@@ -305,7 +309,7 @@ def not_finite(error: FloatingPointError) -> str:
 
 
 def _where_in_training(error: Exception) -> tuple[int | None, list[int]]:
-    """The update that failed and the numbers of its rows, out of the frame of fairseq's ``Trainer.train_step``."""
+    """The update that failed and its row numbers, taken from the frame of fairseq's ``Trainer.train_step``."""
     trace = error.__traceback__
     while trace is not None:
         names = trace.tb_frame.f_locals
@@ -317,7 +321,7 @@ def _where_in_training(error: Exception) -> tuple[int | None, list[int]]:
 
 
 def _sum_up(cfg: Any, session: Session, seconds: float) -> None:
-    """The last line of a training: how long it took and where the model is."""
+    """Print the last line of a training: its duration and the path of the model."""
     seen, folder = session.console.seen, pathlib.Path(cfg.checkpoint.save_dir)
     text = f"done in {duration(seconds)}: {seen.updates} updates"
     if seen.best is not None:
@@ -339,7 +343,7 @@ def _validate(request: Request, session: Session) -> None:
 
     _check_task(request)
     cfg = _configure(request, _parse(request, options.get_validation_parser()))
-    given = _parse(request, options.get_validation_parser(), suppress_defaults=True)  # what the checkpoint's options yield to
+    given = _parse(request, options.get_validation_parser(), suppress_defaults=True)  # these precede the checkpoint's options
     find_tables(cfg.task.data, cfg.dataset.valid_subset.split(","), cfg.dataset.train_subset)
     session.open(temporary_log("validate"), keep=False)
     check_named_checkpoints(_named_checkpoints(request))
@@ -347,7 +351,7 @@ def _validate(request: Request, session: Session) -> None:
 
 
 def validating_process(cfg: Any, override_args: argparse.Namespace, request: Request, log: pathlib.Path) -> None:
-    """What every process of a validation runs."""
+    """Validate, in every process of a run."""
     _load_plugins(request)
     from fairseq_cli.validate import main
 
@@ -364,29 +368,29 @@ def _generate(request: Request, session: Session) -> None:
 
     _check_task(request)
     parser = options.get_generation_parser()
-    parser.add_argument("--arch", "-a", default="wav2vec2", help=argparse.SUPPRESS)  # as fairseq-generate does
+    parser.add_argument("--arch", "-a", default="wav2vec2", help=argparse.SUPPRESS)  # the default of fairseq-generate
     cfg = _configure(request, _parse(request, parser))
     results = cfg.common_eval.results_path
     shard, shards = shard_of(cfg.dataset, is_training=False)
-    if results and shards > 1:  # fairseq names the file after the split alone, so that shards would replace each other's
+    if results and shards > 1:  # fairseq names the file by the split alone: shards would overwrite each other's
         results = cfg.common_eval.results_path = os.path.join(results, f"shard-{shard}-of-{shards}")
     name = f"generate-{cfg.dataset.gen_subset}.log"
     session.open(pathlib.Path(results) / name if results else temporary_log("generate"), keep=bool(results))
     check_named_checkpoints(_named_checkpoints(request))
     scorer = main(cfg)
-    if results:  # else the scores are the last line of the output
+    if results:  # without it the last line of the output has the scores
         session.tell(f"{cfg.dataset.gen_subset}: {scorer.result_string()}")
         session.tell(f"the texts are in {pathlib.Path(results) / name.replace('.log', '.txt')}, the whole log is {session.path}")
 
 
 def check_named_checkpoints(paths: Sequence[pathlib.Path]) -> str:
-    """Read what ``--path`` names safely before fairseq does: it builds the tasks and models that a checkpoint names.
+    """Read the checkpoints of ``--path`` safely before fairseq builds the tasks and models that they name.
 
     Returns:
-        the task of the first.
+        The task of the first.
 
     Raises:
-        UserError: a file was refused, or is none of ours or of the published ones.
+        UserError: a file was refused, or is neither one of ours nor a published one.
     """
     from unival.tasks.resume import read_settings, task_name
 

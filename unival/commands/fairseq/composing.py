@@ -1,4 +1,4 @@
-"""fairseq's configuration of parsed arguments, with one line for an option that it, or its parser, refuses."""
+"""Make fairseq's configuration from parsed arguments, with errors of one line for options that fairseq or its parser refuses."""
 
 import argparse
 import contextlib
@@ -14,10 +14,10 @@ COMPOSER = "fairseq.dataclass.utils"  # logs every override before it lets the e
 
 
 def compose(args: argparse.Namespace) -> Any:
-    """fairseq's configuration of the parsed arguments.
+    """Make fairseq's configuration from the parsed arguments.
 
     Raises:
-        UserError: an option has no value although it needs one, or one of another type.
+        UserError: a required option has no value, or an option has a value of a wrong type.
     """
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from hydra.errors import HydraException
@@ -35,7 +35,7 @@ def compose(args: argparse.Namespace) -> Any:
 
 
 def _refusal(args: argparse.Namespace, key: str, reason: str) -> str:
-    """What to tell about the option at ``key``, such as ``lr_scheduler.total_num_update``."""
+    """The message about the option at ``key``, such as ``lr_scheduler.total_num_update``."""
     group, _, name = key.rpartition(".")
     option, owner = f"--{name.replace('_', '-')}", vars(args).get(group)
     value = vars(args).get(name)
@@ -47,7 +47,7 @@ def _refusal(args: argparse.Namespace, key: str, reason: str) -> str:
 
 @contextlib.contextmanager
 def _without_errors_of(name: str) -> Iterator[None]:
-    """Nothing that a logger says meanwhile is kept: the exception that follows tells it."""
+    """Silence a logger: the exception that follows has the message."""
     logger = logging.getLogger(name)
     before, logger.disabled = logger.disabled, True
     try:
@@ -62,7 +62,7 @@ def known_options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def usage_error(message: str, options: Sequence[str]) -> str:
-    """argparse's message with the nearest of what exists; its lists of choices can be pages long."""
+    """Rewrite argparse's message with the nearest of the choices, whose list can be pages long."""
     unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.S)
     if unknown:
         words = unknown[1].split()

@@ -1,4 +1,4 @@
-"""``unival train --help`` (also ``validate``, ``generate``): this package's options, then fairseq's in brief or (``--help-all``) whole."""
+"""``unival train --help`` (also ``validate``, ``generate``): this package's options, then fairseq's."""
 
 import argparse
 import shutil
@@ -27,9 +27,9 @@ INTRODUCTIONS = {
 }
 # Options of this command line alone.
 OWN_OPTIONS = {
-    "--help": "this text; --task, --arch and --criterion beside it choose whose options are shown",
+    "--help": "this text; --task, --arch and --criterion choose whose options are shown",
     "--help-all": "this text with all options of fairseq",
-    "--verbose": "show everything that is logged (LOGLEVEL=DEBUG: even more) instead of the essence",
+    "--verbose": "show everything that is logged (LOGLEVEL=DEBUG: even more)",
     "--traceback": "show where an error came from",
 }
 FAIRSEQ_CONFIGS: dict[str, tuple[type, ...]] = {
@@ -56,7 +56,7 @@ FAIRSEQ_CONFIGS: dict[str, tuple[type, ...]] = {
         configs.CheckpointConfig,
     ),
 }
-# What most runs need of fairseq's options.
+# fairseq's options that most runs need.
 COMMON = {
     "train": """--batch-size --update-freq --max-update --max-epoch --lr --clip-norm --train-subset --valid-subset --batch-size-valid
         --num-workers --validate-interval-updates --save-dir --restore-file --finetune-from-model --save-interval-updates
@@ -71,7 +71,7 @@ REGISTRY_OPTIONS = {"train": ("criterion", "optimizer", "lr_scheduler"), "valida
 
 
 def help_text(command: str, arguments: Sequence[str]) -> str:
-    """The help of a command for what its other arguments choose."""
+    """The help of a command, for the task, architecture and criterion among its arguments."""
     everything = "--help-all" in arguments
     chosen = _chosen(arguments)
     lines = [f"usage: unival {command} DATA [options]", "", INTRODUCTIONS[command], ""]

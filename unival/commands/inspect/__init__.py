@@ -1,4 +1,4 @@
-"""``unival inspect``: what a checkpoint holds, whether it fits its own options, and how two checkpoints differ."""
+"""``unival inspect``: describe a checkpoint, check it against its own options, or compare two checkpoints."""
 
 import argparse
 import json
@@ -21,17 +21,17 @@ EXIT_SAME, EXIT_DIFFERENT, EXIT_FAILED = 0, 1, 2  # exit codes of --diff, those 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """Declare the command's arguments."""
     add = parser.add_argument
     add("file", nargs="?", metavar="FILE", help="a checkpoint: .pt, .pth, .bin, .safetensors, or a sharded folder")
     add("--diff", nargs=2, metavar=("A", "B"), help="compare two checkpoints; exit code 0: equal, 1: different, 2: error")
     add("--weights", action="store_true", help="with --diff: compare the weights only, not options and training state")
-    add("--keys", nargs="?", const="*", metavar="GLOB", help="list the keys, or those like 'encoder.layers.0.*'")
+    add("--keys", nargs="?", const="*", metavar="GLOB", help="list the keys, or those that match a pattern such as 'encoder.layers.0.*'")
     add("--json", action="store_true", help="write JSON instead of text")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what there is to say to standard output; returns the exit code."""
+    """Print the description or the comparison; returns the exit code."""
     if (args.file is None) == (args.diff is None):
         raise UserError("give one checkpoint, or two with --diff A B")
     if args.diff is not None:
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def task(container: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model was trained to do: name of the task, instruction, metrics and generation options of validation; empty if unknown.
+    """The task of a checkpoint: its name, instruction, metrics and generation options of validation; empty if unknown.
 
-    Of a published checkpoint's task without a counterpart here only the name is known.
+    For a published task without a counterpart here there is only the name.
     """
     given = options(container, "task")
     if not given:
@@ -76,7 +76,7 @@ def task(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _eval_args(text: Any) -> dict[str, Any]:
-    """``--eval-args``, as far as they can be read."""
+    """The generation options of ``--eval-args``; empty if they cannot be read."""
     try:
         found = json.loads(text)
     except (TypeError, ValueError):
@@ -85,7 +85,7 @@ def _eval_args(text: Any) -> dict[str, Any]:
 
 
 def fit(container: Mapping[str, Any], state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Any] | None:
-    """Keys that differ from the model which the checkpoint's own options build; None where there are no such options.
+    """Compare keys and shapes with the model that the checkpoint's own options build; None if it has no such options.
 
     ``missing`` and ``unexpected`` are lists of keys, ``reshaped`` maps keys to (shape here, shape in the model); or only ``error``.
     """
@@ -107,7 +107,7 @@ def fit(container: Mapping[str, Any], state: Mapping[str, Tensor], architecture:
 def expected(
     given: Mapping[str, Any], state: dict[str, Tensor], symbols: int, published: bool
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Shapes by key of the model that the options build, and of ``state`` under that model's names."""
+    """Key -> shape of the model that the options build, and of ``state`` with that model's keys."""
     from unival.checkpoints.names.published import model_options
     from unival.models.build import build_model
 
@@ -131,7 +131,7 @@ def run_diff(args: argparse.Namespace) -> int:
 
 
 def to_json(value: Any) -> str:
-    """JSON with a line's end; what JSON has no number for (NaN, infinity) becomes text."""
+    """JSON text with a final newline; NaN and infinity, which JSON lacks, become strings."""
     return json.dumps(_jsonable(value), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What ``unival inspect`` found, as text of at most 120 columns."""
+"""The output of ``unival inspect`` as text of at most 120 columns."""
 
 import fnmatch
 import math
@@ -9,11 +9,11 @@ from typing import Any
 WIDTH = 120
 LABEL = 14  # columns of "architecture  "
 SHOWN = 8  # keys in a line
-ROWS = 20  # of a list that may be long
+ROWS = 20  # most rows of a list
 
 
 def summary_text(found: Mapping[str, Any]) -> str:
-    """A checkpoint's summary."""
+    """The summary of a checkpoint as text."""
     lines = [shorten(found["file"], WIDTH)]
     lines += _field("format", f"{found['format']}, {size(found['bytes'])}, {_precision(found['precision'])}")
     lines += _field("architecture", _architecture(found))
@@ -32,7 +32,7 @@ def summary_text(found: Mapping[str, Any]) -> str:
 
 
 def keys_text(keys: Sequence[Mapping[str, Any]]) -> str:
-    """Keys with shapes and types."""
+    """A table of keys with shapes and types."""
     rows = [
         [entry["key"], "x".join(map(str, entry["shape"])) or "number", entry["dtype"], f"= {entry['tied']}" if entry["tied"] else ""]
         for entry in keys
@@ -41,11 +41,11 @@ def keys_text(keys: Sequence[Mapping[str, Any]]) -> str:
 
 
 def difference_text(found: Mapping[str, Any], pattern: str | None = None) -> str:
-    """Differences of two checkpoints; ``pattern`` lists the keys that it matches, changed or not."""
+    """The differences of two checkpoints as text; with ``pattern``, the keys that match it are listed, changed or not."""
     first, second = found["files"]
     lines = [f"a  {shorten(first, WIDTH - 3)}", f"b  {shorten(second, WIDTH - 3)}", ""]
     if found["translated"]:
-        lines.append(f"the published key names of {found['translated']} were translated to ours")
+        lines.append(f"the published keys of {found['translated']} were translated to ours")
     lines.append(_verdict(found))
     for name, keys in zip("ab", found["only"], strict=True):
         lines += _list(f"only in {name}", keys)
@@ -194,7 +194,7 @@ def _parts(found: Mapping[str, Any]) -> list[str]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-    """Aligned columns; the first gives way where a line would be too long."""
+    """Format aligned columns; the first one is shortened where a line would be too long."""
     right = set(right)
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     room = WIDTH - sum(widths[1:]) - 2 * (len(head) - 1)
@@ -209,12 +209,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[in
 
 
 def without_control_characters(text: str) -> str:
-    """A file's own text without control characters, which could do as they please with a terminal."""
+    """Remove control characters, with which a file's text could control the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shorten(text: str, width: int) -> str:
-    """A text with its middle left out where it is too long."""
+    """Shorten a text in its middle if it is longer than ``width``."""
     if len(text) <= width:
         return text
     tail = (width - 1) * 2 // 3
@@ -230,14 +230,14 @@ def size(count: int) -> str:
 
 
 def _field(name: str, text: str) -> list[str]:
-    """``name`` and a text, wrapped under itself."""
+    """A name and its text, wrapped and indented."""
     return textwrap.wrap(
         without_control_characters(text), WIDTH, initial_indent=f"{name:{LABEL}}", subsequent_indent=" " * LABEL, break_on_hyphens=False
     ) or [name]
 
 
 def _list(name: str, entries: Sequence[str]) -> list[str]:
-    """Entries one below the other under a name; the first of many."""
+    """A name and its entries, one per line; of many entries the first."""
     shown = [*entries[:ROWS], *([f"… and {len(entries) - ROWS} more (--json has all)"] if len(entries) > ROWS else [])]
     return [line for i, entry in enumerate(shown) for line in _field("" if i else name, entry)]
 

@@ -1,7 +1,7 @@
-"""``unival report``: one page and one picture that show what a captioning model says about images it has never seen.
+"""``unival report``: make a page and an image that show the captions of a model for images that it has never seen.
 
-It only reads what the other commands wrote: a table per split, ``fairseq-generate``'s output, the scores of `unival
-score`` (``--json``, ``--per-row`) and fairseq's JSON training log. Three splits have a part of their own: the main one, the
+It only reads the output of the other commands: a table per split, ``fairseq-generate``'s output, the scores of `unival
+score`` (``--json``, ``--per-row`) and fairseq's JSON training log. Three splits have a section of their own: the main one, the
 same rows with another image's pixels (does the model look?), and unseen objects (whose names the model cannot know).
 """
 
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page and the picture; returns 1 when ``--require-ratio`` is not met."""
+    """Write the page and the image; returns the exit code, 1 if ``--require-ratio`` is not met."""
     from unival.commands.report.page import html_page
     from unival.commands.report.picture import picture
 
@@ -117,7 +117,7 @@ def read_splits(args: argparse.Namespace) -> list[Split]:
 
 
 def named_paths(values: Sequence[str], flag: str) -> dict[str, pathlib.Path]:
-    """``["test=a.txt"]`` -> ``{"test": Path("a.txt")}``."""
+    """Parse ``["test=a.txt"]`` to ``{"test": Path("a.txt")}``."""
     paths: dict[str, pathlib.Path] = {}
     for value in values:
         name, equals, path = value.partition("=")
@@ -130,7 +130,7 @@ def named_paths(values: Sequence[str], flag: str) -> dict[str, pathlib.Path]:
 
 
 def ratio_failure(report: Report, required: float | None, advice: str = "") -> str:
-    """A sentence that says what it means that the demand is not met, with ``advice``; nothing when it is, or when there is none."""
+    """The message, with ``advice``, if the required ratio is not reached; empty if it is, or if none is required."""
     if required is None:
         return ""
     ratio = report.ratio
@@ -140,5 +140,5 @@ def ratio_failure(report: Report, required: float | None, advice: str = "") -> s
         return ""
     return (
         f"The model scores only {ratio:.2f} times as high with the right pixels as with another image's "
-        f"({required:g} times was asked for): it has not learnt to look. {advice or 'Train longer.'}"
+        f"({required:g} times is required): it has not learnt to look. {advice or 'Train longer.'}"
     )

@@ -1,4 +1,4 @@
-"""What a report holds: splits with their examples, the curves of training, and the figures that page and picture show."""
+"""The content of a report: splits with their examples, the curves of training, and the key figures."""
 
 import io
 import math
@@ -19,11 +19,11 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """One row of a split: what was shown, what people say, what the model said."""
+    """One row of a split: its image, references and generated caption, with scores."""
 
     row: int  # row number in the table
-    where: str  # the image's place, for messages: file, row and column
-    load_image: Callable[[], bytes]  # its encoded bytes; called only for examples that are shown
+    where: str  # file, row and column of the image, for messages
+    load_image: Callable[[], bytes]  # returns its encoded bytes; called only for examples that are shown
     references: tuple[str, ...]
     hypothesis: str
     scores: Mapping[str, float]
@@ -55,17 +55,17 @@ class Curves:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page shows."""
+    """All that the page shows."""
 
     title: str
-    metric: str  # the row score shown on every example
+    metric: str  # the score that is shown for every example
     splits: tuple[Split, ...]
     curves: Curves = field(default_factory=Curves)
-    failure: str = ""  # why the model did not do what was asked for, and what to do; then it has another heading
+    failure: str = ""  # why the required ratio is not reached, and what to do; changes the heading
 
     @property
     def heading(self) -> str:
-        """The title, which promises a model that looks; or what is true of one that does not."""
+        """The title, or another heading if the model does not look at the image."""
         return FAILED_HEADING if self.failure else self.title
 
     def split(self, role: str) -> Split | None:
@@ -73,7 +73,7 @@ class Report:
 
     @property
     def ratio(self) -> float | None:
-        """Score with the right pixels over score with another image's pixels; None when a split is not there."""
+        """Score with the right pixels divided by that with another image's pixels; None if a split is missing."""
         right, swapped = self.split(MAIN), self.split(SWAPPED)
         if right is None or swapped is None:
             return None
@@ -89,7 +89,7 @@ def evenly(examples: Sequence[ScoredRow], count: int) -> list[ScoredRow]:
 
 
 def key_figures(report: Report) -> list[tuple[str, str]]:
-    """(value, label) of the figures on top of the page and of the picture."""
+    """The key figures, at the top of the page and of the image, as (value, label)."""
     name = display_name(report.metric)
     figures = []
     for role, label in ((MAIN, f"{name}, right pixels"), (SWAPPED, f"{name}, another image's pixels")):
@@ -122,7 +122,11 @@ def display_name(metric: str) -> str:
 
 
 def thumbnail(example: ScoredRow) -> bytes:
-    """The example's image as a small JPEG; raises UserError naming file, row and column when it cannot be read."""
+    """The example's image as a small JPEG.
+
+    Raises:
+        UserError: it cannot be read; names file, row and column.
+    """
     from unival.modalities.pillow import read_image  # imports torch
 
     try:

@@ -25,15 +25,15 @@ from unival.commands.report.picture import curve_png
 
 EXPLAINED = {
     MAIN: "Scenes that training never showed. A caption is right (green) when it equals a reference word for word.",
-    SWAPPED: "The same model and the same references, but every row is shown the picture of another row. A model that "
-    "looks describes that other picture and scores low here; one that recites likely sentences scores the same.",
+    SWAPPED: "The same model and the same references, but every row is shown the image of another row. A model that "
+    "looks describes that other image and scores low here; one that recites likely sentences scores the same.",
     UNSEEN: "Objects that training never showed, whose names (or combinations of a colour and a shape) a model trained from "
     "scratch has never read: low scores are expected. These rows are not part of the figures of the main split.",
 }
 
 
 def html_page(report: Report, count: int) -> str:
-    """The whole page as text, with ``count`` examples of the main split and half as many of the others."""
+    """Make the page as text, with ``count`` examples of the main split and half as many of the others."""
     sections = [
         (split, evenly(split.examples, count if split.role == MAIN else max(count // 2, 1))) for split in report.splits
     ]
@@ -51,7 +51,7 @@ def html_page(report: Report, count: int) -> str:
 
 
 def _template() -> jinja2.Template:
-    """``page.html``: what is put in is escaped, and a name that nothing defines is an error."""
+    """Load ``page.html``: values are escaped, and undefined names are errors."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -60,10 +60,10 @@ def _template() -> jinja2.Template:
 
 
 def thumbnail_uri(example: ScoredRow) -> str:
-    """An example's image as a small JPEG in a data URI."""
+    """The data URI of an example's image as a small JPEG."""
     return data_uri(thumbnail(example), "image/jpeg")
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes in place of an address; ``kind`` is their MIME type."""
+    """The data URI of bytes; ``kind`` is their MIME type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

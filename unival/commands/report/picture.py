@@ -1,4 +1,4 @@
-"""The PNG picture of a report, and the curves that its page shows, drawn by matplotlib."""
+"""Draw the PNG image of a report and the curves of its page with matplotlib."""
 
 import io
 import textwrap
@@ -31,13 +31,13 @@ PICTURE_ROWS, PICTURE_COLUMNS = 3, 4
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> "Figure":
-    """A matplotlib figure that draws without a display and leaves the user's pyplot state alone; sizes in inches."""
+    """Make a matplotlib figure that needs no display and does not use pyplot's global state; sizes are in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError(
-            "the report's pictures need matplotlib: pip install matplotlib (or the extra [eval])"
+            "the report's images need matplotlib: pip install matplotlib (or the extra [eval])"
         ) from error
     figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
@@ -45,7 +45,7 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 
 
 def figure_png(figure: "Figure", dots_per_inch: int) -> bytes:
-    """The figure as a PNG of 256 colours: a third of the bytes, and the eye sees no difference."""
+    """Encode a figure as a PNG of 256 colours, which has a third of the bytes and no visible difference."""
     from PIL import Image
 
     drawn, stream = io.BytesIO(), io.BytesIO()
@@ -61,7 +61,7 @@ def curve_png(curves: Curves) -> bytes:
 
 
 def draw_curves(axes: "Axes", curves: Curves) -> None:
-    """Loss in bits per token on the left axis, the validation metric on the right one."""
+    """Draw the loss in bits per token on the left axis, and the validation metric on the right one."""
     axes.plot(*zip(*curves.loss, strict=True), color=LINE, label="training loss")
     if curves.valid_loss:
         axes.plot(
@@ -88,7 +88,7 @@ def draw_curves(axes: "Axes", curves: Curves) -> None:
 
 
 def picture(report: Report) -> bytes:
-    """The PNG: key figures, training curve, right against other pixels, and a grid of examples."""
+    """Draw the PNG: key figures, training curve, scores of right and other pixels, and a grid of examples."""
     figure = new_figure(13, 15.4)
     colour = BAD if report.failure else INK
     title = figure.text(0.5, 0.978, escape_dollars(report.heading), ha="center", va="center", fontsize=20, fontweight="bold", color=colour)
@@ -114,7 +114,7 @@ def picture(report: Report) -> bytes:
 
 
 def draw_key_figures(figure: "Figure", report: Report) -> None:
-    """The figures of ``key_figures`` side by side under the title."""
+    """Draw the key figures side by side under the title."""
     figures = key_figures(report)
     for place, (value, label) in enumerate(figures):
         across = (place + 0.5) / len(figures)
@@ -136,7 +136,7 @@ def draw_bars(axes: "Axes", splits: Sequence[Split], metric: str) -> None:
 
 
 def draw_example(axes: "Axes", example: ScoredRow, metric: str) -> None:
-    """The image, above it what the model said, below it the first reference and the score."""
+    """Draw an image, with the generated caption above it and the first reference and the score below it."""
     from PIL import Image
 
     axes.imshow(Image.open(io.BytesIO(thumbnail(example))), interpolation="bilinear")
@@ -151,10 +151,10 @@ def draw_example(axes: "Axes", example: ScoredRow, metric: str) -> None:
 
 
 def wrapped(text: str, width: int, lines: int) -> str:
-    """At most ``lines`` lines of at most ``width`` characters; what is cut off shows as an ellipsis."""
+    """At most ``lines`` lines of at most ``width`` characters; an ellipsis shows that text was truncated."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
 def escape_dollars(text: str) -> str:
-    """matplotlib reads ``$…$`` as mathematics; captions are not."""
+    """Escape ``$``, with which matplotlib marks mathematics."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""A report's contents from files: tables, generated texts, scores and the log of training."""
+"""Read the content of a report from files: tables, generated texts, scores and the training log."""
 
 import argparse
 import json
@@ -12,7 +12,11 @@ from unival.text import read_text
 
 
 def read_json(path: pathlib.Path) -> dict:
-    """A JSON object from a file; raises UserError naming the file."""
+    """Read a JSON object from a file.
+
+    Raises:
+        UserError: the file cannot be read, or is not a JSON object; it is named.
+    """
     text = read_text(path)
     try:
         value = json.loads(text)
@@ -24,14 +28,18 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def parse_scores(values: object, where: str) -> dict[str, float]:
-    """Scores by name; raises UserError when a value is no number."""
+    """Check scores by name.
+
+    Raises:
+        UserError: a value is not a number.
+    """
     if not isinstance(values, dict) or not all(isinstance(value, int | float) for value in values.values()):
         raise UserError(f'{where}: expected scores by name, such as {{"cider": 1.2}}')
     return {name: float(value) for name, value in values.items()}
 
 
 def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
-    """Scores by row number, as ``unival score --per-row`` writes them."""
+    """Read the scores of every row, as ``unival score --per-row`` writes them."""
     rows = read_json(path)
     if not all(row.isdecimal() for row in rows):
         raise UserError(f"{path}: expected scores by row number, as `unival score --per-row` writes them")
@@ -39,16 +47,16 @@ def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
 
 
 def read_log(path: pathlib.Path, metric: str) -> Curves:
-    """The curves of fairseq's ``--log-format json --log-file``.
+    """Read the curves from fairseq's ``--log-format json --log-file``.
 
-    fairseq adds a handler to the file in every epoch, so later epochs stand there several times: equal lines count
-    once. Lines that are not JSON objects (the configuration, warnings) are left out.
+    fairseq adds a handler for the file in every epoch, so that later epochs are logged several times: equal lines are counted
+    once. Lines that are not JSON objects (the configuration, warnings) are ignored.
     """
     lines = dict.fromkeys(read_text(path).split("\n"))
     records = [record for record in map(parse_record, lines) if record is not None]
     valid_metric = points(records, "valid_num_updates", f"valid_{metric}")
     within_epochs = points(records, "num_updates", "loss")
-    by_epoch = points(records, "train_num_updates", "train_loss")  # a short run has more epochs than lines within them
+    by_epoch = points(records, "train_num_updates", "train_loss")  # a short run may have no lines within its epochs
     return Curves(
         loss=max(within_epochs, by_epoch, key=len),
         valid_loss=points(records, "valid_num_updates", "valid_loss"),
@@ -58,7 +66,7 @@ def read_log(path: pathlib.Path, metric: str) -> Curves:
 
 
 def parse_record(line: str) -> dict[str, object] | None:
-    """The JSON object that a line of the log holds, if it holds one."""
+    """The JSON object in a line of the log; None if there is none."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -67,13 +75,13 @@ def parse_record(line: str) -> dict[str, object] | None:
 
 
 def points(records: Iterable[Mapping[str, object]], x: str, y: str) -> tuple[tuple[int, float], ...]:
-    """(x, y) of the records that have both, in order of x; numbers are strings in fairseq's log."""
+    """The points (x, y) of records that have both, in order of x; numbers are strings in fairseq's log."""
     found = {int(float(str(record[x]))): float(str(record[y])) for record in records if x in record and y in record}
     return tuple(sorted(found.items()))
 
 
 def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: argparse.Namespace) -> Split:
-    """A split from its four files.
+    """Read a split from its four files.
 
     Args:
         name: the split's name, for messages.
