@@ -1,6 +1,6 @@
-"""Schedule ``unival_polynomial``: fairseq's ``polynomial_decay`` whose length follows from the run's batches.
+"""Schedule ``unival_polynomial``: fairseq's ``polynomial_decay`` with a length that follows from the run's batches.
 
-The published recipes give a ratio of warm-up and a number of epochs, not numbers of updates.  How many updates an epoch has is known once
+The published recipes give a ratio of warm-up and a number of epochs, not numbers of updates.  The updates of an epoch are known when
 its batches are planned; the task then writes two counts into the run's configuration (:mod:`unival.tasks.schedule`), and the schedule reads
 them before the first update of an epoch:
 
@@ -8,8 +8,8 @@ them before the first update of an epoch:
     lr(u) = lr * u / warm-up                                                     up to the warm-up's end
     lr(u) = (lr - end) * ((total - u) / (total - warm-up)) ** power + end        from there; end at update ``total``, the run's last
 
-A run that is resumed goes on with the total that its checkpoint holds.  Where the counts are others by then (another number of epochs,
-processes or rows), the total becomes the updates made plus those that are left, and the learning rates those of a run of that length.
+A resumed run continues with the total in its checkpoint.  If the counts have changed since (another number of epochs, processes or
+rows), the total becomes the updates made plus those that are left, and the learning rates are those of a run of that length.
 """
 
 import logging
@@ -55,7 +55,7 @@ class PolynomialScheduleConfig(FairseqDataclass):
 
 @register_lr_scheduler("unival_polynomial", dataclass=PolynomialScheduleConfig)
 class PolynomialSchedule(PolynomialDecayLRSchedule):
-    """See the module.  ``planned`` is the run's length if it had been planned so from its start, ``total`` the one that counts."""
+    """See the module.  ``planned`` is the length of a run with the present options from its start, ``total`` the actual length."""
 
     def __init__(self, cfg: Any, optimizer: Any):
         check(cfg)
@@ -70,7 +70,7 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
     # --- fairseq's hooks --------------------------------------------------------------------------------------------
 
     def step_begin_epoch(self, epoch: int) -> float:
-        """Before an epoch's first update, when its batches are planned."""
+        """Update the length of the run before an epoch's first update, when its batches are planned."""
         planned, left = self.counts()
         if planned != self.planned:
             total = self._updates + left
@@ -92,11 +92,11 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
         return super().step_update(num_updates)
 
     def state_dict(self) -> dict[str, Any]:
-        """With the run's length."""
+        """fairseq's state, and the run's length."""
         return {**super().state_dict(), "planned": self.planned, "total": int(self.total_num_update) if self.planned else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the length that the run had; that of another schedule is planned anew, from the updates made."""
+        """Continue with the run's length; after another schedule, plan it from the updates made."""
         super().load_state_dict(state_dict)
         self.planned = state_dict.get("planned")
         if self.planned:
@@ -105,13 +105,13 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
     # --- the schedule -----------------------------------------------------------------------------------------------
 
     def counts(self) -> tuple[int, int]:
-        """Updates of a run that had these options from its start, and those that are left of this one."""
+        """The number of updates of a run with these options from its start, and the number that is left of this one."""
         options = self.options
         if options.total_num_update:
             return options.total_num_update, options.total_num_update - self._updates
         run = options._get_root()
         told = run.lr_scheduler if "lr_scheduler" in run else options
-        # not told: a run without --max-epoch, or one of another task
+        # unknown: a run without --max-epoch, or of another task
         is_told = bool(told.planned_updates) and not OmegaConf.is_interpolation(told, "updates_left")
         most = options.max_update or (math.inf if is_told else 0)
         if not most:
@@ -120,7 +120,7 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
         return int(min(planned, most)), int(min(left, most - self._updates))
 
     def set_total(self, total: int) -> None:
-        """The decay ends at update ``total``; the warm-up is its part, or as long as it was given."""
+        """Let the decay end at update ``total``; the warm-up is a part of it, or as long as given."""
         given = self.options.warmup_updates
         self.cfg.warmup_updates = int(self.options.warmup_ratio * total) if given is None else given
         self.cfg.total_num_update = self.total_num_update = float(total)
@@ -129,7 +129,11 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
 
 
 def check(cfg: Any) -> None:
-    """Raises UserError for options that cannot be used."""
+    """Check the options.
+
+    Raises:
+        UserError: an option is wrong.
+    """
     if not 0 <= cfg.warmup_ratio < 1:
         raise UserError(f"--warmup-ratio {cfg.warmup_ratio:g}: must be at least 0 and less than 1; it is a part of all updates")
     for name in ("warmup_updates", "end_learning_rate", "power"):

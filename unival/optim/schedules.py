@@ -1,14 +1,13 @@
-"""Schedule ``unival_timed``: warm up, stay constant, then decay to the end; time says when the decay starts, not a count.
+"""Schedule ``unival_timed``: warm up, stay constant, then decay to the end; the decay starts by time, not by a count.
 
-A number of updates that is fixed at the start is wrong as soon as the machine turns out faster or slower: the run is then
-too long, or is cut while the learning rate is still high.  Here the decay starts when it only just fits into the time that is
-left, and the run ends with its last update:
+With a number of updates that is fixed at the start, a slower machine takes too long, or the run is stopped while the learning
+rate is still high.  Here the decay starts when it just fits into the time that is left, and the run ends with its last update:
 
     lr(u) = lr * min(1, u / warmup)                                   before the decay
     lr(u) = lr(start) * (end - u) / (end - start)                     from ``start`` to ``end``, where the run ends
 
-One process decides and tells the others.  The decision is part of the checkpoint, so that what follows it is the same bits in a
-run that was stopped and resumed.
+One process decides for all.  The decision is part of the checkpoint, so that a run that is stopped and resumed after it has the
+same bits.
 """
 
 import logging
@@ -29,8 +28,8 @@ from unival.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SPEED_WINDOW = 100  # updates over which the speed is measured: validations in between count, single slow updates hardly
-BEFORE_DECAY = 2  # a decay has at most as many updates as went before it, divided by this: a third of the run
+SPEED_WINDOW = 100  # updates over which the speed is measured: includes validations, and averages out single slow updates
+BEFORE_DECAY = 2  # a decay has at most the number of updates before it divided by this: a third of the run
 
 
 @dataclass
@@ -60,7 +59,7 @@ class TimedScheduleConfig(FairseqDataclass):
 
 @register_lr_scheduler("unival_timed", dataclass=TimedScheduleConfig)
 class TimedSchedule(FairseqLRScheduler):
-    """See the module; ``clock`` gives seconds, ``share`` the deciding process's number to all processes."""
+    """See the module; ``clock`` returns seconds, ``share`` distributes the deciding process's number to all processes."""
 
     def __init__(
         self,
@@ -74,11 +73,11 @@ class TimedSchedule(FairseqLRScheduler):
         self.clock = clock
         self.share = share or from_first_process
         self.decay: tuple[int, int] | None = None  # its first and its last update
-        self._updates = 0  # for which the decision was made
+        self._updates = 0  # the number of updates at the last decision
         self._started = clock()
         self._before = 0.0  # seconds of earlier runs
         self._times: deque[float] = deque([self._started], maxlen=SPEED_WINDOW + 1)  # when the last updates ended
-        self._seconds_per_update = 0.0  # of an earlier run, until this one knows better
+        self._seconds_per_update = 0.0  # of an earlier run, until this one has measured it
 
     # --- fairseq's hooks --------------------------------------------------------------------------------------------
 
@@ -107,9 +106,9 @@ class TimedSchedule(FairseqLRScheduler):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the checkpoint was saved; the time until then counts, the time in between does not."""
+        """Continue from a checkpoint; the time of training until it was saved is included, the time in between is not."""
         if "seconds_per_update" not in state:
-            raise UserError("the checkpoint's learning-rate schedule is not unival_timed; start it anew: --reset-lr-scheduler")
+            raise UserError("the checkpoint's learning-rate schedule is not unival_timed; start it again: --reset-lr-scheduler")
         super().load_state_dict(state)
         self._updates = state["updates"]
         self._before = state["seconds"]
@@ -137,14 +136,14 @@ class TimedSchedule(FairseqLRScheduler):
         return self._before + self.clock() - self._started
 
     def seconds_per_update(self) -> float:
-        """Measured over the last updates, pauses for validation included; 0 while nothing is known."""
+        """Mean seconds per update, measured over the last updates with pauses for validation; 0 if unknown."""
         known = len(self._times) - 1
         if known < SPEED_WINDOW // 10 and self._seconds_per_update:
             return self._seconds_per_update
         return (self._times[-1] - self._times[0]) / known if known else 0.0
 
     def decay_length(self, updates: int) -> int:
-        """How many updates the decay has if it starts after ``updates``; 0 if it should not start yet."""
+        """Number of updates of a decay that starts after ``updates``; 0 if it should not start yet."""
         cfg = self.cfg
         length = max(1, min(cfg.decay_updates, updates // BEFORE_DECAY))
         if cfg.max_update and updates + length >= cfg.max_update:
@@ -166,7 +165,7 @@ class TimedSchedule(FairseqLRScheduler):
         """
         self.decay = (start, end)
         run = self.cfg._get_root()
-        if "optimization" in run:  # not when the schedule is used alone
+        if "optimization" in run:  # absent if the schedule is used alone
             run.optimization.max_update = end
             run.optimization.stop_min_lr = max(run.optimization.stop_min_lr, self.cfg.end_learning_rate)
         logger.info("the learning rate falls from update %d to %d, where the run ends (%.1f min so far)", start, end, self.seconds() / 60)
@@ -176,7 +175,11 @@ class TimedSchedule(FairseqLRScheduler):
 
 
 def check(cfg: Any) -> None:
-    """Raises UserError for options that cannot be used."""
+    """Check the options.
+
+    Raises:
+        UserError: an option is wrong.
+    """
     if len(cfg.lr) != 1:
         raise UserError(f"--lr {','.join(map(str, cfg.lr))}: --lr-scheduler unival_timed takes one learning rate")
     for name in ("warmup_updates", "end_learning_rate", "planned_minutes", "limit_minutes"):
@@ -193,7 +196,7 @@ def check(cfg: Any) -> None:
 
 
 def from_first_process(number: int, device: torch.device) -> int:
-    """``number`` of the process of rank 0, on all processes."""
+    """Broadcast ``number`` from rank 0 to all processes."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return number
     shared = torch.tensor([number], dtype=torch.long, device=device)

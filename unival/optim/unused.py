@@ -1,9 +1,9 @@
-"""Parts of a model that an update does not use keep their bits, in spite of weight decay and momentum.
+"""Keep the bits of parameters that an update does not use, in spite of weight decay and momentum.
 
-torch's optimizers and fairseq's leave a parameter without a gradient alone, its state included.  But on the way to the optimizer absent
-gradients become zeros, with which they move a parameter by weight decay and momentum: in fairseq's ``legacy_ddp`` and in its optimizers of
-half precision.  So it is noted which gradients the backward passes of an update made, on any rank; the others are taken away again before
-the optimizer's step, when gradients are reduced and clipped already.
+torch's and fairseq's optimizers do not change a parameter without a gradient, nor its state.  But fairseq's ``legacy_ddp`` and its
+optimizers for half precision turn absent gradients into zeros, with which weight decay and momentum change the parameter.  Therefore the
+parameters that got gradients in the backward passes of an update, on any rank, are recorded; the gradients of all others are removed
+before the optimizer's step, after gradients were reduced and clipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,26 +19,26 @@ Span = tuple[int, int]
 
 
 def parameters_of(optimizer: Any) -> list[nn.Parameter]:
-    """The model's parameters that an optimizer of fairseq moves, of which half precision has copies in float32."""
+    """The model's parameters that an optimizer of fairseq updates; in half precision not its float32 copies."""
     return list(optimizer.fp16_params if isinstance(optimizer, FP16Optimizer) else optimizer.params)
 
 
 class UsedParts:
-    """Which parameters the rows of the present update have used on this rank so far: those with a gradient, whatever its value."""
+    """Records the parameters that the current update has used on this rank: those with a gradient, whatever its value."""
 
     def __init__(self) -> None:
         self._here: list[bool] = []
 
     def note(self, optimizer: Any) -> None:
-        """Call it after the backward pass of a batch, or before that of a batch without rows, which uses nothing.
+        """Record the used parameters after the backward pass of a batch, or before that of a batch without rows, which uses none.
 
-        fairseq clears all gradients before an update, so the last call knows of all its batches.
+        fairseq clears all gradients before an update, so that the last call sees those of all its batches.
         """
         self._here = [parameter.grad is not None for parameter in parameters_of(optimizer)]
 
     @contextmanager
     def only(self, optimizer: Any) -> Iterator[None]:
-        """Within it, the optimizer's step leaves alone what no rank has used."""
+        """Inside the context, the optimizer's step does not change parameters that no rank has used."""
         parameters = parameters_of(optimizer)
         used = on_any_rank(self._here, parameters[0].device)
         unused = [i for i, is_used in enumerate(used) if not is_used]
@@ -56,7 +56,7 @@ class UsedParts:
 
 
 def on_any_rank(here: Sequence[bool], device: torch.device) -> list[bool]:
-    """Flags that are set on this rank or on another; all ranks must call it."""
+    """Combine flags over ranks by a logical or; all ranks must call it."""
     if distributed.get_data_parallel_world_size() == 1:
         return list(here)
     flags = torch.tensor(here, dtype=torch.uint8, device=device)
@@ -65,17 +65,17 @@ def on_any_rank(here: Sequence[bool], device: torch.device) -> list[bool]:
 
 
 def without_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Optimizers leave parameters without a gradient alone."""
+    """Remove the gradients of parameters, so that optimizers do not change them."""
     for parameter in parameters:
         parameter.grad = None
 
 
 @contextmanager
 def flat_parts_kept(optimizer: FP16Optimizer, unused: Sequence[int]) -> Iterator[None]:
-    """``--fp16`` strings all parameters of a device to one tensor, which the optimizer moves as a whole: parts are put back afterwards.
+    """Restore unused parameters after a step of ``--fp16``, which flattens all parameters of a device into one tensor.
 
-    So are these parts of the optimizer's state, where it is in float32 (not with ``--fp16-adam-stats``); state that the step makes begins
-    with zeros there.  The copies are as large as the parts.
+    The optimizer's state of these is restored, too, if it is in float32 (not with ``--fp16-adam-stats``); state that the step creates is
+    set to zeros there.  The copies are as large as the unused parameters.
     """
     parameters = optimizer.fp16_params
     chosen = [parameters[i] for i in unused]
@@ -94,14 +94,14 @@ def flat_parts_kept(optimizer: FP16Optimizer, unused: Sequence[int]) -> Iterator
 
 
 def values_of(flat: nn.Parameter, optimizer: FP16Optimizer) -> dict[str, Tensor]:
-    """A flat parameter's values, under the name ``""``, and the optimizer's state of each of them."""
+    """A flat parameter's values, under the key ``""``, and the optimizer's state with the same shape."""
     state = optimizer.optimizer.state.get(flat, {})
     alike = {name: v for name, v in state.items() if isinstance(v, Tensor) and v.shape == flat.shape and v.dtype == flat.dtype}
     return {"": flat.data, **alike}
 
 
 def spans_of(parameters: Sequence[nn.Parameter], chosen: Sequence[nn.Parameter]) -> list[Span]:
-    """Where the chosen ones of some parameters lie in the flat tensor of all; neighbours are one span."""
+    """Spans of the chosen parameters in the flat tensor of all; neighbours are joined."""
     wanted = {id(parameter) for parameter in chosen}
     spans: list[Span] = []
     start = 0

@@ -1,4 +1,4 @@
-"""The task that all others derive from: fairseq's hooks."""
+"""The base class of all tasks: fairseq's hooks."""
 
 import logging
 from argparse import Namespace
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @register_task("unival", dataclass=UnivalTaskConfig)
 class UnivalTask(InstructedTask):
-    """Any instruction over any table, as fairseq's commands use it."""
+    """A task for any instruction over any table, with the methods that fairseq calls."""
 
     def __init__(
         self,
@@ -51,33 +51,33 @@ class UnivalTask(InstructedTask):
         """Build a task.
 
         Args:
-            cfg: its options.
-            vocabulary: of its texts.
-            answers: the closed set, in place of ``--closed-set``.
-            given: what the command line says (default: what ``cfg`` says).
-            trained: what the checkpoint was trained with that the task is for (default: not known yet).
+            cfg: options of the task.
+            vocabulary: the vocabulary.
+            answers: the candidate answers, instead of ``--closed-set``.
+            given: settings of the command line (default: those of ``cfg``).
+            trained: settings that the task's checkpoint was trained with (default: not known yet).
         """
         given = given_settings(cfg, self.preset) if given is None else given
         if answers is not None:
             given = replace(given, closed_set=tuple(answers) or None)
         super().__init__(cfg, vocabulary, given, Settings() if trained is None else trained)
         self.state = TaskState()
-        self.start: restore.Start | None = None  # of a run that has not begun yet: the checkpoint that it starts from
-        self.checks: TrainingChecks | None = None  # likewise
-        self.is_training = False  # else models that are trained already are used
-        self.shard = (0, 1)  # which of how many parts of the rows to evaluate
+        self.start: restore.Start | None = None  # the checkpoint that a run starts from, until it begins
+        self.checks: TrainingChecks | None = None  # until the run begins
+        self.is_training = False  # else trained models are evaluated
+        self.shard = (0, 1)  # (index, number) of shards of the rows to evaluate
         self.progress = Progress()
-        self.bpe: FairseqBpe | None = None  # of fairseq-generate
+        self.bpe: FairseqBpe | None = None  # for fairseq-generate
 
     @classmethod
     def setup_task(cls, cfg: UnivalTaskConfig, from_checkpoint: bool = False, **kwargs: Any) -> "UnivalTask":
-        """Load the vocabulary and build the task; ``from_checkpoint``: its options are those of a checkpoint (fairseq-validate)."""
+        """Load the vocabulary and build the task; with ``from_checkpoint``, ``cfg`` has the options of a checkpoint (fairseq-validate)."""
         from unival.tasks import user_dir  # noqa: F401  checkpoints that this process reads
 
         on_cpu = cfg.cpu or not (torch.cuda.is_available() or from_checkpoint)
         if on_cpu and (cfg.bf16 or cfg.fp16):
             raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
-        data_folder(cfg.data)  # complains when there is no such place, before anything is built
+        data_folder(cfg.data)  # raises an error if it does not exist, before anything is built
         training = not from_checkpoint and cfg.path is None
         if not from_checkpoint and not training:
             check_generation(cfg)
@@ -92,9 +92,9 @@ class UnivalTask(InstructedTask):
     # --- data -----------------------------------------------------------------------------------------------------------------
 
     def load_dataset(self, split: str, combine: bool = False, task_cfg: Any = None, epoch: int = 1, **kwargs: Any) -> None:
-        """Load a split for what it is used for: training on ``--train-subset`` draws, shuffles and augments; all else evaluates.
+        """Load a split: for training (shuffled, augmented) if it is ``--train-subset``, else for evaluation.
 
-        ``task_cfg`` (the checkpoint's task options, given by fairseq-generate and -validate) tells what is not known of it yet.
+        ``task_cfg`` has the checkpoint's task options, which fairseq-generate and fairseq-validate pass here.
         """
         if task_cfg is not None:
             self.learn(resume.settings_of_options(task_cfg))
@@ -103,7 +103,7 @@ class UnivalTask(InstructedTask):
         dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
         dataset.split = split
         dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
-        is_over = epoch > 1 and dataset.is_train and 0 < (self.cfg.max_epoch or 0) < epoch  # fairseq loads one epoch more
+        is_over = epoch > 1 and dataset.is_train and 0 < (self.cfg.max_epoch or 0) < epoch  # fairseq loads the table of one more epoch
         logger.log(logging.DEBUG if is_over else logging.INFO, "%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
         if not dataset.is_train and self.evaluation.metrics:
@@ -111,7 +111,7 @@ class UnivalTask(InstructedTask):
             self.evaluation.fit(split, dataset.references() if known is None else known)
 
     def max_positions(self) -> None:
-        """Rows are never filtered by length: texts are cut to their limits instead, and counted."""
+        """None: rows are not filtered by length; texts are truncated to their limits instead, and counted."""
         return None
 
     @property
@@ -125,24 +125,24 @@ class UnivalTask(InstructedTask):
         return self.vocabulary.dictionary
 
     def build_bpe(self, args: Any) -> FairseqBpe:
-        """fairseq-generate decodes what it prints with this."""
+        """The BPE by which fairseq-generate decodes its output."""
         self.bpe = FairseqBpe(self.vocabulary)
         return self.bpe
 
     # --- model ------------------------------------------------------------------------------------------------------------------
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build the model that a configuration describes: ours, or that of a published checkpoint.
+        """Build the model of a configuration, ours or that of a published checkpoint.
 
-        In training, what the command line leaves open follows from the task: the media of its instruction, and what the model
-        has to know of how they are read.  It is written into ``cfg``, which goes into checkpoints.
+        In training, options that the command line leaves open follow from the task: the media of its instruction, and the options
+        of loading that the model depends on.  They are written to ``cfg``, which is stored in checkpoints.
         """
         if restore.is_published_cfg(cfg):
             cfg = saved_config(model_options(cfg))
         restore.refuse_other_models(cfg)
         if from_checkpoint:
             cfg = saved_config(cfg)
-            for name in [name for name in FOLLOWING if cfg[name] is None]:  # an option that came after the checkpoint
+            for name in [name for name in FOLLOWING if cfg[name] is None]:  # an option that was added after the checkpoint
                 cfg[name] = getattr(self.media, name)
             model = super().build_model(cfg, from_checkpoint)
             model.keeps_to_checkpoint = True
@@ -166,7 +166,7 @@ class UnivalTask(InstructedTask):
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """fairseq's hook; fairseq-validate builds the criterion that a checkpoint names."""
+        """Build the criterion; fairseq-validate builds the one that a checkpoint names."""
         restore.refuse_other_criterions(cfg)
         criterion = super().build_criterion(cfg, from_checkpoint)
         if self.checks is not None:
@@ -176,22 +176,22 @@ class UnivalTask(InstructedTask):
     # --- checkpoints ------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Kept in checkpoints: the vocabulary itself, so that a checkpoint can be used without its files."""
+        """The task's state in checkpoints: the vocabulary itself, so that its files are not needed, and the settings of training."""
         sizes = {"num_codes": self.vocabulary.num_codes, "num_bins": self.vocabulary.num_bins}
         state: dict[str, Any] = {
             **sizes,
             "vocabulary": self.vocabulary.fingerprint,
             "vocabulary_files": self.vocabulary.files(),
-            "media": dict(vars(self.media)),  # as taken over from the checkpoint that training started from
+            "media": dict(vars(self.media)),  # including those taken from the checkpoint that training started from
             "instruction": self.instruction_text,  # likewise
         }
         return {**state, "closed_set": self.answers} if self.answers else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """fairseq's hook: what a checkpoint keeps of its task, where it was not read before.
+        """Take the state of the task in a checkpoint, if it was not read before.
 
         Raises:
-            UserError: it was trained with another vocabulary.
+            UserError: the checkpoint was trained with another vocabulary.
         """
         trained = resume.settings_of_state(state_dict)
         resume.check_vocabulary(self.vocabulary, trained)
@@ -208,7 +208,7 @@ class UnivalTask(InstructedTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> Any:
-        """fairseq's training step, restricted to the closed set of answers."""
+        """fairseq's training step, with the loss restricted to the candidate answers."""
         sample = self.with_limits(sample)
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
@@ -217,7 +217,7 @@ class UnivalTask(InstructedTask):
         return step
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
-        """Loss, and the metrics' statistics of what the model generates."""
+        """The validation step: loss, and the metrics' statistics of generated texts."""
         if sample["nsentences"]:
             step = self.measure(self.with_limits(sample), model, criterion)
         else:  # fewer rows than processes
@@ -226,14 +226,14 @@ class UnivalTask(InstructedTask):
         return step
 
     def measure(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
-        """A validation step on a batch as it is."""
+        """A validation step on a batch that is not empty."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         logging_output["num_truncated"] = sample["num_truncated"]
         logging_output.update(self.evaluation.step(self, model, sample))
         return loss, sample_size, logging_output
 
     def with_limits(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """The batch with what restricts its loss: to the closed set of answers, or to the tokens that its targets are written in."""
+        """Add the constraints of the loss to a batch: candidate answers, or the range of tokens of its targets."""
         if not sample["nsentences"]:
             return sample
         target, size = sample["target"], len(self.vocabulary)
@@ -244,19 +244,19 @@ class UnivalTask(InstructedTask):
         return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, size)}
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """fairseq's hook before each epoch's first update."""
+        """Prepare an epoch; fairseq calls this before its first update."""
         super().begin_epoch(epoch, model)
         if self.checks is not None:
             self.checks.before_first_update(model)
             self.checks = None
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
-        """fairseq's hook before each validation."""
+        """Prepare a validation; fairseq calls this before each."""
         self.evaluation.begin()
         self.progress.begin_validation()
 
     def generation_options(self) -> Namespace:
-        """How validation generates: the task's defaults, changed by ``--eval-args``."""
+        """Generation options of validation: the task's defaults, changed by ``--eval-args``."""
         is_limited = bool(self.instructions) and self.target_of(self.instructions).length is not None
         return self.evaluation.options(is_limited or self.trie is not None)
 
@@ -268,7 +268,7 @@ class UnivalTask(InstructedTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         prefix_allowed_tokens_fn: Callable[..., Any] | None = None,
     ) -> UnivalGenerator:
-        """The generator of this task, for validation, fairseq-generate and the Python API alike."""
+        """Build the task's generator, for validation, fairseq-generate and the Python API."""
         return self.generator_for(models, args, self.trie, extra_gen_cls_kwargs)
 
     def inference_step(
@@ -279,7 +279,7 @@ class UnivalTask(InstructedTask):
         prefix_tokens: Tensor | None = None,
         constraints: Any = None,
     ) -> list[list[dict[str, Any]]]:
-        """fairseq-generate's hook; it prints the sources, which it looks for in the batch: they replace the groups there."""
+        """The generation step of fairseq-generate, which prints the sources: they replace the groups in the batch."""
         hypotheses = self.hypotheses(generator, models, sample, prefix_tokens)
         sample["net_input"] = {"src_tokens": source_rows(sample["net_input"]["groups"], self.vocabulary.pad)}
         self.evaluation.announce(sample, self.progress, self.datasets)
@@ -292,27 +292,27 @@ class UnivalTask(InstructedTask):
     def hypotheses(
         self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], prefix_tokens: Tensor | None = None
     ) -> list[list[dict[str, Any]]]:
-        """Hypotheses per row, best first; the given prefix of the target is not part of them."""
+        """Generate hypotheses per row, best first, without the given prefix of the target."""
         prefix = sample.get("prefix_tokens", prefix_tokens)
         with torch.no_grad():
             hypotheses = generator.generate(models, sample, prefix_tokens=prefix, bos_token=self.vocabulary.bos)
         return hypotheses if prefix is None else without_prompts(hypotheses, prefix.ne(self.vocabulary.pad).sum(dim=1).tolist())
 
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
-        """What the model says about every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""
+        """Generate an output for every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""
         hypotheses = self.hypotheses(generator, models, sample)
         rows = zip(hypotheses, self.decoders(generator, sample), strict=True)
         return [make_output(beams[:nbest], read, self.vocabulary.eos) for beams, read in rows]
 
     @staticmethod
     def decoders(generator: UnivalGenerator, sample: dict[str, Any]) -> list[Decode]:
-        """For every row of a batch, what reads the ids of its hypotheses."""
+        """Functions that decode the token ids of hypotheses, one for every row of a batch."""
         return [partial(generator.decode, geometry=where) for where in sample.get("geometry", [{}] * sample["nsentences"])]
 
     # --- logging --------------------------------------------------------------------------------------------------------------------
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
-        """The criterion's values, the counts of a training step, and the metrics' scores."""
+        """Log the criterion's values, the counts of a training step, and the metrics' scores."""
         super().reduce_metrics(logging_outputs, criterion)
         for key in ("num_skipped", "num_truncated", "num_empty"):
             counts = [float(output[key]) for output in logging_outputs if key in output]

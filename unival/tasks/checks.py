@@ -1,4 +1,4 @@
-"""What is checked before a run's first update: what can be known at the start does not fail late."""
+"""Checks before the first update of a run, so that mistakes do not show only later."""
 
 import ast
 import contextlib
@@ -29,21 +29,21 @@ from unival.tasks.trial import first_examples, run_trial
 
 logger = logging.getLogger(__name__)
 
-# What fairseq's own criterions log at validation: name -> higher is better.  The trial tells which of them one does log.
+# Values that fairseq's own criterions log at validation: name -> whether higher is better.  The trial shows which of them are logged.
 FAIRSEQ_SCORES = {"loss": False, "nll_loss": False, "ppl": False, "accuracy": True}
 
 
 class TrainingChecks:
-    """The checks of a training run; the task's hooks call them as soon as what they look at is known.
+    """The checks of a training run, which the task's hooks call as early as possible.
 
-    Every method raises a UserError of one line.  Each process does them for itself, without talking to the others.
+    Every method raises a UserError of one line.  Each process checks for itself, without communication.
     """
 
     def __init__(self, task: Any):
         self.task = task
         self.criterion: nn.Module | None = None
-        self.references: dict[str, list[list[str]]] = {}  # of the validation splits, by row: they are read once
-        self.rows = 0.0  # of the table to train on, of several the mean
+        self.references: dict[str, list[list[str]]] = {}  # validation split -> references by row, read once
+        self.rows = 0.0  # rows of the training table, of several the mean
         self.found: list[str] = []
         self.seconds = 0.0
         with self._timed():
@@ -58,7 +58,7 @@ class TrainingChecks:
         self.seconds += time.perf_counter() - start
 
     def before_model(self, start: Mapping[str, Any] | None) -> None:
-        """Options of generation, packages for the instruction's media, every table's columns, and one row of each.
+        """Check generation options, packages for the instruction's media, the columns of every table, and one row of each.
 
         Args:
             start: the checkpoint that training starts from; None for a fresh start.
@@ -75,25 +75,25 @@ class TrainingChecks:
                     dataset = self.task.build_dataset(self.task.open_table(path), train=is_train)
                     if not self.task.cfg.skip_checks:
                         first_examples(dataset, 1)
-                        if not is_train:  # broken rows are never left out of an evaluation: it would end the run after an epoch
+                        if not is_train:  # evaluation never skips broken rows: they would end the run after an epoch
                             self.references[split] = dataset.check_rows()
                     if is_train:
                         self.rows += len(dataset) * paths.count(path) / len(paths)
-            check_eval_args(self.task)  # last, since a data set says first what is wrong with its instruction
+            check_eval_args(self.task)  # last, since a data set reports errors of its instruction first
             self.found.append(f"tables of {', '.join(splits)}")
 
     def after_model(self, model: nn.Module) -> None:
-        """Room for the checkpoints."""
+        """Check the free disk space for checkpoints."""
         with self._timed():
             self.found.append(check_space(self.task.cfg, model, self.rows))
 
     def after_criterion(self, criterion: nn.Module) -> None:
-        """Whether validation computes what the best checkpoint is chosen by."""
+        """Check that validation computes the value by which the best checkpoint is chosen."""
         self.criterion = criterion
         check_best_metric(self.task.cfg, criterion, self.task.evaluation.metrics)
 
     def before_first_update(self, model: nn.Module) -> None:
-        """A few rows through loss and generation (not with ``--skip-checks``); then one line of log says what was checked."""
+        """Try a few rows with loss and generation (not with ``--skip-checks``), then log the checks in one line."""
         cfg = self.task.cfg
         if self.criterion is not None and not cfg.skip_checks:
             with self._timed():
@@ -109,10 +109,10 @@ class TrainingChecks:
 
 
 def check_counts(cfg: Any) -> None:
-    """Numbers of fairseq's that it divides by, some of them only at an epoch's end, and how long it trains.
+    """Check counts that fairseq divides by, some of them only at the end of an epoch, and limits of training.
 
     Raises:
-        UserError: one is below 1; a limit is negative.
+        UserError: a count is below 1, or a limit is negative.
     """
     counts = {name: cfg[name] for name in ("batch_size", "batch_size_valid", "log_interval", "validate_interval", "save_interval")}
     for name, value in [*counts.items(), *(("update_freq", value) for value in cfg.update_freq)]:
@@ -124,10 +124,10 @@ def check_counts(cfg: Any) -> None:
 
 
 def check_generation(cfg: Any) -> None:
-    """fairseq-generate, before it loads models: its table, and that no option is given where it has no effect.
+    """Check fairseq-generate's table and options before it loads models.
 
     Raises:
-        UserError: there is no such table; ``--model-overrides`` names an option of the task.
+        UserError: the table does not exist, or ``--model-overrides`` names an option of the task, which would have no effect.
     """
     find_table(cfg.data, cfg.gen_subset, cfg.gen_subset == cfg.train_subset)
     options = {field.name for field in fields(UnivalTaskConfig) if field.metadata}
@@ -142,10 +142,10 @@ def check_generation(cfg: Any) -> None:
 
 
 def check_eval_args(task: Any) -> None:
-    """Names, types and ranges of ``--eval-args``, also where no metric uses them.
+    """Check names, types and ranges of ``--eval-args``, also if no metric uses them.
 
     Raises:
-        UserError: the first that is wrong.
+        UserError: one is wrong; the first is named.
     """
     options, target = task.generation_options(), task.target_of(task.instructions)
     try:
@@ -155,7 +155,7 @@ def check_eval_args(task: Any) -> None:
 
 
 def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> None:
-    """Warn of optional packages that some files of the instruction's media need; what all files need fails with the first row."""
+    """Warn of missing packages that some files of the instruction's media need; packages that all files need fail at the first row."""
     for name in sorted(media_of_instructions(instructions)):
         for package, purpose in with_media()[name].packages(media).items():
             if importlib.util.find_spec(package) is None:
@@ -163,10 +163,10 @@ def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> 
 
 
 def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metric]) -> None:
-    """Whether validation computes ``--best-checkpoint-metric``, and whether its direction is right.
+    """Check that validation computes ``--best-checkpoint-metric``, and that its direction is right.
 
     Raises:
-        UserError: it does not, or the worst checkpoint would be kept.
+        UserError: it is not computed, or the worst checkpoint would be kept.
     """
     name = cfg.best_checkpoint_metric
     if cfg.disable_validation:
@@ -174,7 +174,7 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
             if is_given:
                 logger.warning("--%s has no effect with --disable-validation: there is no score", option)
         return
-    scores = {score: True for metric in metrics.values() for score in metric.keys}  # of all of them higher is better
+    scores = {score: True for metric in metrics.values() for score in metric.keys}  # higher is better for all metrics
     is_ours = isinstance(criterion, LabelSmoothedCriterion)
     if is_ours or type(criterion).__module__.startswith("fairseq."):
         scores = {**(criterion.logged_scores() if is_ours else FAIRSEQ_SCORES), **scores}  # type: ignore[operator]
@@ -193,10 +193,10 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
 
 
 def check_best_so_far(cfg: Any, start: Mapping[str, Any]) -> None:
-    """Whether a resumed run goes on choosing its best checkpoint as it began.
+    """Check that a resumed run chooses its best checkpoint by the same value as before.
 
     Raises:
-        UserError: the best score so far is of another kind: fairseq would compare it with the new ones.
+        UserError: the best score so far is of another value, with which fairseq would compare the new ones.
     """
     is_new = cfg.finetune_from_model is not None and not last_checkpoint(cfg).is_file()
     begins_anew = cfg.reset_optimizer or cfg.reset_meters or is_new
@@ -210,7 +210,7 @@ def check_best_so_far(cfg: Any, start: Mapping[str, Any]) -> None:
         flags = f"--best-checkpoint-metric {before[0]}" + (" --maximize-best-checkpoint-metric" if before[1] else "")
         raise UserError(
             f"the run that is resumed chose its best checkpoint by {flags} (so far {best:g}), which {now[0]} cannot be compared with:"
-            " give the same, or --reset-meters to begin anew"
+            " give the same, or --reset-meters to start again"
         )
 
 

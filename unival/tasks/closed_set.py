@@ -1,4 +1,4 @@
-"""Answers from a closed set: ``[TEXT:answer,closed_set]`` restricts both the loss and generation to the answers of a list."""
+"""Candidate answers: ``[TEXT:answer,closed_set]`` restricts both the loss and generation to a list of answers."""
 
 import logging
 import pathlib
@@ -21,10 +21,10 @@ SHOWN = 60  # characters of an answer in a message
 
 
 def closed_slot(instruction: Instruction) -> Slot | None:
-    """The slot whose answers come from a closed set, if the instruction has one.
+    """The slot with candidate answers; None if the instruction has none.
 
     Raises:
-        InstructionError: it is not the last part of the target, or not the only one to predict.
+        InstructionError: the slot is not the last part of the target, or not the only one that is predicted.
     """
     predicted = [slot for slot in instruction.target if has_loss(slot)]
     closed = [slot for slot in predicted if slot.attributes.get("closed_set")]
@@ -38,15 +38,15 @@ def closed_slot(instruction: Instruction) -> Slot | None:
 
 
 def read_answers(path: str | pathlib.Path) -> list[str]:
-    """One answer a line; empty lines do not count.
+    """Read the candidate answers from a file, one per line; empty lines are ignored.
 
     Raises:
-        UserError: there is no such file, or no answer in it, or one that cannot be an answer.
+        UserError: the file does not exist or has no answers, or a line cannot be an answer.
     """
     file = pathlib.Path(path)
     if not file.is_file():
         raise UserError(f"--closed-set {file}: no such file; it holds one answer a line")
-    answers: dict[str, int] = {}  # and their lines
+    answers: dict[str, int] = {}  # answer -> its line
     repeated = []
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         answer = line.strip()
@@ -58,20 +58,21 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
     if not answers:
         raise UserError(f"--closed-set {file}: holds no answers; write one a line")
     if repeated:
-        logger.warning("--closed-set %s: %d lines repeat an answer and do not count, for example %s", file, len(repeated), repeated[0])
+        logger.warning("--closed-set %s: %d lines repeat an answer and are ignored, for example %s", file, len(repeated), repeated[0])
     return list(answers)
 
 
 def build_trie(instruction: Instruction, answers: Sequence[str], target: Target, limit: int) -> Trie | None:
-    """The answers as the instruction's slot would tokenise them; None when the instruction has no closed set.
+    """Build the trie of tokenised candidate answers; None if the instruction has no closed set.
 
     Args:
-        answers: texts.
-        target: what writes the values of the slot that is predicted.
+        instruction: the instruction.
+        answers: the candidate answers.
+        target: target of the predicted slot.
         limit: longest answer in words, as for targets.
 
     Raises:
-        UserError: the instruction has a closed set and there are no answers; one is no text; two become equal when they are cut.
+        UserError: the instruction has a closed set but there are no answers; one is not a text; two become equal when truncated.
     """
     slot = closed_slot(instruction)
     if slot is None:
@@ -83,13 +84,14 @@ def build_trie(instruction: Instruction, answers: Sequence[str], target: Target,
 
 
 def limit_loss(sample: dict[str, Any], size: int) -> dict[str, Any]:
-    """A batch whose loss is over the ids that each row's target is written in (``loss_spans``), and the special tokens.
+    """Restrict the loss of a batch to the range of token ids of each row's target (``loss_spans``) and the special tokens.
 
     Args:
-        size: tokens in the vocabulary.
+        sample: the batch.
+        size: number of tokens in the vocabulary.
 
     Returns:
-        the batch with ``constraint_range`` where all rows have the same, else with ``constraint_masks`` (b x t x v, True: allowed).
+        The batch with ``constraint_range`` where all rows have the same, else with ``constraint_masks`` (b x t x v, True: allowed).
     """
     spans = sample.get("loss_spans")
     if spans is None:

@@ -1,4 +1,4 @@
-"""Validation by generation: what the model says at validation, and the metrics' statistics of it."""
+"""Validation by generation: generate texts, and compute the metrics' statistics of them."""
 
 import copy
 import json
@@ -22,10 +22,10 @@ class Evaluation:
     """A task's validation by generation.
 
     Args:
-        metrics: names of metrics; none: nothing is generated.
-        generation: how the task generates by default.
-        eval_args: ``--eval-args``, an object in JSON with generation options that come before those.
-        print_samples: how many texts are logged per validation.
+        metrics: names of metrics; without any, nothing is generated.
+        generation: the task's default generation options.
+        eval_args: ``--eval-args``, a JSON object of generation options that precede the defaults.
+        print_samples: number of texts that are logged per validation.
 
     Raises:
         UserError: an unknown metric, or one whose programs are not installed.
@@ -33,7 +33,7 @@ class Evaluation:
 
     def __init__(self, metrics: Sequence[str], generation: Mapping[str, Any], eval_args: str, print_samples: int):
         self.metrics: dict[str, Metric] = make_metrics(metrics)
-        self.fitted: dict[str, dict[str, Metric]] = {}  # by split
+        self.fitted: dict[str, dict[str, Metric]] = {}  # split -> name -> metric
         self.generation = generation
         self.eval_args = eval_args
         self.print_samples = print_samples
@@ -49,13 +49,13 @@ class Evaluation:
         self.metrics = make_metrics(metrics)
 
     def options(self, is_limited: bool) -> Namespace:
-        """How validation generates: the task's defaults, changed by ``--eval-args``.
+        """Generation options of validation: the task's defaults, changed by ``--eval-args``.
 
         Args:
-            is_limited: a closed set of answers, or a fixed length, goes before those defaults that could contradict it.
+            is_limited: whether there are candidate answers or a fixed length, which defaults must not contradict.
 
         Raises:
-            UserError: they are no JSON object.
+            UserError: ``--eval-args`` is not a JSON object.
         """
         try:
             changes = json.loads(self.eval_args)
@@ -66,25 +66,25 @@ class Evaluation:
         return Namespace(**{**fitting_defaults(self.generation, is_limited), **changes})
 
     def fit(self, split: str, references: Sequence[Sequence[str]]) -> None:
-        """Learn what the metrics need to know of a split's whole table: its references, row by row.
+        """Fit the metrics to a split: some need the references of its whole table, given row by row.
 
         Raises:
-            UserError: a row has no reference that the metrics can score by.
+            UserError: a row has no reference that the metrics can use.
         """
         check_words(dict(enumerate(references)), self.metrics.values(), f"{split}: ")
         fitted = self.fitted[split] = dict(self.metrics)
         for name, metric in fitted.items():
-            if type(metric).fit is not Metric.fit:  # those that learn nothing are shared: METEOR holds a process
+            if type(metric).fit is not Metric.fit:  # metrics that do not need fitting are shared: METEOR runs a process
                 fitted[name] = copy.copy(metric)
                 fitted[name].fit(references)
 
     def begin(self, print_samples: int | None = None) -> None:
-        """Before a validation: a fresh generator, since the old one holds on to its model; another number of samples to log."""
+        """Prepare a validation: drop the old generator, which keeps its model, and reset the number of samples to log."""
         self._generator = None
         self._left_to_print = self.print_samples if print_samples is None else print_samples
 
     def prepare(self, task: Any, model: Any, longest: int | None = None) -> None:
-        """Build the generator; ``longest`` cuts the texts after so many tokens, for a trial."""
+        """Build the generator; ``longest`` limits the length of texts in tokens, for a trial."""
         options = generation_options(task.generation_options())
         if longest is not None:
             options.min_len = min(options.min_len, longest)
@@ -108,7 +108,7 @@ class Evaluation:
         return sums
 
     def announce(self, sample: dict[str, Any], progress: Progress, datasets: Mapping[str, Any]) -> None:
-        """Tell fairseq-generate's scorer (``--scoring unival``) the references of a batch whose texts it will get."""
+        """Give fairseq-generate's scorer (``--scoring unival``) the references of a batch before it gets the texts."""
         scorer = TaskScorer.current()
         if scorer is not None:
             scorer.expect(self.fitted.get(sample["split"], {}), sample["references"])

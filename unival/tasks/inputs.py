@@ -13,10 +13,10 @@ SUFFIXES = (".jsonl", ".tsv")
 
 
 def shard_of(cfg: Any, is_training: bool) -> tuple[int, int]:
-    """Which of how many shards of every table to evaluate (``--shard-id``, ``--num-shards``); fairseq itself takes all rows.
+    """The shard of every table to evaluate, as (index, number of shards) (``--shard-id``, ``--num-shards``); fairseq itself takes all rows.
 
     Raises:
-        UserError: there is no such shard, or this is training, whose processes share the rows already.
+        UserError: the shard does not exist, or this is training, whose processes share the rows already.
     """
     if is_training and cfg.num_shards != 1:
         raise UserError(f"--num-shards {cfg.num_shards} is for unival generate and validate: training shares its rows by itself")
@@ -26,24 +26,28 @@ def shard_of(cfg: Any, is_training: bool) -> tuple[int, int]:
 
 
 def media_of_instructions(instructions: Sequence[Instruction]) -> set[str]:
-    """Names, in lower case, of the media in the sources of an instruction's alternatives."""
+    """Names, in lower case, of the media in the sources of an instruction's alternatives, as a set."""
     slots = [slot for instruction in instructions for slot in instruction.source]
     return {MODALITIES[slot.modality].key for slot in slots if MODALITIES[slot.modality].media}
 
 
 def listed(data: str) -> list[str]:
-    """The paths in ``data``: one, even with commas in its name, or a list that commas separate."""
+    """Split ``data`` into paths: an existing path, even with commas in its name, or a list separated by commas."""
     return [data] if os.path.exists(data) else data.split(",")
 
 
 def train_tables(data: str) -> list[str]:
-    """The tables of a list that epochs train on in turn: all but the last, which is for validation; one path alone is for both."""
+    """The training tables of a list, which epochs use in turn: all but the last, which is for validation; a single path is for both."""
     paths = listed(data)
     return paths[:-1] if len(paths) > 1 else paths
 
 
 def data_folder(data: str) -> pathlib.Path:
-    """The folder that the tables of ``data`` are in.  Raises UserError when there is no such place."""
+    """The folder of the tables of ``data``.
+
+    Raises:
+        UserError: it does not exist.
+    """
     path = pathlib.Path(listed(data)[0])
     if not path.exists():
         raise UserError(f"{path}: no such table or folder")
@@ -51,15 +55,18 @@ def data_folder(data: str) -> pathlib.Path:
 
 
 def find_table(data: str, split: str, train: bool, epoch: int = 1) -> pathlib.Path:
-    """The table of a split.
+    """Find the table of a split.
 
     Args:
-        train: it is the one to train on: of ``TRAIN1,TRAIN2,…,VALID`` the first in the first epoch, and so on in turn.
+        data: a folder, a table or a list of tables.
+        split: name of the split.
+        train: whether it is the split to train on: of ``TRAIN1,TRAIN2,…,VALID`` the first in the first epoch, and so on in turn.
+        epoch: number of the epoch, from 1.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: the table is missing or ambiguous.
     """
-    data_folder(data)  # complains when there is no such place
+    data_folder(data)  # raises an error if it does not exist
     parts = listed(data)
     if len(parts) == 1 and os.path.isdir(data):
         folder = pathlib.Path(data)
@@ -87,17 +94,25 @@ def find_table(data: str, split: str, train: bool, epoch: int = 1) -> pathlib.Pa
 
 
 def find_tables(data: str, splits: Sequence[str], train_subset: str) -> list[pathlib.Path]:
-    """The tables of several splits, before the first of them is read.  Raises as :func:`find_table` does."""
+    """Find the tables of several splits, before the first of them is read.
+
+    Raises:
+        UserError: see :func:`find_table`.
+    """
     return [find_table(data, split, split == train_subset) for split in splits]
 
 
 def find_train_tables(data: str, split: str) -> list[pathlib.Path]:
-    """The tables that epochs train on in turn.  Raises as :func:`find_table` does."""
+    """Find the training tables, which epochs use in turn.
+
+    Raises:
+        UserError: see :func:`find_table`.
+    """
     return [find_table(data, split, True, epoch) for epoch in range(1, len(train_tables(data)) + 1)]
 
 
 def used_splits(cfg: Any) -> list[str]:
-    """The splits that a training run reads: the one to train on, then those of validation."""
+    """The splits of a training run: that of training first, then those of validation."""
     return [cfg.train_subset, *([] if cfg.disable_validation else cfg.valid_subset.split(","))]
 
 
@@ -105,7 +120,7 @@ SECOND_NAME = "to validate on the rows of training, give the table a second name
 
 
 def _check_other_names(train: Sequence[pathlib.Path], valid: Sequence[pathlib.Path]) -> None:
-    """Whoever means to validate on rows of training says so by another name of the table; otherwise it is a slip."""
+    """Refuse a table for both training and validation; where that is wanted, the table can have a second name."""
     trained = {os.path.abspath(path) for path in train}
     same = next((path for path in valid if os.path.abspath(path) in trained), None)
     if same is not None:
@@ -116,12 +131,12 @@ def _check_other_names(train: Sequence[pathlib.Path], valid: Sequence[pathlib.Pa
 
 
 def check_splits(cfg: Any) -> None:
-    """The tables of a training run, by name.
+    """Check the tables of a training run before they are read.
 
-    fairseq looks for tables beside ``valid`` that nobody validates on, in folders only: of tables by name it is told not to.
+    Where data are not a folder, fairseq's search for unused validation tables is switched off.
 
     Raises:
-        UserError: there is no such table, or the splits cannot be read as they are asked for.
+        UserError: a table is missing, or the splits are not possible with these data.
     """
     train, *valid = used_splits(cfg)
     if cfg.combine_valid_subsets and valid:

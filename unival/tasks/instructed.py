@@ -1,4 +1,4 @@
-"""What a task makes of its instruction: settings, tables, data sets, the closed set of answers, generators."""
+"""Tasks with an instruction: settings, tables, data sets, candidate answers, generators."""
 
 import logging
 import pathlib
@@ -30,15 +30,15 @@ NO_INSTRUCTION = "give --instruction, e.g. '[IMAGE:image] what does the image de
 
 
 class InstructedTask(LoopTask):
-    """A task with an instruction; what a preset says is the default (see :mod:`unival.tasks.presets`).
+    """A task with an instruction; its preset has the defaults (see :mod:`unival.tasks.presets`).
 
-    What fairseq calls is in :class:`unival.tasks.base.UnivalTask`.
+    The methods that fairseq calls are in :class:`unival.tasks.base.UnivalTask`.
 
     Args:
-        cfg: the task's options.
-        vocabulary: of its texts.
-        given: what the command line says.
-        trained: what the checkpoint was trained with that the task is for, as far as it is known.
+        cfg: options of the task.
+        vocabulary: the vocabulary.
+        given: settings of the command line.
+        trained: settings that the task's checkpoint was trained with, as far as they are known.
     """
 
     preset: ClassVar[Preset] = ANY
@@ -55,7 +55,7 @@ class InstructedTask(LoopTask):
         self.decide()
 
     def decide(self) -> None:
-        """Settle how inputs and answers are made by what is known of the command line and the checkpoint; differences are logged."""
+        """Resolve the settings from command line, checkpoint and defaults; differences from the checkpoint are logged."""
         settings, differences = resume.resolve(self.given, self.trained, resume.default_settings(self.preset))
         for difference in differences:
             logger.warning(difference)
@@ -68,7 +68,7 @@ class InstructedTask(LoopTask):
             self.evaluation.measure(self.target_of(self.instructions).metrics)
 
     def learn(self, trained: Settings) -> None:
-        """More is known of the checkpoint that the task is for."""
+        """Take settings of the task's checkpoint that were not known before, and resolve again."""
         known = self.trained.over(trained)
         if known != self.trained:
             self.trained = known
@@ -79,7 +79,7 @@ class InstructedTask(LoopTask):
         return build_trie(instructions[0], answers, self.target_of(instructions), self.media.max_tgt_length)
 
     def target_of(self, instructions: Sequence[Instruction]) -> Target:
-        """What writes and reads the values that an instruction predicts."""
+        """The target that encodes and decodes the values that an instruction predicts."""
         if not instructions:
             raise UserError(NO_INSTRUCTION)
         kind = MODALITIES[predicted_slot(instructions[0]).modality].target
@@ -87,7 +87,7 @@ class InstructedTask(LoopTask):
         return kind(self.vocabulary, self.media)
 
     def open_table(self, path: str | pathlib.Path) -> Table:
-        """Open one of this task's tables (published column layout for TSV)."""
+        """Open a table of this task (TSV: with the columns of the published tables)."""
         columns = self.cfg.columns.split(",") if self.cfg.columns else self.preset.tsv_columns
         selected = self.cfg.selected_cols or self.preset.tsv_selected
         if pathlib.Path(path).suffix == ".tsv":
@@ -101,7 +101,7 @@ class InstructedTask(LoopTask):
         with_target: bool = True,
         instructions: Sequence[Instruction] | None = None,
     ) -> Stream:
-        """Read a table through this task's instruction, or through another one."""
+        """Make the data set of a table with this task's instruction, or with another one."""
         if not instructions and not self.instruction_text:
             raise UserError(NO_INSTRUCTION)
         return Stream(
@@ -124,7 +124,7 @@ class InstructedTask(LoopTask):
         extra_gen_cls_kwargs: dict[str, Any] | None = None,
         instructions: Sequence[Instruction] = (),
     ) -> UnivalGenerator:
-        """A generator that says what an instruction (by default the task's own) predicts, and nothing else.
+        """Build a generator, constrained to what an instruction (default: the task's) predicts.
 
         Args:
             trie: the closed set of its answers.

@@ -1,6 +1,6 @@
-"""Presets: what a kind of task asks, is scored by and generates like, as data; each is a ``--task`` of its own.
+"""Presets: instruction, metrics and generation options of a kind of task, as data; each is a ``--task``.
 
-Other media are the same task with other slots (``--instruction``), and other tables the same task with other columns.
+For other media give the same task other slots (``--instruction``), for other tables other columns.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """A task by name.
+    """The defaults of a task.
 
     Attributes:
-        name: what ``--task`` calls it.
-        about: one sentence.
-        instruction: what it asks; None: ``--instruction`` or the checkpoint says.
-        metrics: names in ``unival.metrics.METRICS``, of its validation.
-        generation: how it generates at validation and in the Python API: options of fairseq's ``GenerationConfig``.
+        name: name of the ``--task``.
+        about: description in one sentence.
+        instruction: the instruction; None: ``--instruction`` or the checkpoint has it.
+        metrics: names in ``unival.metrics.METRICS`` for validation.
+        generation: generation options of validation and the Python API (fields of fairseq's ``GenerationConfig``).
         tsv_columns: names of the columns of its TSV tables.
-        tsv_selected: numbers of these columns in the published tables.
+        tsv_selected: column numbers of these in the published tables.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Presets as fairseq's tasks."""
+"""Register presets as tasks of fairseq."""
 
 from typing import Any
 
@@ -11,17 +11,20 @@ from unival.tasks.presets import PRESETS, Preset
 
 
 def register_preset(preset: Preset, base: type[UnivalTask] = UnivalTask) -> type[UnivalTask]:
-    """Make a preset a ``--task``; returns the class of such tasks.  A preset that is registered already is not registered again.
+    """Register a preset as a ``--task``; registering the same preset again has no effect.
 
     Args:
-        preset: of this package, or of anybody else's.
-        base: a class with hooks of its own, where data do not suffice.
+        preset: the preset.
+        base: class of the task; a subclass may override hooks, where data do not suffice.
+
+    Returns:
+        The class of the task.
 
     Raises:
-        UserError: there is another task of this name.
+        UserError: another task has this name.
     """
     known = TASK_REGISTRY.get(preset.name)
-    if known is not None:  # fairseq would return it without a word
+    if known is not None:  # fairseq would silently return it
         if getattr(known, "preset", None) != preset:
             raise UserError(f"task {preset.name!r} is registered already, by {known.__module__}: give the preset another name")
         return known
@@ -33,7 +36,7 @@ def register_preset(preset: Preset, base: type[UnivalTask] = UnivalTask) -> type
 
 
 def _reduce(task: UnivalTask) -> tuple[Any, ...]:
-    """How such a task is copied and pickled: its class is found by its preset, also in a process that has not registered it yet."""
+    """Copy and pickle a task by its preset, so that a process that has not registered it finds its class, too."""
     return _without_state, (task.preset, type(task).__base__), vars(task)
 
 

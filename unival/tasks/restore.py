@@ -1,4 +1,4 @@
-"""What a task looks at in a checkpoint before fairseq loads it."""
+"""Checks of the checkpoint of a run before fairseq loads it."""
 
 import logging
 import pathlib
@@ -29,17 +29,17 @@ def is_published_cfg(cfg: Any) -> bool:
 
 
 def last_checkpoint(cfg: Any) -> pathlib.Path:
-    """Where a run saves its newest state, and goes on from."""
+    """The path of a run's newest checkpoint, from which it resumes."""
     return pathlib.Path(cfg.save_dir) / f"checkpoint_last{cfg.checkpoint_suffix}.pt"
 
 
 def restored_file(cfg: Any) -> pathlib.Path | None:
     """The checkpoint that fairseq will start training from; None for a fresh start.
 
-    A run that was stopped while saving is mended first, see :mod:`unival.checkpoints.recovery`.
+    The folder of a run that was stopped while saving is repaired first, see :mod:`unival.checkpoints.recovery`.
 
     Raises:
-        UserError: the file named is not there (fairseq would start afresh without a word) or cut short; the run has no whole checkpoint.
+        UserError: the file does not exist (fairseq would silently start afresh) or is truncated; the run has no complete checkpoint.
     """
     last = last_checkpoint(cfg)
     named = None if cfg.restore_file == LAST_CHECKPOINT else cfg.restore_file.replace(".pt", f"{cfg.checkpoint_suffix}.pt")
@@ -65,7 +65,7 @@ def restored_file(cfg: Any) -> pathlib.Path | None:
 
 
 def _mend_together(folder: pathlib.Path, suffix: str, besides: set[pathlib.Path]) -> None:
-    """Mend a run's folder in the first process while the others wait; all fail if that one does.
+    """Repair a run's folder in the first process while the others wait; all fail if that one does.
 
     Raises:
         UserError: see :func:`unival.checkpoints.recovery.mend`.
@@ -86,10 +86,10 @@ def _mend_together(folder: pathlib.Path, suffix: str, besides: set[pathlib.Path]
 
 
 def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:
-    """Read a checkpoint safely and make sure that fairseq can load it, too.
+    """Read a checkpoint safely, and check that fairseq can load it, too.
 
     Raises:
-        UserError: it was refused, or has not the form of fairseq's checkpoints.
+        UserError: it was refused, or does not have the format of fairseq's checkpoints.
     """
     container = read(path)
     advice = "`unival convert` makes a checkpoint of it that fairseq can load"
@@ -103,7 +103,7 @@ def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Start:
-    """The checkpoint that training starts from, as long as its start is prepared."""
+    """The checkpoint that training starts from, until the run begins."""
 
     path: pathlib.Path
     container: Mapping[str, Any]
@@ -120,10 +120,10 @@ def open_start(cfg: Any) -> Start | None:
 
 
 def end_if_finished(cfg: Any, start: Start) -> None:
-    """End a run that has made all its updates, with exit code 0: fairseq would make another one and save it over the last.
+    """End a run that is finished, with exit code 0: fairseq would make one more update and overwrite the last checkpoint.
 
     Raises:
-        SystemExit: the run's own last checkpoint is of ``--max-update`` updates or more.
+        SystemExit: the run's own last checkpoint has ``--max-update`` updates or more.
     """
     path, container = start.path, start.container
     is_own = path.resolve() == last_checkpoint(cfg).resolve()
@@ -139,7 +139,7 @@ def end_if_finished(cfg: Any, start: Start) -> None:
 
 
 def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's options in a checkpoint, ours or published; empty when it holds none."""
+    """The model's options in a checkpoint, ours or published; empty if there are none."""
     cfg = container.get("cfg") or {}
     saved = cfg.get("model") or container.get("args") or {}
     if is_published_cfg(saved):
@@ -148,7 +148,7 @@ def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def warn_of_silent_options(container: Mapping[str, Any], model: Any) -> None:
-    """Log where a model that starts from a checkpoint differs from its options, as far as its weights do not tell."""
+    """Warn where the options of a model differ from those of its checkpoint without effect on keys and shapes of weights."""
     silent = silent_options(model.encoder.media)
     for name, value in saved_model_options(container).items():
         if name in silent and model.cfg[name] != value:
@@ -156,7 +156,7 @@ def warn_of_silent_options(container: Mapping[str, Any], model: Any) -> None:
 
 
 def refuse_other_models(cfg: Any) -> None:
-    """Only our models are built from a checkpoint's options: fairseq evaluates strings in the options of some of its own as Python.
+    """Refuse to build models other than ours from a checkpoint's options: some of fairseq's evaluate strings in them as Python.
 
     Raises:
         UserError: the options are of another model.
@@ -167,7 +167,7 @@ def refuse_other_models(cfg: Any) -> None:
 
 
 def refuse_other_criterions(cfg: Any) -> None:
-    """Likewise for criterions: ours, those of other plugins and two plain ones of fairseq's.
+    """Refuse criterions other than ours, those of other plugins and two plain ones of fairseq's, for the same reason.
 
     Raises:
         UserError: the criterion is another one of fairseq's.

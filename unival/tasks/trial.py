@@ -1,4 +1,4 @@
-"""A trial before the first update: a few rows through loss and generation, as validation does it, without a trace in the run."""
+"""A trial before the first update: loss and generation on a few rows, as in validation, without effect on the run."""
 
 import contextlib
 import random
@@ -16,17 +16,17 @@ from unival.data.stream import Stream
 from unival.data.table import TRIED_ROWS
 from unival.errors import UserError
 
-CPU_ROWS = 2  # rows of a trial batch, and tokens generated for each, where memory is not what is tried
+CPU_ROWS = 2  # rows of a trial batch, and generated tokens per row, where memory is not tried
 CPU_TOKENS = 4
 
 
 def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
-    """The first rows that can be read: the first of the table, or with ``--on-bad-sample skip`` of its first 100.
+    """Read the first rows of a table or, with ``--on-bad-sample skip``, the first readable ones of its first 100.
 
-    Leaves no mark: the rows do not count as read or skipped.
+    The rows are not counted as read or skipped.
 
     Raises:
-        UserError: a row cannot be read and is not to be skipped, or none can be read.
+        UserError: a row cannot be read and is not skipped, or no row can be read.
     """
     examples: list[list[Example]] = []
     failure: UserError | None = None
@@ -45,18 +45,22 @@ def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
 
 
 def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Stream, valid: Stream | None) -> set[str]:
-    """A batch of each data set through the loss, and of the second through generation and the metrics.
+    """Compute the loss on a batch of each data set, and for the second also generate and score.
 
-    On a GPU the second is a full validation batch and generates to its full length, so that memory is tried, too.
+    On a GPU the second is a full validation batch with generation to the full length, which tries the memory, too.
 
     Args:
+        task: the task.
+        model: the model.
+        criterion: the loss.
+        train: the training data.
         valid: the first validation split; None without validation.
 
     Returns:
-        the names of the values that this validation logged; empty without validation.
+        Names of the values that this validation logged; empty without validation.
 
     Raises:
-        UserError: what a validation would raise; also when the GPU's memory does not suffice.
+        UserError: validation would raise it, or the GPU's memory does not suffice.
     """
     parameter = next(model.parameters())
     on_gpu = parameter.is_cuda
@@ -78,13 +82,13 @@ def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Stream, 
                 f" ({str(error).splitlines()[0]})"
             ) from error
         finally:
-            task.begin_valid_epoch(1, model)  # as before the first validation: lets go of the model, counts from 0
+            task.begin_valid_epoch(1, model)  # as before the first validation: drops the generator, resets counts
         task.reduce_metrics([output], criterion)
         return set(logged.get_smoothed_values())
 
 
 def _prepared(dataset: Stream, rows: int, parameter: torch.Tensor) -> dict[str, Any]:
-    """A batch of the first rows as fairseq's trainer hands it to the model: on its device, in its precision."""
+    """A batch of the first rows as fairseq's trainer passes it to the model: on its device, in its precision."""
     sample = dataset.collater([*first_examples(dataset, rows)])
     if parameter.is_cuda:
         sample = utils.move_to_cuda(sample, parameter.device)
@@ -93,7 +97,7 @@ def _prepared(dataset: Stream, rows: int, parameter: torch.Tensor) -> dict[str, 
 
 @contextlib.contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Restores the modules' modes and every random generator afterwards, so that no bit of training changes."""
+    """Restore the modules' modes and all random generators afterwards, so that training does not change by a bit."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     python, numpy = random.getstate(), np.random.get_state()
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
