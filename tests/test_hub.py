@@ -201,7 +201,7 @@ WRONG_CALLS = {
     "an unknown device": (lambda m, p: m.to("gpu"), "device 'gpu' cannot be used"),
     "a device that is not there": (lambda m, p: m.to("cuda:99"), "device 'cuda:99' cannot be used"),
     "no device": (lambda m, p: m.to({}), "device {} cannot be used"),
-    "whole numbers": (lambda m, p: m.to(torch.int8), "torch.int8 is no type to compute in"),
+    "whole numbers": (lambda m, p: m.to(torch.int8), "torch.int8 is not a type to compute in"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The Python API: load a checkpoint, run instructions on rows.
+"""The Python API: load a checkpoint, and run instructions on rows.
 
 model = unival.hub.from_checkpoint("checkpoints/checkpoint_best.pt")
 model.caption(["a.jpg", "b.jpg"])
@@ -41,14 +41,14 @@ from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import CAPTION
 from unival.tasks.resume import Settings, load_vocabulary, our_task_options, saved_in, task_name
 
-PROCESS = os.getpid()  # that imported this module; another one was forked from it
+PROCESS = os.getpid()  # the process that imported this module; one with another id was forked from it
 SHOWN = 3  # keys in a message
 
 
 class Unival:
-    """A loaded model with its vocabulary; see :func:`from_checkpoint`.
+    """A loaded model with its task and vocabulary; see :func:`from_checkpoint`.
 
-    It can be copied, pickled and sent to other processes: ``multiprocessing.Pool().map(model.caption, batches)``.
+    It can be copied, pickled and passed to other processes: ``multiprocessing.Pool().map(model.caption, batches)``.
     """
 
     def __init__(self, task: UnivalTask, model: Any, device: str | torch.device):
@@ -58,24 +58,27 @@ class Unival:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision that the model computes in."""
+        """The floating-point type of the model."""
         return next(self.model.parameters()).dtype
 
     def to(self, *where: str | torch.device | torch.dtype) -> "Unival":
-        """Move the model to a device, convert it to a floating-point type, or both; inputs follow.  Returns the model itself.
+        """Move the model to a device, convert it to a floating-point type, or both; inputs are converted, too.
+
+        Returns:
+            The model itself.
 
         Raises:
-            UserError: there is no such device or type.
+            UserError: the device does not exist, or the type is not supported.
         """
         for place in where:
             if isinstance(place, torch.dtype):
                 if not place.is_floating_point:
-                    raise UserError(f"{place} is no type to compute in: choose torch.float32, torch.bfloat16 or torch.float16")
+                    raise UserError(f"{place} is not a type to compute in: choose torch.float32, torch.bfloat16 or torch.float16")
                 self.model.to(place)
             else:
                 self.model.to(usable_device(place))
@@ -86,7 +89,7 @@ class Unival:
         return self.to(torch.float16)
 
     def __getstate__(self) -> dict[str, Any]:
-        # As bytes: multiprocessing would send every tensor through a file descriptor of its own, of which there are too few.
+        # As bytes: multiprocessing would send every tensor through its own file descriptor, and their number is limited.
         return {"pickled": pickle.dumps((self.task, self.model))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -107,10 +110,10 @@ class Unival:
             instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
             rows: one dict or several, with the source's columns; media are paths, bytes, open files, PIL images, or images as
                 arrays or tensors of uint8, uint16 or floats from 0 to 1 (``h x w x 3``; tensors also ``3 x h x w``).  PIL images are
-                turned upright by their EXIF only as opened from a file; what ``rotate`` or ``convert`` made of one is as it is.
+                rotated by their EXIF only as opened from a file, not after ``rotate`` or ``convert``.
             batch_size: rows at a time.
-            closed_set: the answers that a slot such as ``[TEXT:answer,closed_set]`` may have; by default those of training.
-            generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …) over the task's defaults.
+            closed_set: candidate answers of a slot such as ``[TEXT:answer,closed_set]``; default: those of training.
+            generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …), which precede the task's defaults.
 
         Returns:
             One :class:`Output` per row, in order.
@@ -133,7 +136,7 @@ class Unival:
         closed_set: Iterable[str] | None = None,
         **generation: Any,
     ) -> Iterator[Output | UserError]:
-        """As :meth:`run`, batch by batch; for a row that cannot be read, its error stands in its place."""
+        """Run an instruction as :meth:`run` does, batch by batch; a row that cannot be read gives its error instead of an output."""
         size = _batch_size(batch_size)
         instructions = _parsed(instruction)
         self._check_media(instructions)
@@ -173,16 +176,22 @@ class Unival:
             raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")
 
     def _dataset(self, instructions: Sequence[Instruction], table: RowTable) -> Stream:
-        for instruction in instructions[:1]:  # the rows have what the source needs: the predicted columns are not theirs
+        for instruction in instructions[:1]:  # rows need only the columns of the source, not those that are predicted
             replace(instruction, target=()).resolve(table.columns)
         predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
-        table.columns += tuple(name for name in predicted if name is not None)  # the answer's column need not exist
+        table.columns += tuple(name for name in predicted if name is not None)  # the predicted column need not exist
         return self.task.build_dataset(table, with_target=False, instructions=instructions)
 
     def caption(self, media: Any, **generation: Any) -> list[str]:
-        """Describe images, videos or sounds: one, or several in a list; as in :meth:`run`.  One caption each.
+        """Describe images, videos or audio, given as in :meth:`run`: one, or several in a list.
 
-        The instruction is the one that the model was trained with where it has one medium, else that of image captions.
+        The instruction is the model's own if it needs one medium alone, else that of image captions.
+
+        Returns:
+            One caption per item.
+
+        Raises:
+            UserError: an item or an option cannot be used.
         """
         if media is None or isinstance(media, Mapping | bool | numbers.Number):
             raise UserError(f"expected paths, bytes or images, got {type(media).__name__}; rows of several columns go to run()")
@@ -196,10 +205,10 @@ class Unival:
         return [output.text for output in outputs]
 
     def media_instruction(self) -> tuple[str, str]:
-        """The instruction to use for media alone, and the name of its column: of the model's own alternatives the first that fits.
+        """The instruction for media alone, and the name of its column: the first of the model's alternatives that needs one medium only.
 
         Raises:
-            UserError: none of them needs nothing but one medium.
+            UserError: every alternative needs more.
         """
         own = self.task.instruction_text
         alternatives = [part.text for part in parse(own, MODALITIES)] if own else []
@@ -214,17 +223,17 @@ class Unival:
 def from_checkpoint(
     path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str | torch.device = "cpu"
 ) -> Unival:
-    """Load a model with the task and the vocabulary that it was trained with.
+    """Load a model with its task and the vocabulary that it was trained with.
 
     Args:
         path: a checkpoint of ``fairseq-train --user-dir unival``, a published one of UnIVAL, or one that ``unival convert``
             wrote (``.pt`` or ``.safetensors``).
-        vocab_dir: folder with the vocabulary; by default the one kept in the checkpoint (published ones have none).
+        vocab_dir: folder with the vocabulary; default: the vocabulary in the checkpoint (published ones have none).
         device: ``cpu``, ``cuda``, ….
 
     Raises:
-        UserError: the file is not there, is not such a checkpoint, or has no vocabulary and none is given; its weights are
-            infinite or not a number; or it holds more than tensors and plain values (nothing in it was run).
+        UserError: the file does not exist, is not such a checkpoint, or has no vocabulary and none is given; its weights are
+            infinite or NaN; or it has more than tensors and plain values (no code in it was run).
     """
     for name, given in (("path", path), ("vocab_dir", vocab_dir)):
         if not isinstance(given, str | os.PathLike) and not (name == "vocab_dir" and given is None):
@@ -235,7 +244,7 @@ def from_checkpoint(
     task_class = TASK_REGISTRY[task_name(path, saved)]
     vocabulary = load_vocabulary(None if vocab_dir is None else pathlib.Path(vocab_dir), Settings(), saved.settings)
     if vocabulary is None:
-        raise UserError(f"{path}: holds no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt")
+        raise UserError(f"{path}: has no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt")
     cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})  # published model options are a Namespace
     task = task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
     model = task.build_model(cfg.model, from_checkpoint=True)
@@ -250,10 +259,10 @@ def from_checkpoint(
 
 
 def usable_device(device: Any) -> torch.device:
-    """A device by its name or number.
+    """Check a device, given by name or number.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: the device does not exist here.
     """
     try:
         torch.empty(0, device=device).cpu()
@@ -263,13 +272,13 @@ def usable_device(device: Any) -> torch.device:
 
 
 def compute_alone_after_fork() -> None:
-    """In a forked process, one thread: the threads of the process that it was forked from are gone, and torch would wait for them."""
+    """Use one thread in a forked process: it lacks the threads of its parent, for which torch would wait."""
     if os.getpid() != PROCESS and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 
 
 def lone_medium(instruction: str) -> str | None:
-    """The column of an instruction's medium, if that is all that it needs."""
+    """The column of an instruction's medium; None unless this is all that the instruction needs."""
     slots = [slot for slot in parse(instruction, MODALITIES)[0].source if not slot.is_plain] if instruction else []
     return slots[0].column if len(slots) == 1 and MODALITIES[slots[0].modality].media else None
 
@@ -287,7 +296,7 @@ def _parsed(instruction: Any) -> tuple[Instruction, ...]:
 
 
 def _rows(rows: Any) -> RowTable:
-    """Rows as a table, with what it can hold."""
+    """Make a table of rows."""
     if isinstance(rows, Mapping):
         rows = [rows]
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):

@@ -1,8 +1,8 @@
-r"""The instruction language: one line of text says which columns of a row go into the model and which come out.
+r"""The instruction language: one line of text that tells which columns of a row are the source and which are predicted.
 
     [IMAGE:image] what does the image describe? -> [TEXT:caption]
 
-Grammar (spaces inside brackets and around ``->`` and ``|||`` mean nothing):
+Grammar (spaces inside brackets and around ``->`` and ``|||`` are ignored):
 
     instruction = alternative ("|||" alternative)*      one alternative is drawn for each example
     alternative = sentence "->" sentence                encoder side, decoder side
@@ -12,7 +12,7 @@ Grammar (spaces inside brackets and around ``->`` and ``|||`` mean nothing):
 
 In plain text a backslash makes the next character literal: \[ \] \\ \| \-> and "\ " for a space that must survive at
 an end.
-Whatever cannot be used is an InstructionError that points at the character.
+Errors are InstructionErrors that point at the character.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from unival.text import why_not_text
 Value = bool | int | float | str
 
 ARROW, OR = "->", "|||"
-PLAIN = "TEXT"  # the modality of an instruction's own words
+PLAIN = "TEXT"  # the modality of plain text
 ESCAPABLE = "[]\\|- "
 QUOTED_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
 
 
 @dataclasses.dataclass(frozen=True)
 class AttributeSpec:
-    """What an attribute takes: its type (bool: a flag), the smallest number, and whether only decoder slots have it."""
+    """The allowed values of an attribute: type (bool: a flag), smallest number, and whether only decoder slots have it."""
 
     type: type
     minimum: int | None = None
@@ -44,13 +44,13 @@ class AttributeSpec:
 
     @property
     def wanted(self) -> str:
-        """The kind of value, in words."""
+        """The type of the value, in words."""
         kind = {bool: "no value, true or false", int: "a whole number", float: "a number", str: "text"}[self.type]
         return kind if self.minimum is None else f"{kind} of at least {self.minimum}"
 
 
 class SlotKind(Protocol):
-    """What the parser asks of a modality (:class:`unival.modalities.base.Modality`): its attributes, and which sides it may stand on."""
+    """What the parser needs of a modality (:class:`unival.modalities.base.Modality`): attributes and sides of its slots."""
 
     @property
     def attributes(self) -> Mapping[str, AttributeSpec]: ...
@@ -62,7 +62,7 @@ class SlotKind(Protocol):
     def is_target(self) -> bool: ...
 
 
-# Names that OFASys documents and that mean nothing here: told apart from misspellings.
+# Names that OFASys documents and that are not supported here: the message differs from that of misspellings.
 OFASYS_NAMES = {
     *("MOTION", "PHONE", "STRUCT", "CATEGORY", "preprocess", "adaptor", "mask_ratio", "noise_ratio"),
     *("disable_auto_boseos", "length", "n_frames_per_step", "use_mask"),
@@ -75,12 +75,12 @@ class Slot:
 
     Attributes:
         modality: the name of a modality, such as IMAGE; plain text has TEXT.
-        column: name of the column; None for plain text and for slots that ``Instruction.resolve`` has yet to name.
+        column: name of the column; None for plain text and for slots before ``Instruction.resolve``.
         text: plain text without its outer spaces; None for a column.
-        attributes: what the brackets say besides, e.g. {"max_length": 20, "uncased": True}.
+        attributes: attributes in the brackets, e.g. {"max_length": 20, "uncased": True}.
         position: index of the first character in ``Instruction.text``.
-        glued: no space stands between this and the text before it: in ``[TEXT:question]?`` the mark is glued. Text that
-            is not glued is tokenised with one space in front.
+        glued: whether there is no space before it: in ``[TEXT:question]?`` the question mark is glued. Text that is not
+            glued is tokenised with one space in front.
     """
 
     modality: str
@@ -92,7 +92,7 @@ class Slot:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is text of the instruction itself."""
+        """Whether this is plain text of the instruction."""
         return self.text is not None
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One alternative of an instruction: what the encoder reads, what the decoder says. ``str`` gives it back as text."""
+    """One alternative of an instruction: slots of encoder and decoder. ``str`` converts it back to text."""
 
     text: str = dataclasses.field(compare=False)
     source: tuple[Slot, ...]
@@ -117,21 +117,21 @@ class Instruction:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns in use, each once, in order."""
+        """Names of the columns of all slots, each once, in order."""
         return tuple(dict.fromkeys(slot.column for slot in self.slots if slot.column is not None))
 
     def __str__(self) -> str:
         return f"{_sentence_text(self.source)} {ARROW} {_sentence_text(self.target)}"
 
     def error(self, slot: Slot, problem: str) -> InstructionError:
-        """An error that points at ``slot``, for those who cannot serve it."""
+        """Make an error that points at ``slot``."""
         return InstructionError(problem, self.text, slot.position)
 
     def resolve(self, columns: Sequence[str]) -> Instruction:
-        """Name every slot: the k-th slot that is not plain text takes the k-th of ``columns`` unless it has a name.
+        """Give every slot a column: the k-th slot that is not plain text gets the k-th of ``columns`` unless it has one.
 
         Raises:
-            InstructionError: a name is not among ``columns``, or there are fewer columns than slots.
+            InstructionError: a slot's column is not among ``columns``, or there are fewer columns than slots.
         """
         resolved: list[Slot] = []
         k = 0  # slots so far that are not plain text
@@ -150,15 +150,18 @@ class Instruction:
 
 
 def parse(text: str, modalities: Mapping[str, SlotKind]) -> tuple[Instruction, ...]:
-    """Read an instruction: one Instruction for each alternative.
+    """Parse an instruction.
 
     Args:
         text: the instruction.
-        modalities: name -> what slots of that modality may say (``unival.modalities.MODALITIES``).
+        modalities: name -> modality (``unival.modalities.MODALITIES``).
+
+    Returns:
+        One Instruction per alternative.
 
     Raises:
-        InstructionError: the text is none (half a character, NUL), breaks the grammar, uses an unknown modality or attribute,
-            or its alternatives ask for different modalities on the decoder side.
+        InstructionError: the text is not valid (half a character, NUL), does not follow the grammar, has an unknown modality
+            or attribute, or its alternatives have different decoder slots.
     """
     odd = next((i for i, character in enumerate(text) if why_not_text(character)), None)
     if odd is not None:
@@ -177,7 +180,7 @@ def parse(text: str, modalities: Mapping[str, SlotKind]) -> tuple[Instruction, .
 
 
 class _Parser:
-    """Walks over the text once. Positions in errors count from the start of the whole text."""
+    """A recursive-descent parser. Positions in errors count from the start of the whole text."""
 
     def __init__(self, text: str, modalities: Mapping[str, SlotKind]) -> None:
         self.text, self.modalities, self.position = text, modalities, 0
@@ -221,7 +224,7 @@ class _Parser:
         return Instruction(self.text[start : self.position].rstrip(), source, target)
 
     def sentence(self, side: str, start: int) -> tuple[Slot, ...]:
-        """Slots up to the next arrow, ``|||`` or the end; their positions count from ``start``."""
+        """Parse slots up to the next arrow, ``|||`` or the end; their positions count from ``start``."""
         begin = self.position
         slots: list[Slot] = []
         while True:
@@ -239,7 +242,7 @@ class _Parser:
 
     def plain_text(self) -> Slot:
         characters: list[str] = []
-        kept = 0  # characters up to the last that is no space or is a protected one: later ones separate
+        kept = 0  # characters up to the last that is not an unprotected space; spaces after it only separate
         while not self.at_end_of_sentence and not self.at("["):
             character = self.text[self.position]
             if character == "]":
@@ -269,7 +272,7 @@ class _Parser:
         if self.ended:
             self.fail("'[' is never closed", opening)
         if not self.at("]"):
-            self.fail(f"expected ',' or ']' here, found {self.text[self.position]!r}")
+            self.fail(f"expected ',' or ']' here, got {self.text[self.position]!r}")
         self.position += 1
         return Slot(modality, column, attributes=attributes)
 
@@ -278,7 +281,7 @@ class _Parser:
         match = re.compile(r"[_A-Za-z0-9]+").match(self.text, self.position)
         if match is None:
             found = "the end" if self.ended else repr(self.text[self.position])
-            self.fail(f"expected {what} (letters, digits, '_') here, found {found}")
+            self.fail(f"expected {what} (letters, digits, '_') here, got {found}")
         self.position = match.end()
         return match.group()
 
@@ -294,7 +297,7 @@ class _Parser:
         return name
 
     def attribute(self, modality: str, side: str, attributes: dict[str, Value]) -> None:
-        """Read one attribute into ``attributes``."""
+        """Parse one attribute into ``attributes``."""
         name = self.name("an attribute")
         start = self.position - len(name)
         specs = self.modalities[modality].attributes
@@ -304,7 +307,7 @@ class _Parser:
         if name in attributes:
             self.fail(f"attribute {name!r} is given twice", start)
         if spec.target_only and side == "encoder":
-            self.fail(f"attribute {name!r} means something on the decoder side only", start)
+            self.fail(f"attribute {name!r} is for decoder slots only", start)
         value: Value = True
         if self.took("="):
             self.skip_spaces()
@@ -325,7 +328,7 @@ class _Parser:
         match = re.compile(r"[^\s,\]\[\"'=]+").match(self.text, self.position)
         if match is None:
             found = "the end" if self.ended else repr(self.text[self.position])
-            self.fail(f"expected a value here, found {found}")
+            self.fail(f"expected a value here, got {found}")
         self.position = match.end()
         word = match.group()
         if word in ("true", "false"):

@@ -4,7 +4,7 @@ A vocabulary is a folder with three files: ``encoder.json`` (BPE token -> number
 publishes them, and ``dict.txt``, a fairseq dictionary that lists these numbers in decimal. Loading appends the special
 tokens ``<mask>``, ``<code_i>`` and ``<bin_i>``. GPT-2's files, BART's ``dict.txt``, 8192 codes and 1000 bins give the
 59,457 tokens of the published UnIVAL and OFA checkpoints, in their order. ``train_vocabulary`` writes the same three
-files for small runs, and a ``sizes.json`` beside them which says that the vocabulary has no codes and no bins.
+files for small runs, and a ``sizes.json``, which tells that the vocabulary has no codes and no bins.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Vocabulary:
         return self.bin_range[1] - self.bin_range[0]
 
     def files(self) -> dict[str, str]:
-        """File name -> content of the three files from which ``load`` restores this vocabulary; checkpoints store them."""
+        """The files from which ``load`` restores this vocabulary: file name -> content; checkpoints store them."""
         first, last = 4, self.mask
         entries = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
         return {
@@ -161,11 +161,11 @@ class Vocabulary:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``. Spaces and case are kept, ``<s>`` and ``</s>`` are not added, and ``<bin_3>`` is encoded as plain text."""
+        """Encode text to token ids. Spaces and case are kept, ``<s>`` and ``</s>`` are not added, and ``<bin_3>`` is encoded as plain text."""
         return [self._id_of_bpe[number] for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
 
     def encode_entries(self, text: str) -> list[int]:
-        """Ids of dictionary entries separated by spaces: "<bin_0> <bin_999>" or "464 3290".
+        """Token ids of dictionary entries separated by spaces: "<bin_0> <bin_999>" or "464 3290".
 
         Raises:
             UserError: an entry is not in the dictionary.
@@ -173,7 +173,7 @@ class Vocabulary:
         return [self._index(entry) for entry in text.split()]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ``ids`` (a list or a 1-D tensor).
+        """Decode token ids (a list or a 1-D tensor) to text.
 
         ``<s>``, ``<pad>`` and ``</s>`` are dropped. Other special tokens (codes, bins, ``<mask>``, ``<unk>``) are written by
         name, with a space before each. Bytes that are not UTF-8 become U+FFFD.
@@ -194,7 +194,7 @@ class Vocabulary:
         return self._tokenizer.decode(numbers, skip_special_tokens=False) if numbers else ""
 
     def decode_entries(self, text: str) -> str:
-        """Text of dictionary entries as fairseq-generate prints them: "464 3290" -> "The dog".
+        """Decode dictionary entries as fairseq-generate prints them: "464 3290" -> "The dog".
 
         Raises:
             UserError: an entry is not in the dictionary.
@@ -211,11 +211,19 @@ class Vocabulary:
         return index
 
     def code(self, i: int) -> int:
-        """Id of image code ``i``. Raises UserError if it is not in the codebook."""
+        """Token id of image code ``i``.
+
+        Raises:
+            UserError: the code is not in the codebook.
+        """
         return self._in_range("code", i, self.code_range)
 
     def bin(self, i: int) -> int:
-        """Id of coordinate bin ``i``. Raises UserError if there is no such bin."""
+        """Token id of coordinate bin ``i``.
+
+        Raises:
+            UserError: the bin does not exist.
+        """
         return self._in_range("bin", i, self.bin_range)
 
     def _in_range(self, kind: str, i: int, span: tuple[int, int]) -> int:
@@ -247,21 +255,21 @@ class FairseqBpe:
         self._expected: deque[str | None] = deque()
 
     def expect(self, rows: Iterable[Sequence[str]]) -> None:
-        """What to print for the hypotheses that come next: those of a row after its source and its target, as fairseq-generate goes.
+        """Set the texts of the next hypotheses; fairseq-generate decodes those of a row after its source and its target.
 
         Args:
-            rows: the texts of each row's hypotheses, where their tokens alone do not say them.
+            rows: the texts of each row's hypotheses, if they do not follow from the tokens alone.
         """
         for texts in rows:
             self._expected.extend([None, None, *texts])
 
     def decode(self, entries: str) -> str:
-        """Dictionary entries separated by spaces -> text."""
+        """Convert dictionary entries separated by spaces to text."""
         text = self._expected.popleft() if self._expected else None
         return self.vocabulary.decode_entries(entries).strip() if text is None else text
 
     def encode(self, text: str) -> str:
-        """Text -> dictionary entries separated by spaces."""
+        """Convert text to dictionary entries separated by spaces."""
         return " ".join(self.vocabulary.dictionary[i] for i in self.vocabulary.encode(text))
 
 

@@ -31,7 +31,7 @@ def check_files(folder: pathlib.Path) -> None:
 
 
 def read_sizes(path: pathlib.Path) -> dict[str, int] | None:
-    """The numbers of codes and bins in ``sizes.json``; None without the file."""
+    """Read the numbers of codes and bins in ``sizes.json``; None if there is no such file."""
     if not path.is_file():
         return None
     text = read_text(path)

@@ -163,7 +163,7 @@ def test_precision(own, tmp_path):
 def test_vocabulary_is_put_in(own, data, tmp_path):
     bare = files.read(own)
     files.write(tmp_path / "bare.pt", {**bare, "task_state": {}})
-    with pytest.raises(UserError, match="holds no vocabulary"):
+    with pytest.raises(UserError, match="has no vocabulary"):
         from_checkpoint(tmp_path / "bare.pt")
     run(tmp_path / "bare.pt", tmp_path / "c.pt", "--vocab-dir", data / "vocab")
     assert from_checkpoint(tmp_path / "c.pt").task.vocabulary.fingerprint == bare["task_state"]["vocabulary"]
