@@ -349,6 +349,37 @@ def test_every_module_says_what_it_is_for():
     assert [name for name, text in sources.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
 
 
+# Words that CONTRIBUTING.md rules out, and what the field says.
+RULED_OUT = {
+    r"sounds?": "audio",
+    r"pictures?": "image",
+    r"symbols?": "token",
+    r"beginnings?": "start or prefix",
+    r"stretch(es)?": "segment or span",
+    r"filled up": "padded",
+    r"(strings?|strung) together": "concatenated",
+    r"key names?": "checkpoint keys",
+    r"closed sets? of answers": "candidate answers",
+}
+NOT_YET_CLEAN = {"criterions", "data", "generation", "models"}
+
+
+def ruled_out_words(source: str) -> list[str]:
+    """Words in docstrings, except in code between backticks, that have a better one."""
+    nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(source)) if isinstance(node, nodes)]
+    prose = re.sub(r"``[^`]*``", "", "\n".join(texts))
+    found = {word: re.search(rf"\b({word})\b", prose, flags=re.IGNORECASE) for word in RULED_OUT}
+    return [f"{match[0]}: {RULED_OUT[word]}" for word, match in found.items() if match]
+
+
+def test_docstrings_use_the_terms_of_the_field():
+    sources = {module_name(path): path.read_text(encoding="utf-8") for path in library()}
+    found = {name: ruled_out_words(text) for name, text in sources.items() if part_of(name) not in NOT_YET_CLEAN}
+    assert {name: words for name, words in found.items() if words} == {}
+    assert ruled_out_words('def f():\n    """The Beginning of ``symbols``."""') == ["Beginning: start or prefix"]
+
+
 ABSOLUTE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|data|mnt|scratch|opt|Users)/")
 
 

@@ -161,7 +161,7 @@ class Vocabulary:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Encode text to token ids. Spaces and case are kept, ``<s>`` and ``</s>`` are not added, and ``<bin_3>`` is encoded as plain text."""
+        """Encode text to token ids. Spaces and case are kept, ``<s>`` and ``</s>`` are not added, ``<bin_3>`` is plain text."""
         return [self._id_of_bpe[number] for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
 
     def encode_entries(self, text: str) -> list[int]:

@@ -69,7 +69,7 @@ def group_of(part: str) -> str:
 
 
 def is_buffer(key: str) -> bool:
-    """Whether a key names statistics, counters or constants, not a parameter."""
+    """Whether a key is that of statistics, counters or constants instead of a parameter."""
     return BUFFERS.search(key) is not None
 
 

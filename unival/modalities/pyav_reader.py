@@ -116,7 +116,7 @@ def check_size(frame: Any) -> None:
 class Video:
     """A video that is being decoded.
 
-    To decode from the start again, the container is opened anew, because not every format can seek to the start.
+    To decode from the start again, the container is opened again, because not every format can seek to the start.
     """
 
     def __init__(self, data: bytes):

@@ -38,7 +38,7 @@ class Progress:
         _tell(Step("training", update_num + 1, planned, loss=lambda: _bits(loss, size)))
 
     def begin_validation(self) -> None:
-        """The rows are counted anew."""
+        """Count the rows from 0 again."""
         self._rows = 0
 
     def rows(self, kind: str, sample: dict[str, Any], datasets: Mapping[str, Any]) -> None:

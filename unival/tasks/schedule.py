@@ -58,7 +58,7 @@ def tell_schedule(cfg: Any, batches: EpochBatches) -> None:
 
     Args:
         cfg: the task's options, a part of the run's configuration; the schedule's are another.
-        batches: at the beginning of an epoch, or within one that is resumed.
+        batches: at the start of an epoch, or within one that is resumed.
     """
     schedule = _options(cfg)
     if not cfg.max_epoch or schedule is None or "planned_updates" not in schedule:
