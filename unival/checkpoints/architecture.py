@@ -34,7 +34,8 @@ class Architecture:
     Attributes:
         kind: key of :data:`ARCHITECTURES`.
         name: name of the architecture, as the checkpoint's options give it.
-        sizes: ``width``, ``symbols`` (vocabulary size), ``encoder_layers``, ``encoder_ffn``, ``encoder_heads``, ``decoder_…``, as far as shapes tell.
+        sizes: ``width``, ``symbols`` (vocabulary size), ``encoder_layers``, ``encoder_ffn``, ``encoder_heads``, ``decoder_…``, as far as
+            shapes tell.
         media: modality -> CNN.
     """
 
