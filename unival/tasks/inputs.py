@@ -1,4 +1,4 @@
-"""Where a task's inputs come from: its tables."""
+"""The tables of a task."""
 
 import os
 import pathlib

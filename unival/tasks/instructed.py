@@ -75,7 +75,7 @@ class InstructedTask(LoopTask):
             self.decide()
 
     def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
-        """The closed set of an instruction's answers; None when it has none (alternatives share their target's form)."""
+        """Build the trie of the candidate answers; None if the instruction has no closed set (alternatives have equal targets)."""
         return build_trie(instructions[0], answers, self.target_of(instructions), self.media.max_tgt_length)
 
     def target_of(self, instructions: Sequence[Instruction]) -> Target:

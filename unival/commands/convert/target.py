@@ -53,7 +53,7 @@ def published_cfg_of(source: Source) -> dict[str, Any]:
 
 
 def _note_what_is_lost(source: Source, media: Mapping[str, Any], model: argparse.Namespace, task: Mapping[str, Any]) -> None:
-    """Say which options the published format has no place for: they come back from it as defaults."""
+    """Note the options that the published format cannot represent: read back, they have their defaults."""
     back = {**asdict(UnivalConfig()), **published_options.model_options(model)}
     back.update({**task_defaults(), **published_options.task_options(task)})
     given = {**source.model, **{name: source.task.get(name) for name in ("instruction", *vars(MediaOptions()))}}
