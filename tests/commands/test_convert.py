@@ -282,7 +282,7 @@ def test_values_that_half_precision_cannot_hold(own, tmp_path):
     message = refused(tmp_path / "big.pt", tmp_path / "c.pt", "--half")
     assert "big.pt: 1 keys have values beyond float16's largest" in message and "encoder.pos_ln.bias (up to 70000)" in message
     report = run(tmp_path / "big.pt", tmp_path / "c.pt", "--report", tmp_path / "r.json")
-    assert any("1 keys hold values that are infinite or not a number" in note for note in report["notes"])
+    assert any("1 keys have values that are infinite or not a number" in note for note in report["notes"])
 
 
 def test_shards_are_joined(own, tmp_path):
