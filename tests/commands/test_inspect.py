@@ -341,7 +341,7 @@ def test_published_names_are_translated(capsys, container, tmp_path):
     published = {**container, "model": to_published(container["model"], version).state}
     first, second = saved(tmp_path / "a.pt", container), saved(tmp_path / "b.pt", published)
     code, out = inspect(capsys, "--diff", first, second, "--weights")
-    assert code == 0 and "names of b were translated" in out
+    assert code == 0 and "keys of b were translated" in out
 
 
 def test_errors_of_a_comparison_have_their_own_code(capsys, container, tmp_path):
