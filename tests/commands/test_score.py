@@ -93,7 +93,7 @@ def test_rows_of_another_table(output, table):
     [
         (["--columns", "text"], "text"),
         (["--metrics", "cider,"], "metrics 'cider,': empty name; choose from cider"),
-        (["--metrics", "cider,bleurt"], "unknown metric 'bleurt'; choose from cider"),
+        (["--metrics", "cider,bleurt"], "unknown metric 'bleurt', did you mean 'bleu'"),
         (["--tokenizer", "moses"], "unknown tokenizer 'moses'; choose from python, ptb"),
     ],
 )

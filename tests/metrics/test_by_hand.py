@@ -117,7 +117,7 @@ def test_exact_match(hypothesis, references, expected):
 
 
 def test_unknown_metric_names_the_others():
-    with pytest.raises(UserError, match="'bleurt'; choose from " + ", ".join(METRICS)):
+    with pytest.raises(UserError, match="'bleurt', did you mean 'bleu'. There are " + ", ".join(METRICS)):
         make_metrics(["cider", "bleurt"])
 
 

@@ -134,3 +134,13 @@ def test_a_search_reserves_its_room_and_projects_its_range(vocab, model, monkeyp
         assert [h[0] for h in ours] == [h[0] for h in plain]
         assert [h[1] for h in ours] == pytest.approx([h[1] for h in plain], abs=1e-12)
         assert all(40 <= token < 50 for h in ours for token in h[0][1:-1])
+
+
+def test_media_tables_are_not_used_by_text(vocab):
+    """Absent gradients, rather than zeros: weight decay does not move what a step does not use."""
+    model = tiny.model(vocab)
+    words = tokens(vocab, 1, 4)
+    model(groups=[{"src_tokens": words, "src_lengths": None, "prev_output_tokens": words}])[0].sum().backward()
+    tables = [*model.encoder.image_rel_pos_table_list, *model.decoder.image_rel_pos_table_list]
+    assert all(table.weight.grad is None for table in tables)
+    assert all(table.weight.grad is not None for table in model.encoder.token_rel_pos_table_list)

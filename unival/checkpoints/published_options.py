@@ -230,7 +230,7 @@ def _check_has_place(options: Mapping[str, Any], media: Sequence[str]) -> None:
                 raise UserError(f"{flag(option)} {value}: the published format has only {able}")
             theirs.check(options)
         elif theirs.default is not None:
-            raise UserError(f"--modalities {options['modalities']}: the published format has none without {name}")
+            raise UserError(f"--modalities {options['modalities']}: the published format has none without {name}s")
 
 
 def _their_encoder(theirs: Published, options: Mapping[str, Any]) -> str | None:

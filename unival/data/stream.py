@@ -161,7 +161,7 @@ class Stream(FairseqDataset):
     def made(self, row: int, rng: np.random.Generator) -> Sequence[Made]:
         """What the builder makes of a row."""
         with row_errors(self.table, row):
-            pairs = self.builder.build(self.table[row], self.table, rng)
+            pairs = list(self.builder.build(self.table[row], self.table, rng))  # a generator, too
         if not pairs:
             raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
         for name, _ in pairs:

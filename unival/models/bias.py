@@ -134,9 +134,14 @@ def join_buckets(token_rows: int, image_rows: int, blocks: tuple[Tensor, ...], a
 kept_joined_buckets = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(join_buckets))
 
 
-def joined_tables(token_table: nn.Module, image_table: nn.Module) -> Tensor:
-    """A layer's relative tables and a row of zeros in one: what :func:`join_buckets` indexes."""
-    tokens, images = token_table.get_parameter("weight"), image_table.get_parameter("weight")
+def joined_tables(token_table: nn.Module, image_table: nn.Module, with_media: bool) -> Tensor:
+    """A layer's relative tables and a row of zeros in one: what :func:`join_buckets` indexes.
+
+    ``with_media``: whether the image table is looked into.  If not it gets no gradient, rather than one of zeros, with which weight
+    decay would move it.
+    """
+    tokens, weight = token_table.get_parameter("weight"), image_table.get_parameter("weight")
+    images = weight if with_media else weight.detach()
     return torch.cat([tokens, images, images.new_zeros(1, images.size(1))])
 
 

@@ -248,9 +248,9 @@ class UnivalEncoder(FairseqEncoder):
         rows = 2 * self.cfg.token_bucket_size - 1, image_bucket_count(self.cfg.image_bucket_size)
         return join(*rows, blocks, are_text)
 
-    def layer_bias(self, layer: int, absolute: Tensor, buckets: Tensor) -> Tensor:
+    def layer_bias(self, layer: int, absolute: Tensor, buckets: Tensor, with_media: bool) -> Tensor:
         """The absolute term plus a layer's relative term: ``[b x] heads x s x s``."""
-        table = joined_tables(self.token_rel_pos_table_list[layer], self.image_rel_pos_table_list[layer])
+        table = joined_tables(self.token_rel_pos_table_list[layer], self.image_rel_pos_table_list[layer], with_media)
         return absolute + relative_bias(table, buckets).to(absolute.dtype)
 
     def forward(
@@ -286,7 +286,7 @@ class UnivalEncoder(FairseqEncoder):
         auxiliary: Tensor | None = None
         states = [x] if return_all_hiddens else []
         for i, layer in enumerate(self.layers):
-            bias = self.layer_bias(i, absolute, buckets)
+            bias = self.layer_bias(i, absolute, buckets, bool(media))
             x, more = run_layer(layer, self.cfg.checkpoint_activations, x, attributes, bias, mask)
             auxiliary = add_auxiliary(auxiliary, more)
             if return_all_hiddens:

@@ -209,7 +209,7 @@ def settings_of_state(state: Mapping[str, Any]) -> Settings:
 
 def trained_instruction(saved: Any, state: Mapping[str, Any] | None = None) -> str | None:
     """What a checkpoint was trained to do, by its task's state, which it need not have, else by its options, else by its task."""
-    return (state or {}).get("instruction") or saved.get("instruction") or PRESETS.get(saved.get("_name"), ANY).instruction
+    return (state or {}).get("instruction") or saved.get("instruction") or PRESETS.get(str(saved.get("_name")), ANY).instruction
 
 
 @dataclass(frozen=True)
