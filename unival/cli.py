@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from unival.console.explain import INTERRUPTED, complain, describe
+from unival.console.plugins import add_user_dir, load_user_dir
 from unival.console.session import Session
 from unival.errors import UserError
 from unival.quiet_import import quiet_import
@@ -23,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("unival.commands.inspect", "show what is in a checkpoint, or how two differ"),
     "run": ("unival.commands.run", "run an instruction on media files or rows with a checkpoint"),
 }
+WITH_PLUGIN = ("convert", "inspect", "run")  # they take --user-dir, and are imported after the plugin
 # fairseq's commands with this plugin loaded; unival.commands.fairseq runs them
 FAIRSEQ: dict[str, str] = {
     "train": "train a model (fairseq-train with this plugin)",
@@ -55,6 +57,8 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         if name == command:
             load(module).add_arguments(sub)
+            if name in WITH_PLUGIN:
+                add_user_dir(sub)
     return parser
 
 
@@ -78,7 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _load_plugin(command: str, arguments: Sequence[str]) -> None:
+    parser = Parser(prog=f"unival {command}", add_help=False)
+    add_user_dir(parser)
+    load_user_dir(parser.parse_known_args(arguments)[0].user_dir)
+
+
 def _run(command: str | None, arguments: Sequence[str]) -> int:
+    if command in WITH_PLUGIN:
+        _load_plugin(command, arguments)
     parser = build_parser(command)
     args = parser.parse_args(arguments)
     if args.version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+MISSING_PLUGIN = "a plugin that registers it may be missing: give --user-dir (in Python, import it first)"
 SHOWN_WIDTH = 110  # characters of an instruction that are shown below an error message
 
 

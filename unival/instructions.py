@@ -23,7 +23,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn, Protocol
 
-from unival.errors import InstructionError
+from unival.errors import MISSING_PLUGIN, InstructionError
 from unival.text import why_not_text
 
 Value = bool | int | float | str
@@ -289,7 +289,7 @@ class _Parser:
         name = self.name("a modality")
         start = self.position - len(name)
         if name not in self.modalities:
-            self.fail(_unknown("modality", name, self.modalities), start)
+            self.fail(f"{_unknown('modality', name, self.modalities)}; {MISSING_PLUGIN}", start)
         able = [other for other, kind in self.modalities.items() if (kind.is_target if side == "decoder" else kind.is_source)]
         if name not in able:
             problem = "cannot be predicted" if side == "decoder" else "can only be predicted"

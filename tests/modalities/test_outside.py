@@ -5,11 +5,12 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests import runs, tiny
 from unival.cli import main
-from unival.errors import UserError
+from unival.errors import MISSING_PLUGIN, UserError
 from unival.modalities import IMAGE, MODALITIES, register
 from unival.modalities.base import Media, Modality
 
@@ -76,12 +77,18 @@ import unival.tasks
 RUNS = """
 import json, sys, torch
 from unival.cli import main
-train, generate, path = json.load(sys.stdin)
-code = main(train) or main(generate) or main(["train", "--help", *train[-2:]])
+train, generate, path, image, converted = json.load(sys.stdin)
+plugin = train[-2:]
+refused = main(["convert", "nowhere.pt", converted, *plugin])  # first, as it composes options when it is imported
+code = main(train) or main(generate) or main(["train", "--help", *plugin])
+print("COMMANDS", flush=True)
+code = code or main(["convert", path, converted, *plugin]) or main(["inspect", converted, "--json", *plugin])
+print("ANSWER", flush=True)
+code = code or main(["run", image, "--path", converted, "--max-len-b", "3", *plugin])
 saved = torch.load(path, weights_only=False)
 rows = saved["model"]["encoder.type_embedding.weight"].size(0)
 cnn = saved["model"]["encoder.media.depth.backbone.0.weight"]
-found = [code, rows, list(cnn.shape), saved["cfg"]["model"]["modalities"], saved["task_state"]["media"]["depth_size"]]
+found = [refused, code, rows, list(cnn.shape), saved["cfg"]["model"]["modalities"], saved["task_state"]["media"]["depth_size"]]
 print("FOUND", json.dumps(found))
 """
 
@@ -92,7 +99,7 @@ def plugin(folder, name, option="depth_size"):
     return str(folder / name)
 
 
-def test_a_modality_of_a_plugin_trains_and_generates(tmp_path):
+def test_a_modality_of_a_plugin_works_with_all_commands(tmp_path, capsys):
     """In a process of its own, as the modality must come before this package's options are composed."""
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir(), out.mkdir()
@@ -111,15 +118,46 @@ def test_a_modality_of_a_plugin_trains_and_generates(tmp_path):
     path = out / "checkpoint_last.pt"
     generate = ["generate", str(data), *runs.CPU, "--num-codes", "0", "--num-bins", "0", "--path", str(path), "--gen-subset", "valid"]
     generate += ["--batch-size", "4", "--max-len-b", "3", "--beam", "2", "--results-path", str(out), *ours]
+    given = [train, generate, str(path), str(data / "0.png"), str(out / "converted.pt")]
     done = subprocess.run(
-        [runs.python(), "-c", RUNS], input=json.dumps([train, generate, str(path)]), capture_output=True, text=True, check=False
+        [runs.python(), "-c", RUNS], input=json.dumps(given), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.split("FOUND")[1])
-    assert found == [0, 5, [6, 1, 3, 3], "depth", 20], done.stderr
+    assert found == [1, 0, 5, [6, 1, 3, 3], "depth", 20], done.stderr
+    assert "nowhere.pt: no such" in done.stderr
+    described, answer = done.stdout.split("COMMANDS")[1].split("FOUND")[0].split("ANSWER")
+    fit = json.loads(described[described.index("{") :])["fit"]
+    assert fit == {"missing": [], "unexpected": [], "reshaped": {}}
+    assert answer.strip("\n").startswith(f"{data / '0.png'}\t")
     help_text = done.stdout.replace("\n", " ")
     assert "--depth-size N" in help_text and "--depth-channels N" in help_text and "checkpoint's, else 16)" in help_text
     assert (out / "generate-valid.txt").read_text().count("D-") == 4
+    without_the_plugin(path, capsys)
+
+
+def without_the_plugin(path, capsys):
+    """In this process, where nothing registers the modality: each command says what may be missing."""
+
+    def says(*arguments):
+        code = main(list(arguments))
+        shown = capsys.readouterr()
+        assert MISSING_PLUGIN in shown.out + shown.err
+        return code, shown.out + shown.err
+
+    code, message = says("inspect", str(path))
+    assert code == 0 and "'depth' is not a modality with media of its own" in message
+    code, message = says("convert", str(path), f"{path}.converted")
+    assert code == 1 and "unknown encoder.media.depth." in message and "unknown modality 'depth'" in message
+    code, message = says("run", "0.png", "--path", str(path))
+    assert code == 1 and "unknown modality 'DEPTH'" in message
+    saved = torch.load(path, weights_only=False)
+    saved["cfg"]["task"]["_name"] = "unival_cloud"
+    torch.save(saved, path)
+    code, message = says("run", "0.png", "--path", str(path))
+    assert code == 1 and "is of task 'unival_cloud'; expected one of unival" in message
+    assert main(["run", "0.png", "--path", str(path), "--user-dir", "nowhere"]) == 1
+    assert capsys.readouterr().err == "unival: error: --user-dir nowhere: no such folder\n"
 
 
 def test_options_that_clash_are_one_line(tmp_path, capsys):

@@ -8,7 +8,9 @@ from torch import Tensor
 from unival.checkpoints.architecture import ARCHITECTURES, identify
 from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.names import hf_ofa, ofa, published
-from unival.errors import UserError
+from unival.checkpoints.shapes import media_of_weights
+from unival.errors import MISSING_PLUGIN, UserError
+from unival.modalities import with_media
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
 TAKEN_AS = {"published": ("unival", "ofa"), "ofa": ("ofa", "unival")}  # architecture -> sources that read it, where they have other names
@@ -105,6 +107,8 @@ def fitted(conversion: Conversion, shapes: Mapping[str, Sequence[int]], where: s
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         only_unknown = len(problems) == len(unknown) and not drop_unexpected
         hint = " (--drop-unexpected leaves unknown keys out)" if only_unknown else ""
+        if foreign := sorted(media_of_weights(unknown) - with_media().keys()):
+            hint += f"; unknown modality {foreign[0]!r}: {MISSING_PLUGIN}"
         raise UserError(
             f"{where}: does not fit the model of its options ({len(problems)} keys): {'; '.join(problems[:SHOWN])}{more}{hint}"
         )

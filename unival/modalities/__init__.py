@@ -4,7 +4,7 @@ import multiprocessing
 import re
 import sys
 
-from unival.errors import UserError
+from unival.errors import MISSING_PLUGIN, UserError
 from unival.modalities.audio import AUDIO
 from unival.modalities.base import Media, Modality
 from unival.modalities.box import BOX
@@ -61,5 +61,5 @@ def media_of(key: str) -> Media:
     """
     known = with_media()
     if key not in known:
-        raise UserError(f"{key!r} is not a modality with media of its own; expected one of {', '.join(known)}")
+        raise UserError(f"{key!r} is not a modality with media of its own; expected one of {', '.join(known)}; {MISSING_PLUGIN}")
     return known[key]

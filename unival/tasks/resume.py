@@ -18,7 +18,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from unival.checkpoints.names.published import task_options
-from unival.errors import UserError
+from unival.errors import MISSING_PLUGIN, UserError
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
 from unival.models.config import FOLLOWING
 from unival.tasks.closed_set import read_answers
@@ -267,7 +267,7 @@ def task_name(path: str | pathlib.Path, saved: Saved) -> str:
         )
     ours, name = [name for name, cls in TASK_REGISTRY.items() if hasattr(cls, "preset")], saved.settings.task
     if name is None or name not in ours:
-        raise UserError(f"{path}: is of task {name!r}; expected one of {', '.join(ours)}")
+        raise UserError(f"{path}: is of task {name!r}; expected one of {', '.join(ours)}; {MISSING_PLUGIN}")
     return name
 
 

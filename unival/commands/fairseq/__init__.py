@@ -18,14 +18,13 @@ from typing import Any
 from unival.commands.fairseq.composing import compose, known_options, usage_error
 from unival.console.explain import INTERRUPTED, TERMINATED, complain, describe, first_line
 from unival.console.lines import RunPlan, duration
+from unival.console.plugins import OWN, load_user_dir
 from unival.console.session import Session, stopped_by_sigterm, temporary_log
 from unival.errors import UserError
-from unival.quiet_import import quiet_import
 
 HELP = {"-h", "--help", "--help-all"}
 OWN_FLAGS = {"--verbose", "--traceback"}
 LOG_NAME = "train.log"
-PLUGIN = pathlib.Path(__file__).resolve().parents[2]
 
 _sessions: dict[int, Session] = {}  # process id -> session of the running command
 
@@ -124,31 +123,13 @@ def _interrupted(request: Request, session: Session, by: str) -> str:
 
 def _load_plugins(request: Request) -> None:
     """Register the user's own plugin first, since it may add modalities, then this package's tasks and models."""
-    given = request.value("--user-dir")
-    if given is not None and pathlib.Path(given).resolve() != PLUGIN:
-        _load_user_dir(given)
+    load_user_dir(request.value("--user-dir"))
     import unival.tasks.user_dir  # noqa: F401
-
-
-def _load_user_dir(given: str) -> None:
-    if not pathlib.Path(given).is_dir():
-        raise UserError(f"--user-dir {given}: no such folder")
-    name = pathlib.Path(os.path.abspath(given)).name
-    known = sys.modules.get(name)
-    if known is not None and os.path.abspath(given) not in getattr(known, "__path__", []):
-        where = os.path.dirname(known.__file__ or "") or name
-        raise UserError(
-            f"--user-dir {given}: a module {name!r} is loaded already, from {where}; "
-            + ("`unival` brings its own plugin: leave the option out" if name == "unival" else "give the folder another name")
-        )
-    with quiet_import():
-        from fairseq.utils import import_user_module
-    import_user_module(argparse.Namespace(user_dir=given))
 
 
 def _arguments(request: Request) -> list[str]:
     """fairseq's arguments, the plugin and the checkpoint's task among them."""
-    plugin = [] if request.gives("--user-dir") else ["--user-dir", str(PLUGIN)]
+    plugin = [] if request.gives("--user-dir") else ["--user-dir", str(OWN)]
     task = [] if request.gives("--task") else ["--task", check_named_checkpoints(_named_checkpoints(request))]
     return [*request.arguments, *plugin, *task]
 
