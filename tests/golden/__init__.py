@@ -5,6 +5,7 @@ formula (``recipe.py``). Float32 results are compared with the float64 ones: the
 """
 
 import argparse
+import copy
 import functools
 import json
 from types import SimpleNamespace
@@ -52,7 +53,7 @@ def case(name: str) -> dict[str, Any]:
 
 def published_cfg() -> dict[str, Any]:
     """The configuration in the published base checkpoint; its model's options are a Namespace."""
-    cfg = {key: value for key, value in numbers("published_cfg").items() if key != "provenance"}
+    cfg = {key: copy.deepcopy(value) for key, value in numbers("published_cfg").items() if key != "provenance"}  # the caller's own
     return {**cfg, "model": argparse.Namespace(**cfg["model"]["__Namespace__"])}
 
 
