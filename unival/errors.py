@@ -39,6 +39,11 @@ class InstructionError(UserError):
         return type(self), (self.problem, self.text, self.position)
 
 
+def flag(name: str) -> str:
+    """An option's name on the command line, as messages have it: ``batch_size`` -> ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
 def printable(text: str) -> str:
     """Escape lone surrogates (from undecodable file names, or ``\\ud800`` in JSON), so that every stream can write the text."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

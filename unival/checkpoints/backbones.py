@@ -17,10 +17,9 @@ from unival.backbones.pann import PANNS
 from unival.checkpoints import files
 from unival.checkpoints.inflate import inflate as inflate_weights
 from unival.checkpoints.summary import non_finite, type_name
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.modalities import with_media
 from unival.modalities.base import Network, Shapes
-from unival.modalities.options import flag
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SHOWN = 8  # most keys in a message

@@ -9,10 +9,9 @@ from typing import Any
 
 from unival.checkpoints.namespace import Namespace, unwrapped
 from unival.checkpoints.shapes import norm_options
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.modalities import with_media
 from unival.modalities.base import Published
-from unival.modalities.options import flag
 from unival.text import split_names
 
 ABSENT = object()

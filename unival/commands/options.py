@@ -17,6 +17,8 @@ import unival.tasks  # noqa: F401  first, since it imports fairseq quietly; regi
 # isort: split
 from fairseq.dataclass.utils import interpret_dc_type
 
+from unival.errors import flag
+
 OPTION_GROUPS = ("task", "data", "text", "media", "evaluation")  # groups of the task's options, in this order; others follow
 WITHOUT_GROUP = "other"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -81,7 +83,7 @@ def _option(field: dataclasses.Field, default: Any) -> Option:
     shown = None if "default: " in text or kind is bool else _shown(default)
     if kind is bool and default is True:
         text = f"turns off: {text}"  # fairseq's flag switches off an option that is on by default
-    name = "DATA" if field.name == "data" else "--" + field.name.replace("_", "-")
+    name = "DATA" if field.name == "data" else flag(field.name)
     return Option(name, "" if name == "DATA" else argument, text, shown, field.metadata.get("group", WITHOUT_GROUP))
 
 
@@ -194,7 +196,7 @@ def _model_page() -> Iterator[str]:
         yield "|---|" + "---|" * len(names)
         for key in changed:
             values = [sizes.get(name, {}).get(key, _fields(config)[key].default) for name in names]
-            yield f"| `--{key.replace('_', '-')}` | {' | '.join(map(str, values))} |"
+            yield f"| `{flag(key)}` | {' | '.join(map(str, values))} |"
         yield ""
 
 
@@ -206,7 +208,7 @@ def _part_pages() -> Iterator[str]:
     for registry, members in our_parts().items():
         seen: list[Option] = []
         for name, config in members.items():
-            yield f"## `--{registry.replace('_', '-')} {name}`\n"
+            yield f"## `{flag(registry)} {name}`\n"
             options = options_of(config)
             if not options:
                 yield "No options.\n"

@@ -14,7 +14,7 @@ from typing import Any
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.generation.trie import Trie
 
 FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it
@@ -122,7 +122,7 @@ def _refused(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     """Options for other models."""
     defaults = vars(GenerationConfig())
     for name, reason in REFUSED.items():
-        yield getattr(o, name) != defaults[name], f"--{name.replace('_', '-')} cannot be used: {reason}"
+        yield getattr(o, name) != defaults[name], f"{flag(name)} cannot be used: {reason}"
 
 
 def _limits(o: argparse.Namespace, symbols: int) -> Iterator[tuple[bool, str]]:

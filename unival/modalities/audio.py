@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unival.backbones.pann import MIN_RATE, PANNS, filters_sample_rate
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.modalities import decord_reader, kinds
 from unival.modalities.audio_files import INSTALL, open_audio, resampler
 from unival.modalities.base import (
@@ -239,7 +239,7 @@ def _check_published(options: Mapping[str, Any]) -> None:
     """Refuse spectrograms that the published code cannot compute."""
     for name, value in SPECTROGRAM.items():
         if options[name] != value:
-            raise UserError(f"--{name.replace('_', '-')} {options[name]:g}: the published code has only {value:g}")
+            raise UserError(f"{flag(name)} {options[name]:g}: the published code has only {value:g}")
     if options["audio_backbone"] == "cnn6" and options["audio_mel_bins"] != CNN6_MEL_BINS:
         raise UserError(f"--audio-mel-bins {options['audio_mel_bins']}: the published code's CNN6 has only {CNN6_MEL_BINS}")
 

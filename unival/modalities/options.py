@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, get_args, get_type_hints
 
-from unival.errors import UserError
+from unival.errors import UserError, flag
 
 if TYPE_CHECKING:
     from unival.modalities.base import Modality
@@ -82,11 +82,6 @@ class Checked:
             value = getattr(self, field.name)
             if rule is not None and value is not None and not rule.holds(value):
                 raise UserError(rule.message.format(option=flag(field.name), value=value))
-
-
-def flag(name: str) -> str:
-    """An option's name on the command line."""
-    return "--" + name.replace("_", "-")
 
 
 class Declared(NamedTuple):

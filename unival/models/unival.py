@@ -15,10 +15,9 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.shapes import media_of_weights
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.modalities import media_of, with_media
 from unival.modalities.composed import MediaOptions
-from unival.modalities.options import flag
 from unival.models.config import FOLLOWING, StackConfig, UnivalConfig
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder

@@ -25,7 +25,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 )
 from omegaconf import II, OmegaConf
 
-from unival.errors import UserError
+from unival.errors import UserError, flag
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def check(cfg: Any) -> None:
         raise UserError(f"--warmup-ratio {cfg.warmup_ratio:g}: must be at least 0 and less than 1; it is a part of all updates")
     for name in ("warmup_updates", "end_learning_rate", "power"):
         if cfg[name] is not None and cfg[name] < 0:
-            raise UserError(f"--{name.replace('_', '-')} {cfg[name]}: must not be negative")
+            raise UserError(f"{flag(name)} {cfg[name]}: must not be negative")
     if cfg.total_num_update is not None and cfg.total_num_update < 1:
         raise UserError(f"--total-num-update {cfg.total_num_update}: must be at least 1")
     if not (cfg.max_epoch or cfg.max_update or cfg.total_num_update):

@@ -24,7 +24,7 @@ from fairseq.logging import metrics
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
-from unival.errors import UserError
+from unival.errors import UserError, flag
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def check(cfg: Any) -> None:
         raise UserError(f"--lr {','.join(map(str, cfg.lr))}: --lr-scheduler unival_timed takes one learning rate")
     for name in ("warmup_updates", "end_learning_rate", "planned_minutes", "limit_minutes"):
         if getattr(cfg, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(cfg, name)}: must not be negative")
+            raise UserError(f"{flag(name)} {getattr(cfg, name)}: must not be negative")
     if cfg.decay_updates < 1:
         raise UserError(f"--decay-updates {cfg.decay_updates}: must be at least 1")
     if not (cfg.planned_minutes or cfg.decay_signal or cfg.max_update):

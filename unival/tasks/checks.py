@@ -14,7 +14,7 @@ from torch import nn
 
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.stream import Stream
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.generation.options import check_generation_options, generation_options
 from unival.instructions import Instruction
 from unival.metrics import METRICS, Metric
@@ -117,10 +117,10 @@ def check_counts(cfg: Any) -> None:
     counts = {name: cfg[name] for name in ("batch_size", "batch_size_valid", "log_interval", "validate_interval", "save_interval")}
     for name, value in [*counts.items(), *(("update_freq", value) for value in cfg.update_freq)]:
         if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be at least 1")
+            raise UserError(f"{flag(name)} {value:g}: must be at least 1")
     for name in ("max_update", "max_epoch"):
         if cfg[name] < 0:
-            raise UserError(f"--{name.replace('_', '-')} {cfg[name]}: must be at least 1, or 0 for no limit")
+            raise UserError(f"{flag(name)} {cfg[name]}: must be at least 1, or 0 for no limit")
 
 
 def check_generation(cfg: Any) -> None:
@@ -137,7 +137,7 @@ def check_generation(cfg: Any) -> None:
         raise UserError(f"--model-overrides {cfg.model_overrides!r}: expected a dict such as {{'name': value}}") from error
     for name in overrides:
         if name in options:
-            given = "the first argument" if name == "data" else f"--{name.replace('_', '-')}"
+            given = "the first argument" if name == "data" else flag(name)
             raise UserError(f"--model-overrides: {name!r} is an option of the task: give {given} itself")
 
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, flag
 
 
 def check_ensemble(cfg: Any, paths: Sequence[pathlib.Path], trained: Sequence[Mapping[str, Any]]) -> None:
@@ -22,7 +22,7 @@ def check_ensemble(cfg: Any, paths: Sequence[pathlib.Path], trained: Sequence[Ma
         is_given = name in cfg and cfg[name] is not None and not isinstance(cfg[name], bool)
         for path, other in zip(paths, trained, strict=True):
             if other.get(name) != first and not is_given:
-                option = f"--{name.replace('_', '-')}"
+                option = flag(name)
                 values = "" if name == "closed_set" else f" ({first} and {other.get(name)})"
                 advice = "" if isinstance(first, bool) else f"give {option}, or "
                 raise UserError(

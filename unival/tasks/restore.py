@@ -14,7 +14,7 @@ from torch import distributed
 from unival.checkpoints.files import read
 from unival.checkpoints.names.published import model_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.models.config import silent_options
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def warn_of_silent_options(container: Mapping[str, Any], model: Any) -> None:
     silent = silent_options(model.encoder.media)
     for name, value in saved_model_options(container).items():
         if name in silent and model.cfg[name] != value:
-            logger.warning("--%s %s, but the checkpoint was trained with %s", name.replace("_", "-"), model.cfg[name], value)
+            logger.warning("%s %s, but the checkpoint was trained with %s", flag(name), model.cfg[name], value)
 
 
 def refuse_other_models(cfg: Any) -> None:

@@ -18,7 +18,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from unival.checkpoints.names.published import task_options
-from unival.errors import MISSING_PLUGIN, UserError
+from unival.errors import MISSING_PLUGIN, UserError, flag
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
 from unival.models.config import FOLLOWING
 from unival.tasks.closed_set import read_answers
@@ -97,7 +97,7 @@ def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Set
         choice = asked.get(name)
         if choice is None or value is None or choice == value:
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = flag(name)
         if isinstance(value, bool):
             raise UserError(f"the checkpoint was trained {'with' if value else 'without'} {option}; use it the same way")
         if name == "closed_set":

@@ -21,9 +21,8 @@ from unival.checkpoints.precision import cast
 from unival.checkpoints.summary import non_finite
 from unival.commands.convert.source import OWN_BACKBONE_FILES, read_inputs, source_from_bart, source_from_unival
 from unival.commands.convert.target import own_cfg, published_cfg_of, task_state
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.modalities import with_media
-from unival.modalities.options import flag
 from unival.models.build import build_model
 from unival.models.published_buffers import published_buffers
 from unival.models.unival import SIZES
@@ -112,7 +111,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     else:
         given = next((name for name in BART_ONLY if getattr(args, name) is not None), None)
         if given is not None:
-            raise UserError(f"--{given.replace('_', '-')} is for --from bart and --from hf-bart only, not for --from {args.source}")
+            raise UserError(f"{flag(given)} is for --from bart and --from hf-bart only, not for --from {args.source}")
     if args.report:
         path = pathlib.Path(args.report)
         if path.resolve() in {pathlib.Path(name).resolve() for name in (*args.inputs, args.output)}:

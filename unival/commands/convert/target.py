@@ -11,7 +11,7 @@ from unival.checkpoints import published_options
 from unival.checkpoints.published_container import published_cfg
 from unival.commands.convert.source import Source, task_defaults
 from unival.criterions.label_smoothed import LabelSmoothedConfig
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions, options_in
 from unival.modalities.options import declared
@@ -65,7 +65,7 @@ def _note_what_is_lost(source: Source, media: Mapping[str, Any], model: argparse
     told = {name: value for name, value in given.items() if not (name in absent or name.startswith(keys))}
     lost = {name: value for name, value in told.items() if value is not None and media.get(name, value) != back.get(name)}
     if lost:
-        shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in lost.items() if name != "_name")
+        shown = ", ".join(f"{flag(name)} {value}" for name, value in lost.items() if name != "_name")
         source.conversion.report.note(f"the published format has no place for {shown}")
 
 
@@ -76,7 +76,7 @@ def task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[s
         if given is None:
             continue
         if source.task_state.get("vocabulary_files") and given != known:
-            raise UserError(f"--{key.replace('_', '-')} {given}: the vocabulary kept in {args.inputs[0]} has {known}; leave it out")
+            raise UserError(f"{flag(key)} {given}: the vocabulary kept in {args.inputs[0]} has {known}; leave it out")
         source.task[key] = given
     codes, bins = source.task["num_codes"], source.task["num_bins"]
     if args.vocab_dir is None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, flag
 
 COMPOSER = "fairseq.dataclass.utils"  # logs every override before it lets the error through
 
@@ -37,10 +37,10 @@ def compose(args: argparse.Namespace) -> Any:
 def _refusal(args: argparse.Namespace, key: str, reason: str) -> str:
     """The message about the option at ``key``, such as ``lr_scheduler.total_num_update``."""
     group, _, name = key.rpartition(".")
-    option, owner = f"--{name.replace('_', '-')}", vars(args).get(group)
+    option, owner = flag(name), vars(args).get(group)
     value = vars(args).get(name)
     if value is None:
-        whose = f"--{group.replace('_', '-')} {owner}" if isinstance(owner, str) else "fairseq"
+        whose = f"{flag(group)} {owner}" if isinstance(owner, str) else "fairseq"
         return f"give {option}: {whose} needs it"
     return f"{option} {value}: {reason}"
 

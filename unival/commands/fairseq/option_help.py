@@ -18,6 +18,7 @@ from unival.commands.options import (
     our_parts,
     our_tasks,
 )
+from unival.errors import flag
 from unival.tasks.restore import PLAIN_CRITERIONS
 
 INTRODUCTIONS = {
@@ -86,7 +87,7 @@ def help_text(command: str, arguments: Sequence[str]) -> str:
 def _chosen(arguments: Sequence[str]) -> dict[str, str | None]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("task", "arch", *REGISTRIES):
-        parser.add_argument("--" + name.replace("_", "-"), nargs="?")
+        parser.add_argument(flag(name), nargs="?")
     return vars(parser.parse_known_args([argument for argument in arguments if argument not in OWN_OPTIONS])[0])
 
 
@@ -104,7 +105,7 @@ def _our_sections(command: str, chosen: dict[str, str | None]) -> Iterator[str]:
     title = f"model (--arch {arch})" if arch in models else f"model (defaults of --arch {named}; --arch NAME --help shows another's)"
     yield from _section(title, options_of(models[named], named_sizes().get(named)))
     for registry, configs_of in our_parts().items():
-        option, choice = "--" + registry.replace("_", "-"), chosen.get(registry)
+        option, choice = flag(registry), chosen.get(registry)
         for name, config in configs_of.items():
             if choice in (None, name) and options_of(config):
                 yield from _section(f"{registry.replace('_', ' ')} ({option} {name})", options_of(config))
@@ -120,7 +121,7 @@ def _choices(command: str) -> Iterator[Option]:
         fairseqs = PLAIN_CRITERIONS if registry == "criterion" else REGISTRIES[registry]["registry"]
         others = sorted(set(fairseqs) - set(ours))
         text = "; ".join(part for part in (", ".join(ours), "fairseq's: " + ", ".join(others)) if part)
-        yield Option("--" + registry.replace("_", "-"), "NAME", text, None, "")
+        yield Option(flag(registry), "NAME", text, None, "")
 
 
 def _fairseq_sections(command: str, chosen: dict[str, str | None], everything: bool) -> Iterator[str]:
@@ -135,7 +136,7 @@ def _fairseq_sections(command: str, chosen: dict[str, str | None], everything: b
         name = chosen.get(registry)
         part: Any = REGISTRIES[registry]["dataclass_registry"].get(name)
         if part and not part.__module__.startswith("unival.") and options_of(part):
-            yield from _section(f"fairseq: --{registry.replace('_', '-')} {name}", options_of(part))
+            yield from _section(f"fairseq: {flag(registry)} {name}", options_of(part))
 
 
 def _section(title: str, options: Iterable[Option]) -> Iterator[str]:

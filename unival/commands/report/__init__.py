@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from unival.commands.report.content import MAIN, SWAPPED, UNSEEN, Curves, Report, Split, summary_lines
 from unival.commands.report.reading import read_log, read_split
-from unival.errors import UserError
+from unival.errors import UserError, flag
 
 FILES = {
     "table": "the table that was captioned",
@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=pathlib.Path, metavar="DIR", help="folder for report.html and report.png"
     )
     for name, meaning in FILES.items():
-        flag = f"--{name.replace('_', '-')}"
         parser.add_argument(
-            flag, action="append", required=True, metavar="SPLIT=FILE", help=f"{meaning}; once per split"
+            flag(name), action="append", required=True, metavar="SPLIT=FILE", help=f"{meaning}; once per split"
         )
     parser.add_argument(
         "--log", type=pathlib.Path, metavar="FILE", help="training log of --log-format json --log-file FILE"
@@ -103,11 +102,11 @@ def run(args: argparse.Namespace) -> int:
 
 def read_splits(args: argparse.Namespace) -> list[Split]:
     """The splits in the order of ``--table``; every split must have all four files."""
-    files = {name: named_paths(getattr(args, name), f"--{name.replace('_', '-')}") for name in FILES}
+    files = {name: named_paths(getattr(args, name), flag(name)) for name in FILES}
     roles = {args.main: MAIN, args.swapped: SWAPPED, args.unseen: UNSEEN}
     for name, paths in files.items():
         for split in files["table"].keys() ^ paths.keys():
-            raise UserError(f"split {split}: give it to --table and to --{name.replace('_', '-')}, or to neither")
+            raise UserError(f"split {split}: give it to --table and to {flag(name)}, or to neither")
     if args.main not in files["table"]:
         raise UserError(f"--main {args.main}: no such split; given are {', '.join(files['table'])}")
     return [
@@ -116,15 +115,15 @@ def read_splits(args: argparse.Namespace) -> list[Split]:
     ]
 
 
-def named_paths(values: Sequence[str], flag: str) -> dict[str, pathlib.Path]:
+def named_paths(values: Sequence[str], option: str) -> dict[str, pathlib.Path]:
     """Parse ``["test=a.txt"]`` to ``{"test": Path("a.txt")}``."""
     paths: dict[str, pathlib.Path] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not name or not equals or not path:
-            raise UserError(f"{flag} {value}: expected SPLIT=FILE, for example test=generate-test.txt")
+            raise UserError(f"{option} {value}: expected SPLIT=FILE, for example test=generate-test.txt")
         if name in paths:
-            raise UserError(f"{flag} {value}: split {name} is given twice")
+            raise UserError(f"{option} {value}: split {name} is given twice")
         paths[name] = pathlib.Path(path)
     return paths
 
