@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 NUM_CODES = 8192  # entries of the published VQGAN's codebook
 NUM_BINS = 1000  # bins of a box coordinate
+FIRST_TOKEN = 4  # id; <s>, <pad>, </s> and <unk> come before it
 
 
 class Vocabulary:
@@ -141,7 +142,7 @@ class Vocabulary:
 
     def files(self) -> dict[str, str]:
         """The files from which ``load`` restores this vocabulary: file name -> content; checkpoints store them."""
-        first, last = 4, self.mask
+        first, last = FIRST_TOKEN, self.mask
         entries = zip(self.dictionary.symbols[first:last], self.dictionary.count[first:last], strict=True)
         return {
             ENCODER_FILE: json.dumps(self._encoder, ensure_ascii=False),

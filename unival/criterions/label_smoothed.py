@@ -23,8 +23,8 @@ from omegaconf import II
 from torch import Tensor
 
 from unival.errors import UserError
+from unival.vocab import FIRST_TOKEN
 
-FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it and stay allowed under a constraint range
 RANGE_SLACK = 1e-6  # the published e / (K - 1 + 1e-6): finite for a set of one symbol
 
 
@@ -195,7 +195,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         """Ids K, ascending, of the tokens that any target may be, by the batch's masks (N x V) and its range; None without either."""
         if span is None:
             return None if allowed is None else allowed.any(0).nonzero().squeeze(-1)
-        tokens = torch.cat([torch.arange(*stretch, device=device) for stretch in ((0, FIRST_SYMBOL), span)])
+        tokens = torch.cat([torch.arange(*stretch, device=device) for stretch in ((0, FIRST_TOKEN), span)])  # special ones stay allowed
         return tokens if allowed is None else tokens[allowed[:, tokens].any(0)]
 
     def _places(
@@ -386,9 +386,9 @@ def parse_range(text: str | None, symbols: int) -> tuple[int, int] | None:
         start, end = (int(part) for part in parts)
     except ValueError:
         raise UserError(f"--constraint-range {text!r}: write two symbol numbers as 'start,end'") from None
-    if not FIRST_SYMBOL <= start < end <= symbols:
+    if not FIRST_TOKEN <= start < end <= symbols:
         raise UserError(
-            f"--constraint-range {text!r}: needs {FIRST_SYMBOL} <= start < end <= {symbols}, the size of the dictionary"
+            f"--constraint-range {text!r}: needs {FIRST_TOKEN} <= start < end <= {symbols}, the size of the dictionary"
         )
     return start, end
 

@@ -16,8 +16,7 @@ from fairseq.dataclass.configs import GenerationConfig
 
 from unival.errors import UserError, flag
 from unival.generation.trie import Trie
-
-FIRST_SYMBOL = 4  # <s>, <pad>, </s> and <unk> come before it
+from unival.vocab import FIRST_TOKEN
 
 _TWO_PASSES = "is for models that decode in two passes"
 _REFINEMENT = "is for models that refine their output iteratively"
@@ -111,8 +110,8 @@ def check_generation_options(
     checks.append((zero_shot and trie is None, "zero-shot masking needs a closed set of answers"))
     if constraint_range is not None:
         start, end = constraint_range
-        message = f"constraint range {start},{end}: needs {FIRST_SYMBOL} <= start < end <= {len(dictionary)}"
-        checks.append((not FIRST_SYMBOL <= start < end <= len(dictionary), message))
+        message = f"constraint range {start},{end}: needs {FIRST_TOKEN} <= start < end <= {len(dictionary)}"
+        checks.append((not FIRST_TOKEN <= start < end <= len(dictionary), message))
     for is_wrong, message in checks:
         if is_wrong:
             raise UserError(message)

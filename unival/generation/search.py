@@ -23,10 +23,11 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from unival.errors import UserError
-from unival.generation.options import FIRST_SYMBOL, check_generation_options, generation_options
+from unival.generation.options import check_generation_options, generation_options
 from unival.generation.sampling import Sampling
 from unival.generation.trie import ROOT, Trie
 from unival.models.decoder import UnivalDecoder
+from unival.vocab import FIRST_TOKEN
 
 
 class ConstrainedEnsemble(EnsembleModel):
@@ -62,7 +63,7 @@ class ConstrainedEnsemble(EnsembleModel):
         self.outside: Tensor | None = None  # V, True: outside the range and not special
         self.special = [dictionary.bos(), dictionary.unk()]  # never said under a range
         if constraint_range is not None:
-            self.said = (slice(0, FIRST_SYMBOL), slice(*constraint_range))
+            self.said = (slice(0, FIRST_TOKEN), slice(*constraint_range))
             self.outside = torch.ones(len(dictionary), dtype=torch.bool)
             for stretch in self.said:
                 self.outside[stretch] = False

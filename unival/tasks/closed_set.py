@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from unival.errors import UserError
-from unival.generation.options import FIRST_SYMBOL
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
 from unival.modalities.target import Target, has_loss
 from unival.modalities.text import check_answer
 from unival.text import read_text
+from unival.vocab import FIRST_TOKEN
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,6 @@ def limit_loss(sample: dict[str, Any], size: int) -> dict[str, Any]:
     allowed = torch.ones(len(spans), size, dtype=torch.bool, device=sample["target"].device)
     for row, span in enumerate(spans):
         if span is not None:
-            allowed[row, FIRST_SYMBOL : span[0]] = False
+            allowed[row, FIRST_TOKEN : span[0]] = False
             allowed[row, span[1] :] = False
     return {**sample, "constraint_masks": allowed.unsqueeze(1).expand(-1, sample["target"].size(1), -1)}
