@@ -24,11 +24,11 @@ from unival.data.media import load_media
 from unival.data.table import Table, row_errors
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
-from unival.modalities import MODALITIES, media_of
+from unival.modalities import MODALITIES
 from unival.modalities.base import MediaLoader
 from unival.modalities.composed import MediaOptions
 from unival.modalities.geometry import Geometry, Loaded
-from unival.modalities.target import Context, References, Target, has_loss, predicted_slot
+from unival.modalities.target import Context, References, Target, has_loss, predicted_slot, predicted_slots
 from unival.vocab import Vocabulary
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Stream(FairseqDataset):
             for slot in instruction.slots:
                 if slot.modality in self.targets:
                     self.targets[slot.modality].check(instruction, slot, media)
-            predicted = [slot for slot in instruction.target if has_loss(slot)]
+            predicted = predicted_slots(instruction)
             if not predicted:
                 raise instruction.error(
                     instruction.target[0], "nothing to predict: the target needs a slot such as [TEXT:caption]"
@@ -183,15 +183,17 @@ class Stream(FairseqDataset):
             if slot.modality not in self.loaders:
                 written.append((slot, self.value(slot, record, row, rng)))
                 continue
+            kind = MODALITIES[slot.modality]
+            assert kind.media is not None, "a loader without media"
             cell = self.cell(slot.column, record, row)
             medium = slot.modality, *slot.attributes.items(), id(cell)
             seen[medium] += 1
             key = medium, seen[medium]
             if key not in shared:
                 load = partial(self.loaders[slot.modality], rng=rng, train=self.is_train)
-                shared[key] = load_media(cell, load, media_of(MODALITIES[slot.modality].key).takes, self.table, row, str(slot.column))
+                shared[key] = load_media(cell, load, kind.media.takes, self.table, row, str(slot.column))
             loaded = shared[key]
-            media.append((MODALITIES[slot.modality].key, loaded.values))
+            media.append((kind.key, loaded.values))
             if loaded.geometry is not None:
                 geometry[str(slot.column)] = loaded.geometry
         source: list[int] = []
@@ -317,7 +319,7 @@ class Stream(FairseqDataset):
     def _references(self, check: bool) -> list[list[str]]:
         references, empty = [], 0
         for row, instruction, record in self._evaluated():
-            predicted = [slot for slot in instruction.target if has_loss(slot)]
+            predicted = predicted_slots(instruction)
             others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
             texts, _, blank = self.slot_references(predicted[0], record, row)
             references.append(texts)

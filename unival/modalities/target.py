@@ -130,9 +130,14 @@ def has_loss(slot: Slot) -> bool:
     return not slot.is_plain and not slot.attributes.get("no_loss", False)
 
 
+def predicted_slots(instruction: Instruction) -> list[Slot]:
+    """The target slots that the model predicts."""
+    return [slot for slot in instruction.target if has_loss(slot)]
+
+
 def predicted_slot(instruction: Instruction) -> Slot:
-    """The slot that the model predicts: the last target slot with a loss."""
-    return [slot for slot in instruction.target if has_loss(slot)][-1]
+    """The slot whose value is the model's output: the last one that it predicts."""
+    return predicted_slots(instruction)[-1]
 
 
 def decode(target: Target, slot: Slot, tokens: Sequence[int], geometry: Mapping[str, Geometry]) -> dict[str, Any]:

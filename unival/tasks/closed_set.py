@@ -10,7 +10,7 @@ import torch
 from unival.errors import UserError
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
-from unival.modalities.target import Target, has_loss
+from unival.modalities.target import Target, predicted_slots
 from unival.modalities.text import check_answer
 from unival.text import read_text
 from unival.vocab import FIRST_TOKEN
@@ -26,7 +26,7 @@ def closed_slot(instruction: Instruction) -> Slot | None:
     Raises:
         InstructionError: the slot is not the last part of the target, or not the only one that is predicted.
     """
-    predicted = [slot for slot in instruction.target if has_loss(slot)]
+    predicted = predicted_slots(instruction)
     closed = [slot for slot in predicted if slot.attributes.get("closed_set")]
     if not closed:
         return None
