@@ -85,7 +85,7 @@ def container_format(path: pathlib.Path) -> str:
     found = files_of(path)
     with found[0].open("rb") as file:
         head = file.read(16)
-    is_zip = head.startswith(b"PK\x03\x04")
+    is_zip = head.startswith(files.ZIP)
     name = "torch" if is_zip else "safetensors" if head[8:9] == b"{" else "torch (before 1.6)"
     return f"{name}, {len(found)} shards" if len(found) > 1 else name
 

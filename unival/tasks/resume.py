@@ -171,8 +171,7 @@ def our_task_options(saved: Any) -> Any:
 
 def settings_of(container: Mapping[str, Any]) -> Settings:
     """What a checkpoint was trained with: its task's state, which has what training itself took over, before its options."""
-    options, state = options_of(container), settings_of_state(container.get("task_state") or {})
-    return state.over(settings_of_options(options, saved_model_options(container))) if options else state
+    return saved_in(container).settings
 
 
 def settings_of_options(saved: Any, model: Mapping[str, Any] | None = None) -> Settings:
@@ -213,7 +212,7 @@ def trained_instruction(saved: Any, state: Mapping[str, Any] | None = None) -> s
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedSettings:
     """A checkpoint's settings, its task's options as they were given, in our terms, and whether it has options of a model, too."""
 
     settings: Settings = field(default_factory=Settings)
@@ -231,7 +230,7 @@ def named_checkpoints(paths: str, suffix: str) -> list[pathlib.Path]:
     return [pathlib.Path(get_maybe_sharded_checkpoint_filename(path, suffix, 0, 1)) for path in utils.split_paths(paths)]
 
 
-def read_settings(path: str | pathlib.Path) -> Saved:
+def read_settings(path: str | pathlib.Path) -> SavedSettings:
     """The settings in a checkpoint that fairseq will load; a file is opened once, and again only when it has changed.
 
     Raises:
@@ -245,16 +244,19 @@ def read_settings(path: str | pathlib.Path) -> Saved:
 
 
 @functools.lru_cache(maxsize=8)
-def _read_settings(path: pathlib.Path, stamp: tuple[int, ...]) -> Saved:
+def _read_settings(path: pathlib.Path, stamp: tuple[int, ...]) -> SavedSettings:
     return saved_in(read_for_fairseq(path))
 
 
-def saved_in(container: Mapping[str, Any]) -> Saved:
+def saved_in(container: Mapping[str, Any]) -> SavedSettings:
     """What a checkpoint says, read already."""
-    return Saved(settings_of(container), options_of(container), bool((container.get("cfg") or {}).get("model")))
+    options, settings = options_of(container), settings_of_state(container.get("task_state") or {})
+    if options:
+        settings = settings.over(settings_of_options(options, saved_model_options(container)))
+    return SavedSettings(settings, options, bool((container.get("cfg") or {}).get("model")))
 
 
-def task_name(path: str | pathlib.Path, saved: Saved) -> str:
+def task_name(path: str | pathlib.Path, saved: SavedSettings) -> str:
     """The task of ours that a checkpoint is of.
 
     Raises:
@@ -354,7 +356,7 @@ def find_origin(cfg: Any, preset: Preset, training: bool, from_checkpoint: bool)
         UserError: the checkpoint cannot be used; the models of an ensemble differ; there is no vocabulary, or another one than the
             checkpoint's.
     """
-    start, place, saved = None, None, Saved()
+    start, place, saved = None, None, SavedSettings()
     if training:
         start = open_start(cfg)
         if start is not None:
