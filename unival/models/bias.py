@@ -82,6 +82,11 @@ def relative_tables(num_buckets: int, num_heads: int, layers: int) -> nn.ModuleL
     return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(layers))
 
 
+def token_bucket_count(bucket_size: int) -> int:
+    """Rows of the relative table that :func:`token_bucket_rows` indexes."""
+    return 2 * bucket_size - 1
+
+
 def image_bucket_count(bucket_size: int) -> int:
     """Rows of the relative table that :func:`image_bucket_rows` indexes."""
     return (2 * bucket_size - 1) ** 2 + 3

@@ -21,6 +21,7 @@ from unival.models.bias import (
     relative_bias,
     relative_tables,
     split_heads,
+    token_bucket_count,
 )
 from unival.models.cache import DecoderState, TargetPositions
 from unival.models.config import UnivalConfig, decoder_stack
@@ -65,7 +66,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             DecoderLayer(stack, stack.drop_path(i), feed_forward(stack, i)) for i in range(stack.layers)
         )
         self.layer_norm = nn.LayerNorm(dim)
-        token_rows, image_rows = 2 * cfg.token_bucket_size - 1, image_bucket_count(cfg.image_bucket_size)
+        token_rows, image_rows = token_bucket_count(cfg.token_bucket_size), image_bucket_count(cfg.image_bucket_size)
         self.token_rel_pos_table_list = relative_tables(token_rows, self.num_heads, stack.layers)
         self.image_rel_pos_table_list = relative_tables(image_rows, self.num_heads, stack.layers)
 

@@ -28,6 +28,7 @@ from unival.models.bias import (
     relative_bias,
     relative_tables,
     split_heads,
+    token_bucket_count,
 )
 from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
 from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
@@ -150,7 +151,7 @@ class UnivalEncoder(FairseqEncoder):
             EncoderLayer(stack, stack.drop_path(i), feed_forward(stack, i)) for i in range(stack.layers)
         )
         self.layer_norm = nn.LayerNorm(dim)
-        token_rows, image_rows = 2 * cfg.token_bucket_size - 1, image_bucket_count(cfg.image_bucket_size)
+        token_rows, image_rows = token_bucket_count(cfg.token_bucket_size), image_bucket_count(cfg.image_bucket_size)
         self.token_rel_pos_table_list = relative_tables(token_rows, self.num_heads, stack.layers)
         self.image_rel_pos_table_list = relative_tables(image_rows, self.num_heads, stack.layers)
 
@@ -245,7 +246,7 @@ class UnivalEncoder(FairseqEncoder):
         """Relative buckets of the whole source, ``[b x] s x s``; computed once for the same grids and lengths."""
         blocks, are_text = tuple(s.buckets for s in segments), tuple(s.is_text for s in segments)
         join = join_buckets if any(block.dim() == 3 for block in blocks) else kept_joined_buckets
-        rows = 2 * self.cfg.token_bucket_size - 1, image_bucket_count(self.cfg.image_bucket_size)
+        rows = token_bucket_count(self.cfg.token_bucket_size), image_bucket_count(self.cfg.image_bucket_size)
         return join(*rows, blocks, are_text)
 
     def layer_bias(self, layer: int, absolute: Tensor, buckets: Tensor, with_media: bool) -> Tensor:

@@ -35,7 +35,6 @@ from unival.vocab import FairseqBpe, Vocabulary
 logger = logging.getLogger(__name__)
 
 
-
 @register_task("unival", dataclass=UnivalTaskConfig)
 class UnivalTask(InstructedTask):
     """A task for any instruction over any table, with the methods that fairseq calls."""

@@ -23,7 +23,6 @@ FILES = {
 }
 
 
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``unival report``."""
     parser.add_argument(
