@@ -22,7 +22,7 @@ from unival.modalities.base import (
     Published,
     Shapes,
     audio_layout,
-    has_norm,
+    embed_with,
 )
 from unival.modalities.geometry import Loaded
 from unival.modalities.options import at_least, one_of, option, positive
@@ -157,7 +157,6 @@ def fill(x: Tensor, samples: int, filling: str) -> Tensor:
 
 def _embedding(cfg: Any) -> MediaEmbedding:
     from unival.backbones.pann import Pann
-    from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
 
     rate = cfg.audio_sample_rate
     backbone = Pann(
@@ -170,16 +169,8 @@ def _embedding(cfg: Any) -> MediaEmbedding:
         fmax=cfg.audio_fmax,
         spec_augment=cfg.spec_augment,
     )
-    return MediaEmbedding(
-        backbone,
-        cfg.encoder_embed_dim,
-        cfg.image_bucket_size,
-        cfg.freeze_audio_backbone,
-        freeze_batchnorm(backbone) if cfg.freeze_batchnorm else [],
-        norm=has_norm(cfg, "audio"),
-        layout=audio_layout,
-        is_grid=False,  # its tokens are not places in an image
-    )
+    is_grid = False  # its tokens are not places in an image
+    return embed_with(backbone, cfg, "audio", frozen=cfg.freeze_audio_backbone, layout=audio_layout, is_grid=is_grid)
 
 
 def _packages(options: Any) -> dict[str, str]:

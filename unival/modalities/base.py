@@ -293,3 +293,19 @@ class MediaEmbedding(nn.Module):
         if self.norm is not None:
             tokens = self.norm(tokens)
         return MediaTokens(tokens, positions_on(self.layout, tuple(features.shape[2:]), self.bucket_size, values.device))
+
+
+def embed_with(backbone: nn.Module, cfg: Any, name: str, **options: Any) -> MediaEmbedding:
+    """The embedding of a CNN's features by the options of a model that all CNNs share.
+
+    Args:
+        backbone: the CNN.
+        cfg: the model's configuration.
+        name: the modality, in lower case.
+        options: further ones of :class:`MediaEmbedding`.
+    """
+    from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
+
+    norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
+    sizes = cfg.encoder_embed_dim, cfg.image_bucket_size
+    return MediaEmbedding(backbone, *sizes, frozen_norms=norms, norm=has_norm(cfg, name), **options)

@@ -21,7 +21,7 @@ from unival.modalities.base import (
     Published,
     Shapes,
     Statistics,
-    has_norm,
+    embed_with,
 )
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.options import at_least, one_of, option
@@ -93,19 +93,10 @@ def statistics_of(cfg: Any) -> Statistics:
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:
-    from unival.backbones.resnet import ResNet, freeze_batchnorm  # imports timm: only where a model is built
+    from unival.backbones.resnet import ResNet  # imports timm: only where a model is built
 
     backbone = ResNet(cfg.image_backbone, cfg.image_backbone_stages)
-    norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
-    return MediaEmbedding(
-        backbone,
-        cfg.encoder_embed_dim,
-        cfg.image_bucket_size,
-        cfg.freeze_image_backbone,
-        norms,
-        norm=has_norm(cfg, "image"),
-        statistics=statistics_of(cfg),
-    )
+    return embed_with(backbone, cfg, "image", frozen=cfg.freeze_image_backbone, statistics=statistics_of(cfg))
 
 
 NAMED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # in options of published checkpoints

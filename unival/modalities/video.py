@@ -21,7 +21,7 @@ from unival.modalities.base import (
     Modality,
     Network,
     Published,
-    has_norm,
+    embed_with,
     video_layout,
 )
 from unival.modalities.containers import declared_size
@@ -315,21 +315,11 @@ def _open_animation(data: bytes) -> Frames:
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:
-    from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
     from unival.backbones.resnext3d import ResNeXt3D
 
     backbone = ResNeXt3D(cfg.video_backbone)
-    norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
-    return MediaEmbedding(
-        backbone,
-        cfg.encoder_embed_dim,
-        cfg.image_bucket_size,
-        cfg.freeze_video_backbone,
-        norms,
-        norm=has_norm(cfg, "video"),
-        statistics=statistics_of(cfg),
-        layout=video_layout,
-    )
+    how = {"frozen": cfg.freeze_video_backbone, "statistics": statistics_of(cfg), "layout": video_layout}
+    return embed_with(backbone, cfg, "video", **how)
 
 
 def _packages(options: VideoOptions) -> dict[str, str]:
