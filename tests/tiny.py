@@ -75,6 +75,14 @@ def write_table(
     return path
 
 
+def write_data(folder: pathlib.Path, train: int, valid: int) -> pathlib.Path:
+    """A folder as training takes it: tables of so many rows, and their vocabulary without codes and bins."""
+    write_table(folder, rows=train, name="train.jsonl")
+    write_table(folder, rows=valid, name="valid.jsonl", seed=1)
+    vocabulary(folder / "vocab", num_codes=0, num_bins=0)
+    return folder
+
+
 def write_video(path: pathlib.Path, frames: int = 10, size: int = 64, seed: int = 0) -> None:
     """An animated WebP of a bright square that moves over a dark ground."""
     rng = np.random.default_rng(seed)

@@ -13,11 +13,7 @@ from unival.cli import main
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_table(folder, rows=4, name="train.jsonl")
-    tiny.write_table(folder, rows=2, name="valid.jsonl", seed=1)
-    tiny.vocabulary(folder / "vocab", num_codes=0, num_bins=0)
-    return folder
+    return tiny.write_data(tmp_path_factory.mktemp("data"), train=4, valid=2)
 
 
 @pytest.fixture(scope="module")

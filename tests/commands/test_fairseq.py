@@ -33,11 +33,7 @@ PROGRESS = r"(epoch \d+: loss [\d.]+(, .*)?; \d+ of \d+ updates|(validating|gene
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    tiny.write_table(folder, rows=6, name="train.jsonl")
-    tiny.write_table(folder, rows=3, name="valid.jsonl", seed=1)
-    tiny.vocabulary(folder / "vocab", num_codes=0, num_bins=0)
-    return folder
+    return tiny.write_data(tmp_path_factory.mktemp("data"), train=6, valid=3)
 
 
 def run(capfd, *arguments):
