@@ -7,6 +7,7 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests import runs, tiny
@@ -69,6 +70,12 @@ def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
         bins = [token - model.task.vocabulary.bin_range[0] for token in output.tokens]
         assert output.box == pytest.approx([bin_ / 19 * side for bin_, side in zip(bins, (width, height) * 2, strict=True)])
         assert len(output.alternatives) == 1 and output.alternatives[0].box != output.box
+
+    ask, image = "what is in [BOX:region] of [IMAGE:image]? -> [TEXT:text]", str(tmp_path / "valid-0.png")
+    numbers = [1, 1, 20, 20]
+    given = [numbers, np.array(numbers), torch.tensor(numbers), torch.tensor(numbers).bfloat16(), list(np.float32(numbers))]
+    said = model.run(ask, [{"image": image, "region": region} for region in given], beam=1)
+    assert len(said) == 5 and len({output.tokens for output in said}) == 1
 
 
 def test_a_metric_of_boxes_on_texts_is_an_error(tmp_path, capsys):

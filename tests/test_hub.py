@@ -79,6 +79,9 @@ def test_every_way_to_give_an_image_is_the_same_image(model, place):
         assert model.caption(file) == captions[:1]
     grey = pixels[:, :, 0].copy()
     assert model.caption([grey, grey[..., None]]) == model.caption([Image.fromarray(grey)]) * 2
+    row = {"image": path, "q": np.array(["red", "blue"]), "unused": np.zeros(3)}
+    asked = "[IMAGE:image] [TEXT:q] -> [TEXT:a]"
+    assert model.run(asked, row) == model.run(asked, {"image": pixels, "q": ["red", "blue"]})
 
 
 def test_n_best(model, place):
@@ -173,6 +176,14 @@ WRONG_CALLS = {
     "float pixels": (lambda m, p: m.caption(np.full((4, 4, 3), 255.0)), "an array of float64 from 255 to 255 is not an image"),
     "two channels": (lambda m, p: m.caption(np.zeros((4, 4, 2), np.uint8)), "an array of uint8, 4 x 4 x 2"),
     "a batch of pixels": (lambda m, p: m.caption([torch.zeros(2, 3, 4, 4)]), "an array of float32, 2 x 3 x 4 x 4"),
+    "an array as a video": (
+        lambda m, p: m.run("[VIDEO:v] what? -> [TEXT:a]", {"v": np.zeros((2, 4, 4, 3), np.uint8)}),
+        "row 0, column 'v': VIDEO takes no arrays, and this is one of uint8, 2 x 4 x 4 x 3: give a path, bytes or an open file",
+    ),
+    "an array of numbers as text": (
+        lambda m, p: m.run("[IMAGE:image] [TEXT:q] -> [TEXT:a]", {"image": p / "good.png", "q": np.array([1, 2])}),
+        "row 0, column 'q': expected a string or a list of strings, got ",
+    ),
     "rows of text": (lambda m, p: m.run(QUESTION, "a.jpg"), "rows: expected one dict .* got str"),
     "rows of paths": (lambda m, p: m.run(QUESTION, ["a.jpg"]), "row 0: expected a dict such as .* got str"),
     "rows None": (lambda m, p: m.run(QUESTION, None), "rows: expected one dict .* got NoneType"),

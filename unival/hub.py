@@ -27,14 +27,15 @@ from PIL import Image
 from unival.checkpoints.files import read, weights
 from unival.checkpoints.summary import non_finite
 from unival.data.example import Example
-from unival.data.rows import RowTable, plain
+from unival.data.rows import RowTable, cell_of
 from unival.data.stream import Stream
 from unival.data.table import row_errors
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults
 from unival.generation.outputs import Output
-from unival.instructions import Instruction, parse
+from unival.instructions import Instruction, Slot, parse
 from unival.modalities import MODALITIES
+from unival.modalities.base import Modality
 from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
 from unival.tasks.inputs import media_of_instructions
@@ -110,7 +111,7 @@ class Unival:
             instruction: e.g. ``"[IMAGE:image] what does the image describe? -> [TEXT:caption]"``.
             rows: one dict or several, with the source's columns; media are paths, bytes, open files, PIL images, or images as
                 arrays or tensors of uint8, uint16 or floats from 0 to 1 (``h x w x 3``; tensors also ``3 x h x w``).  PIL images are
-                rotated by their EXIF only as opened from a file, not after ``rotate`` or ``convert``.
+                rotated by their EXIF only as opened from a file, not after ``rotate`` or ``convert``.  Boxes may be arrays, too.
             batch_size: rows at a time.
             closed_set: candidate answers of a slot such as ``[TEXT:answer,closed_set]``; default: those of training.
             generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …), which precede the task's defaults.
@@ -140,7 +141,7 @@ class Unival:
         size = _batch_size(batch_size)
         instructions = _parsed(instruction)
         self._check_media(instructions)
-        dataset = self._dataset(instructions, _rows(rows))
+        dataset = self._dataset(instructions, _table(rows))
         answers = self.task.answers if closed_set is None else _closed_set(closed_set)
         trie = self.task.build_trie(instructions, answers)
         if closed_set is not None and trie is None:
@@ -176,8 +177,9 @@ class Unival:
             raise UserError(f"this model takes no {', '.join(sorted(absent))}: it has {has}")
 
     def _dataset(self, instructions: Sequence[Instruction], table: RowTable) -> Stream:
-        for instruction in instructions[:1]:  # rows need only the columns of the source, not those that are predicted
-            replace(instruction, target=()).resolve(table.columns)
+        first = instructions[0]  # rows need only the columns of the source, not those that are predicted
+        source = replace(first, target=()).resolve(table.columns).source
+        table = _cells(table, (*source, *first.target))
         predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
         table.columns += tuple(name for name in predicted if name is not None)  # the predicted column need not exist
         return self.task.build_dataset(table, with_target=False, instructions=instructions)
@@ -295,20 +297,30 @@ def _parsed(instruction: Any) -> tuple[Instruction, ...]:
     return parse(instruction, MODALITIES)
 
 
-def _rows(rows: Any) -> RowTable:
-    """Make a table of rows."""
+def _table(rows: Any) -> RowTable:
+    """Make a table of rows, whose values stay as they are given."""
     if isinstance(rows, Mapping):
         rows = [rows]
     if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
         raise UserError(f'rows: expected one dict such as {{"image": "a.jpg"}} or several, got {type(rows).__name__}')
-    table = RowTable(rows)
-    return RowTable({column: _plain(table, i, column) for column in table[i]} for i in range(len(table)))
+    return RowTable(rows)
 
 
-def _plain(table: RowTable, row: int, column: str) -> Any:
+def _cells(table: RowTable, slots: Sequence[Slot]) -> RowTable:
+    """Convert the values of a table to cells, each for the slots that have its column; columns without a slot stay as they are."""
+    backwards = [slot for slot in reversed(slots) if not slot.is_plain]
+    modalities = {slot.column: MODALITIES[slot.modality] for slot in backwards}  # of several slots of a column, the first one's
+    names = [name for name in table.columns if name in modalities]
+    cells = [
+        {**table[i], **{name: _cell(table, i, name, modalities[name]) for name in names if name in table[i]}} for i in range(len(table))
+    ]
+    return RowTable(cells)
+
+
+def _cell(table: RowTable, row: int, column: str, modality: Modality) -> Any:
     try:
         with row_errors(table, row, column):
-            return plain(table[row][column])
+            return cell_of(table[row][column], modality)
     except UserError as error:
         if error.__cause__ is not None:
             raise

@@ -33,6 +33,7 @@ from tests.modalities.pictures import (
 from unival.data.rows import plain
 from unival.errors import UserError
 from unival.modalities import pillow
+from unival.modalities.arrays import image_file
 from unival.modalities.composed import MediaOptions
 from unival.modalities.image import ImageLoader
 from unival.modalities.pillow import FORMATS, MAX_MEMORY, read_image
@@ -221,13 +222,13 @@ def test_arrays_and_tensors_of_every_kind_are_the_same_picture():
     handed += [red.astype(kind) * (257 if kind[1] == "u" else 1 / 255) for kind in ("<u2", "<f2", "<f4", "<f8")]
     handed += [value.astype(value.dtype.newbyteorder(">")) for value in handed if isinstance(value, np.ndarray)]
     for value in handed:
-        assert np.abs(read(plain(value)) - RGB).max() <= (1 if getattr(value, "itemsize", 4) == 2 else 0)
-    assert np.abs(read(plain(torch.from_numpy(red / 255).bfloat16())) - RGB).max() <= 1
-    np.testing.assert_array_equal(read(plain(GREY > 127))[..., 0], (GREY > 127) * 255)
+        assert np.abs(read(image_file(value)) - RGB).max() <= (1 if getattr(value, "itemsize", 4) == 2 else 0)
+    assert np.abs(read(image_file(torch.from_numpy(red / 255).bfloat16())) - RGB).max() <= 1
+    np.testing.assert_array_equal(read(image_file(GREY > 127))[..., 0], (GREY > 127) * 255)
     for value in (transparent, torch.from_numpy(transparent).permute(2, 0, 1)):
-        assert np.abs(read(plain(value)) - on_white(RGB)).max() <= 1
+        assert np.abs(read(image_file(value)) - on_white(RGB)).max() <= 1
     with pytest.raises(UserError, match="uint8, uint16, bool or floats"):
-        plain(red.astype(np.int64))
+        image_file(red.astype(np.int64))
     with pytest.raises(UserError, match="32-bit integers"):
         plain(Image.fromarray(GREY.astype(np.int32)))
 

@@ -57,6 +57,12 @@ class DepthCnn(nn.Sequential):
         self.out_channels = channels
 
 
+def as_png(array):
+    file = io.BytesIO()
+    Image.fromarray((np.asarray(array) * 1000).astype(np.uint16)).save(file, "png")
+    return file.getvalue()
+
+
 def embedding(cfg):
     return MediaEmbedding(DepthCnn(cfg.depth_channels), cfg.encoder_embed_dim, cfg.image_bucket_size)
 
@@ -67,7 +73,7 @@ register(
         attributes={"note": AttributeSpec(str)},
         options=DepthOptions,
         model_options=DepthModelOptions,
-        media=Media(DepthLoader, embedding, type_row=4),
+        media=Media(DepthLoader, embedding, type_row=4, from_array=as_png),
     )
 )
 
@@ -75,7 +81,7 @@ import unival.tasks
 '''
 
 RUNS = """
-import json, sys, torch
+import io, json, sys, numpy as np, torch
 from unival.cli import main
 train, generate, path, image, converted = json.load(sys.stdin)
 plugin = train[-2:]
@@ -124,7 +130,7 @@ def test_a_modality_of_a_plugin_works_with_all_commands(tmp_path, capsys):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.split("FOUND")[1])
-    assert found == [1, 0, 5, [6, 1, 3, 3], "depth", 20], done.stderr
+    assert found == [1, 0, 5, [6, 1, 3, 3], "depth", 20, 1], done.stderr
     assert "nowhere.pt: no such" in done.stderr
     described, answer = done.stdout.split("COMMANDS")[1].split("FOUND")[0].split("ANSWER")
     fit = json.loads(described[described.index("{") :])["fit"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unival.data.table import Table
 from unival.errors import UserError
-from unival.modalities.arrays import as_image, channels_last
+from unival.modalities.base import Modality
 from unival.modalities.pillow import as_file
 
 
@@ -62,17 +62,11 @@ def plain(value: Any) -> Any:
 
     Args:
         value: any value; those that are not named here are returned unchanged. Images are PIL images of any mode (rotated by their EXIF
-            only as opened from a file, not after ``rotate`` or ``convert``), or numpy arrays or tensors: ``height x width``,
-            ``height x width x channels`` or (tensors only) ``channels x height x width``, with 1, 3 or 4 channels (RGB and alpha), of
-            uint8, uint16, bool or floats from 0 to 1.
+            only as opened from a file, not after ``rotate`` or ``convert``).
 
     Raises:
-        UserError: an array that is not such an image, or a file that is closed, empty, opened as text or read to its end.
+        UserError: a file that is closed, empty, opened as text or read to its end.
     """
-    if isinstance(value, Tensor):
-        value = channels_last(value)
-    if isinstance(value, np.ndarray):
-        value = as_image(value)
     if isinstance(value, Image.Image):
         return as_file(value)
     if hasattr(value, "read"):
@@ -87,3 +81,36 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
+def cell_of(value: Any, modality: Modality) -> Any:
+    """Convert a Python object to a cell for slots of a modality.
+
+    Args:
+        value: see :func:`plain`; arrays and tensors become plain numbers or text where the modality has no media, and else what
+            :attr:`unival.modalities.base.Media.from_array` makes of them.
+        modality: the modality of the slot that has the value.
+
+    Raises:
+        UserError: see :func:`plain`; or the modality takes no arrays, or not such ones.
+    """
+    if modality.media is None:
+        return plain(_listed(value))
+    if not isinstance(value, np.ndarray | Tensor):
+        return plain(value)
+    if modality.media.from_array is None:
+        shape = " x ".join(map(str, value.shape))
+        raise UserError(
+            f"{modality.name} takes no arrays, and this is one of {str(value.dtype).removeprefix('torch.')}, {shape}:"
+            " give a path, bytes or an open file"
+        )
+    return modality.media.from_array(value)
+
+
+def _listed(value: Any) -> Any:
+    """The values of arrays and tensors, also of those in lists, as nested lists."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_listed(part) for part in value] if isinstance(value, list | tuple) else value

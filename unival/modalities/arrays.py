@@ -5,8 +5,22 @@ from PIL import Image
 from torch import Tensor
 
 from unival.errors import UserError
+from unival.modalities.pillow import as_file
 
 CHANNELS = (1, 3, 4)
+
+
+def image_file(value: np.ndarray | Tensor) -> bytes:
+    """Convert an array or a tensor to bytes of PNG.
+
+    Args:
+        value: ``height x width``, ``height x width x channels`` or (tensors only) ``channels x height x width``, with 1, 3 or 4
+            channels (RGB and alpha), of uint8, uint16, bool or floats from 0 to 1.
+
+    Raises:
+        UserError: it is not such an image.
+    """
+    return as_file(as_image(channels_last(value) if isinstance(value, Tensor) else value))
 
 
 def channels_last(value: Tensor) -> np.ndarray:
@@ -27,7 +41,7 @@ def as_image(pixels: np.ndarray) -> Image.Image:
         shape = " x ".join(map(str, pixels.shape))
         raise UserError(
             f"an array of {pixels.dtype}, {shape}, is not an image: expected uint8, uint16, bool or floats from 0 to 1, as h x w, h x w x 3"
-            " (or 4, with alpha) or (tensors) 3 x h x w; videos and audio must be paths or bytes"
+            " (or 4, with alpha) or (tensors) 3 x h x w"
         )
     if is_float and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise UserError(

@@ -97,6 +97,8 @@ class Media:
         type_row: row in the type embedding with one row per modality (row 0 is text).
         packages: function of the loader's options -> optional package -> purpose, and how to install it.
         takes: kinds of files (:mod:`unival.modalities.kinds`) that slots of the modality take, the usual one first.
+        from_array: function of a numpy array or tensor, as given in Python -> bytes of a file for ``loader``, or a UserError; None if
+            the modality takes no arrays.
         sampled: name of the model's option that keeps a random subset of the tokens in training; empty if there is none.
         network: the backbone, if it has options and weight files.
         published: names in published checkpoints; None if these lack the modality.
@@ -108,6 +110,7 @@ class Media:
     type_row: int
     packages: Callable[[Any], Mapping[str, str]] = lambda options: {}
     takes: tuple[str, ...] = ()
+    from_array: Callable[[np.ndarray | Tensor], bytes] | None = None
     sampled: str = ""
     network: Network | None = None
     published: Published | None = None

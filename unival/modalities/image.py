@@ -11,6 +11,7 @@ from PIL import Image
 from unival.backbones.layouts import RESNETS
 from unival.errors import UserError
 from unival.modalities import kinds
+from unival.modalities.arrays import image_file
 from unival.modalities.base import (
     CLASSIFIER,
     RESNET_PROBES,
@@ -141,6 +142,7 @@ IMAGE = Modality(
         _embedding,
         type_row=1,
         takes=(kinds.IMAGE,),
+        from_array=image_file,
         sampled="sample_patch_num",
         network=NETWORK,
         published=PUBLISHED,
