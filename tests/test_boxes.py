@@ -13,6 +13,7 @@ from PIL import Image
 from tests import runs, tiny
 from unival.boxes import overlap, parse_numbers
 from unival.cli import main
+from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.metrics.score import read_generated
 
@@ -75,6 +76,14 @@ def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
     numbers = [1, 1, 20, 20]
     given = [numbers, np.array(numbers), torch.tensor(numbers), torch.tensor(numbers).bfloat16(), list(np.float32(numbers))]
     said = model.run(ask, [{"image": image, "region": region} for region in given], beam=1)
+    with pytest.raises(UserError, match="a box is of an image or a video, and the source has none"):
+        model.run("[AUDIO:audio] where? -> [BOX:region]", {"audio": "a.wav"})
+    capsys.readouterr()
+    row = {"image": image, "text": rows[0]["text"]}
+    assert main(["run", "--path", str(checkpoint), "--instruction", INSTRUCTION, "--row", json.dumps(row), "--nbest", "2", "--json"]) == 0
+    found, (output,) = json.loads(capsys.readouterr().out), model.run(INSTRUCTION, row, nbest=2)
+    assert found["box"] == pytest.approx(output.box) and "codes" not in found
+    assert found["alternatives"][0]["box"] == pytest.approx(output.alternatives[0].box)
     assert len(said) == 5 and len({output.tokens for output in said}) == 1
 
 
@@ -83,4 +92,4 @@ def test_a_metric_of_boxes_on_texts_is_an_error(tmp_path, capsys):
     (tmp_path / "g.txt").write_text("D-0\t-1.0\ta cat\n")
     assert main(["score", str(tmp_path / "g.txt"), "--table", str(tmp_path / "t.jsonl"), "--metrics", "box_accuracy"]) != 0
     said = capsys.readouterr().err
-    assert "row 0" in said and "expected a box, four numbers" in said and said.count("\n") == 1
+    assert "row 0" in said and "expected a box, four numbers" in said and "--columns names" in said and said.count("\n") == 1

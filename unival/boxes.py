@@ -55,6 +55,8 @@ def parse_numbers(text: str) -> Box:
     Raises:
         UserError: the text is not four finite numbers.
     """
+    if "_" in text:  # Python would read 1_0 as 10
+        raise UserError(_expected(text))
     try:
         left, top, right, bottom = map(float, text.split(","))
     except ValueError:

@@ -246,7 +246,7 @@ def from_checkpoint(
     task_class = TASK_REGISTRY[task_name(path, saved)]
     vocabulary = load_vocabulary(None if vocab_dir is None else pathlib.Path(vocab_dir), Settings(), saved.settings)
     if vocabulary is None:
-        raise UserError(f"{path}: has no vocabulary; give vocab_dir, a folder with encoder.json, vocab.bpe and dict.txt")
+        raise UserError(f"{path}: has no vocabulary; give vocab_dir (--vocab-dir), a folder with encoder.json, vocab.bpe and dict.txt")
     cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})  # published model options are a Namespace
     task = task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
     model = task.build_model(cfg.model, from_checkpoint=True)

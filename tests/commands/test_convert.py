@@ -160,11 +160,15 @@ def test_precision(own, tmp_path):
     assert_same(weights_of(tmp_path / "float.pt"), {key: value.half().float() for key, value in weights_of(own).items()})
 
 
-def test_vocabulary_is_put_in(own, data, tmp_path):
+def test_vocabulary_is_put_in(own, data, tmp_path, capsys):
     bare = files.read(own)
     files.write(tmp_path / "bare.pt", {**bare, "task_state": {}})
-    with pytest.raises(UserError, match="has no vocabulary"):
+    with pytest.raises(UserError, match="has no vocabulary; give vocab_dir \\(--vocab-dir\\)"):
         from_checkpoint(tmp_path / "bare.pt")
+    for given, told in (("bare.pt", True), (own, False)):
+        capsys.readouterr()
+        run(tmp_path / given, tmp_path / "b.pt", "--force")
+        assert ("OUT has no vocabulary: give --vocab-dir" in capsys.readouterr().out) == told
     run(tmp_path / "bare.pt", tmp_path / "c.pt", "--vocab-dir", data / "vocab")
     assert from_checkpoint(tmp_path / "c.pt").task.vocabulary.fingerprint == bare["task_state"]["vocabulary"]
     message = refused(tmp_path / "bare.pt", tmp_path / "d.pt", "--vocab-dir", data / "vocab", "--num-bins", 5)

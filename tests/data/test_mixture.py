@@ -239,6 +239,8 @@ def test_weights_say_how_often_rows_are_read(vocab):
     for weights in ([1.0], [1.0, 0.0], [1.0, float("nan")]):
         with pytest.raises(UserError, match="weights"):
             mixture(vocab, 10, 4, weights=weights)
+    with pytest.raises(UserError, match="at least one stream"):
+        Mixture([], [])
 
 
 def test_what_is_drawn_depends_on_stream_and_pass(vocab):

@@ -104,6 +104,7 @@ def test_a_tsv_as_published(place, vocab):
 @pytest.mark.parametrize(
     ("cell", "problem"),
     [
+        ("1_0,1,20,20", "expected a box, four numbers x0,y0,x1,y1 in pixels of the image, got '1_0,1,20,20'"),
         ([1, 2, 3], "expected a box, four numbers x0,y0,x1,y1 in pixels of the image, got"),
         ([1, 2, 3, "x"], "four numbers.*'x'"),
         ([1, 2, 3, True], "four numbers"),

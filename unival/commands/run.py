@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="rows at a time (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
     parser.add_argument(
-        "--json", action="store_true", help="a JSON object a row: inputs, text, score, alternatives (the other answers of --nbest)"
+        "--json", action="store_true", help="a JSON object a row: inputs, text, score, box or codes if predicted, alternatives (of --nbest)"
     )
     parser.add_argument(
         "--on-bad-sample",
@@ -84,9 +84,14 @@ def _lines(row: dict[str, Any], answer: Any) -> str:
 
 
 def _json(row: dict[str, Any], answer: Any) -> str:
-    others = [{"text": output.text, "score": output.score} for output in answer.alternatives]
-    found = {"inputs": row, "text": answer.text, "score": answer.score, "alternatives": others}
+    found = {"inputs": row, **_said(answer), "alternatives": [_said(output) for output in answer.alternatives]}
     return json.dumps(found, ensure_ascii=False) + "\n"
+
+
+def _said(output: Any) -> dict[str, Any]:
+    """Text and score, and the box or the image codes of a target that has them."""
+    values = {name: getattr(output, name) for name in ("box", "codes")}
+    return {"text": output.text, "score": output.score, **{name: value for name, value in values.items() if value is not None}}
 
 
 def _row(text: str) -> dict:

@@ -1,11 +1,12 @@
 """``unival score``: score the output of ``fairseq-generate`` against the references in a table."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from unival.data.cells import cell_errors, is_joined, warn_of_empty
 from unival.data.table import open_table
@@ -61,11 +62,20 @@ def read_references(
     column = columns[-1]
     references, empty = {}, 0
     for i in range(len(rows)):
-        with cell_errors(rows, i, column):
+        with cell_errors(rows, i, column), _naming_columns(column):
             references[i], blank = metric.references(rows[i][column], is_joined(rows))
         empty += blank
     warn_of_empty(empty, rows)
     return references
+
+
+@contextlib.contextmanager
+def _naming_columns(column: str) -> Iterator[None]:
+    """Add the option that chooses the column to errors of its cells."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error} (--columns names the column of the references, here {column!r})") from error
 
 
 def score_file(

@@ -46,11 +46,13 @@ class Mixture(FairseqDataset):
         weights: how often a row of each stream is read in an epoch: once (1, by default), by half of the epochs (0.5), three times (3).
 
     Raises:
-        UserError: a weight is not above 0, or there is another number of them than of streams.
+        UserError: there are no streams, a weight is not above 0, or there is another number of them than of streams.
     """
 
     def __init__(self, streams: Sequence[Stream], weights: Sequence[float] = ()):
         super().__init__()
+        if not streams:
+            raise UserError("a mixture needs at least one stream")
         assert len(streams) == 1 or all(stream.is_train for stream in streams), "several streams are mixed for training"
         weights = weights or [1.0] * len(streams)
         if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):

@@ -107,7 +107,8 @@ class Stream(FairseqDataset):
 
     def _check_slots(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
-            media = [str(slot.column) for slot in instruction.source if slot.modality in self.loaders]
+            sources = [(slot, MODALITIES[slot.modality].media) for slot in instruction.source]
+            media = [str(slot.column) for slot, kind in sources if kind and kind.has_geometry]
             for slot in instruction.slots:
                 if slot.modality in self.targets:
                     self.targets[slot.modality].check(instruction, slot, media)

@@ -14,7 +14,8 @@ class Output:
         score: its log-probability, length-normalised unless ``unnormalized=True``.
         tokens: its ids, without those of the target's given prefix and without end of sentence.
         alternatives: with ``nbest=n`` the n - 1 next best hypotheses (fewer where a closed set has fewer answers), best first.
-        box: where the target is a box, its left, top, right and bottom edges in pixels of the image as it was given; else None.
+        box: where the target is a box, its left, top, right and bottom edges in pixels of the image as it was given, as predicted: a
+            model may swap left and right, or top and bottom; else None.
         codes: where the target is image codes, these, row by row; else None.
     """
 

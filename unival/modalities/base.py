@@ -94,6 +94,7 @@ class Media:
     Attributes:
         loader: function of the options of all modalities (:class:`unival.modalities.composed.MediaOptions`) -> loader of files.
         embedding: function of the model's configuration -> :class:`MediaEmbedding`.
+        has_geometry: whether ``loader`` gives a geometry, so that boxes may refer to the media.
         type_row: row in the type embedding with one row per modality (row 0 is text).
         packages: function of the loader's options -> optional package -> purpose, and how to install it.
         takes: kinds of files (:mod:`unival.modalities.kinds`) that slots of the modality take, the usual one first.
@@ -110,6 +111,7 @@ class Media:
     type_row: int
     packages: Callable[[Any], Mapping[str, str]] = lambda options: {}
     takes: tuple[str, ...] = ()
+    has_geometry: bool = False
     from_array: Callable[[np.ndarray | Tensor], bytes] | None = None
     sampled: str = ""
     network: Network | None = None

@@ -142,6 +142,7 @@ IMAGE = Modality(
         _embedding,
         type_row=1,
         takes=(kinds.IMAGE,),
+        has_geometry=True,
         from_array=image_file,
         sampled="sample_patch_num",
         network=NETWORK,

@@ -84,7 +84,7 @@ class Target:
         """Check that a slot of an instruction is possible with this vocabulary and these options.
 
         Args:
-            media: columns of the source whose cells are images, videos or audio.
+            media: columns of the source whose media have a geometry, such as images and videos.
 
         Raises:
             InstructionError: it is not.

@@ -353,6 +353,7 @@ VIDEO = Modality(
         type_row=2,
         packages=_packages,
         takes=(kinds.VIDEO,),
+        has_geometry=True,
         sampled="sample_video_patch_num",
         network=NETWORK,
         published=PUBLISHED,

@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
             report.note("the published format has no vocabulary: give --vocab-dir where OUT is used")
     else:
         cfg = own_cfg(source.model, source.task)
+        if not source.task_state.get("vocabulary_files"):
+            report.note("OUT has no vocabulary: give --vocab-dir here, or where OUT is used")
     made_from = {"format": args.source, "files": [pathlib.Path(name).name for name in args.inputs], "ema": args.ema}
     kept = {} if args.to == "published" else source.task_state
     files.write(output, new_container(weights, cfg, kept, made_from, args.to == "published"))
