@@ -95,6 +95,11 @@ saved = torch.load(path, weights_only=False)
 rows = saved["model"]["encoder.type_embedding.weight"].size(0)
 cnn = saved["model"]["encoder.media.depth.backbone.0.weight"]
 found = [refused, code, rows, list(cnn.shape), saved["cfg"]["model"]["modalities"], saved["task_state"]["media"]["depth_size"]]
+from unival.hub import from_checkpoint
+metres = np.linspace(0, 60, 20 * 24).reshape(20, 24)
+ask, model = "[DEPTH:depth] what? -> [TEXT:caption]", from_checkpoint(path)
+given = [{"depth": metres}, {"depth": torch.from_numpy(metres)}, {"depth": io.BytesIO(sys.modules["their_depth"].as_png(metres))}]
+found += [len({output.score for output in model.run(ask, given, beam=1, max_len_b=3)})]
 print("FOUND", json.dumps(found))
 """
 
