@@ -149,6 +149,10 @@ def test_which_image_a_box_is_of(place, vocab):
         stream(place, vocab, rows, both.format(",of=text"))
     with pytest.raises(InstructionError, match="a box is of an image or a video, and the source has none"):
         stream(place, vocab, rows, "[TEXT:text] where? -> [BOX:region]")
+    with pytest.raises(InstructionError, match="a box is of an image or a video, and the source has none"):
+        stream(place, vocab, rows, "[AUDIO:text] where? -> [BOX:region]")
+    with pytest.raises(InstructionError, match="of=text: the source has no such image or video; there are image"):
+        stream(place, vocab, rows, "[IMAGE:image] [AUDIO:text] where? -> [BOX:region,of=text]")
     with pytest.raises(InstructionError, match="BOX must be all that is predicted"):
         stream(place, vocab, rows, "[IMAGE:image] where? -> [BOX:region] [TEXT:text]")
     with pytest.raises(UserError, match="--max-image-size 16 is smaller than the images, which have 32"):
