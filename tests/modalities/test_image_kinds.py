@@ -30,12 +30,12 @@ from tests.modalities.pictures import (
     three,
     tiff,
 )
-from unival.data.rows import plain
+from unival.data.rows import cell_of, plain
 from unival.errors import UserError
 from unival.modalities import pillow
 from unival.modalities.arrays import image_file
 from unival.modalities.composed import MediaOptions
-from unival.modalities.image import ImageLoader
+from unival.modalities.image import IMAGE, ImageLoader
 from unival.modalities.pillow import FORMATS, MAX_MEMORY, read_image
 from unival.modalities.pixels import to_rgb
 
@@ -200,9 +200,9 @@ def test_floats_beyond_0_to_1_are_refused(values, reason):
     for data in (tiff(values, 32, 3), b"Pf\n2 1\n-1\n" + values.tobytes()):
         with pytest.raises(UserError, match=reason):
             read(data)
-    for handed in (Image.fromarray(values), values, torch.from_numpy(values)):
+    for given in (Image.fromarray(values), values, torch.from_numpy(values)):
         with pytest.raises(UserError, match=reason):
-            plain(handed)
+            cell_of(given, IMAGE)
 
 
 def test_arrays_and_tensors_of_every_kind_are_the_same_picture():
