@@ -105,12 +105,12 @@ def test_numpys_numbers_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 1e-9}, "--temperature 1e-09: at least 0.0001"),
+        ({"temperature": 1e-9}, "--temperature 1e-09: must be at least 0.0001"),
         ({"nbest": 0}, "--nbest 0"),
         ({"min_len": -1}, "--min-len -1"),
         ({"sampling": True, "sampling_topp": 1.5}, "--sampling-topp 1.5"),
         ({"diversity_rate": -0.5}, "--diversity-rate -0.5"),
-        ({"diversity_rate": 0.5, "beam": 11}, "--diversity-rate ranks 22 symbols"),
+        ({"diversity_rate": 0.5, "beam": 11}, "--diversity-rate ranks 22 tokens"),
         ({"diverse_beam_strength": 0.9}, "--diverse-beam-strength 0.9 needs"),
         ({"diverse_beam_groups": 2, "diversity_rate": 0.0}, "exclude each other"),
     ],

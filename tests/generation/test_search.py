@@ -295,7 +295,7 @@ def test_special_symbols_stay_out_of_a_range() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam": 0}, "--beam 0: needs 1 to 19"),
+        ({"beam": 0}, "--beam 0: must be 1 to 19"),
         ({"beam": 20}, "--beam 20"),
         ({"temperature": 0.0}, "--temperature 0.0"),
         ({"min_len": 9}, "--min-len 9 is longer than --max-len-b 8"),
@@ -330,7 +330,7 @@ def test_no_room_for_prompt_or_answers_is_an_error() -> None:
     with pytest.raises(UserError, match="allows 3 tokens, but the longest prompt has 3: needs at least 4"):
         generate(generator_of(max_len_b=3), make_sample(SOURCES, prefixes=PROMPTS))
     trie = Trie(ANSWERS, BOS, EOS)
-    with pytest.raises(UserError, match="longest answer of the closed set has 3: needs at least 6"):
+    with pytest.raises(UserError, match="longest candidate answer has 3: needs at least 6"):
         generate(generator_of(max_len_b=5, trie=trie), make_sample(SOURCES, prefixes=PROMPTS))
     assert len(generate(generator_of(max_len_b=6, trie=trie), make_sample(SOURCES, prefixes=PROMPTS))) == 3
 

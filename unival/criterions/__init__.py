@@ -1,4 +1,4 @@
-"""Losses: importing this package registers `unival_label_smoothed` and `unival_encouraging` with fairseq."""
+"""Losses: importing this package registers ``unival_label_smoothed`` and ``unival_encouraging`` with fairseq."""
 
 from unival.criterions.encouraging import EncouragingCriterion
 from unival.criterions.label_smoothed import LabelSmoothedCriterion

@@ -1,4 +1,4 @@
-"""Criterion `unival_encouraging`: label smoothing plus a bonus for what is already predicted well (encouraging loss).
+"""Criterion ``unival_encouraging``: label smoothing plus a bonus for what is already predicted well (encouraging loss).
 
 With p = exp(conf * ln p) the bonus b is negative and falls with p:
 
@@ -37,9 +37,9 @@ class EncouragingConfig(LabelSmoothedConfig):
 
 @register_criterion("unival_encouraging", dataclass=EncouragingConfig)
 class EncouragingCriterion(LabelSmoothedCriterion):
-    """Encouraging loss; everything else as in `unival_label_smoothed`.
+    """Encouraging loss; everything else as in ``unival_label_smoothed``.
 
-    `--drop-best-ratio` really drops tokens here. In the original it had no effect, so a published recipe that sets it
+    ``--drop-best-ratio`` really drops tokens here. In the original it had no effect, so a published recipe that sets it
     is reproduced by leaving it 0.
 
     Raises:

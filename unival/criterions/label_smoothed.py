@@ -1,4 +1,4 @@
-"""Criterion `unival_label_smoothed`: label smoothing with closed sets, confidences, drop-worst and R-Drop.
+"""Criterion ``unival_label_smoothed``: label smoothing with closed sets, confidences, drop-worst and R-Drop.
 
 The loss of a token with target y, smoothing e and the allowed symbols A (K of them; all V without a constraint):
 
@@ -44,7 +44,7 @@ class LabelSmoothedConfig(FairseqDataclass):
         default=False, metadata={"help": "R-Drop: run each batch twice and pull both outputs together"}
     )
     reg_alpha: float = field(default=1.0, metadata={"help": "weight of R-Drop's divergence"})
-    constraint_range: Optional[str] = field(  # noqa: UP045  (fairseq's argument parser does not know `str | None`)
+    constraint_range: Optional[str] = field(  # noqa: UP045  (fairseq's argument parser does not know ``str | None``)
         default=None,
         metadata={"help": "'start,end': only tokens of this range (and the four special ones) can be predicted"},
     )
@@ -72,7 +72,7 @@ class Tokens:
 class LabelSmoothedCriterion(FairseqCriterion):
     """Label-smoothed cross-entropy over a batch of the package's format.
 
-    The task announces the number of updates by `set_num_updates` before each training step when drop-worst is used.
+    The task announces the number of updates by ``set_num_updates`` before each training step when drop-worst is used.
     Drop-worst and R-Drop apply in training mode only, so that validation losses stay comparable.
 
     Raises:
@@ -93,7 +93,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
             )
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Tell the criterion how many updates were made: `--drop-worst-after` counts them."""
+        """Tell the criterion how many updates were made: ``--drop-worst-after`` counts them."""
         self.num_updates = num_updates
 
     def forward(
@@ -371,7 +371,7 @@ def _repeat_group(net_input: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _repeat_media(item: Mapping[str, Any]) -> dict[str, Any]:
-    """One modality's items twice: every tensor has one entry per item, but `rows`, which says which item each row has."""
+    """One modality's items twice: every tensor has one entry per item, but ``rows``, which says which item each row has."""
     repeated = {key: torch.cat([value, value]) if isinstance(value, Tensor) else value for key, value in item.items()}
     repeated["rows"] = torch.cat([item["rows"], item["rows"] + len(item["values"])])
     return repeated

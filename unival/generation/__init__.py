@@ -1,4 +1,4 @@
-"""Decoding: beam search and sampling with forced prefixes, closed sets of answers and symbol ranges."""
+"""Decoding: beam search and sampling with forced prefixes, candidate answers and token ranges."""
 
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie

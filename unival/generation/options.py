@@ -22,18 +22,18 @@ _TWO_PASSES = "is for models that decode in two passes"
 _REFINEMENT = "is for models that refine their output iteratively"
 _NO_EFFECT = "has no effect in this version of fairseq"
 _ATTENTION = "the decoder keeps no attention weights"
-_NO_LM = "there is no language model with these symbols to fuse with"
+_NO_LM = "there is no language model with this vocabulary to fuse with"
 _DROPOUT = "dropout is always off in generation"
 MIN_TEMPERATURE = 1e-4  # log-probabilities divided by it still fit float32
 
-# Options of fairseq's GenerationConfig that mean nothing to these models: refused, never ignored.
+# Options of fairseq's GenerationConfig that have no meaning for these models: refused, never ignored.
 REFUSED: dict[str, str] = {
-    "score_reference": "scores given targets: it does not generate",
+    "score_reference": "it scores given targets and generates nothing",
     "print_alignment": _ATTENTION,
     "replace_unk": _ATTENTION,
     "print_step": _REFINEMENT,
     "prefix_size": "give the prefix as a part of the target instead: '… -> [TEXT:prefix,no_loss] [TEXT:answer]'",
-    "constraints": "the batches carry no texts that an answer must contain; a closed set of answers (--closed-set) limits it",
+    "constraints": "a batch has no texts that an answer must contain; candidate answers (--closed-set) limit what is generated",
     "lm_path": _NO_LM,
     "lm_weight": _NO_LM,
     "retain_dropout": _DROPOUT,
@@ -47,15 +47,15 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("iter_decode_eos_penalty", "iter_decode_max_iter", "iter_decode_force_max_iter"), _REFINEMENT),
     **dict.fromkeys(("iter_decode_with_beam", "iter_decode_with_external_reranker", "retain_iter_history"), _REFINEMENT),
 }
-# Of a task's defaults, those that could keep an answer of a closed set, or one of a fixed length, from being said: they give way to it.
+# Defaults of a task that could make a candidate answer, or an answer of fixed length, impossible: they are dropped where there is one.
 AGAINST_LIMITS = ("no_repeat_ngram_size", "min_len", "max_len_a", "max_len_b", "match_source_len")
 
 
 def generation_options(args: Any) -> argparse.Namespace:
-    """All options of fairseq's GenerationConfig, those in `args` with their value there.
+    """All options of fairseq's GenerationConfig: those in ``args`` with the value there, the others with their default.
 
     Raises:
-        UserError: `args` has an option that GenerationConfig has not, or a value of another type.
+        UserError: an option that GenerationConfig does not have, or a value of the wrong type.
     """
     defaults = vars(GenerationConfig())
     given = dict(args) if isinstance(args, Mapping) else dict(vars(args))
@@ -72,7 +72,7 @@ def generation_options(args: Any) -> argparse.Namespace:
 
 
 def _typed(name: str, value: Any, declared: Any) -> Any:
-    """A value as its option's type; numpy's numbers and whole numbers for fractions are fine."""
+    """A value converted to its option's type; numpy's numbers are accepted, and an int where a float is expected."""
     is_bool = isinstance(value, bool)
     if declared is int and not is_bool and isinstance(value, numbers.Integral):
         return int(value)
@@ -85,7 +85,7 @@ def _typed(name: str, value: Any, declared: Any) -> Any:
 
 
 def fitting_defaults(defaults: Mapping[str, Any], is_limited: bool) -> dict[str, Any]:
-    """How a task generates by default; without what contradicts a closed set of answers or a fixed length, if there is one."""
+    """A task's default generation options; if answers are limited (candidates or a fixed length), without those in ``AGAINST_LIMITS``."""
     return {name: value for name, value in defaults.items() if not (is_limited and name in AGAINST_LIMITS)}
 
 
@@ -97,17 +97,17 @@ def check_generation_options(
     zero_shot: bool,
     length: int | None = None,
 ) -> None:
-    """Refuse values out of range and options that contradict each other, naming them.
+    """Refuse values out of range and options that contradict each other.
 
     Raises:
-        UserError: the first of them.
+        UserError: the first problem; the message names the options.
     """
     checks = [*_refused(options), *_limits(options, len(dictionary)), *_contradictions(options)]
     if trie is not None:
         checks += _closed_set_contradictions(options, constraint_range)
     if length is not None:
         checks += _fixed_length_contradictions(options, length)
-    checks.append((zero_shot and trie is None, "zero-shot masking needs a closed set of answers"))
+    checks.append((zero_shot and trie is None, "zero-shot masking needs candidate answers"))
     if constraint_range is not None:
         start, end = constraint_range
         message = f"constraint range {start},{end}: needs {FIRST_TOKEN} <= start < end <= {len(dictionary)}"
@@ -118,19 +118,19 @@ def check_generation_options(
 
 
 def _refused(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
-    """Options for other models."""
+    """Options that only other models have a use for: whether each was set, and the message."""
     defaults = vars(GenerationConfig())
     for name, reason in REFUSED.items():
         yield getattr(o, name) != defaults[name], f"{flag(name)} cannot be used: {reason}"
 
 
-def _limits(o: argparse.Namespace, symbols: int) -> Iterator[tuple[bool, str]]:
-    """Values out of range."""
-    yield o.beam < 1 or o.beam >= symbols, f"--beam {o.beam}: needs 1 to {symbols - 1}"
+def _limits(o: argparse.Namespace, vocabulary: int) ->  Iterator[tuple[bool, str]]:
+    """Values out of range; ``vocabulary`` is the number of tokens."""
+    yield o.beam < 1 or o.beam >= vocabulary, f"--beam {o.beam}: must be 1 to {vocabulary - 1}"
     yield o.nbest < 1, f"--nbest {o.nbest}: must be at least 1"
     yield o.nbest > o.beam, f"--nbest {o.nbest} is more than --beam {o.beam}"
     yield o.temperature <= 0, f"--temperature {o.temperature}: must be above 0"
-    yield o.temperature < MIN_TEMPERATURE, f"--temperature {o.temperature}: at least {MIN_TEMPERATURE}; --beam 1 takes the likeliest"
+    yield o.temperature < MIN_TEMPERATURE, f"--temperature {o.temperature}: must be at least {MIN_TEMPERATURE}; --beam 1 is greedy"
     yield (
         o.max_len_a < 0 or o.max_len_b < 0,
         f"--max-len-a {o.max_len_a} and --max-len-b {o.max_len_b} must not be negative",
@@ -141,21 +141,21 @@ def _limits(o: argparse.Namespace, symbols: int) -> Iterator[tuple[bool, str]]:
     )
     yield o.min_len < 0, f"--min-len {o.min_len} must not be negative"
     yield o.no_repeat_ngram_size < 0, f"--no-repeat-ngram-size {o.no_repeat_ngram_size} must not be negative"
-    yield o.sampling_topp > 1, f"--sampling-topp {o.sampling_topp}: is a probability, at most 1"
-    yield o.sampling_topk > symbols, f"--sampling-topk {o.sampling_topk}: there are {symbols} symbols"
+    yield o.sampling_topp > 1, f"--sampling-topp {o.sampling_topp}: must be at most 1, it is a probability"
+    yield o.sampling_topk > vocabulary, f"--sampling-topk {o.sampling_topk}: the vocabulary has {vocabulary} tokens"
     yield (
         o.diverse_beam_groups > 0 and o.beam % max(o.diverse_beam_groups, 1) != 0,
         f"--diverse-beam-groups {o.diverse_beam_groups} does not divide --beam {o.beam}",
     )
     yield -1 < o.diversity_rate < 0, f"--diversity-rate {o.diversity_rate} must not be negative (-1: off)"
     yield (
-        o.diversity_rate >= 0 and 2 * o.beam > symbols,
-        f"--diversity-rate ranks {2 * o.beam} symbols for --beam {o.beam}: there are {symbols}",
+        o.diversity_rate >= 0 and 2 * o.beam > vocabulary,
+        f"--diversity-rate ranks {2 * o.beam} tokens for --beam {o.beam}: the vocabulary has {vocabulary}",
     )
 
 
 def _strategies(o: argparse.Namespace) -> list[str]:
-    """The ways to search that are switched on."""
+    """The search strategies that are switched on."""
     switches = {
         "--sampling": o.sampling,
         "--diverse-beam-groups": o.diverse_beam_groups > 0,
@@ -166,7 +166,7 @@ def _strategies(o: argparse.Namespace) -> list[str]:
 
 
 def _contradictions(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
-    """Options without effect beside others, or against them."""
+    """Options that exclude each other, or have no effect together."""
     chosen = _strategies(o)
     yield len(chosen) > 1, f"{' and '.join(chosen)} exclude each other"
     yield o.sampling_topk > 0 and not o.sampling, f"--sampling-topk {o.sampling_topk} needs --sampling"
@@ -183,18 +183,18 @@ def _contradictions(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
 def _closed_set_contradictions(
     o: argparse.Namespace, constraint_range: tuple[int, int] | None
 ) -> Iterator[tuple[bool, str]]:
-    """What could keep an answer of the closed set from being said."""
-    yield constraint_range is not None, "a closed set of answers and a constraint range exclude each other"
+    """Options that could make a candidate answer impossible."""
+    yield constraint_range is not None, "candidate answers and a constraint range exclude each other"
     yield (
         o.no_repeat_ngram_size > 0,
-        f"--no-repeat-ngram-size {o.no_repeat_ngram_size} could forbid answers of the closed set",
+        f"--no-repeat-ngram-size {o.no_repeat_ngram_size} could forbid candidate answers",
     )
-    yield o.min_len > 1, f"--min-len {o.min_len} could forbid answers of the closed set"
-    yield o.match_source_len, "--match-source-len could forbid answers of the closed set"
+    yield o.min_len > 1, f"--min-len {o.min_len} could forbid candidate answers"
+    yield o.match_source_len, "--match-source-len could forbid candidate answers"
 
 
 def _fixed_length_contradictions(o: argparse.Namespace, length: int) -> Iterator[tuple[bool, str]]:
-    """What would keep an answer of a fixed length from being said."""
+    """Options that would make an answer of the fixed length impossible."""
     answers = f"answers have exactly {length} tokens here"
     defaults = GenerationConfig()
     yield o.no_repeat_ngram_size > 0, f"--no-repeat-ngram-size {o.no_repeat_ngram_size}: {answers}, which may repeat"

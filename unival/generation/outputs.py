@@ -1,4 +1,4 @@
-"""What a model says about a row."""
+"""What a model generates for a row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Output:
-    """What the model says about one row.
+    """What the model generates for one row.
 
     Attributes:
-        text: the best hypothesis as text.
+        text: the hypothesis as text.
         score: its log-probability, length-normalised unless ``unnormalized=True``.
-        tokens: its ids, without those of the target's given prefix and without end of sentence.
-        alternatives: with ``nbest=n`` the n - 1 next best hypotheses (fewer where a closed set has fewer answers), best first.
-        box: where the target is a box, its left, top, right and bottom edges in pixels of the image as it was given, as predicted: a
-            model may swap left and right, or top and bottom; else None.
-        codes: where the target is image codes, these, row by row; else None.
+        tokens: its token ids, without the prefix that the target gives and without end of sentence.
+        alternatives: with ``nbest=n`` the n - 1 next best hypotheses (fewer if there are fewer candidate answers), best first.
+        box: if the target is a box, its left, top, right and bottom edges in pixels of the image as it was given. They are not sorted:
+            a model may predict left and right, or top and bottom, swapped. Else None.
+        codes: if the target is an image, its codes, row by row; else None.
     """
 
     text: str
@@ -27,16 +27,16 @@ class Output:
     codes: tuple[int, ...] | None = None
 
 
-Decode = Callable[[list[int]], Mapping[str, Any]]  # ids of a hypothesis -> those of ``text``, ``box`` and ``codes`` that it has
+Decode = Callable[[list[int]], Mapping[str, Any]]  # token ids of a hypothesis -> its ``text``, ``box`` or ``codes``, as arguments of Output
 
 
 def make_output(beams: Sequence[Mapping[str, Any]], decode: Decode, eos: int) -> Output:
     """The output of one row.
 
     Args:
-        beams: its hypotheses as fairseq's generators give them, best first, at least one.
-        decode: what ids say.
-        eos: the id that ends a sentence.
+        beams: its hypotheses as fairseq's generators return them, best first, at least one.
+        decode: converts token ids to text, box or codes.
+        eos: id of the end-of-sentence token.
     """
     outputs = []
     for beam in beams:

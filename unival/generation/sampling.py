@@ -28,16 +28,16 @@ class Sampling(search.Sampling):
 
         Args:
             step: number of the step, from 0.
-            lprobs: b x beam x v log-probabilities, -inf where forbidden; at step 0 all beams are equal.
-            scores: b x beam x step, cumulative; not needed at step 0.
+            lprobs: log-probabilities, b x beam x v, -inf where forbidden; at step 0 all beams are equal.
+            scores: cumulative scores of the steps so far, b x beam x step; not needed at step 0.
 
         Returns:
-            Cumulative scores, tokens and beams, each b x beam.
+            Cumulative scores, token ids, and the beam that each token continues; each b x beam.
         """
         sentences, beam, _ = lprobs.shape
-        # A finished beam may have no allowed token (eos would be a repetition); the token that it samples is ignored.
-        over = lprobs.eq(-math.inf).all(-1, keepdim=True)
-        chances, ranked = self._candidates(lprobs.masked_fill(over, 0.0))
+        # A finished beam may have no allowed token (a second eos is forbidden); what it samples is ignored, but must be finite.
+        finished = lprobs.eq(-math.inf).all(-1, keepdim=True)
+        chances, ranked = self._candidates(lprobs.masked_fill(finished, 0.0))
         if step == 0:  # one draw per sentence as in fairseq, so that the same random numbers give the same tokens
             drawn = torch.multinomial(chances[:, 0], beam, replacement=True)
         else:
@@ -60,5 +60,5 @@ class Sampling(search.Sampling):
         if self.sampling_topp <= 0:
             return probabilities, None
         ranked, tokens = probabilities.sort(descending=True)
-        before = ranked.cumsum(-1) - ranked  # mass of the more likely tokens; the smallest set with mass above p is kept
+        before = ranked.cumsum(-1) - ranked  # mass of the more likely tokens; kept is the smallest set with a mass of at least p
         return ranked.masked_fill(before >= self.sampling_topp, 0.0), tokens

@@ -1,6 +1,6 @@
-"""``--scoring unival``: the last line of fairseq-generate's output has the task's metrics instead of BLEU over tokens.
+"""``--scoring unival``: the last line that fairseq-generate prints has the task's metrics instead of BLEU over tokens.
 
-fairseq creates the scorer without the task and gives it one reference per row; the task passes the others while it generates.
+fairseq creates the scorer without the task and gives it one reference per row; the task gives it the other references during generation.
 """
 
 import weakref
@@ -22,7 +22,7 @@ class TaskScorerConfig(FairseqDataclass):
 
 @register_scorer("unival", dataclass=TaskScorerConfig)
 class TaskScorer(BaseScorer):
-    """Metrics of the texts that fairseq-generate prints, against all references; the same numbers as ``unival score``."""
+    """Metrics of the texts that fairseq-generate prints, against all references: the same values as ``unival score``."""
 
     _latest: ClassVar["weakref.ref[TaskScorer] | None"] = None
 
@@ -35,15 +35,15 @@ class TaskScorer(BaseScorer):
 
     @classmethod
     def current(cls) -> "TaskScorer | None":
-        """The latest scorer that still exists, which is that of the running generation; None without ``--scoring unival``."""
+        """The scorer of the running generation: the newest one that still exists. None without ``--scoring unival``."""
         return cls._latest() if cls._latest is not None else None
 
     def expect(self, metrics: Mapping[str, Metric], references: Sequence[Sequence[str]]) -> None:
-        """Announce the next rows.
+        """Give the references of the next rows.
 
         Args:
             metrics: the metrics, already fitted to the references of the whole split.
-            references: references of the rows whose texts are added next.
+            references: all references of each row whose text :meth:`add_string` gets next, in order.
         """
         self.metrics = metrics
         self._expected.extend(references)
@@ -57,14 +57,14 @@ class TaskScorer(BaseScorer):
                 sums[key] = sums.get(key, 0.0) + value
 
     def scores(self) -> dict[str, float]:
-        """Name -> score; empty without generated texts or metrics."""
+        """Score per metric name; empty without generated texts or metrics."""
         found: dict[str, float] = {}
         for name, sums in self._sums.items():
             found.update(self.metrics[name].compute(sums))
         return found
 
     def score(self, order: Any = None) -> float:
-        """The first of the scores."""
+        """The first score."""
         return next(iter(self.scores().values()))
 
     def result_string(self, order: Any = None) -> str:

@@ -1,11 +1,12 @@
-"""fairseq's beam search and sampling with forced prompts, closed sets of answers (a Trie) and symbol ranges.
+"""fairseq's beam search and sampling with forced prompts, candidate answers (a ``Trie``) and token ranges.
 
-The search loop is fairseq's. What is added sits at its two seams: the ensemble masks the logits before they are
-normalised, and the generator fills in bos, takes the prompts from the batch and ends a sentence when its closed set is
-exhausted.
+The search loop is fairseq's. Two parts of it are replaced: the ensemble masks the logits before they are normalised; the generator
+starts with bos, takes the prompts from the batch, and ends a sentence when all candidate answers are found.
 
-Order within a step: / temperature, range and Trie masks, log-softmax, pad = -inf, length limits, prompt, repeated
-n-grams. The result of a row does not depend on the rows beside it, whatever the options (sampling draws apart).
+Order within a step: divide by the temperature, mask by range and ``Trie``, log-softmax, pad to -inf, length limits, prompt, repeated
+n-grams. The result of a row does not depend on the other rows of the batch, whatever the options (except by the random draws of sampling).
+
+Letters beyond the legend in ``unival/models/__init__.py``: ``r`` rows of the search, b x beam (fewer once sentences are finished).
 """
 
 from __future__ import annotations
@@ -31,18 +32,17 @@ from unival.vocab import FIRST_TOKEN
 
 
 class ConstrainedEnsemble(EnsembleModel):
-    """fairseq's ensemble; what a row may say next is limited before its scores are normalised.
+    """fairseq's ensemble; a row's next token is constrained before its scores are normalised.
 
-    Rows (beams) are followed by their prompt's length, their longest answer and their state in the Trie; all are reordered with
-    the beams.
+    Each row (beam) has the length of its prompt, its length limit and its state in the ``Trie``; these are reordered with the beams.
 
     Args:
         models: encoder-decoder models with an incremental decoder.
         dictionary: target dictionary.
-        trie: closed set of answers; applies once a row's prompt is over.
-        constraint_range: (start, end) of the symbols that may be said; eos may be said too.
-        zero_shot: mask the Trie's set after normalising: scores stay those of the whole vocabulary.
-        is_exact: every row has as many tokens as its limit says, neither more nor fewer.
+        trie: candidate answers; applies after a row's prompt.
+        constraint_range: (start, end) of the allowed token ids, end exclusive; eos is allowed too.
+        zero_shot: mask by the ``Trie`` after normalising: scores are log-probabilities under the whole vocabulary.
+        is_exact: every row has exactly as many tokens as its limit, not fewer.
     """
 
     def __init__(
@@ -59,27 +59,27 @@ class ConstrainedEnsemble(EnsembleModel):
         self.trie = trie
         self.zero_shot = zero_shot
         self.is_exact = is_exact
-        self.said: tuple[slice, ...] = ()  # stretches of the vocabulary that a range leaves; none: all of it
-        self.outside: Tensor | None = None  # V, True: outside the range and not special
-        self.special = [dictionary.bos(), dictionary.unk()]  # never said under a range
+        self.said: tuple[slice, ...] = ()  # allowed spans of the vocabulary; empty: no range, all is allowed
+        self.outside: Tensor | None = None  # v, True: forbidden, as outside the range and not special
+        self.special = [dictionary.bos(), dictionary.unk()]  # forbidden under a range
         if constraint_range is not None:
             self.said = (slice(0, FIRST_TOKEN), slice(*constraint_range))
             self.outside = torch.ones(len(dictionary), dtype=torch.bool)
-            for stretch in self.said:
-                self.outside[stretch] = False
+            for span in self.said:
+                self.outside[span] = False
         self.eos = dictionary.eos()
-        self.prompt_lengths = torch.zeros(0, dtype=torch.long)  # per row
-        self.limits: Tensor | None = None  # per row: tokens at most, without eos; None: the same for all, fairseq sees to it
-        self.states = torch.zeros(0, dtype=torch.long)  # per row: node of the Trie
-        self.longest = 0  # tokens of any row at most, without bos and eos
+        self.prompt_lengths = torch.zeros(0, dtype=torch.long)  # r
+        self.limits: Tensor | None = None  # r: most tokens, without eos; None: one limit for all, which fairseq keeps
+        self.states = torch.zeros(0, dtype=torch.long)  # r: node of the Trie
+        self.longest = 0  # most tokens of any row, without bos and eos
 
     def begin(self, prompt_lengths: Tensor, longest: int, limits: Tensor | None = None) -> None:
         """Start a batch.
 
         Args:
-            prompt_lengths: B, tokens that each row is forced to begin with (without bos).
-            longest: tokens that a row has at most, without bos and eos.
-            limits: B, tokens that each row has at most (without eos), prompt included.
+            prompt_lengths: b, number of prompt tokens that each row must start with, without bos.
+            longest: most tokens that any row may have, without bos and eos.
+            limits: b, most tokens that each row may have, prompt included, without eos; None: ``longest`` for all.
         """
         self.prompt_lengths = prompt_lengths
         self.longest = longest
@@ -91,7 +91,7 @@ class ConstrainedEnsemble(EnsembleModel):
             self.outside = self.outside.to(prompt_lengths.device)
 
     def reorder_encoder_out(self, encoder_outs: list[Any], new_order: Tensor) -> list[Any]:
-        """Keep the rows `new_order`; fairseq calls this once per step, and first to make beams of sentences."""
+        """Select the rows ``new_order``; fairseq calls this once per step, and first to repeat each sentence for its beams."""
         self.prompt_lengths = self.prompt_lengths.index_select(0, new_order)
         self.states = self.states.index_select(0, new_order)
         self.limits = None if self.limits is None else self.limits.index_select(0, new_order)
@@ -100,9 +100,9 @@ class ConstrainedEnsemble(EnsembleModel):
     def forward_decoder(
         self, tokens: Tensor, encoder_outs: list[Any], incremental_states: list[dict], temperature: float = 1.0
     ) -> tuple[Tensor, None]:
-        """Log-probabilities N x V of the token after `tokens` (N x t, bos first); no attention weights."""
+        """Log-probabilities (r x v) of the token after ``tokens`` (r x t, bos first); no attention weights."""
         step = tokens.size(1) - 1
-        free = self.prompt_lengths <= step  # the row's next token is its own
+        free = self.prompt_lengths <= step  # r, True: the prompt is over, the model chooses
         if self.trie is not None and step > 0:
             moved = self.trie.advance(self.states, tokens[:, -1])
             self.states = torch.where(self.prompt_lengths < step, moved, self.states)
@@ -116,28 +116,28 @@ class ConstrainedEnsemble(EnsembleModel):
         if self.models_size > 1:
             mean = torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(self.models_size)
         if self.limits is not None:
-            is_over = (self.limits <= step).unsqueeze(1)  # N x 1
+            is_over = (self.limits <= step).unsqueeze(1)  # r x 1, True: the limit is reached, only eos may follow
             is_eos = torch.arange(mean.size(1), device=mean.device) == self.eos
             forbidden = is_over != is_eos if self.is_exact else is_over & ~is_eos
             mean = mean.masked_fill(forbidden, -math.inf)
         return mean, None
 
     def logits(self, decoder: Any, tokens: Tensor, encoder_out: Any, state: dict, free: Tensor) -> Tensor:
-        """Logits N x V of the newest token's successor; -inf without being computed where no row may say what is outside the range."""
+        """Logits (r x v) of the next token; if all rows are under a range, those outside it are -inf and not computed."""
         ours = isinstance(decoder, UnivalDecoder)
         if ours and tokens.size(1) == 1:
             decoder.reserve(state, 1 + self.longest)
         if not (ours and self.said and bool(free.all())):
             return decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
         features = decoder(tokens, encoder_out=encoder_out, incremental_state=state, features_only=True)[0][:, -1, :]
-        parts = [decoder.output_layer(features, stretch) for stretch in self.said]
+        parts = [decoder.output_layer(features, span) for span in self.said]
         logits = parts[0].new_full((len(features), len(decoder.dictionary)), -math.inf)
-        for stretch, part in zip(self.said, parts, strict=True):
-            logits[:, stretch] = part
+        for span, part in zip(self.said, parts, strict=True):
+            logits[:, span] = part
         return logits
 
     def normalize(self, logits: Tensor, free: Tensor) -> Tensor:
-        """Masks and log-softmax of N x V logits; rows that are still in their prompt (not free) are not masked."""
+        """Mask logits (r x v) and take their log-softmax; rows still in their prompt (``free``, r, is False) are not masked."""
         dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision is normalised in float32
         prompted = None if bool(free.all()) else ~free.unsqueeze(1)
         scores = logits
@@ -161,22 +161,22 @@ class ConstrainedEnsemble(EnsembleModel):
 
 
 class NoRepeat:
-    """Forbids what would repeat an n-gram of the row, bos included; prompts may repeat.
+    """Forbids tokens that would repeat an n-gram of the row, bos included; prompts may repeat.
 
-    Stands for fairseq's NGramRepeatBlock, whose version without its CUDA extension compares with the buffer's padding
-    instead of the newest tokens and so forbids nothing.
+    Replaces fairseq's NGramRepeatBlock: without its CUDA extension that compares with the buffer's padding instead of the newest tokens,
+    and so forbids nothing.
     """
 
     def __init__(self, size: int, ensemble: ConstrainedEnsemble) -> None:
         self.size, self.ensemble = size, ensemble
 
     def __call__(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
-        """Set forbidden log-probabilities (rows x V) to -inf, in place; of tokens (rows x L) step + 1 are there."""
+        """Set the log-probabilities (r x v) of forbidden tokens to -inf, in place; ``tokens`` is a buffer with step + 1 tokens per row."""
         known = tokens[:, : step + 1]
         context = self.size - 1
         if step < context:
             return lprobs
-        following = known[:, context:]  # rows x F: each token that ended an n-gram
+        following = known[:, context:]  # the token that ended each n-gram of a row
         repeats = (self.ensemble.prompt_lengths <= step).unsqueeze(1).expand_as(following)
         for i in range(context):  # the i-th token of each n-gram's context against that of the newest one
             repeats = repeats & (known[:, i : i + following.size(1)] == known[:, step + 1 - context + i].unsqueeze(1))
@@ -186,17 +186,17 @@ class NoRepeat:
 
 
 class UnivalGenerator(SequenceGenerator):
-    """fairseq's generator for our batches: starts with bos and forces the prompts in sample["prefix_tokens"].
+    """fairseq's generator for our batches: starts with bos and forces the prompts in ``sample["prefix_tokens"]``.
 
-    Hypotheses are those of fairseq: per row a list, best first, of {"tokens" (without bos, with prompt and eos),
-    "score", "positional_scores", …}. A closed set with fewer answers than beams gives one hypothesis per answer.
+    Hypotheses are as in fairseq: per row a list, best first, of dicts with ``tokens`` (without bos, with prompt and eos), ``score``,
+    ``positional_scores`` and more. With fewer candidate answers than beams, there is one hypothesis per answer.
 
     Args:
         models: ensemble of models.
         tgt_dict: their dictionary.
-        trie, constraint_range, zero_shot: see `ConstrainedEnsemble`.
+        trie, constraint_range, zero_shot: see ``ConstrainedEnsemble``.
         no_repeat_ngram_size: n-grams of this size occur at most once per row (0: any number of times).
-        length: how many tokens every answer has, without prompt and eos; None: as many as the model says.
+        length: number of tokens of every answer, without prompt and eos; None: the model decides.
         options: fairseq's own (beam_size, max_len_b, search_strategy, …).
     """
 
@@ -220,13 +220,13 @@ class UnivalGenerator(SequenceGenerator):
             self.repeat_ngram_blocker = NoRepeat(no_repeat_ngram_size, ensemble)
         self.trie = trie
         self.length = length
-        self.positions = int(ensemble.max_decoder_positions()) - 1  # tokens of text, prompt included, that the model has positions for
-        self.longest: int | None = None  # a trial: cut answers after so many tokens, those of a closed set excepted
-        self.nbest = 1  # hypotheses of a row that are asked for
-        self.decode: Any = None  # what the ids of a row say, see unival.modalities.target.decode
-        self.has_own_text = False  # as text that is not what the vocabulary makes of them
+        self.positions = int(ensemble.max_decoder_positions()) - 1  # most tokens of a text, prompt included
+        self.longest: int | None = None  # in a trial: most tokens of an answer, unless a candidate has more
+        self.nbest = 1  # number of hypotheses per row that the caller wants
+        self.decode: Any = None  # ids of a row -> text, box or codes, see unival.modalities.target.decode
+        self.has_own_text = False  # True: its text is not what the vocabulary decodes the ids to
         self.bos = tgt_dict.bos()
-        # beams are distinct, so each answer is found once: nothing is left to find after the last one
+        # beams are distinct, so each candidate is found once, and the search ends after the last one
         self.most_hypotheses = trie.size if trie is not None and type(self.search) is search.BeamSearch else None
 
     def _generate(
@@ -238,7 +238,7 @@ class UnivalGenerator(SequenceGenerator):
     ) -> list[list[dict[str, Tensor]]]:
         """Search group by group; hypotheses are in the order of the batch's rows.
 
-        The batch's own prompts are used unless others are given (B x P, right padded, without bos).
+        ``prefix_tokens`` are prompts, b x their length, padded on the right, without bos; without them the batch's own are used.
         """
         if prefix_tokens is None:
             prefix_tokens = sample.get("prefix_tokens")
@@ -266,16 +266,16 @@ class UnivalGenerator(SequenceGenerator):
         assert isinstance(self.model, ConstrainedEnsemble)
         by_row = self.max_len_a or self.match_source_len or self.longest is not None or self.length is not None
         self.model.begin(lengths, int(limits.max()), limits if by_row else None)
-        # fairseq takes the ids for the rows' numbers within the batch (diverse beams)
+        # fairseq uses the ids as row numbers within the batch (diverse beams)
         sample = {"id": torch.arange(len(lengths), device=lengths.device), "net_input": group}
         return super()._generate(sample, prefix_tokens, constraints, bos_token)
 
     def _limits(self, src_lengths: Tensor, prompts: Tensor) -> Tensor:
-        """b: how many tokens each row may have, without eos; by its own source and prompt (b: lengths), not by those of the batch."""
+        """Most tokens of each row (b), prompt included, without eos: by its own source length (b) and prompt length (b)."""
         if self.length is not None:
             most = int(prompts.max()) + self.length
-            self.max_len_a, self.max_len_b = 0, most  # of the whole batch, for fairseq; a grid of codes has positions of its own
-            self.max_len = max(self.positions, most) + 1
+            self.max_len_a, self.max_len_b = 0, most  # for fairseq: the batch's limit
+            self.max_len = max(self.positions, most) + 1  # image codes have positions of their own
             return prompts + self.length
         room = self.max_len - 1
         if self.match_source_len:
@@ -289,7 +289,7 @@ class UnivalGenerator(SequenceGenerator):
         assert bool((prefix_tokens.ne(self.pad) == real).all()), "prefix_tokens must be padded on the right"
 
     def _check_room(self, prompts: Tensor, limits: Tensor) -> None:
-        """Every row's prompt (B: lengths), and the longest answer behind it, must fit into its limit (B)."""
+        """Refuse prompts (lengths: b) that leave no room for the longest candidate answer within the row's limit (b)."""
         if self.length is not None:
             if int(prompts.max()) > 0 and int(limits.max()) > self.positions:
                 most = f"the longest prompt has {int(prompts.max())} tokens, the answer {self.length}"
@@ -298,16 +298,14 @@ class UnivalGenerator(SequenceGenerator):
         needed = prompts + (1 if self.trie is None else self.trie.max_length - 1)
         row = int((needed - limits).argmax())
         if needed[row] > limits[row]:
-            closed = (
-                "" if self.trie is None else f" and the longest answer of the closed set has {self.trie.max_length - 1}"
-            )
+            answer = "" if self.trie is None else f" and the longest candidate answer has {self.trie.max_length - 1}"
             option = (
                 "--match-source-len"
                 if self.match_source_len
                 else f"--max-len-b {self.max_len_b} (--max-len-a {self.max_len_a}, {self.max_len} positions in the model)"
             )
             raise UserError(
-                f"{option} allows {int(limits[row])} tokens, but the longest prompt has {int(prompts[row])}{closed}: needs at least"
+                f"{option} allows {int(limits[row])} tokens, but the longest prompt has {int(prompts[row])}{answer}: needs at least"
                 f" {int(needed[row])}"
             )
         if self.min_len > int(limits.min()):
@@ -316,8 +314,8 @@ class UnivalGenerator(SequenceGenerator):
     def _prefix_tokens(
         self, step: int, lprobs: Tensor, scores: Tensor, tokens: Tensor, prefix_tokens: Tensor, beam_size: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Force the prompts; rows whose prompt is over obey --min-len here too (fairseq forgets them here)."""
-        free = prefix_tokens[:, step].eq(self.pad).repeat_interleave(beam_size).unsqueeze(1)  # B*beam x 1
+        """Force the prompts, and apply ``--min-len`` to rows whose prompt is over, which fairseq does not do in these steps."""
+        free = prefix_tokens[:, step].eq(self.pad).repeat_interleave(beam_size).unsqueeze(1)  # r x 1, True: the prompt is over
         suppressed = [] if step >= self.min_len else [self.eos]
         if self.token_indices_to_suppress is not None:
             suppressed += self.token_indices_to_suppress.tolist()
@@ -326,14 +324,14 @@ class UnivalGenerator(SequenceGenerator):
         return super()._prefix_tokens(step, lprobs, scores, tokens, prefix_tokens, beam_size)
 
     def is_finished(self, step: int, unfin_idx: int, max_len: int, finalized_sent_len: int, beam_size: int) -> bool:
-        """Whether a sentence is done: `beam` hypotheses, the maximum length, or no answer left in the closed set."""
+        """Whether a sentence is done: it has ``beam`` hypotheses, the maximum length, or all candidate answers."""
         if self.most_hypotheses is not None and finalized_sent_len >= self.most_hypotheses:
             return True
         return super().is_finished(step, unfin_idx, max_len, finalized_sent_len, beam_size)
 
 
 def without_prompts(hypotheses: list[list[dict[str, Any]]], lengths: Sequence[int]) -> list[list[dict[str, Any]]]:
-    """The hypotheses of every row, changed in place, without the first so many of their tokens, which the row was given."""
+    """Remove the first ``lengths[i]`` tokens, the prompt, from all hypotheses of row i, in place."""
     for length, beams in zip(lengths, hypotheses, strict=True):
         for beam in beams:
             beam["tokens"] = beam["tokens"][length:]
@@ -354,11 +352,11 @@ def build_generator(
     """Make a generator from fairseq's generation options.
 
     Args:
-        models, dictionary: what to decode with.
-        args: namespace, dict or config with any of the options of fairseq's GenerationConfig; others take its defaults.
-        trie, constraint_range, zero_shot: see `ConstrainedEnsemble`.
-        extra_gen_cls_kwargs: further arguments of the generator, as fairseq-generate passes them (language model).
-        length: see `UnivalGenerator`.
+        models, dictionary: models of the ensemble, and their dictionary.
+        args: namespace, dict or config with any of the options of fairseq's GenerationConfig; missing ones take their default.
+        trie, constraint_range, zero_shot: see ``ConstrainedEnsemble``.
+        extra_gen_cls_kwargs: further arguments of the generator, which fairseq-generate passes (for a language model).
+        length: see ``UnivalGenerator``.
 
     Raises:
         UserError: an unknown option, a value out of range, or options that contradict each other.
@@ -367,7 +365,7 @@ def build_generator(
     check_generation_options(options, dictionary, trie, constraint_range, zero_shot, length)
     limits = {"trie": trie, "constraint_range": constraint_range, "zero_shot": zero_shot, "length": length}
     extra = {**limits, **(extra_gen_cls_kwargs or {})}
-    # fairseq's own reading of the options needs a task for its dictionary only
+    # fairseq reads the options itself, and takes nothing but the dictionary from the task
     task = argparse.Namespace(target_dictionary=dictionary)
     generator = FairseqTask.build_generator(
         task, models, options, seq_gen_cls=UnivalGenerator, extra_gen_cls_kwargs=extra

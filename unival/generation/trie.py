@@ -1,6 +1,6 @@
-"""Prefix tree (trie) of candidate answers, in flat tensors: beams of a whole batch are advanced without Python loops.
+"""Prefix tree (trie) of candidate answers, in flat tensors: all beams of a batch advance without a Python loop.
 
-A state is a node of the tree and stands for the prefix read since bos. The children of state ``i`` are the entries
+A state is a node of the tree; it stands for the tokens read since bos. The children of state ``i`` are the entries
 ``first[i]`` to ``first[i + 1]`` (exclusive) of ``tokens`` (ascending) and ``targets`` (their states). A token that leaves the tree
 leads to the state ``off``, which allows eos only.
 """
@@ -22,7 +22,7 @@ class Trie:
     """Prefix tree of the sequences bos, answer, eos.
 
     Args:
-        answers: token ids of each candidate answer, without bos and eos; repeated answers count once.
+        answers: token ids of each candidate answer, without bos and eos; repeated answers are counted once.
         bos: id of the start token.
         eos: id of the end token.
 
@@ -51,7 +51,7 @@ class Trie:
         self.off = len(children)
         children.append({eos: self.off})
         counts = torch.tensor([len(node) for node in children])
-        self.first = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])  # states + 1
+        self.first = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])  # one entry per state, and the end
         edges = [edge for node in children for edge in sorted(node.items())]
         self.tokens = torch.tensor([token for token, _ in edges])
         self.targets = torch.tensor([target for _, target in edges])
@@ -82,7 +82,7 @@ class Trie:
         return self.tokens[int(self.first[state]) : int(self.first[state + 1])].tolist()
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Read one token in each of ``n`` states.
+        """The states after one more token each.
 
         Args:
             states: n, int64.
@@ -98,7 +98,7 @@ class Trie:
         return torch.where(found, self.targets[index], self.off)
 
     def children(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Allowed next tokens of ``n`` states.
+        """Allowed next tokens of states.
 
         Args:
             states: n, int64.
@@ -121,7 +121,7 @@ class Trie:
         return masked
 
     def target_masks(self, targets: Tensor, pad: int, size: int) -> Tensor:
-        """Masks of allowed tokens at each position of target answers: the ``constraint_masks`` of the criterion.
+        """Masks of the allowed tokens at each position of target answers: the ``constraint_masks`` of the criterion.
 
         Args:
             targets: b x t; each row is padding in place of a prompt without loss, then answer, eos and padding.
@@ -129,8 +129,7 @@ class Trie:
             size: number of tokens v.
 
         Returns:
-            b x t x v, bool, True where a token is allowed; all False at positions of the prompt and all True after eos, which
-            have no loss.
+            b x t x v, bool, True: allowed. All False in the prompt and all True after eos: these positions have no loss.
         """
         batch, length = targets.shape
         states = torch.full((batch,), ROOT, device=targets.device)
@@ -148,7 +147,7 @@ class Trie:
 
 
 def _nodes(sequences: Iterable[Sequence[int]]) -> list[dict[int, int]]:
-    """Children of every state as token -> state, the root first."""
+    """Children of every state as a dict token -> state, the root first."""
     nodes: list[dict[int, int]] = [{}]
     for sequence in sequences:
         state = ROOT

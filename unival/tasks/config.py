@@ -1,7 +1,7 @@
 """Options that every task shares."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Optional  # fairseq's argument parser does not know `str | None`
+from typing import TYPE_CHECKING, Any, Optional  # fairseq's argument parser does not know ``str | None``
 
 from fairseq.dataclass import ChoiceEnum, configs
 from omegaconf import MISSING

@@ -1,7 +1,7 @@
 """fairseq's own options that a task looks at: fairseq fills them in, nobody gives them to the task."""
 
 from dataclasses import dataclass
-from typing import Any, Optional  # fairseq's argument parser does not know `str | None`
+from typing import Any, Optional  # fairseq's argument parser does not know ``str | None``
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
