@@ -83,6 +83,10 @@ class Tree:
         self.process.stdin.flush()
         return self.answer()
 
+    def peak(self) -> float:
+        """The most memory that the process has had so far, in GiB."""
+        return self.measure("")["peak"]
+
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
@@ -92,7 +96,9 @@ class Tree:
 
 
 def serve(figures: Mapping[str, Figure], note: str) -> None:
-    """Answer the names of figures on standard input with their seconds, after one warm-up each."""
+    """Answer the names of figures on standard input with their seconds, after one warm-up each, and "" with the peak of the memory."""
+    import resource
+
     import unival
 
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:
@@ -102,7 +108,9 @@ def serve(figures: Mapping[str, Figure], note: str) -> None:
         out.write(json.dumps({"unival": unival.__file__, "figures": list(figures), "note": note}) + "\n")
         out.flush()
         for line in sys.stdin:
-            out.write(json.dumps(dict(figures[line.strip()]())) + "\n")
+            name = line.strip()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            out.write(json.dumps(dict(figures[name]()) if name else {"peak": peak}) + "\n")
             out.flush()
 
 
@@ -139,7 +147,7 @@ def main(
 
 
 def compare(trees: list[Tree], args: argparse.Namespace) -> None:
-    """Measure all figures in turns and print the medians, and the medians of the rounds' ratios."""
+    """Measure all figures in turns; print the medians, and the medians of the rounds' ratios, then the peaks of the memory."""
     times: list[dict[tuple[str, str], list[float]]] = [{} for _ in trees]
     for number in range(args.rounds):
         for figure in trees[0].figures:
@@ -155,6 +163,9 @@ def compare(trees: list[Tree], args: argparse.Namespace) -> None:
             ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
             line += f" {statistics.median(theirs):20.4f} {ratio:12.2f}"
         sys.stdout.write(line + "\n")
+    peak, *other = [tree.peak() for tree in trees]
+    line = f"{'peak of the memory, GiB':48} {peak:9.2f}"
+    sys.stdout.write("".join([line, *(f" {theirs:20.2f} {peak / theirs:12.2f}" for theirs in other), "\n"]))
     if trees[0].note:
         sys.stdout.write(trees[0].note + "\n")
 

@@ -1,161 +1,125 @@
-"""Times the base model: one image-caption training step and beam-5 generation, in seconds and as a fraction of the machine's matmul limit.
+"""Times training steps of the base model, with images, videos and audio: forward, backward and optimizer.
 
-    python benchmarks/model.py [--threads 2] [--repeats 3] [--image-size 384] [--batch 4] [--arch unival_base]
+    python benchmarks/model.py [--against FOLDER] [--rounds 5] [--only caption] [--arch unival_base]
 
-Every figure is the median of ``--repeats`` runs after one warm-up; the matmul limit (a square matmul in float32 or bfloat16)
-is measured between them in the same process, because the speed of shared machines drifts.  Weights are random.
+Random weights and inputs, label smoothing, Adam, float32 and bfloat16 autocast.  What a step's floating-point operations would take at
+the machine's matmul limit (a square matmul, measured after each step, because the speed of shared machines drifts) stands beside it.
+``--against`` measures another commit's worktree in turns.  The peak of the memory is that of all figures measured: choose one by
+``--only``.
 """
 
 import argparse
-import resource
-import statistics
-import sys
-import time
+import contextlib
+import functools
 from collections.abc import Callable
-from types import SimpleNamespace
+from functools import partial
+from typing import Any
 
 import torch
-from fairseq.data import Dictionary
-from omegaconf import OmegaConf
+from harness import (
+    PUBLISHED_VOCABULARY,
+    Builders,
+    Figure,
+    Stopwatch,
+    arguments,
+    build_model,
+    dictionary,
+    main,
+    media_input,
+    net_input,
+    text_input,
+)
+from torch.utils.flop_counter import FlopCounterMode
 
-from unival.generation.search import build_generator
-from unival.models.config import UnivalConfig
-from unival.models.unival import SIZES, UnivalModel
-
-PUBLISHED_VOCABULARY = 59457
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def dictionary() -> Dictionary:
-    """A dictionary of the published size."""
-    result = Dictionary()
-    while len(result) < PUBLISHED_VOCABULARY:
-        result.add_symbol(f"symbol{len(result)}")
+def matmul_seconds(dtype: torch.dtype, size: int, clock: str) -> float:
+    """Seconds per floating-point operation of a square matmul: the best of 3."""
+    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    watch = Stopwatch(clock)
+    for part in "123":
+        with watch.part(part):
+            a @ b
+    return min(watch.parts.values()) / (2 * size**3)
+
+
+class Training:
+    """A model in training, its optimizer and a batch; the figures of both precisions share it."""
+
+    def __init__(self, modality: str, shape: tuple[int, ...], args: argparse.Namespace) -> None:
+        from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
+
+        vocabulary = dictionary(args.vocabulary)
+        self.clock, self.matmul = args.clock, args.matmul
+        self.operations = 0  # floating-point operations of matmuls and convolutions in a step
+        options = {"audio_hop_size": args.audio_hop} if modality == "audio" else {}
+        self.model = build_model(args.arch, vocabulary, modalities=modality, **options).train()
+        config = LabelSmoothedConfig(label_smoothing=0.1, sentence_avg=False)
+        self.criterion = LabelSmoothedCriterion(argparse.Namespace(target_dictionary=vocabulary), config).train()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5, fused=True)
+        group = text_input(vocabulary, shape[0], 8, args.target, pad_from=args.target)
+        group["media"] = media_input(modality, shape)
+        if getattr(self.model.encoder.media[modality], "statistics", None) is not None:  # pixels travel as bytes
+            group["media"][0]["values"] = group["media"][0]["values"].mul(64).add(128).clamp(0, 255).to(torch.uint8)
+        self.sample = {"net_input": net_input(self.model.forward, group), "target": group["prev_output_tokens"]}
+
+    def step(self, dtype: torch.dtype) -> dict[str, float]:
+        """The seconds of one step's parts."""
+        watch = Stopwatch(self.clock)
+        with watch.part("forward"), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss, *_ = self.criterion(self.model, self.sample)
+        with watch.part("backward"):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        with watch.part("optimizer"):
+            self.optimizer.step()
+        return watch.parts
+
+    def measure(self, dtype: torch.dtype) -> dict[str, float]:
+        """The seconds of one step's parts, of all, and at the matmul limit; the first time, which is a warm-up, operations are counted."""
+        counter = FlopCounterMode(display=False) if not self.operations else None
+        with counter or contextlib.nullcontext():
+            parts = self.step(dtype)
+        if counter:
+            self.operations = counter.get_total_flops()
+        limit = self.operations * matmul_seconds(dtype, self.matmul, self.clock)
+        return {**parts, "all": sum(parts.values()), "at the matmul limit": limit}
+
+
+def figures(args: argparse.Namespace) -> tuple[Builders, str]:
+    rows, side, frames, frame = args.media_batch, args.image_size, args.frames, args.frame_size
+    shapes = {
+        f"caption, batch {args.batch}, {side} px": ("image", (args.batch, 3, side, side)),
+        f"video, batch {rows}, {frames} x {frame} px": ("video", (rows, 3, frames, frame, frame)),
+        f"audio, batch {rows}, hop {args.audio_hop}": ("audio", (rows, args.audio_samples)),
+    }
+
+    def step(training: Callable[[], Training], dtype: torch.dtype) -> Figure:
+        return partial(training().measure, dtype)
+
+    builders: dict[str, Any] = {}
+    for name, (modality, shape) in shapes.items():
+        training = functools.cache(partial(Training, modality, shape, args))
+        builders |= {f"{name}, {precision}": partial(step, training, dtype) for precision, dtype in DTYPES.items()}
+    return builders, f"{args.arch}, {args.target} target tokens, {args.threads} threads, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def parser() -> argparse.ArgumentParser:
+    result = arguments(__doc__)
+    result.add_argument("--batch", type=int, default=4, help="images (default: %(default)s)")
+    result.add_argument("--image-size", type=int, default=384)
+    result.add_argument("--media-batch", type=int, default=2, help="videos, or stretches of audio (default: %(default)s)")
+    result.add_argument("--frames", type=int, default=8)
+    result.add_argument("--frame-size", type=int, default=224)
+    result.add_argument("--audio-samples", type=int, default=480000, help="10 seconds at 48 kHz (default: %(default)s)")
+    result.add_argument("--audio-hop", type=int, default=200, help="samples between frames of the spectrogram (default: %(default)s)")
+    result.add_argument("--target", type=int, default=20, help="target tokens (default: %(default)s)")
+    result.add_argument("--matmul", type=int, default=1024, help="size of the matmul (default: %(default)s)")
+    result.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="its size (default: %(default)s, as published)")
+    result.add_argument("--arch", default="unival_base")
     return result
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median wall time after one warm-up."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def matmul_limit(dtype: torch.dtype, size: int = 2048) -> float:
-    """GFLOP/s of a square matmul: the best of 8."""
-    a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e9
-
-
-def gigaflops(run: Callable[[], object]) -> float:
-    """Floating point operations of matmuls and convolutions in one run."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() / 1e9
-
-
-def batch(args: argparse.Namespace, vocabulary: Dictionary) -> dict:
-    """Random images, a six-token prompt, targets of ``--target`` tokens."""
-    torch.manual_seed(0)
-    size = args.batch
-    return {
-        "src_tokens": torch.randint(4, len(vocabulary), (size, 8)),
-        "src_lengths": torch.full((size,), 8),
-        "prev_output_tokens": torch.randint(4, len(vocabulary), (size, args.target)),
-        "media": [
-            {
-                "modality": "image",
-                "values": torch.randn(size, 3, args.image_size, args.image_size),
-                "rows": torch.arange(size),
-            }
-        ],
-    }
-
-
-def training_step(
-    model: UnivalModel, net_input: dict, optimizer: torch.optim.Optimizer, parts: dict[str, list[float]], bf16: bool
-) -> None:
-    """Forward, backward, optimiser; adds the time of each to ``parts``."""
-    marks = [time.perf_counter()]
-    target = net_input["prev_output_tokens"].flatten()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits, _ = model([net_input])
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), target, label_smoothing=0.1)
-    marks.append(time.perf_counter())
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    marks.append(time.perf_counter())
-    optimizer.step()
-    marks.append(time.perf_counter())
-    for name, start, end in zip(("forward", "backward", "optimiser"), marks, marks[1:], strict=False):
-        parts.setdefault(name, []).append(end - start)
-
-
-def report(name: str, wall: float, flops: float, limit: float, note: str = "") -> None:
-    """One line of the result."""
-    share = flops / wall / limit
-    sys.stdout.write(f"{name:34s} {wall:7.2f} s   {flops:8.0f} GFLOP   {share:5.0%} of {limit:5.0f} GFLOP/s   {note}\n")
-    sys.stdout.flush()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--image-size", type=int, default=384)
-    parser.add_argument("--target", type=int, default=20)
-    parser.add_argument("--generate", type=int, default=16, help="tokens to generate")
-    parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--arch", choices=SIZES, default="unival_base")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    vocabulary = dictionary()
-    cfg = OmegaConf.structured(UnivalConfig(**SIZES[args.arch]))
-    model = UnivalModel.build_model(cfg, SimpleNamespace(source_dictionary=vocabulary))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, betas=(0.9, 0.999), fused=True)
-    net_input = batch(args, vocabulary)
-
-    model.train()
-    flops = gigaflops(lambda: training_step(model, net_input, optimizer, {}, False))
-    for bf16 in (False, True):
-        limit = matmul_limit(torch.bfloat16 if bf16 else torch.float32)
-        parts: dict[str, list[float]] = {}
-        wall = seconds(lambda: training_step(model, net_input, optimizer, parts, bf16), args.repeats)  # noqa: B023
-        note = ", ".join(f"{name} {statistics.median(times[1:]):.2f}" for name, times in parts.items())
-        report(f"training step, {'bf16 autocast' if bf16 else 'float32'}", wall, flops, limit, note)
-
-    model.eval()
-    options = argparse.Namespace(beam=args.beam, min_len=args.generate, max_len_b=args.generate)
-    generator = build_generator([model], vocabulary, options)
-    source = {key: value for key, value in net_input.items() if key != "prev_output_tokens"}
-
-    def encode() -> None:
-        with torch.no_grad():
-            model.encoder(**source)
-
-    def generate() -> None:
-        generator.generate([model], {"net_input": {"groups": [source]}}, bos_token=vocabulary.bos())
-
-    flops = gigaflops(generate)
-    limit = matmul_limit(torch.float32)
-    note = f"encoder {seconds(encode, args.repeats):.2f}"
-    report(f"generation, beam {args.beam}, {args.generate} tokens", seconds(generate, args.repeats), flops, limit, note)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    sys.stdout.write(
-        f"peak memory {peak:.1f} GiB; {args.threads} threads, batch {args.batch}, {args.image_size} px, {args.arch}\n"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, parser(), figures)

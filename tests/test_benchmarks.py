@@ -26,6 +26,19 @@ def test_generation_is_timed(benchmark):
         assert parts["all"] == pytest.approx(parts["encoder"] + parts["decoder and search"]) and parts["encoder"] > 0
 
 
+def test_training_is_timed(benchmark):
+    model = benchmark("model")
+    sizes = ["--arch", "unival_tiny", "--vocabulary", "40", "--image-size", "32", "--frames", "2", "--frame-size", "32"]
+    sizes += ["--audio-samples", "9600", "--batch", "2", "--matmul", "8"]
+    figures, note = model.figures(model.parser().parse_args(sizes))
+    names = ["caption, batch 2, 32 px", "video, batch 2, 2 x 32 px", "audio, batch 2, hop 200"]
+    assert list(figures) == [f"{name}, {precision}" for name in names for precision in ("fp32", "bf16")] and "20 target tokens" in note
+    for build in figures.values():
+        *parts, everything, limit = build()().items()
+        assert [name for name, _ in parts] == ["forward", "backward", "optimizer"] and min(seconds for _, seconds in parts) > 0
+        assert everything == ("all", pytest.approx(sum(seconds for _, seconds in parts))) and limit[1] > 0
+
+
 def test_reading_is_timed(benchmark):
     data = benchmark("data")
     args = data.parser().parse_args(["--rows", "5", "--videos", "0"])
@@ -66,5 +79,7 @@ def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatc
     argv = ["--against", str(tmp_path / "theirs"), "--rounds", "2", "--only", "other"]
     harness.main(str(script), harness.arguments(""), lambda args: ({}, ""), argv)
     assert (tmp_path / "turns").read_text().split() == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]  # warm-ups first
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:]] == [["other", "work", "2.0000", "4.0000", "0.50"], ["the", "note"]]
+    _, figure, memory, note = capsys.readouterr().out.splitlines()
+    assert figure.split() == ["other", "work", "2.0000", "4.0000", "0.50"] and note == "the note"
+    ours, theirs, ratio = map(float, memory.removeprefix("peak of the memory, GiB").split())
+    assert 0 < ours == pytest.approx(theirs * ratio, rel=0.5, abs=0.02)
