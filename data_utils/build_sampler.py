@@ -1,14 +1,14 @@
 """Build sampler data: images, videos and audio with known content, and captions and questions that are exactly true.
 
-    python data_utils/build_sampler.py --out data/sampler                    # stamps if they can be had, else shapes
-    python data_utils/build_sampler.py --out data/sampler --sprites shapes   # no download at all
-    python data_utils/build_sampler.py --out data/moving --media video       # sprites that move
-    python data_utils/build_sampler.py --out data/emoji --media video --sprites emoji
-    python data_utils/build_sampler.py --out data/sounds --media audio       # the stamps' sounds, else synthesised ones
-    python data_utils/build_sampler.py --out data/both --media image+audio   # stamps, and the sound of one in an image
+python data_utils/build_sampler.py --out data/sampler # stamps if they can be had, else shapes python
+data_utils/build_sampler.py --out data/sampler --sprites shapes # no download at all python
+data_utils/build_sampler.py --out data/moving --media video # sprites that move python data_utils/build_sampler.py
+--out data/emoji --media video --sprites emoji python data_utils/build_sampler.py --out data/sounds --media audio #
+the stamps' sounds, else synthesised ones python data_utils/build_sampler.py --out data/both --media image+audio #
+stamps, and the sound of one in an image
 
-Writes train, valid, test, test_unseen, test_swapped (and valid_swapped) as .jsonl tables, images/, videos/ or sounds/, manifest.json and
-preview.png.
+Writes train, valid, test, test_unseen, test_swapped (and valid_swapped) as .jsonl tables, images/, videos/ or
+sounds/, manifest.json and preview.png.
 """
 
 import argparse
