@@ -317,7 +317,7 @@ def test_wrong_settings_are_named() -> None:
 def test_target_outside_its_set_is_named() -> None:
     masks = torch.ones(1, 3, 5, dtype=torch.bool)
     masks[0, 1, 2] = False
-    with pytest.raises(UserError, match=r"row 42: target token '</s>' \(position 1\) is outside its closed set"):
+    with pytest.raises(UserError, match=r"row 42: target token '</s>' \(position 1\) is outside its candidate answers"):
         run(make(symbols=5), PROBS.log(), TARGET, constraint_masks=masks, id=torch.tensor([42]))
     logits, target = random_batch()
     with pytest.raises(UserError, match=r"row 0: target token .* is outside --constraint-range 105,137"):

@@ -103,7 +103,7 @@ def test_different_sets_per_token_and_a_target_outside(vocab, projected):
     for outside in (60, 61):  # allowed for another token only, allowed for none
         wrong = sample["target"].clone()
         wrong[1, 1] = outside
-        with pytest.raises(UserError, match=r"row 9: target token .* \(position 1\) is outside its closed set"):
+        with pytest.raises(UserError, match=r"row 9: target token .* \(position 1\) is outside its candidate answers"):
             criterion_of(vocab)(model, {**sample, "target": wrong, "constraint_masks": masks})
 
 

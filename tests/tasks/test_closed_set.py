@@ -55,7 +55,7 @@ def test_a_target_outside_the_set_is_named(vocab):
     dataset = task.build_dataset(RowTable([{"q": "x", "a": "red"}, {"q": "x", "a": "green"}]))
     sample = task.with_limits(dataset.collater([dataset[0], dataset[1]]))
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
-    with pytest.raises(UserError, match="row 1.*closed set"):
+    with pytest.raises(UserError, match="row 1.*candidate answers"):
         criterion(tiny.model(vocab), sample)
 
 

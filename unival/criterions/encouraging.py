@@ -2,12 +2,14 @@
 
 With p = exp(conf * ln p) the bonus b is negative and falls with p:
 
-    b(p) = ln max(1 - p, 1e-5)                        for p <= log_end
-         = ln(1 - log_end) - (p - log_end) / (1 - log_end)    above (the tangent: the gradient stays finite)
+    b(p) = ln max(1 - p, 1e-5)                               for p <= log_end
+         = ln(1 - log_end) - (p - log_end) / (1 - log_end)    above (its tangent: the gradient stays finite)
 
-and a token's loss gains (1 - e) b(p(y)) + (e / V) sum over v of b(p(v)), V being the whole vocabulary even where a
-constraint allows fewer symbols. Source: "Well-classified examples are underestimated in classification with deep neural
-networks" (arXiv:2110.06537).
+and (1 - e) b(p(y)) + (e / v) sum over tokens i of b(p(i)) is added to a token's loss: y is the target, e the smoothing and v the size of
+the whole vocabulary, even if a constraint allows fewer tokens.
+
+Source: "Well-classified examples are underestimated in classification with deep neural networks" (arXiv:2110.06537).
+Shapes follow the docstring of ``unival/criterions/label_smoothed.py``.
 """
 
 import math
@@ -39,8 +41,8 @@ class EncouragingConfig(LabelSmoothedConfig):
 class EncouragingCriterion(LabelSmoothedCriterion):
     """Encouraging loss; everything else as in ``unival_label_smoothed``.
 
-    ``--drop-best-ratio`` really drops tokens here. In the original it had no effect, so a published recipe that sets it
-    is reproduced by leaving it 0.
+    ``--drop-best-ratio`` does drop tokens here. In the original it had no effect: leave it at 0 to reproduce a published recipe that
+    sets it.
 
     Raises:
         UserError: a setting outside its range.
@@ -54,7 +56,7 @@ class EncouragingCriterion(LabelSmoothedCriterion):
         _check_share("drop-best-ratio", cfg.drop_best_ratio)
 
     def token_losses(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Loss and negative log-likelihood, both C x N, weighted by confidence."""
+        """Loss and negative log-likelihood, both r x m, weighted by confidence."""
         loss, nll = super().token_losses(tokens)
         epsilon = self.cfg.label_smoothing
         loss = loss + (1 - epsilon) * bonus(torch.exp(-nll), self.cfg.log_end)
@@ -82,11 +84,11 @@ def bonus(probability: Tensor, log_end: float) -> Tensor:
 
 
 class TotalBonus(torch.autograd.Function):
-    """Sum of b over the symbols of V-sized rows, keeping nothing V-sized but its input for the backward pass."""
+    """Sum of b over the tokens of each row; of that size it keeps only its input for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, lprobs: Tensor, allowed: Tensor | None, log_end: float) -> Tensor:
-        """Log-probabilities … x V -> …; symbols that are not allowed add nothing."""
+        """Log-probabilities ``… x k`` -> ``…``.  ``allowed`` ``… x k``, True: allowed (None: all); other tokens add 0."""
         ctx.save_for_backward(lprobs, allowed)
         ctx.log_end = log_end
         p = probabilities(lprobs, allowed)
@@ -111,6 +113,6 @@ class TotalBonus(torch.autograd.Function):
 
 
 def probabilities(lprobs: Tensor, allowed: Tensor | None) -> Tensor:
-    """exp, and 0 for what is not allowed."""
+    """exp of log-probabilities ``… x k``; 0 where ``allowed`` (``… x k``) is False."""
     p = lprobs.exp()
     return p if allowed is None else p.masked_fill_(~allowed, 0.0)

@@ -1,11 +1,13 @@
-"""Criterion ``unival_label_smoothed``: label smoothing with closed sets, confidences, drop-worst and R-Drop.
+"""Criterion ``unival_label_smoothed``: label smoothing with candidate answers, confidences, drop-worst and R-Drop.
 
-The loss of a token with target y, smoothing e and the allowed symbols A (K of them; all V without a constraint):
+The loss of a token with target y, smoothing e and the set A of allowed tokens (k of them; without a constraint, all v):
 
-    (1 - e - e_i) * -ln p(y)  +  e_i * sum over v in A of -ln p(v),    e_i = e / (K - 1)
+    (1 - e - e_i) * -ln p(y)  +  e_i * sum over i in A of -ln p(i),    e_i = e / (k - 1)
 
-The model gives features; those of the tokens that count (no padding, skipped prefix or eos) are selected and projected to the
-vocabulary, and only to the part of it that a closed set or a range leaves.
+The model returns features. Those of the counted target tokens (not padding, skipped prefix or skipped eos) are selected and projected to
+the vocabulary, or to the part of it that candidate answers or a range allow.
+
+Shapes: ``r`` copies of the batch (2 with R-Drop), ``m`` counted tokens, ``k`` allowed ids; others as in ``unival/models/__init__.py``.
 """
 
 import math
@@ -25,7 +27,7 @@ from torch import Tensor
 from unival.errors import UserError
 from unival.vocab import FIRST_TOKEN
 
-RANGE_SLACK = 1e-6  # the published e / (K - 1 + 1e-6): finite for a set of one symbol
+RANGE_SLACK = 1e-6  # the published e / (k - 1 + 1e-6): finite if only one token is allowed
 
 
 @dataclass
@@ -53,18 +55,18 @@ class LabelSmoothedConfig(FairseqDataclass):
 
 @dataclass
 class Tokens:
-    """The target tokens that count: C copies of the batch (2 with R-Drop), N tokens, the K of V tokens that may be predicted at all."""
+    """The counted target tokens of a batch and what the model predicts for them; shapes as in the module's docstring."""
 
-    logits: Tensor  # C x N x K, -inf where not allowed
-    lprobs: Tensor  # C x N x K, 0 where not allowed so that sums and products stay finite
-    target: Tensor  # N numbers below K
-    allowed: Tensor | None  # N x K, None: all K
-    choices: Tensor | None  # how many may be predicted: N, or a number for all; None: everything
-    conf: Tensor | None  # N, multiplies every log-probability
-    counts: Tensor  # B x T, True: a token that counts
+    logits: Tensor  # r x m x k, -inf where not allowed
+    lprobs: Tensor  # r x m x k, log-probabilities; 0 where not allowed, so that sums and products stay finite
+    target: Tensor  # m, indices below k
+    allowed: Tensor | None  # m x k, True: allowed; None: all are
+    choices: Tensor | None  # m, number of allowed tokens, or one number for all; None: the whole vocabulary
+    conf: Tensor | None  # m, confidence, multiplies every log-probability
+    counts: Tensor  # b x t, True: a counted token
 
     def weighted(self, values: Tensor) -> Tensor:
-        """C x N values times the confidence of their row."""
+        """Values (r x m) times the confidence of their row."""
         return values if self.conf is None else values * self.conf
 
 
@@ -72,8 +74,7 @@ class Tokens:
 class LabelSmoothedCriterion(FairseqCriterion):
     """Label-smoothed cross-entropy over a batch of the package's format.
 
-    The task announces the number of updates by ``set_num_updates`` before each training step when drop-worst is used.
-    Drop-worst and R-Drop apply in training mode only, so that validation losses stay comparable.
+    Drop-worst (it needs ``set_num_updates`` before each step) and R-Drop apply in training only: validation losses stay comparable.
 
     Raises:
         UserError: a setting outside its range.
@@ -93,7 +94,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
             )
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Tell the criterion how many updates were made: ``--drop-worst-after`` counts them."""
+        """Set the number of updates made so far, which ``--drop-worst-after`` is compared with."""
         self.num_updates = num_updates
 
     def forward(
@@ -102,19 +103,18 @@ class LabelSmoothedCriterion(FairseqCriterion):
         """Loss of one batch.
 
         Args:
-            model: called as ``model(**net_input, features_only=True)`` -> (features B x T x c, or a list of these for the groups of
-                the batch, and a dict); its ``output_layer(features, tokens)`` projects them.  ``auxiliary_loss`` in the dict, a number
-                per token (or sentence with --sentence-avg), is added to the loss.
-            sample: batch with "net_input" and "target" (B x T); optionally "conf" (B), "constraint_masks" (B x T x V, True: allowed),
-                "constraint_range" (start, end), as ``--constraint-range`` for this batch, and "stream" (B) with "stream_names":
-                then values are logged for every stream as well.
-            reduce: sum over tokens; else the vector of the kept tokens' losses.
+            model: called as ``model(**net_input, features_only=True)``; returns features ``b x t x c`` (or a list of these, one per group
+                of the batch) and a dict.  Its ``output_layer(features, tokens)`` makes logits of features.  ``auxiliary_loss`` in the dict
+                is per token (or per sentence with ``--sentence-avg``) and is added to the loss.
+            sample: a batch with ``net_input`` and ``target`` (b x t).  Optional: ``conf`` (b), ``constraint_masks`` (b x t x v, True:
+                allowed), ``constraint_range`` (start, end), ``stream`` (b) with ``stream_names`` (values are logged per stream, too).
+            reduce: return the sum over tokens; else a vector of the kept tokens' losses.
 
         Returns:
-            loss (natural logarithm), sample size (kept tokens, or sentences with --sentence-avg), values to log.
+            The loss (natural logarithm), the sample size (kept tokens, or sentences with ``--sentence-avg``) and the values to log.
 
         Raises:
-            UserError: a target token outside its closed set or range.
+            UserError: a target token is not allowed by the candidate answers or the range.
         """
         rdrop = self.cfg.use_rdrop and self.training
         net_input = sample["net_input"]
@@ -149,16 +149,16 @@ class LabelSmoothedCriterion(FairseqCriterion):
         return (losses.sum() if reduce else losses.flatten()), sample_size, logging_output
 
     def select_tokens(self, model: Any, features: Tensor | Sequence[Tensor], sample: Mapping[str, Any]) -> Tokens:
-        """Take the tokens that count out of the features, project them to what may be predicted, and normalise."""
+        """Select the features of the counted tokens, project them to the allowed part of the vocabulary, and normalise."""
         target = sample["target"]
         counts = target.ne(self.padding_idx)
         counts[:, : self.cfg.ignore_prefix_size] = False
         if self.cfg.ignore_eos:
             counts &= target.ne(self.eos)
-        selected = select_features([features] if isinstance(features, Tensor) else features, counts)  # C x N x c
+        selected = select_features([features] if isinstance(features, Tensor) else features, counts)  # r x m x c
         kept_target = target[counts]
         masks = sample.get("constraint_masks")
-        allowed = None if masks is None else masks[counts]  # N x V
+        allowed = None if masks is None else masks[counts]  # m x v, True: allowed
         tokens = self.predictable(allowed, self.range_of(sample), target.device)
         choices: Tensor | None = None
         if tokens is not None:
@@ -169,7 +169,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
                 choices = torch.tensor(tokens.numel(), device=target.device)
             kept_target = self._places(kept_target, tokens, allowed, counts, sample)
         logits = model.output_layer(selected, tokens)
-        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision is normalised in float32
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # normalise half precision in float32
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -math.inf)
         lprobs = F.log_softmax(logits, dim=-1, dtype=dtype)
@@ -181,28 +181,28 @@ class LabelSmoothedCriterion(FairseqCriterion):
         return Tokens(logits, lprobs, kept_target, allowed, choices, conf, counts)
 
     def range_of(self, sample: Mapping[str, Any]) -> tuple[int, int] | None:
-        """The ids (start, end) that a batch's targets are in, by its own range and by ``--constraint-range``; None without either."""
+        """The range (start, end) of allowed ids: where the batch's own and ``--constraint-range`` overlap; None without either."""
         own = sample.get("constraint_range")
         if self.range is None or own is None:
             return own or self.range
         start, end = max(self.range[0], own[0]), min(self.range[1], own[1])
         if start >= end:
-            raise UserError(f"--constraint-range {self.cfg.constraint_range} leaves nothing of what targets consist of, {own[0]},{own[1]}")
+            raise UserError(f"--constraint-range {self.cfg.constraint_range} has no token that targets may have ({own[0]},{own[1]})")
         return start, end
 
     @staticmethod
     def predictable(allowed: Tensor | None, span: tuple[int, int] | None, device: torch.device) -> Tensor | None:
-        """Ids K, ascending, of the tokens that any target may be, by the batch's masks (N x V) and its range; None without either."""
+        """Ids (k, ascending) that any target may have, by the masks (m x v, True: allowed) and the range; None without either."""
         if span is None:
             return None if allowed is None else allowed.any(0).nonzero().squeeze(-1)
-        tokens = torch.cat([torch.arange(*stretch, device=device) for stretch in ((0, FIRST_TOKEN), span)])  # special ones stay allowed
+        tokens = torch.cat([torch.arange(*ids, device=device) for ids in ((0, FIRST_TOKEN), span)])  # special tokens stay allowed
         return tokens if allowed is None else tokens[allowed[:, tokens].any(0)]
 
     def _places(
         self, target: Tensor, tokens: Tensor, allowed: Tensor | None, counts: Tensor, sample: Mapping[str, Any]
     ) -> Tensor:
-        """Where N targets are among K tokens.  A target that cannot be predicted would make the loss infinite: say which one it is."""
-        if tokens.numel() == 0:  # there is no target either, or none that could be predicted
+        """Indices of the targets (m) within ``tokens`` (k).  A target that is not allowed would make the loss infinite: refuse it."""
+        if tokens.numel() == 0:  # no counted target, or none that is allowed
             places, fits = torch.zeros_like(target), torch.zeros_like(target, dtype=torch.bool)
         else:
             places = torch.searchsorted(tokens, target).clamp(max=tokens.numel() - 1)
@@ -214,14 +214,14 @@ class LabelSmoothedCriterion(FairseqCriterion):
         first = int((~fits).nonzero()[0])
         row, position = counts.nonzero()[first].tolist()
         row_id = int(sample["id"][row]) if "id" in sample else row
-        symbol = self.task.target_dictionary[int(target[first])]
+        token = self.task.target_dictionary[int(target[first])]
         within = f"--constraint-range {','.join(map(str, self.range_of(sample) or ()))}"
         if sample.get("constraint_masks") is not None:
-            within = "its closed set of answers" if self.range is None else f"its closed set of answers or {within}"
-        raise UserError(f"row {row_id}: target token {symbol!r} (position {position}) is outside {within}")
+            within = "its candidate answers" if self.range is None else f"its candidate answers or {within}"
+        raise UserError(f"row {row_id}: target token {token!r} (position {position}) is outside {within}")
 
     def token_losses(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Loss and negative log-likelihood, both C x N, weighted by confidence."""
+        """Loss and negative log-likelihood, both r x m, weighted by confidence."""
         index = tokens.target.expand(tokens.lprobs.shape[:2]).unsqueeze(-1)
         nll = -tokens.weighted(tokens.lprobs.gather(-1, index).squeeze(-1))
         epsilon = self.cfg.label_smoothing
@@ -242,14 +242,14 @@ class LabelSmoothedCriterion(FairseqCriterion):
         return 0, stop
 
     def active_after(self, ratio: float, after: int) -> bool:
-        """Whether tokens are to be dropped in this step."""
+        """Whether tokens are dropped in this step."""
         if ratio == 0 or not self.training:
             return False
         assert self.num_updates is not None, "dropping tokens counts updates: call set_num_updates before each step"
         return self.num_updates > after
 
     def kept_tokens(self, losses: Tensor) -> Tensor | None:
-        """Indices of the tokens that stay, by the first copy's losses (N): R-Drop's pairs stay pairs. None: all."""
+        """Indices of the tokens that stay, by the first copy's losses (m), so that both copies keep the same tokens.  None: all."""
         start, stop = self.kept_ranks(losses.numel())
         if (start, stop) == (0, losses.numel()):
             return None
@@ -257,7 +257,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
 
     @staticmethod
     def divergence(lprobs: Tensor, conf: Tensor | None, kept: Tensor | None) -> Tensor:
-        """(KL(p|q) + KL(q|p)) / 2 of each token between both copies (R-Drop, arXiv:2106.14448), N."""
+        """(KL(p|q) + KL(q|p)) / 2 of each token (m) between both copies (R-Drop, arXiv:2106.14448).  ``lprobs`` 2 x m x k."""
         if kept is not None:
             lprobs = lprobs[:, kept]
             conf = None if conf is None else conf[kept]
@@ -267,19 +267,19 @@ class LabelSmoothedCriterion(FairseqCriterion):
         return ((first.exp() - second.exp()) * (first - second)).sum(-1) / 2
 
     def logged_scores(self) -> dict[str, bool]:
-        """Names of what :meth:`reduce_metrics` logs that checkpoints can be compared by: whether higher is better."""
+        """Logged values that checkpoints can be compared by: name in :meth:`reduce_metrics` -> whether higher is better."""
         accuracy = {"accuracy": True} if self.cfg.report_accuracy else {}
         return {"loss": False, "nll_loss": False, "ppl": False, **accuracy}
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log loss and nll_loss (both base 2, per kept token, of streams too), ppl, and accuracy in percent when it was counted."""
+        """Log ``loss`` and ``nll_loss`` (base 2, per kept token; also per stream), ``ppl``, and ``accuracy`` in percent if reported."""
 
         def total(key: str) -> Any:
             return sum(log.get(key, 0) for log in logging_outputs)
 
         sample_size, ntokens = total("sample_size"), total("ntokens")
-        # an update whose rows were all skipped has neither: it weighs 0 in every mean, and must not be NaN
+        # both are 0 in an update whose rows were all skipped: its weight in every mean is 0, and its value must not be NaN
         metrics.log_scalar("loss", total("loss") / max(sample_size, 1) / math.log(2), sample_size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / max(ntokens, 1) / math.log(2), ntokens, round=3)
         if any("auxiliary_loss" in log for log in logging_outputs):
@@ -299,19 +299,19 @@ class LabelSmoothedCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All logged values are sums over tokens, so workers may add them up."""
+        """True: all logged values are sums, so those of several workers may be added."""
         return True
 
 
 def select_features(features: Sequence[Tensor], counts: Tensor) -> Tensor:
-    """The features of the tokens that count.
+    """Select the features of the counted tokens.
 
     Args:
-        features: per group of the batch ``b x t x c``, its rows as often as there are copies of the batch (C*b, copy after copy).
-        counts: B x T, True for the N tokens that count; its rows are those of the groups, group after group.
+        features: ``(r * b) x t x c`` for each group of the batch (``b``, ``t`` of the group), copy after copy.
+        counts: ``b x t`` of the whole batch, group after group; True: a counted token.
 
     Returns:
-        C x N x c.
+        ``r x m x c``.
     """
     copies, left = divmod(sum(group.size(0) for group in features), counts.size(0))
     assert left == 0, f"features of other rows than the target {tuple(counts.shape)}: {[tuple(group.shape) for group in features]}"
@@ -327,18 +327,18 @@ def select_features(features: Sequence[Tensor], counts: Tensor) -> Tensor:
 
 
 def by_stream(sample: Mapping[str, Any], counts: Tensor, kept: Tensor | None, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums per stream, under ``<key>/<name of the stream>``: of all streams in one order, 0 of those that the batch has no rows of.
+    """Sums per stream as ``<key>/<name of the stream>``: all streams, always in one order; 0 for a stream without rows in the batch.
 
     Args:
-        sample: a batch; without ``stream_names`` it is of one stream, whose sums are those of the batch.
-        counts: B x T, True for the N tokens that count.
-        kept: numbers of the K tokens among them that stay; None: all.
-        losses: by key, C x K.
+        sample: a batch; without ``stream_names`` there is only one stream, and the result is empty.
+        counts: b x t, True: a counted token.
+        kept: indices of the counted tokens that stay after dropping; None: all.
+        losses: by key, r x kept tokens.
     """
     if "stream_names" not in sample:
         return {}
-    rows: Tensor = sample["stream"]  # B
-    owners = rows.unsqueeze(1).expand_as(counts)[counts]  # N
+    rows: Tensor = sample["stream"]  # b
+    owners = rows.unsqueeze(1).expand_as(counts)[counts]  # m
     owners = owners if kept is None else owners[kept]
     values = {key: loss.detach().sum(0) for key, loss in losses.items()}
     values["ntokens"] = torch.full_like(owners, len(losses["loss"]))
@@ -351,12 +351,12 @@ def by_stream(sample: Mapping[str, Any], counts: Tensor, kept: Tensor | None, lo
 
 
 def repeat_groups(net_input: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's input with every row twice: each group's rows, then their copies."""
+    """The model's input with every row twice: the rows of each group, then their copies."""
     return {**net_input, "groups": [_repeat_group(group) for group in net_input["groups"]]}
 
 
 def _repeat_group(net_input: Mapping[str, Any]) -> dict[str, Any]:
-    """One group's input twice: tensors are concatenated along the batch, media have their copies, None and settings stay."""
+    """One group's input twice: tensors are repeated along the batch, media item by item; other values stay as they are."""
     size = net_input["src_tokens"].size(0)
     repeated: dict[str, Any] = {}
     for key, value in net_input.items():
@@ -371,24 +371,24 @@ def _repeat_group(net_input: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _repeat_media(item: Mapping[str, Any]) -> dict[str, Any]:
-    """One modality's items twice: every tensor has one entry per item, but ``rows``, which says which item each row has."""
+    """One modality's items twice.  All tensors have one entry per item, except ``rows``: the index of each row's item."""
     repeated = {key: torch.cat([value, value]) if isinstance(value, Tensor) else value for key, value in item.items()}
     repeated["rows"] = torch.cat([item["rows"], item["rows"] + len(item["values"])])
     return repeated
 
 
-def parse_range(text: str | None, symbols: int) -> tuple[int, int] | None:
-    """'start,end' (end exclusive) as numbers within the dictionary."""
+def parse_range(text: str | None, vocabulary: int) -> tuple[int, int] | None:
+    """Token ids from ``start,end`` (end exclusive); ``vocabulary`` is the number of tokens."""
     if text is None:
         return None
     parts = text.strip("()[] ").split(",")
     try:
         start, end = (int(part) for part in parts)
     except ValueError:
-        raise UserError(f"--constraint-range {text!r}: write two symbol numbers as 'start,end'") from None
-    if not FIRST_TOKEN <= start < end <= symbols:
+        raise UserError(f"--constraint-range {text!r}: expected two token ids as 'start,end'") from None
+    if not FIRST_TOKEN <= start < end <= vocabulary:
         raise UserError(
-            f"--constraint-range {text!r}: needs {FIRST_TOKEN} <= start < end <= {symbols}, the size of the dictionary"
+            f"--constraint-range {text!r}: needs {FIRST_TOKEN} <= start < end <= {vocabulary}, the size of the dictionary"
         )
     return start, end
 
