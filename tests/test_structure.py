@@ -361,7 +361,7 @@ RULED_OUT = {
     r"key names?": "checkpoint keys",
     r"closed sets? of answers": "candidate answers",
 }
-NOT_YET_CLEAN = {"data", "models"}
+NOT_YET_CLEAN = {"data"}
 
 
 def ruled_out_words(source: str) -> list[str]:

@@ -8,19 +8,19 @@ from unival.models.bias import padding_mask, split_heads
 
 
 class MultiheadAttention(nn.Module):
-    """Attention whose scores are ``q . k / sqrt(s d) + bias`` and whose heads are scaled before the output projection.
+    """Attention with scores ``q . k / sqrt(f d) + bias``, and a learned scale per head before the output projection.
 
-    ``d`` is the width of a head and ``s`` the attention scale factor: the untied position term has the same variance as the
-    content term, so the sum is scaled as in TUPE (s = 2).
+    ``d`` is the width of a head and ``f`` the scale factor: the untied position term has the same variance as the content term, so
+    the sum is scaled as in TUPE (f = 2).
 
     Args:
         dim: width of queries and output.
         num_heads: number of heads; divides ``dim``.
-        scale_factor: ``s`` above.
+        scale_factor: ``f`` above.
         dropout: probability on the attention weights.
         qk_norm: normalise each head's queries and keys (two layer norms of their own).
-        input_norm: normalise what queries, keys and values are projected from, all by the same layer norm of the whole width; the
-            published code calls that ``qk_norm``.
+        input_norm: normalise the input of the query, key and value projections, with one layer norm over the whole width; the
+            published code calls this ``qk_norm``.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MultiheadAttention(nn.Module):
         self.input_norm = nn.LayerNorm(dim) if input_norm else None
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a memory ``b x s x c``: two tensors ``b x heads x s x d``."""
+        """Keys and values of a memory ``b x s x c``: two tensors ``b x h x s x d``."""
         if self.input_norm is not None:
             memory = self.input_norm(memory)
         k = split_heads(self.k_proj(memory), self.num_heads)
@@ -59,11 +59,11 @@ class MultiheadAttention(nn.Module):
         """Attend from ``x`` to keys and values.
 
         Args:
-            x: queries ``b x t x c``; ``b`` may be a multiple of the keys' batch (the beams of a sentence, next to each other),
-                then ``t`` must be 1.
-            k, v: ``b' x heads x s x d``.
-            bias: added to the scores (masked positions are -inf); ``heads x t x s``, or broadcastable to ``b' x heads x t x s``.
-            padding: ``b' x s``, True: nothing attends to this key.  A mask of its own, so that the bias needs no batch axis.
+            x: input of the queries, ``b x t x c``; ``b`` may be a multiple of the keys' batch size ``b'`` (beams of a sentence, next to
+                each other), then ``t`` must be 1.
+            k, v: ``b' x h x s x d``.
+            bias: added to the scores (-inf: masked); ``h x t x s``, or broadcastable to ``b' x h x t x s``.
+            padding: ``b' x s``, True: padding, not attended to.  It is separate from the bias, so that this needs no batch axis.
 
         Returns:
             ``b x t x c``.
@@ -71,13 +71,13 @@ class MultiheadAttention(nn.Module):
         batch, length, _ = x.shape
         if self.input_norm is not None:
             x = self.input_norm(x)
-        q = split_heads(self.q_proj(x), self.num_heads)  # B x H x T x D
+        q = split_heads(self.q_proj(x), self.num_heads)  # b x h x t x d
         if self.q_norm is not None:
             q = self.q_norm(q)
         beams = batch // k.size(0)
         if beams > 1:  # beams of one sentence share its keys: they become the query axis
             assert length == 1, "beams can share keys only while decoding token by token"
-            q = q.unflatten(0, (k.size(0), beams)).squeeze(3).transpose(1, 2)  # B' x H x beams x D
+            q = q.unflatten(0, (k.size(0), beams)).squeeze(3).transpose(1, 2)  # b' x h x beams x d
         mask = bias.to(q.dtype)
         if padding is not None:
             mask = mask + padding_mask(padding, mask.dtype)
@@ -85,11 +85,11 @@ class MultiheadAttention(nn.Module):
             q,
             k,
             v,
-            attn_mask=mask if mask.dim() == 4 else mask[None],  # torch's fast kernels take masks of four axes
+            attn_mask=mask if mask.dim() == 4 else mask[None],  # torch's fast kernels need masks of four dimensions
             dropout_p=self.dropout if self.training else 0.0,
             scale=self.scale,
         )
         if beams > 1:
-            out = out.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # B x H x 1 x D
+            out = out.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # b x h x 1 x d
         out = out * self.c_attn.to(out.dtype)[:, None, None]
         return self.out_proj(out.transpose(1, 2).flatten(2))

@@ -1,9 +1,9 @@
 """Relative-position buckets and the position bias of attention, computed once per length and grid.
 
 Positions enter attention only as a bias on the scores: an absolute term, shared by all layers, from two projections of the
-normalised position embeddings, and a relative term per layer from a table that a bucket indexes.  Neither depends on the
-sample, so both are computed without a batch axis (unless patches are sampled, when every row has positions of its own), and
-padding is a mask of its own.  Buckets are whole numbers that nothing learns: they are kept for the grids and lengths seen last.
+normalised position embeddings, and a relative term per layer from a table that is indexed by buckets of position differences.  Neither
+depends on the sample: both are computed without a batch axis (unless patches are sampled, then every row has its own positions), and
+padding is a separate mask.  Buckets are not learned: they are cached for the latest grids and lengths.
 """
 
 import functools
@@ -22,14 +22,14 @@ def token_buckets(
     """Buckets of text positions: exact up to half the bucket size, logarithmic beyond.
 
     Returns:
-        LongTensor ``t x t``; entry ``i, j`` is the row of the relative table (``2 * bucket_size - 1`` rows) for query i, key j.
+        int64, ``t x t``; entry ``i, j`` is the row of the relative table (``2 * bucket_size - 1`` rows) for query i and key j.
     """
     positions = torch.arange(length, device=device)
     return token_bucket_rows(positions, positions, bucket_size, max_positions)
 
 
 def token_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 256, max_positions: int = 1024) -> Tensor:
-    """Buckets for some query positions against some key positions: LongTensor ``q x k``."""
+    """Buckets of query positions ``q`` and key positions ``k``: int64, ``q x k``."""
     relative = queries[:, None] - keys[None, :]
     middle = bucket_size // 2
     distance = relative.abs().clamp(min=middle).double()
@@ -43,10 +43,10 @@ def image_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 42) -> T
     """Buckets of 2-D positions by row and column difference; the last three buckets are for the special position 0.
 
     Args:
-        queries, keys: position ids ``... x q`` and ``... x k``.
+        queries, keys: position ids, ``... x q`` and ``... x k``.
 
     Returns:
-        LongTensor ``... x q x k`` of rows of the relative table (``(2 * bucket_size - 1)^2 + 3`` rows).
+        int64, ``... x q x k``: rows of the relative table (``(2 * bucket_size - 1)^2 + 3`` rows).
     """
     span = 2 * bucket_size - 1
     total = image_bucket_count(bucket_size)
@@ -62,9 +62,9 @@ def image_bucket_rows(queries: Tensor, keys: Tensor, bucket_size: int = 42) -> T
 def code_positions(
     length: int, code_image_size: int, bucket_size: int = 42, device: torch.device | None = None
 ) -> Tensor:
-    """Position ids of a decoder row that holds image codes: bos at 0, then the grid of codes row by row.
+    """Position ids of image codes in the decoder: 0 for bos, then the grid of codes row by row.
 
-    Beyond the grid (eos and padding) every position is 1024, as in the published models.
+    After the grid (eos and padding) all are 1024, as in the published models.
     """
     side = code_image_size // 8  # one code covers 8 x 8 pixels
     ids = torch.full((max(length, side * side + 1),), 1024, dtype=torch.long, device=device)
@@ -73,12 +73,12 @@ def code_positions(
     return ids[:length]
 
 
-# The same tensor for the same lengths, by which its buckets are found again
+# Returns the same tensor for the same arguments: ``kept_image_buckets`` finds the cached buckets by it
 kept_code_positions = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(code_positions))
 
 
 def relative_tables(num_buckets: int, num_heads: int, layers: int) -> nn.ModuleList:
-    """One learned scalar per bucket and head, in a table per layer."""
+    """A table per layer with one learned scalar per bucket and head."""
     return nn.ModuleList(nn.Embedding(num_buckets, num_heads) for _ in range(layers))
 
 
@@ -93,7 +93,7 @@ def image_bucket_count(bucket_size: int) -> int:
 
 
 def padding_mask(padding: Tensor, dtype: torch.dtype) -> Tensor:
-    """-inf on the scores of padded keys: ``b x s`` (True: padded) -> ``b x 1 x 1 x s``."""
+    """Mask to add to scores: ``b x s`` (True: padding) -> ``b x 1 x 1 x s``, -inf at padding, else 0."""
     return torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, float("-inf"))[
         :, None, None, :
     ]
@@ -102,27 +102,27 @@ def padding_mask(padding: Tensor, dtype: torch.dtype) -> Tensor:
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def kept_token_buckets(length: int, bucket_size: int, device: torch.device) -> Tensor:
-    """Buckets of text positions, kept: LongTensor ``t x t``; see :func:`token_buckets`."""
+    """Cached buckets of text positions: int64, ``t x t``; see :func:`token_buckets`."""
     return token_buckets(length, bucket_size, device=device)
 
 
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def kept_image_buckets(ids: Tensor, bucket_size: int) -> Tensor:
-    """Buckets of a grid's position ids ``l`` against each other: LongTensor ``l x l``, kept for the very tensor that is given."""
+    """Cached buckets of a grid's position ids ``l``: int64, ``l x l``; found again by the tensor object, not by its values."""
     return image_bucket_rows(ids, ids, bucket_size)
 
 
 def join_buckets(token_rows: int, image_rows: int, blocks: tuple[Tensor, ...], are_text: tuple[bool, ...]) -> Tensor:
-    """The buckets of segments in one: rows of both tables and, between segments, of the row of zeros that :func:`joined_tables` adds.
+    """Join the buckets of segments: they index the table of :func:`joined_tables`; between segments, its row of zeros.
 
     Args:
-        token_rows, image_rows: sizes of the tables.
-        blocks: buckets of every segment, ``l x l``, or ``b x l x l`` where rows have positions of their own.
-        are_text: which of them are rows of the table of text.
+        token_rows, image_rows: number of rows of the two tables.
+        blocks: buckets of each segment, ``l x l``, or ``b x l x l`` if rows have their own positions.
+        are_text: for each segment, True: its buckets index the token table; False: the image table.
 
     Returns:
-        LongTensor ``[b x] s x s``.
+        int64, ``[b x] s x s``.
     """
     batch = max((block.shape[:-2] for block in blocks), key=len)
     total = sum(block.size(-1) for block in blocks)
@@ -135,15 +135,14 @@ def join_buckets(token_rows: int, image_rows: int, blocks: tuple[Tensor, ...], a
     return joined
 
 
-# Kept for the very blocks that are given: those of :func:`kept_token_buckets` and :func:`kept_image_buckets`
+# Found again by the tensor objects ``blocks``, which ``kept_token_buckets`` and ``kept_image_buckets`` return
 kept_joined_buckets = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(join_buckets))
 
 
 def joined_tables(token_table: nn.Module, image_table: nn.Module, with_media: bool) -> Tensor:
-    """A layer's relative tables and a row of zeros in one: what :func:`join_buckets` indexes.
+    """A layer's token table, image table and a row of zeros, concatenated: :func:`join_buckets` indexes it.
 
-    ``with_media``: whether the image table is looked into.  If not it gets no gradient, rather than one of zeros, with which weight
-    decay would move it.
+    ``with_media``: whether the image table is used.  If not, its gradient is None rather than zero, so that weight decay leaves it alone.
     """
     tokens, weight = token_table.get_parameter("weight"), image_table.get_parameter("weight")
     images = weight if with_media else weight.detach()
@@ -151,10 +150,10 @@ def joined_tables(token_table: nn.Module, image_table: nn.Module, with_media: bo
 
 
 def relative_bias(table: Tensor, buckets: Tensor) -> Tensor:
-    """Look the buckets up in a table ``rows x heads``: ``... x q x k`` -> ``... x heads x q x k``."""
+    """Look up buckets in a table ``rows x h``: ``... x q x k`` -> ``... x h x q x k``."""
     return F.embedding(buckets, table).movedim(-1, -3)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """``... x t x d`` -> ``... x heads x t x d / heads``."""
+    """``... x t x c`` -> ``... x h x t x d``."""
     return x.unflatten(-1, (num_heads, -1)).transpose(-2, -3)

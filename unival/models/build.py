@@ -1,4 +1,4 @@
-"""A model by its options alone, over a vocabulary that is known by its size: for commands, which look at weights and need no task."""
+"""Builds a model from its options and the size of its vocabulary alone, for commands that need no task."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -11,19 +11,20 @@ from unival.models.unival import UnivalModel
 from unival.quiet_import import quiet_import
 
 
-def build_model(options: Mapping[str, Any], symbols: int, seed: int = 0, device: str = "cpu") -> UnivalModel:
-    """The model of a ``UnivalConfig``, initialised from ``seed``, with the weights of its backbones' files.
+def build_model(options: Mapping[str, Any], num_tokens: int, seed: int = 0, device: str = "cpu") -> UnivalModel:
+    """Build the model of a ``UnivalConfig``, initialised from ``seed``, and load the files that its options name for backbones.
 
     Args:
-        options: fields of the configuration; those that are left out have their defaults.
-        symbols: how many tokens the vocabulary has, special ones included.
-        device: where the model is; on ``meta`` it has shapes without values, nothing of its size is allocated and no file is read.
+        options: fields of the configuration; missing ones have their default.
+        num_tokens: number of tokens in the vocabulary, special ones included.
+        seed: seed of the initial weights.
+        device: the model's device; on ``meta`` it has shapes without values, and no file is read.
     """
     with quiet_import():
         from fairseq.data import Dictionary
 
     dictionary = Dictionary()
-    for number in range(symbols - len(dictionary)):
+    for number in range(num_tokens - len(dictionary)):
         dictionary.add_symbol(f"symbol {number}")
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)

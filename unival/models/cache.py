@@ -1,4 +1,4 @@
-"""What the decoder keeps while it decodes token by token: keys and values of earlier tokens, and what follows from positions alone."""
+"""The decoder's cache in incremental decoding: keys and values of earlier tokens, and all that depends on positions alone."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,15 +8,18 @@ from torch import Tensor
 
 from unival.models.layers import Extend
 
-SMALLEST = 32  # tokens that there is room for at first, where nobody says how many will come
+SMALLEST = 32  # first capacity in tokens, if the number of tokens is not known in advance
 
 
 @dataclass
 class TargetPositions:
-    """What the positions of a target bring into the decoder, for ``n`` tokens of one kind (text or image codes).
+    """All that the decoder computes from the positions of ``t`` target tokens of one kind (text or image codes).
 
-    ``raw`` n x c position embeddings; ``absolute`` heads x n x n, the self-attention's absolute term with the causal mask;
-    ``cross_queries`` heads x n x d; ``buckets`` n x n (or more), rows of the relative tables.
+    Attributes:
+        raw: position embeddings, ``t x c``.
+        absolute: absolute term of the self-attention's bias, with the causal mask (-inf), ``h x t x t``.
+        cross_queries: position queries of the cross-attention, ``h x t x d``.
+        buckets: rows of the relative tables, ``t x t`` or larger.
     """
 
     raw: Tensor
@@ -27,9 +30,14 @@ class TargetPositions:
 
 @dataclass
 class DecoderState:
-    """A search's state: room for keys and values of all layers, filled up to ``filled`` tokens, and the positions of as many.
+    """The state of a search.
 
-    ``past``: layers x 2 x rows x heads x capacity x d, where a search may go on with fewer rows than there are.
+    Attributes:
+        layers: number of decoder layers.
+        capacity: number of tokens that ``past`` and ``positions`` are allocated for.
+        filled: number of tokens decoded so far.
+        past: keys and values, ``layers x 2 x rows x h x capacity x d``; a search that goes on with fewer rows uses the first ones.
+        positions: the positions of the kinds of targets in the batch.
     """
 
     layers: int
@@ -39,13 +47,13 @@ class DecoderState:
     positions: dict[str, TargetPositions] = field(default_factory=dict)
 
     def make_room(self, tokens: int, most: int) -> None:
-        """See that there is room for so many tokens, and for twice as many when there was not, but at most for ``most``."""
+        """Raise the capacity to at least ``tokens``; where it must grow, it doubles, up to ``most``."""
         if tokens > self.capacity:
             self.capacity = max(tokens, min(most, max(2 * self.capacity, SMALLEST)))
             self.positions.clear()
 
     def extend(self, layer: int) -> Extend:
-        """How a layer's keys and values get behind the earlier ones."""
+        """A function that appends a layer's new keys and values and returns those of all tokens."""
         return partial(self._extend, layer)
 
     def _extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +69,7 @@ class DecoderState:
         return own[0, :rows, :, :end], own[1, :rows, :, :end]
 
     def reorder(self, order: Tensor) -> None:
-        """Go on with the rows ``order``; only those that are another one now are copied."""
+        """Select the rows ``order``; only rows that change place are copied."""
         rows = order.numel()
         if self.past is None:
             return

@@ -15,7 +15,7 @@ from unival.text import split_names
 
 @dataclass
 class CoreConfig(FairseqDataclass):
-    """The options of a model that belong to no modality."""
+    """The options of a model that do not belong to a modality."""
 
     encoder_embed_dim: int = field(default=768, metadata={"help": "width of the encoder"})
     encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width of the encoder's feed-forward layers"})
@@ -99,7 +99,7 @@ class CoreConfig(FairseqDataclass):
 if TYPE_CHECKING:
 
     class UnivalConfig(CoreConfig):
-        """The options of a model, those of all modalities among them."""
+        """The options of a model, including those of all modalities."""
 
         def __init__(self, **options: Any): ...
 
@@ -116,7 +116,7 @@ else:
         "Options of ``--arch unival_*``; the named architectures only change sizes (see ``unival.models.unival.SIZES``).",
     )
 
-# Options that change what a checkpoint's weights mean, but neither their names nor their shapes.
+# Options that change how a checkpoint's weights are used, but neither their keys nor their shapes.
 SILENT_OPTIONS = (
     "attn_scale_factor",
     "entangle_position_embedding",
@@ -126,18 +126,18 @@ SILENT_OPTIONS = (
 )
 
 
-# Options of the model that follow those of reading of the same name.
+# Options of the model that take their value from the task's media option of the same name.
 FOLLOWING = tuple(name for name in MediaOptions.__dataclass_fields__ if name in UnivalConfig.__dataclass_fields__)
 
 
 def silent_options(media: Collection[str]) -> set[str]:
-    """The options of a model that takes these media (names in lower case) that change what its weights mean, but not their shapes."""
+    """``SILENT_OPTIONS`` and those of the modalities that a model with these media (names in lower case) uses."""
     kinds = [modality.model_options for modality in MODALITIES.values() if modality.media is None or modality.key in media]
     return {*SILENT_OPTIONS, *(option.name for kind in kinds for option in declared(kind) if option.field.metadata["silent"])}
 
 
 def saved_config(options: Mapping[str, Any]) -> Any:
-    """The configuration that a checkpoint of ours kept; options that did not exist yet when it was made have their defaults."""
+    """The configuration saved in a checkpoint of this package; options added since have their default."""
     known = {name: options[name] for name in UnivalConfig.__dataclass_fields__ if name in options and name != "_name"}
     cfg = OmegaConf.structured(UnivalConfig(**known))
     cfg._name = "unival"
@@ -153,7 +153,7 @@ def cfg_modalities(cfg: UnivalConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class StackConfig:
-    """What one stack of layers needs to know."""
+    """Configuration of one stack of layers."""
 
     embed_dim: int
     ffn_embed_dim: int

@@ -1,6 +1,6 @@
 """The decoder: causal transformer layers over target tokens, attending to the encoded source.
 
-While decoding token by token only the newest row is computed: earlier keys and values are kept per row, and what depends on the source
+Incremental decoding computes only the newest tokens: keys and values of earlier ones are cached per row.  What depends on the source
 alone (cross-attention keys and values, position keys) is computed once per sentence and shared by its beams.
 """
 
@@ -80,17 +80,17 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         return_all_hiddens: bool = False,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Logits of the next token at every position (at the newest only, with ``incremental_state``).
+        """Logits of the next token at every position; with ``incremental_state``, at the new positions only.
 
         Args:
             prev_output_tokens: ``b x t``, starting with bos.
             encoder_out: the encoded source.
-            code_masks: ``b``, True where the target is image codes; defaults to the source's.
+            code_masks: ``b``, True: the target is image codes; by default those of ``encoder_out``.
             incremental_state: fairseq's dict of cached states.
 
         Returns:
-            Logits ``b x t x v`` (features ``b x t x c`` with ``features_only``) and ``{"attn": None, "inner_states": […]}``, with
-            ``"auxiliary_loss"`` where feed-forwards of encoder or decoder have one.
+            Logits ``b x t x v`` (with ``features_only``: features ``b x t x c``) and a dict: ``attn`` is None, ``inner_states`` a list,
+            ``auxiliary_loss`` is there if feed-forwards of encoder or decoder have one.
         """
         if code_masks is None:
             code_masks = encoder_out.code_masks
@@ -98,7 +98,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         if state is None:
             encoder_out = self.one_row_per_sentence(encoder_out, prev_output_tokens.size(0))
         total = prev_output_tokens.size(1)
-        step = 0 if state is None else state.filled  # the first call with an empty state takes the whole prefix
+        step = 0 if state is None else state.filled  # the first call, with an empty state, computes the whole prefix
         assert step < total, f"{step} target tokens were decoded before; give them and the newest one, not {total}"
         positions = self.positions(self.position_kinds(code_masks), total, state)
         rows = self.decoder_rows(code_masks, encoder_out)
@@ -124,27 +124,27 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         return x, {"attn": None, "inner_states": states, **({} if auxiliary is None else {"auxiliary_loss": auxiliary})}
 
     def attributes(self, code_rows: Tensor | None, device: torch.device) -> TokenAttributes:
-        """What feed-forwards may tell tokens apart by: whether they are of text or image codes."""
+        """The token attributes for the feed-forwards: each token is text or an image code."""
         names = token_names(self.cfg)
         text, code = names.index("text"), names.index("code")
         modality = torch.full((1, 1), text, device=device) if code_rows is None else torch.where(code_rows, code, text)[:, None]
         return TokenAttributes(modality, names, is_target=True)
 
     def state(self, incremental_state: dict[str, Any]) -> DecoderState:
-        """What is kept of the earlier tokens of a search."""
+        """The cached state of a search; made at its first step."""
         assert not torch.is_grad_enabled(), "decoding token by token overwrites what it keeps: use torch.no_grad()"
         return incremental_state.setdefault(STATE, DecoderState(len(self.layers)))
 
     def reserve(self, incremental_state: dict[str, Any], tokens: int) -> None:
-        """At the start of a search: have room for so many target tokens from the first on, bos included."""
+        """At the start of a search, allocate the cache for ``tokens`` target tokens, bos included."""
         self.state(incremental_state).make_room(tokens, tokens)
 
     def output_layer(self, features: Tensor, tokens: Tensor | slice | None = None) -> Tensor:
-        """Features -> logits by the shared token embeddings.
+        """Project features to logits by the shared token embeddings.
 
         Args:
             features: ``… x c``.
-            tokens: ids ``k`` of the only tokens that are asked for, or a stretch of the vocabulary; None: all of it.
+            tokens: the tokens to compute logits of: ids (``k``) or a slice of the vocabulary; None: all.
 
         Returns:
             ``… x v``, or ``… x k`` in the order of ``tokens``.
@@ -157,9 +157,10 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         return F.linear(features, weight)
 
     def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
-        """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have a layer norm of their own.
+        """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have their own layer norm.
 
-        ``positions``: position embeddings ``t x c`` per kind, added when positions are entangled.
+        ``code_rows`` (b): True: image codes.  ``positions``: position embeddings (t x c) per kind, added with
+        ``--entangle-target-positions``.
         """
         x = embed_tokens(self.embed_tokens, tokens)
         if self.cfg.entangle_target_positions:
@@ -171,14 +172,14 @@ class UnivalDecoder(FairseqIncrementalDecoder):
 
     @staticmethod
     def decoder_rows(code_masks: Tensor | None, encoder_out: EncoderOut) -> Tensor | None:
-        """``code_masks`` per row of the decoder (it is given per sentence while beams share their source)."""
+        """``code_masks`` per decoder row; they are given per sentence when beams share their source."""
         if code_masks is None or encoder_out.rows is None or code_masks.size(0) == encoder_out.rows.size(0):
             return code_masks
         return code_masks[encoder_out.rows]
 
     @staticmethod
     def one_row_per_sentence(encoder_out: EncoderOut, rows: int) -> EncoderOut:
-        """Teacher forcing over beams needs the source repeated."""
+        """Repeat the source per row of the target: without a cache, beams cannot share it."""
         if encoder_out.hidden.size(0) == rows:
             return encoder_out
         assert encoder_out.rows is not None, "the target has another number of rows than the source"
@@ -186,21 +187,21 @@ class UnivalDecoder(FairseqIncrementalDecoder):
 
     @staticmethod
     def position_kinds(code_masks: Tensor | None) -> tuple[str, ...]:
-        """Which position systems a batch needs: text, image codes, or both."""
+        """The kinds of positions that a batch needs: text, image codes, or both."""
         if code_masks is None or not code_masks.any():
             return ("text",)
         return ("code",) if code_masks.all() else ("text", "code")
 
     @staticmethod
     def choose(by_kind: dict[str, Tensor], code_rows: Tensor | None) -> Tensor:
-        """Pick each row's own kind; no batch axis while all rows are of one kind."""
+        """Select the values of each row's kind; without a batch axis if all rows are of one kind."""
         if len(by_kind) == 1:
             return next(iter(by_kind.values()))
         assert code_rows is not None
         return torch.where(code_rows[:, None, None, None], by_kind["code"], by_kind["text"])
 
     def positions(self, kinds: tuple[str, ...], length: int, state: DecoderState | None) -> dict[str, TargetPositions]:
-        """The positions of at least the first ``length`` tokens; kept in the state of a search, if there is one."""
+        """The positions of at least the first ``length`` tokens, per kind; cached in the state of a search, if there is one."""
         if state is None:
             return {kind: self.target_positions(kind, length) for kind in kinds}
         state.make_room(length, self.embed_positions.num_embeddings)
@@ -230,7 +231,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         return TargetPositions(raw, absolute, split_heads(self.cross_pos_q_linear(normed), self.num_heads), buckets)
 
     def layer_bias(self, layer: int, kind: str, positions: TargetPositions, step: int, total: int) -> Tensor:
-        """Absolute term, causal mask and a layer's relative term for queries from ``step`` on: ``heads x (total - step) x total``."""
+        """Absolute term, causal mask and a layer's relative term for queries from ``step`` on: ``h x (total - step) x total``."""
         tables = self.token_rel_pos_table_list if kind == "text" else self.image_rel_pos_table_list
         relative = relative_bias(tables[layer].get_parameter("weight"), positions.buckets[step:total, :total])
         absolute = positions.absolute[:, step:total, :total]
@@ -244,7 +245,7 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         total: int,
         code_masks: Tensor | None,
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Keys and values of the source per layer, and the bias ``[b x] heads x t x s`` with the source's padding mask."""
+        """Keys and values of the source per layer, and the bias ``[b x] h x t x s`` with the source's padding mask (-inf at padding)."""
         cross = encoder_out.cross if not torch.is_grad_enabled() else {}
         if "kv" not in cross:
             attentions = [layer.get_submodule("encoder_attn") for layer in self.layers]
@@ -255,12 +256,12 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         k = cross["positions"].transpose(-1, -2)
         by_kind = {kind: p.cross_queries[:, step:total] @ k * self.bias_scale for kind, p in positions.items()}
         bias = self.choose(by_kind, code_masks)
-        if encoder_out.padding.any():  # all layers share this one
+        if encoder_out.padding.any():  # added once: all layers share this bias
             bias = bias + padding_mask(encoder_out.padding, bias.dtype)
         return cross["kv"], bias
 
     def reorder_incremental_state_scripting(self, incremental_state: dict[str, Any], new_order: Tensor) -> None:
-        """fairseq's hook for beams: rows ``new_order`` of the cached target keys and values."""
+        """fairseq's hook for beams: select rows ``new_order`` of the cached target keys and values."""
         if STATE in incremental_state:
             incremental_state[STATE].reorder(new_order)
 

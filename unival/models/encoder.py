@@ -1,7 +1,7 @@
-"""The encoder: every source slot embeds to tokens, the tokens are strung together, transformer layers mix them.
+"""The encoder: embeds every source slot to tokens, concatenates them, and applies transformer layers.
 
-A group of rows with the same kinds of media is laid out in segments: one per media slot and the text last.  Positions therefore depend
-on the segment only, and position biases need no batch axis.
+The rows of a group have the same kinds of media, so all have the same segments: one per media slot, and the text last.  Positions
+depend on the segment only, and position biases need no batch axis.
 """
 
 from collections.abc import Sequence
@@ -35,15 +35,19 @@ from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAtt
 from unival.models.layers import EncoderLayer, embed_tokens, run_layer
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
-MEDIA_TYPES = 3  # with a row per modality, the published models have this many besides that of text, whatever media they take
+MEDIA_TYPES = 3  # with a row per modality, the published models always have rows for this many media
 
 
 @dataclass
 class Segment:
-    """A stretch of the source: media tokens of one slot, or the text.
+    """A span of ``l`` tokens of the source: the media of one slot, or the text.
 
-    ``tokens`` b x l x c (embedded), ``padding`` b x l (True: nothing here), ``positions`` l x c or b x l x c (normalised position
-    embeddings), ``buckets`` l x l or b x l x l (rows of the relative table of the segment's kind), ``modality`` in lower case.
+    Attributes:
+        tokens: embedded tokens, ``b x l x c``.
+        padding: ``b x l``, True: padding.
+        positions: normalised position embeddings, ``l x c``, or ``b x l x c`` if rows have their own.
+        buckets: rows of the relative table of text or of media, ``l x l`` or ``b x l x l``.
+        modality: name in lower case.
     """
 
     tokens: Tensor
@@ -54,7 +58,7 @@ class Segment:
 
     @property
     def is_text(self) -> bool:
-        """Whether its buckets are of text."""
+        """Whether this is the text segment: its buckets index the token table."""
         return self.modality == "text"
 
 
@@ -62,10 +66,15 @@ class Segment:
 class EncoderOut:
     """The encoded source of ``b`` sentences, shared by all beams.
 
-    ``hidden`` b x s x c, ``padding`` b x s, ``positions`` s x c or b x s x c, ``code_masks`` b or None (rows whose target is image
-    codes).  ``rows`` maps the decoder's rows (beams) to sentences; None while there is one row per sentence.  ``cross`` caches what the
-    decoder derives from the source: per layer (keys, values), and the position keys.
-    ``auxiliary``: the sum of the auxiliary losses of the layers.
+    Attributes:
+        hidden: ``b x s x c``.
+        padding: ``b x s``, True: padding.
+        positions: normalised position embeddings, ``s x c``, or ``b x s x c`` if rows have their own.
+        code_masks: ``b``, True: the target is image codes; None: no target is.
+        states: the state before every layer and after the last one, if requested.
+        rows: sentence of each decoder row (beam); None: one row per sentence.
+        cross: the decoder's cache of what depends on the source alone: per layer (keys, values), and position keys.
+        auxiliary: sum of the layers' auxiliary losses; None: there are none.
     """
 
     hidden: Tensor
@@ -78,11 +87,11 @@ class EncoderOut:
     auxiliary: Tensor | None = None
 
     def __getitem__(self, index: int) -> Tensor:
-        """Torch's backward hooks, such as those of fairseq's NanDetector, look for a module's first tensor."""
+        """For backward hooks, such as those of fairseq's NanDetector, which take the first tensor of a module's output."""
         return (self.hidden, self.padding, self.positions)[index]
 
     def select(self, sentences: Tensor) -> "EncoderOut":
-        """Keep some sentences (with their caches), in the given order."""
+        """Select sentences with their caches, in the given order."""
 
         def pick(x: Tensor) -> Tensor:
             return x.index_select(0, sentences)
@@ -103,7 +112,7 @@ class EncoderOut:
         )
 
     def reorder(self, new_order: Tensor) -> "EncoderOut":
-        """Rows ``new_order`` of the current rows.  Sentences are stored once however many rows (beams) look at them."""
+        """Select rows ``new_order`` of the current rows.  A sentence is stored once, whatever its number of rows (beams)."""
         rows = new_order if self.rows is None else self.rows[new_order]
         sentences, index, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
         if (counts != counts[0]).any():  # the decoder needs the same number of rows per sentence
@@ -173,7 +182,7 @@ class UnivalEncoder(FairseqEncoder):
         )
 
     def embed_media(self, item: dict[str, Any]) -> Segment:
-        """One entry of ``media`` (see :meth:`forward`) -> its segment; items are embedded once however many rows have them."""
+        """One entry of ``media`` (see :meth:`forward`) -> its segment; an item that several rows share is embedded once."""
         name: str = item["modality"]
         if name not in self.media:
             has = ", ".join(self.media) or "only text"
@@ -182,12 +191,12 @@ class UnivalEncoder(FairseqEncoder):
         assert isinstance(embedding, MediaEmbedding)
         media = embedding(item["values"])
         tokens, ids = media.tokens, media.position_ids
-        table = self.media_positions(embedding, ids)  # L x C
+        table = self.media_positions(embedding, ids)  # l x c
         order = item["order"] if "order" in item else self.sample_patches(name, tokens)
         here = table
-        if order is not None:  # N x K patches of each item, in this order
+        if order is not None:  # n x k: keep these patches of each item, in this order
             tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.size(-1)))
-            here = table[order]  # N x K x C
+            here = table[order]  # n x k x c
         x = tokens + self.type_embedding.weight[self.types[name]]
         if self.cfg.entangle_position_embedding:
             x = x + here
@@ -208,7 +217,7 @@ class UnivalEncoder(FairseqEncoder):
         )
 
     def media_positions(self, embedding: MediaEmbedding, ids: Tensor) -> Tensor:
-        """Position embeddings ``l x c`` of a grid, interpolated from the original grid when it has more patches."""
+        """Position embeddings (``l x c``) of a grid; interpolated from the original grid if this one has more patches."""
         side = self.cfg.orig_patch_image_size // 16
         bucket = self.cfg.image_bucket_size
         if not self.cfg.interpolate_position or not embedding.is_grid:
@@ -217,12 +226,12 @@ class UnivalEncoder(FairseqEncoder):
         if height * width <= side * side:
             return embedding.positions(ids)
         original = embedding.positions(grid_positions(side, side, bucket).to(ids.device))
-        original = original.T.unflatten(1, (side, side))[None]  # 1 x C x side x side
+        original = original.T.unflatten(1, (side, side))[None]  # 1 x c x side x side
         resized = F.interpolate(original, size=(height, width), mode="bilinear", align_corners=False)
         return resized[0].flatten(1).T.repeat(ids.numel() // (height * width), 1)  # once per frame of a video
 
     def sample_patches(self, name: str, tokens: Tensor) -> Tensor | None:
-        """In training, choose some patches per item without replacement; None keeps all."""
+        """In training, random patches of each item (n x k indices, without replacement); None: keep all."""
         option = media_of(name).sampled
         keep = self.cfg[option] if option else 0
         if not self.training or keep <= 0 or keep >= tokens.size(1):
@@ -230,27 +239,27 @@ class UnivalEncoder(FairseqEncoder):
         return torch.rand(tokens.shape[:2], device=tokens.device).argsort(dim=1)[:, :keep]
 
     def absolute_bias(self, positions: Tensor) -> Tensor:
-        """``(W_q P)(W_k P)^T / sqrt(s d)`` of normalised positions ``[b x] s x c``: ``[b x] heads x s x s``."""
+        """``(W_q P)(W_k P)^T / sqrt(f d)``, f the scale factor: normalised positions P ``[b x] s x c`` -> ``[b x] h x s x s``."""
         q = split_heads(self.pos_q_linear(positions), self.num_heads)
         k = split_heads(self.pos_k_linear(positions), self.num_heads)
         return q @ k.transpose(-1, -2) * self.bias_scale
 
     def attributes(self, segments: Sequence[Segment]) -> TokenAttributes:
-        """What feed-forwards may tell tokens apart by; the same for all rows."""
+        """The token attributes for the feed-forwards; the same for all rows."""
         names = token_names(self.cfg)
         device = segments[-1].tokens.device
         kinds = [torch.full((1, s.tokens.size(1)), names.index(s.modality), device=device) for s in segments]
         return TokenAttributes(torch.cat(kinds, dim=1), names, is_target=False)
 
     def buckets(self, segments: Sequence[Segment]) -> Tensor:
-        """Relative buckets of the whole source, ``[b x] s x s``; computed once for the same grids and lengths."""
+        """Relative buckets of the whole source, ``[b x] s x s``; cached for the same grids and lengths."""
         blocks, are_text = tuple(s.buckets for s in segments), tuple(s.is_text for s in segments)
         join = join_buckets if any(block.dim() == 3 for block in blocks) else kept_joined_buckets
         rows = token_bucket_count(self.cfg.token_bucket_size), image_bucket_count(self.cfg.image_bucket_size)
         return join(*rows, blocks, are_text)
 
     def layer_bias(self, layer: int, absolute: Tensor, buckets: Tensor, with_media: bool) -> Tensor:
-        """The absolute term plus a layer's relative term: ``[b x] heads x s x s``."""
+        """The absolute term plus a layer's relative term: ``[b x] h x s x s``."""
         table = joined_tables(self.token_rel_pos_table_list[layer], self.image_rel_pos_table_list[layer], with_media)
         return absolute + relative_bias(table, buckets).to(absolute.dtype)
 
@@ -267,18 +276,22 @@ class UnivalEncoder(FairseqEncoder):
         Args:
             src_tokens: ``b x t``, bos … eos, padded on the right.
             src_lengths: unused; part of fairseq's batches.
-            media: per media slot ``{"modality", "values", "rows"}``: ``values`` holds images n x 3 x h x w, videos n x 3 x t x h x w or
-                sounds n x samples, ``rows`` b for every row which of the n it has; ``"order"`` n x k, if there, chooses patches.
-            code_masks: ``b``, True where the target is image codes; handed to the decoder.
+            media: one dict per media slot: ``modality`` (lower case); ``values``, the n items (see the legend in
+                ``unival/models/__init__.py``); ``rows`` (b), the index of each row's item; optionally ``order`` (n x k), the patches to
+                keep of each item.
+            code_masks: ``b``, True: the target is image codes; passed on to the decoder.
             return_all_hiddens: keep the state before every layer and after the last one.
+
+        Raises:
+            UserError: media that the model does not take.
         """
         batch = src_tokens.size(0)
         segments = [self.embed_media(item) for item in media or []] + [self.embed_text(src_tokens)]
-        padding = torch.cat([s.padding for s in segments], dim=1)  # B x S
+        padding = torch.cat([s.padding for s in segments], dim=1)  # b x s, True: padding
         x = torch.cat([s.tokens.to(segments[-1].tokens.dtype) for s in segments], dim=1)
         x = x.masked_fill(padding[..., None], 0.0)
         positions = [s.positions for s in segments]
-        if any(p.dim() == 3 for p in positions):  # sampled patches: every row has its own positions
+        if any(p.dim() == 3 for p in positions):  # patches are sampled: every row has its own positions
             positions = [p if p.dim() == 3 else p.expand(batch, -1, -1) for p in positions]
         p = torch.cat(positions, dim=-2)
         absolute, buckets = self.absolute_bias(p), self.buckets(segments)

@@ -1,4 +1,4 @@
-"""The feed-forward of a layer, which is given to it: experts of any kind can take its place."""
+"""The feed-forward network of a layer; it is passed to the layer, so that a mixture of experts can replace it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ from unival.models.config import StackConfig, UnivalConfig, cfg_modalities
 
 @dataclass(frozen=True)
 class TokenAttributes:
-    """What a layer knows of its tokens besides their features: what experts may be chosen by.
+    """What a layer knows about its tokens in addition to their features, for example to choose an expert.
 
-    ``modality`` is a LongTensor broadcastable to ``b x t`` of numbers within ``names`` (text, code and the media of the model);
-    ``is_target``: tokens of the decoder.
+    Attributes:
+        modality: index into ``names`` per token; int64, broadcastable to ``b x t``.
+        names: text, code and the media of the model.
+        is_target: True in the decoder.
     """
 
     modality: Tensor
@@ -24,19 +26,19 @@ class TokenAttributes:
 
 
 def token_names(cfg: UnivalConfig) -> tuple[str, ...]:
-    """The modalities that a model's tokens may have, in the order of their numbers."""
+    """The modalities that a model's tokens may have; ``TokenAttributes.modality`` indexes them."""
     return ("text", "code", *cfg_modalities(cfg))
 
 
-# The configuration of a stack and the number of a layer -> a module like FeedForward
+# (configuration of the stack, index of the layer) -> a module like FeedForward
 FeedForwardFactory = Callable[[StackConfig, int], nn.Module]
 
 
 class FeedForward(nn.Module):
     """``fc2(norm(gelu(fc1(norm(x)))))``, without the residual.
 
-    What takes its place has the same ``forward``.  Its parameters, buffers and submodules are those of its layer, by the names that they
-    have here: checkpoints know ``layers.0.fc1.weight``.
+    A replacement must have the same ``forward``.  Its parameters, buffers and submodules are registered in the layer, without a prefix:
+    the checkpoint key is ``layers.0.fc1.weight``.
     """
 
     def __init__(self, cfg: StackConfig, layer: int = 0):
@@ -48,7 +50,7 @@ class FeedForward(nn.Module):
         self.activation_dropout = cfg.activation_dropout
 
     def forward(self, x: Tensor, attributes: TokenAttributes) -> tuple[Tensor, Tensor | None]:
-        """``x`` b x t x c -> the same shape, and an auxiliary loss per token (a number, which the criterion adds) or None."""
+        """``x`` (b x t x c) -> the same shape, and None or an auxiliary loss per token, a scalar that the criterion adds to the loss."""
         x = F.gelu(self.fc1(self.final_layer_norm(x)))
         x = F.dropout(x, self.activation_dropout, self.training)
         return self.fc2(self.ffn_layernorm(x)), None
@@ -57,38 +59,38 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """A layer that is given its feed-forward.
 
-    The layer holds what the feed-forward is made of, so that names in checkpoints do not say that it is a part of its own; the feed-forward
-    looks there for it, also after somebody has replaced a module of the layer.
+    Layer and feed-forward share their parameters, buffers and submodules, so that checkpoint keys have no prefix for the feed-forward.
+    It also uses a module that was replaced in the layer later.
 
     Args:
         feed_forward: see :class:`FeedForward`.
     """
 
     HELD: ClassVar = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
-    OWN: ClassVar[tuple[str, ...]] = ()  # names of the layer's other parts
+    OWN: ClassVar[tuple[str, ...]] = ()  # names of the layer's other submodules and parameters
 
     def __init__(self, feed_forward: nn.Module):
         super().__init__()
         taken = [name for name in self.OWN if hasattr(feed_forward, name)]
-        assert not taken, f"a feed-forward cannot have parts named {', '.join(taken)}: its layer has"
+        assert not taken, f"a feed-forward cannot have parts named {', '.join(taken)}: its layer uses these names"
         for held in self.HELD:
             self.__dict__[held] = feed_forward.__dict__[held]
-        self._given = (feed_forward,)  # in a tuple, where torch does not count it as one more module
+        self._given = (feed_forward,)  # in a tuple, so that torch does not register it as a submodule
 
     @property
     def feed_forward(self) -> nn.Module:
-        """What the layer was given."""
+        """The feed-forward that was given to the layer."""
         return self._given[0]
 
     def train(self, mode: bool = True) -> "Layer":
-        """The feed-forward trains when its layer does."""
+        """Set training mode for the layer and its feed-forward."""
         super().train(mode)
         self.feed_forward.training = mode
         return self
 
 
 def add_auxiliary(total: Tensor | None, more: Tensor | None) -> Tensor | None:
-    """The sum of auxiliary losses, of which there may be none."""
+    """The sum of two auxiliary losses; None stands for no loss."""
     if total is None or more is None:
         return more if total is None else total
     return total + more

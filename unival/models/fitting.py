@@ -1,8 +1,7 @@
-"""A checkpoint and a model that take different media: the step between building a model and loading weights into it.
+"""Fits a checkpoint and a model with different media to each other, between building the model and loading the weights.
 
-``load_state_dict`` itself changes nothing but values.  Who starts from a file of somebody else calls :func:`fit_to_checkpoint` first: the
-Python API does, and so do fairseq's trainer and commands, whose ``load_state_dict`` names the model's configuration (as for fairseq's own
-pruning of layers).
+``load_state_dict`` itself only copies values.  To start from any checkpoint, call :func:`fit_to_checkpoint` first.  The Python API does,
+and ``UnivalModel.load_state_dict`` does when fairseq's trainer or commands call it, which is recognised by the configuration they pass.
 """
 
 import logging
@@ -20,22 +19,22 @@ logger = logging.getLogger(__name__)
 
 
 def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Make a model and a checkpoint's weights take the same media; what is done is logged.
+    """Make a model and a checkpoint's weights take the same media; every change is logged.
 
-    * A model that was built to use a checkpoint as it is (``keeps_to_checkpoint``) loses the media that the weights lack: published
-      options name media that some files lack.
+    * From a model that was built for this checkpoint (``keeps_to_checkpoint``), media without weights are removed: some published files
+      lack media that their options name.
     * Weights of media that the model does not take are left out.
-    * Media of ``--new-modalities`` that the weights lack keep the model's own, fresh parts.
+    * Media of ``--new-modalities`` without weights keep the model's initial weights.
 
     Args:
         model: a :class:`unival.models.unival.UnivalModel`.
         state: the checkpoint's weights, in our layout or the published one; not changed.
 
     Returns:
-        What ``model.load_state_dict`` takes, if nothing else is amiss.
+        The state dict for ``model.load_state_dict``; it fits if there are no other differences.
 
     Raises:
-        UserError: ``--new-modalities`` names what the model does not take.
+        UserError: ``--new-modalities`` names media that the model does not take.
     """
     kept = renamed(model, state)
     found = media_of_weights(kept)
@@ -59,7 +58,7 @@ def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def renamed(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of a state dict under our key names."""
+    """A copy of a state dict with this package's keys."""
     kept: OrderedDict[str, Tensor] = OrderedDict(state)
     if hasattr(state, "_metadata"):  # torch's versions of the modules
         kept._metadata = state._metadata  # type: ignore[attr-defined]
@@ -68,7 +67,7 @@ def renamed(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def leave_out_media(model: Any, names: list[str]) -> None:
-    """Take media out of a model: its modules, parameters and keys change."""
+    """Remove media from a model, with their modules, parameters and keys."""
     for name in names:
         del model.encoder.media[name]
         logger.warning("the checkpoint has no %s, though its options name it: the model takes none", name)

@@ -1,4 +1,4 @@
-"""The pre-norm transformer layers with NormFormer's extra norms and scales, and stochastic depth."""
+"""Pre-norm transformer layers with NormFormer's extra norms and scales, and stochastic depth."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,19 +12,19 @@ from unival.models.attention import MultiheadAttention
 from unival.models.config import StackConfig
 from unival.models.feed_forward import Layer, TokenAttributes
 
-# keys and values ``b x heads x t x d`` of the newest tokens -> those of all tokens so far
+# keys and values (b x h x t x d) of the newest tokens -> those of all tokens so far
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drop a residual branch for a whole sample, scale the kept ones by 1 / keep probability."""
+    """Stochastic depth: drops the residual branch of random rows, and divides the others by the probability of keeping."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """``b x t x c`` -> ``b x t x c``."""
+        """``b x t x c``, any shape after b -> the same shape."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -33,34 +33,34 @@ class DropPath(nn.Module):
 
 
 def embed_tokens(table: nn.Embedding, tokens: Tensor) -> Tensor:
-    """Look tokens up: ``…`` -> ``… x c``; padding has no gradient."""
+    """Look up token ids ``…`` -> ``… x c``; the padding embedding gets no gradient."""
     return look_up(table.weight, tokens, table.padding_idx)
 
 
 def look_up(weight: Tensor, tokens: Tensor, padding_idx: int | None = None) -> Tensor:
     """Rows of the token embeddings: ids ``…`` -> ``… x c``.
 
-    The gradient is handed on as the looked-up rows only.  The table is the output projection too, whose dense gradient comes first in
-    the backward pass; autograd adds the rows to it in place, where two more gradients of the whole vocabulary's size would be made.
-    Where a loss does not reach the whole of that projection, rows are all there is: :func:`_make_dense` makes of them what optimizers,
-    gradient clipping and DDP expect.
+    The gradient is sparse: only the rows looked up.  The table is also the output projection, whose dense gradient comes first in the
+    backward pass, and autograd adds the rows to it in place; dense gradients would allocate two more tensors of the vocabulary's size.
+    If the loss does not reach the whole projection, the gradient stays sparse, and :func:`_make_dense` converts it for optimizers,
+    gradient clipping and DDP.
     """
-    rows_only = isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad  # else nothing would make them dense
-    if weight.dtype == torch.float16 and weight.device.type == "cpu":  # where torch adds no such rows to each other
+    rows_only = isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad  # else no hook makes it dense
+    if weight.dtype == torch.float16 and weight.device.type == "cpu":  # torch cannot add sparse gradients there
         rows_only = False
-    if rows_only and _make_dense not in (weight._post_accumulate_grad_hooks or {}).values():  # a copied model has lost its hooks
+    if rows_only and _make_dense not in (weight._post_accumulate_grad_hooks or {}).values():  # a copied model has no hooks
         weight.register_post_accumulate_grad_hook(_make_dense)
     return F.embedding(tokens, weight, padding_idx, sparse=rows_only)
 
 
 def _make_dense(weight: Tensor) -> None:
-    """After a backward pass has put its gradient into ``weight.grad``, before DDP or anybody else looks at it."""
+    """Make ``weight.grad`` dense; a hook that runs when the backward pass has written it, before DDP reads it."""
     if weight.grad is not None and weight.grad.is_sparse:
         weight.grad = weight.grad.to_dense()
 
 
 def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
-    """Run a layer; with ``recompute`` its activations are not kept but computed again in the backward pass."""
+    """Run a layer; with ``recompute``, its activations are recomputed in the backward pass instead of kept."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
@@ -73,7 +73,7 @@ def attention(cfg: StackConfig) -> MultiheadAttention:
 
 
 class TransformerLayer(Layer):
-    """What layers of both stacks share: the feed-forward, the residual around it, dropout and stochastic depth."""
+    """Base of both kinds of layers: feed-forward with its residual, dropout and stochastic depth."""
 
     def __init__(self, cfg: StackConfig, drop_path: float, feed_forward: nn.Module):
         super().__init__(feed_forward)
@@ -84,7 +84,7 @@ class TransformerLayer(Layer):
         self.drop_path = DropPath(drop_path)
 
     def add_feed_forward(self, x: Tensor, attributes: TokenAttributes) -> tuple[Tensor, Tensor | None]:
-        """``x`` b x t x c plus its feed-forward, the former scaled per channel when residual scales are on; and an auxiliary loss."""
+        """``x`` (b x t x c; scaled per channel with ``--scale-resids``) plus its feed-forward, and the auxiliary loss or None."""
         y, auxiliary = self.feed_forward(x, attributes)
         return (x if self.w_resid is None else x * self.w_resid) + self.drop_path(self.dropout(y)), auxiliary
 
@@ -105,9 +105,9 @@ class EncoderLayer(TransformerLayer):
 
         Args:
             x: ``b x t x c``.
-            attributes: of these tokens, for the feed-forward.
-            bias: ``[b x] heads x t x t``, added to the scores.
-            padding: ``b x t``, True: nothing attends to this token.
+            attributes: attributes of these tokens, for the feed-forward.
+            bias: ``[b x] h x t x t``, added to the scores.
+            padding: ``b x t``, True: padding, not attended to.
 
         Returns:
             ``b x t x c``, and the feed-forward's auxiliary loss.
@@ -147,12 +147,12 @@ class DecoderLayer(TransformerLayer):
 
         Args:
             x: ``b x t x c``.
-            attributes: of these tokens, for the feed-forward.
-            self_bias: ``heads x t x (past + t)`` or broadcastable to it with a batch axis; holds the causal mask.
+            attributes: attributes of these tokens, for the feed-forward.
+            self_bias: bias with the causal mask (-inf), ``h x t x (past + t)``, or with a batch axis.
             cross_kv: keys and values of the source (see :meth:`MultiheadAttention.project_memory`).
-            cross_bias: broadcastable to ``b' x heads x t x s``.
-            padding: ``b x (past + t)``, True: nothing attends to this target token.
-            extend: puts keys and values of the newest tokens behind those of the earlier ones; None: there are no earlier ones.
+            cross_bias: broadcastable to ``b' x h x t x s``, b' as in :class:`MultiheadAttention`.
+            padding: ``b x (past + t)``, True: padding, not attended to.
+            extend: appends the newest keys and values to the earlier ones and returns all; None: there are no earlier ones.
 
         Returns:
             ``b x t x c``, and the feed-forward's auxiliary loss.

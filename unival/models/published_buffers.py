@@ -1,4 +1,4 @@
-"""What the published model keeps in its state dict besides weights: position buckets, counters and Fourier kernels, from their formulas."""
+"""Buffers in the state dict of the published model, computed from formulas: position buckets, version numbers, Fourier kernels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ TAIL = 769  # entries of image_position_idx after the grid
 
 
 def published_kernels(window_size: int) -> dict[str, Tensor]:
-    """The Fourier kernels that published checkpoints hold, by their names."""
+    """The Fourier kernels of published checkpoints, by their keys there."""
     kernels = fourier_kernels(window_size)  # window x (real, imaginary)
     parts = zip(("real", "imag"), kernels.chunk(2, dim=1), strict=True)
     return {f"{STFT}conv_{name}.weight": part.T[:, None].contiguous() for name, part in parts}
 
 
 def published_buffers(options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What the published model of these options keeps besides weights: all of it follows from formulas."""
+    """All buffers of the published model with these options, by their keys there."""
     bucket = options["image_bucket_size"]
     ids = torch.arange(bucket**2 + 1)
     length = (options["code_image_size"] // 8) ** 2 + 1 + TAIL

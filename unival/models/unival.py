@@ -1,4 +1,4 @@
-"""Registration of the model and its sizes."""
+"""The model and its named architectures, registered with fairseq."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ from unival.text import split_names
 
 logger = logging.getLogger(__name__)
 
-# Parts of keys that an option adds
+# Pattern of the checkpoint keys that an option adds -> the option
 KEYS_OF_OPTIONS = {
     r"attn\.input_norm\.": "--attention-input-norm",
     r"attn\.[qk]_norm\.": "--qk-norm",
@@ -67,12 +67,12 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @register_model("unival", dataclass=UnivalConfig)
 class UnivalModel(FairseqEncoderDecoderModel):
-    """One sequence-to-sequence model for images, videos, sounds and text."""
+    """One sequence-to-sequence model for images, videos, audio and text."""
 
     def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
         super().__init__(encoder, decoder)
         self.cfg = cfg
-        self.keeps_to_checkpoint = False  # built to use a checkpoint as it is: see fit_to_checkpoint
+        self.keeps_to_checkpoint = False  # True: built for one checkpoint, see fit_to_checkpoint
         backbones = [module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()]
         initialise(self, cfg.init_std, skip=backbones)
         if cfg.freeze_token_embeddings:
@@ -107,10 +107,10 @@ class UnivalModel(FairseqEncoderDecoderModel):
         Args:
             groups: arguments of :meth:`forward_group`, one dict per kind of media; their rows follow each other.
             return_all_hiddens: keep the states of all layers, of a single group.
-            features_only: give what the logits are made of, ``b x t x c``, for each group by itself where there are several.
+            features_only: return features ``b x t x c`` instead, as a list if there are several groups.
 
         Returns:
-            Logits, 0 beyond the targets of a group that is shorter than the longest, or features; and what the decoder gives with them.
+            Logits, padded with 0 where a group's targets are shorter than the longest, or features; and the decoder's dict.
         """
         options: dict[str, Any] = {"return_all_hiddens": return_all_hiddens, "features_only": features_only}
         outputs = [self.forward_group(**group, **options) for group in groups]
@@ -119,7 +119,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         parts = [part for part, _ in outputs]
         extra: dict[str, Any] = {"attn": None}
         shares = [extra["auxiliary_loss"] * len(part) for part, extra in outputs if "auxiliary_loss" in extra]
-        if shares:  # a number per token: the mean over groups, by their rows
+        if shares:  # a loss per token: the mean over groups, weighted by their rows
             extra["auxiliary_loss"] = torch.stack(shares).sum() / sum(map(len, parts))
         if features_only:
             return parts, extra
@@ -138,7 +138,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits ``b x t x v`` of rows with the same kinds of media; arguments as in the encoder's and decoder's ``forward``.
 
-        With ``features_only`` what the logits are made of, ``b x t x c``: :meth:`output_layer` projects those that are needed.
+        With ``features_only``, features ``b x t x c`` instead: :meth:`output_layer` makes logits of those that are needed.
         """
         with self.autocast(src_tokens.device):
             encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
@@ -151,16 +151,16 @@ class UnivalModel(FairseqEncoderDecoderModel):
             return self.decoder.output_layer(features, tokens)
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 in training with ``--autocast-bf16``; otherwise an autocast around the model stays in force."""
+        """bfloat16 in training with ``--autocast-bf16``; otherwise the caller's autocast stays in effect."""
         if self.training and self.cfg.autocast_bf16:
             return torch.autocast(device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
     def load_backbones(self) -> None:
-        """Start from the files that ``--image-backbone-weights`` and its like name.
+        """Load the files that ``--image-backbone-weights`` and the same options of other modalities name.
 
         Raises:
-            UserError: a file does not fit its CNN, or the model has none such.
+            UserError: a file does not fit its backbone, or the model does not take that modality.
         """
         self._check_flags()
         for name, media in with_media().items():
@@ -187,7 +187,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return ", ".join(self.encoder.media) or "only text"
 
     def _check_flags(self) -> None:
-        """Flags about media that the model does not take, or that go with another flag, would do nothing: say so."""
+        """Refuse options without effect: for media that the model does not take, or without an option that they need."""
         cfg = self.cfg
         for name, media in with_media().items():
             network = media.network
@@ -204,7 +204,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
             raise UserError(f"--modality-layernorm-media {name}: the model takes no {name}, it has {self.has}")
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Accept the published key names (see ``unival.checkpoints.names.published``)."""
+        """Accept the published checkpoint keys (see ``unival.checkpoints.names.published``)."""
         if is_published(state_dict):
             rename_published(state_dict)
 
@@ -216,13 +216,13 @@ class UnivalModel(FairseqEncoderDecoderModel):
         args: Any = None,
         assign: bool = False,
     ) -> Any:
-        """Copy weights into this model, whose modules stay as they are, or explain key by key what does not fit.
+        """Copy weights into this model; its modules stay the same objects.  A misfit is reported key by key.
 
         Args:
-            state_dict: weights by our names or the published ones; not changed.
-            strict: every key of the model must be there, and no other.
-            model_cfg, args: given by fairseq's trainer and commands when they load a checkpoint: media that only the model or only the
-                checkpoint has are settled first, see :func:`unival.models.fitting.fit_to_checkpoint`.
+            state_dict: weights with this package's keys or the published ones; not changed.
+            strict: the keys must be exactly those of the model.
+            model_cfg, args: given by fairseq's trainer and commands when they load a checkpoint: then model and checkpoint are first made
+                to take the same media, see :func:`unival.models.fitting.fit_to_checkpoint`.
             assign: as in torch.
 
         Returns:
@@ -247,10 +247,10 @@ class UnivalModel(FairseqEncoderDecoderModel):
             raise UserError(f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state)}")
         for name in self.encoder.media:
             network = media_of(name).network
-            said = network.compare(_of_backbone(name, state), _of_backbone(name, own), self.cfg) if network else None
-            if said:
-                logger.warning(said)
-        nn.Module.load_state_dict(self, state, strict=False, assign=assign)  # checked above, with better words
+            difference = network.compare(_of_backbone(name, state), _of_backbone(name, own), self.cfg) if network else None
+            if difference:
+                logger.warning(difference)
+        nn.Module.load_state_dict(self, state, strict=False, assign=assign)  # checked above, with better messages
         return _IncompatibleKeys(missing, unexpected)
 
     def _hint(self, state_dict: Mapping[str, Tensor]) -> str:
@@ -271,7 +271,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
             return ""
         table = self.encoder.embed_tokens
         return (
-            f" (the checkpoint has {state_dict[key].size(0)} symbols of width {state_dict[key].size(1)}, the vocabulary and"
+            f" (the checkpoint has {state_dict[key].size(0)} tokens of width {state_dict[key].size(1)}, the vocabulary and"
             f" --arch given here make {table.num_embeddings} of width {table.embedding_dim}: use the checkpoint's own)"
         )
 
@@ -281,13 +281,13 @@ class UnivalModel(FairseqEncoderDecoderModel):
 
 
 def _of_backbone(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of one modality's backbone, by its own keys."""
+    """The weights of one modality's backbone, with the backbone's own keys."""
     prefix = f"{MEDIA_PREFIX}{name}.backbone."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def initialise(model: nn.Module, std: float, skip: Iterable[nn.Module] = ()) -> None:
-    """BERT's initialisation: weights of linear layers and embeddings N(0, std), biases 0.  ``skip``: modules that have their own."""
+    """BERT's initialisation: weights of linear layers and embeddings from N(0, std^2), biases 0.  Modules in ``skip`` keep theirs."""
     skipped = set(skip)
     for module in model.modules():
         if module in skipped or not isinstance(module, nn.Linear | nn.Embedding):
