@@ -1,5 +1,5 @@
-# What every run script shares: checks of inputs, and the launch of training and generation; install.sh, for the messages and the
-# environment, is sourced with it.
+# What every recipe shares: help, checks of inputs, launchers, and the options that the published scripts have in common; install.sh,
+# for the messages and the environment, is sourced with it.
 # Sourced, never run: `source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"`.
 # shellcheck shell=bash
 
@@ -24,8 +24,6 @@ need_folder() {
   done
 }
 
-# Training and generation ------------------------------------------------------------------------------------------
-
 # find_table SPLIT WHAT: sets TABLE to $DATA/SPLIT.tsv or .jsonl, or fails with one line.
 find_table() {
   local ending
@@ -36,30 +34,33 @@ find_table() {
   die "DATA=$DATA: neither $1.tsv nor $1.jsonl is there; it names the $2 (see --help)"
 }
 
-# begin_training WHAT MEDIUM, begin_evaluation WHAT MEDIUM: check the variables that every recipe takes, before anything slow
-# happens. Set TSV_COLUMNS to the flags that name the columns of TSV tables (published layout: media in column 4, texts in 2).
-begin_training() {
-  begin_recipe "$1"
-  find_table valid "$1"
-  find_table train "$1"
-  tsv_columns "$2"
-  ensure_environment "$(extras_for "$2")"
-}
+# Recipes --------------------------------------------------------------------------------------------------------
 
-begin_evaluation() {
-  begin_recipe "$1"
-  find_table "$SPLIT" "$1"
-  tsv_columns "$2"
-  ensure_environment "$(extras_for "$2")"
-}
-
-tsv_columns() {
-  # shellcheck disable=SC2034 # the recipes use it
-  case "$TABLE" in *.tsv) TSV_COLUMNS=(--columns "id,$1,caption" --selected-cols 0,4,2) ;; *) TSV_COLUMNS=() ;; esac
-}
-
-extras_for() {
-  case "$1" in video | audio) printf 'eval,%s\n' "$1" ;; *) printf 'eval\n' ;; esac
+# recipe training|evaluation TASK MEDIUM ARGS...: the beginning of every recipe: --help, the checks of its variables before anything slow
+# happens, and the environment. TASK is caption, vqa, grounding or entailment. Sets PRESET, TABLE, TSV (flags that name the columns of TSV
+# tables in the published layout), REFERENCES (the column to compare with, and its number there), ANSWERS and METRICS.
+recipe() {
+  local kind="$1" task="$2" medium="$3" what
+  shift 3
+  if wants_help "$@"; then
+    usage "${BASH_SOURCE[1]}"
+    "help_$kind" "$task" "$medium"
+    exit 0
+  fi
+  what="folder with the tables"
+  begin_recipe "$what"
+  if [ "$kind" = training ]; then
+    find_table "${VALID:-valid}" "$what"
+    find_table "${TRAIN:-train}" "$what"
+  else
+    SPLIT="${SPLIT:-test}"
+    find_table "$SPLIT" "$what"
+  fi
+  PRESET="unival_$task"
+  TSV=(--columns "$(columns_of "$task" "$medium")" --selected-cols "$(selected_of "$task")")
+  case "$TABLE" in *.tsv) ;; *) TSV=() ;; esac
+  find_answers "$kind" "$task"
+  case "$medium" in image) ensure_environment eval ;; *) ensure_environment "eval,$medium" ;; esac
 }
 
 begin_recipe() {
@@ -70,71 +71,215 @@ begin_recipe() {
   mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
 }
 
-# update_freq TOTAL_BATCH BATCH: sets UPDATE_FREQ so that one update sees TOTAL_BATCH rows on the GPUs at hand, BATCH a GPU at a time.
+# columns_of TASK MEDIUM, selected_of TASK: columns of the published TSV tables, and their numbers.
+columns_of() {
+  case "$1" in
+    caption) printf 'id,%s,caption\n' "$2" ;;
+    vqa) printf 'id,%s,question,answer,objects\n' "$2" ;;
+    grounding) printf 'id,%s,text,box\n' "$2" ;;
+    entailment) printf 'id,%s,hypothesis,premise,label\n' "$2" ;;
+  esac
+}
+
+selected_of() {
+  case "$1" in caption) echo 0,4,2 ;; vqa) echo 0,5,2,3,4 ;; grounding) echo 0,4,2,3 ;; entailment) echo 0,2,3,4,5 ;; esac
+}
+
+# references_of TASK: the column that holds what is right, and its number in the published TSV tables.
+references_of() {
+  case "$1" in caption) echo caption 2 ;; vqa) echo answer 3 ;; grounding) echo box 3 ;; entailment) echo label 5 ;; esac
+}
+
+metrics_of() {
+  case "$1" in caption) echo cider,bleu,rouge_l ;; vqa) echo vqa_score ;; grounding) echo box_accuracy ;; entailment) echo accuracy ;; esac
+}
+
+# find_answers KIND TASK: sets ANSWERS to the flags of the candidate answers; training needs the file, evaluation takes those of the
+# checkpoint where there is none.
+find_answers() {
+  local file="${ANSWERS:-${DATA:-}/answers.txt}"
+  ANSWERS=()
+  [ "$2" = vqa ] || return 0
+  if [ "$1" = training ] || [ "$file" != "$DATA/answers.txt" ]; then
+    need_file ANSWERS "$file" "the candidate answers, one a line"
+  fi
+  if [ -f "$file" ]; then ANSWERS=(--closed-set "$file"); fi
+}
+
+help_training() {
+  cat <<HELP
+
+Variables
+  DATA         folder with train and valid (.tsv in the published layout, or .jsonl), columns $(columns_of "$1" "$2")
+  TRAIN, VALID other names of these tables
+  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+  CHECKPOINT   the model to start from, published or ours
+  OUT          folder for checkpoints and the log train.jsonl; the same command started again resumes what is there
+HELP
+  help_answers "$1"
+  cat <<HELP
+  GPUS         number of GPUs of this machine (default: all there are; 0: the CPU)
+  LAUNCHER     fairseq (default) starts a process for each GPU; torchrun does with torchrun, over NODES machines (each runs the
+               same command with NODE_RANK, MASTER_ADDR, MASTER_PORT); slurm starts them with srun, inside of an allocation
+  SEED, WORKERS
+
+Flags given on the command line come last and win over the script's (--max-epoch 3). One update sees as many rows as in the
+published run, which had 8 GPUs: with fewer, the gradients of several batches are added. The learning rate follows the length of
+the run, whatever sets it. It validates every 2,000 updates and after each epoch, and saves after each epoch: the last, the best
+and the best by its score (2 GB each); --save-interval-updates 2000 --keep-interval-updates 1 saves within epochs as well.
+HELP
+}
+
+help_evaluation() {
+  cat <<HELP
+
+Variables
+  DATA         folder with test (.tsv in the published layout, or .jsonl), columns $(columns_of "$1" "$2"); all references in one row
+  SPLIT        which table of DATA (default ${SPLIT:-test})
+  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+  CHECKPOINT   the model, published or ours
+  OUT          folder for the generated texts, generate-SPLIT.txt, and their scores, scores-SPLIT.json
+HELP
+  help_answers "$1"
+  cat <<HELP
+  METRICS      default $(metrics_of "$1")
+  GPUS         number of GPUs, each of which takes a part of the rows (default: all there are; 0: the CPU)
+
+The instruction and the way of reading media are those that the checkpoint was trained with; --instruction and the like change
+them. Flags given on the command line come last and win over the script's.
+HELP
+}
+
+help_answers() {
+  [ "$1" != vqa ] || printf '  ANSWERS      file with the candidate answers, one a line (default: answers.txt in DATA)\n'
+}
+
+# What published scripts have in common --------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # the recipes use these
+{
+  CROSS_ENTROPY=(--criterion unival_label_smoothed --label-smoothing 0.1)
+  ENCOURAGING=(--criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000)
+  EMA=(--store-ema --ema-decay 0.9999 --ema-fp32)
+  CAPTIONS=(--max-tgt-length 20 --freeze-token-embeddings --best-checkpoint-metric cider)
+  QUESTIONS=(--max-tgt-length 30 --freeze-token-embeddings --warmup-ratio 0.04 --best-checkpoint-metric vqa_score
+    --eval-args '{"beam": 5, "unnormalized": true}')
+  QUESTION='TEXT:question,clean=question,ending="?",max_length=80'
+  VIDEO_QUESTION="[VIDEO:video] [$QUESTION] -> [$QUESTION,no_loss] [TEXT:answer,weighted,closed_set]"
+  UNNORMALIZED='{"beam": 5, "unnormalized": true, "max_len_b": 200, "no_repeat_ngram_size": 0}'
+}
+
+# Training -------------------------------------------------------------------------------------------------------
+
+# finetune BATCH TOTAL EPOCHS ARGS...: fine-tune $CHECKPOINT, TOTAL rows an update, BATCH a GPU at a time; started again after a stop, it
+# resumes from $OUT/checkpoint_last.pt.
+finetune() {
+  local batch="$1" total="$2" epochs="$3"
+  shift 3
+  update_freq "$total" "$batch"
+  train --task "$PRESET" --arch unival_base --finetune-from-model "$CHECKPOINT" ${TSV[@]+"${TSV[@]}"} ${ANSWERS[@]+"${ANSWERS[@]}"} \
+    --train-subset "${TRAIN:-train}" --valid-subset "${VALID:-valid}" \
+    --max-epoch "$epochs" --batch-size "$batch" --update-freq "$UPDATE_FREQ" --maximize-best-checkpoint-metric \
+    --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --max-src-length 80 "$@"
+}
+
+# update_freq TOTAL BATCH: sets UPDATE_FREQ so that one update sees TOTAL rows on the GPUs at hand, BATCH a GPU at a time.
 update_freq() {
-  local gpus="${GPUS:-$(gpu_count)}" batch
-  [ "$gpus" -gt 0 ] || gpus=1
+  local gpus batch
+  gpus="$(processes)"
   batch=$(($2 * gpus))
-  # shellcheck disable=SC2034 # train_captions uses it
   UPDATE_FREQ=$((($1 + batch - 1) / batch))
 }
 
-# train ARGS...: fairseq-train with the plugin and what the published fine-tuning recipes have in common; ARGS come last
-# and win.  How many updates there are follows from the rows, the batches and --max-epoch, whoever gives it.
+# processes: how many take part in training, one a GPU; on the CPU one.
+processes() {
+  local gpus="${GPUS:-$(gpu_count)}"
+  [ "$gpus" -gt 0 ] || gpus=1
+  echo $((gpus * ${NODES:-${SLURM_NNODES:-1}}))
+}
+
+# train ARGS...: fairseq-train with the plugin and what all published fine-tuning has in common; ARGS come last and win. How many
+# updates there are follows from the rows, the batches and --max-epoch, whoever gives it.
 train() {
-  local gpus="${GPUS:-$(gpu_count)}" device=(--cpu) schedule=(--lr-scheduler unival_polynomial --warmup-ratio 0.06)
+  local device=(--cpu) schedule=(--lr-scheduler unival_polynomial --warmup-ratio 0.06)
   case " $* " in
     *" --lr-scheduler"[\ =]"unival_polynomial "*) ;;
-    *" --lr-scheduler"[\ =]*) schedule=() ;; # another one knows no --warmup-ratio
+    *" --lr-scheduler"[\ =]*) schedule=() ;; # another one has no --warmup-ratio
   esac
-  # a batch of captions uses no parameters of image codes: DistributedDataParallel has to look which there are
-  [ "$gpus" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$gpus"
+  # a batch of one task does not use every parameter: DistributedDataParallel has to find out which
+  [ "${GPUS:-$(gpu_count)}" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$(processes)"
     --ddp-backend pytorch_ddp --find-unused-parameters)
-  fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
+  launch fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
     --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
     ${schedule[@]+"${schedule[@]}"} --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
     --save-dir "$OUT" --no-epoch-checkpoints --keep-best-checkpoints 1 --validate-interval-updates 2000 \
     --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
 }
 
-# train_captions BATCH EPOCHS ARGS...: the published fine-tuning on captions of any medium, from $CHECKPOINT; started again
-# after a stop, it resumes from $OUT/checkpoint_last.pt.
-train_captions() {
-  local batch_size="$1" epochs="$2"
-  shift 2
-  train --task unival_caption --arch unival_base --finetune-from-model "$CHECKPOINT" ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-    --criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000 \
-    --max-epoch "$epochs" --batch-size "$batch_size" --update-freq "$UPDATE_FREQ" \
-    --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --freeze-token-embeddings \
-    --max-src-length 80 --max-tgt-length 20 --best-checkpoint-metric cider --maximize-best-checkpoint-metric "$@"
+# launch COMMAND ARGS...: run it as LAUNCHER says, with the processes of this machine or of the allocation.
+launch() {
+  local each="${GPUS:-$(gpu_count)}"
+  [ "$each" -gt 0 ] || each=1
+  case "${LAUNCHER:-fairseq}" in
+    fairseq)
+      [ "${NODES:-1}" = 1 ] || die "NODES=$NODES: several machines need LAUNCHER=torchrun or LAUNCHER=slurm"
+      "$@"
+      ;;
+    torchrun)
+      torchrun --nnodes "${NODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$each" \
+        --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}" \
+        --no-python bash "$UNIVAL_ROOT/run_scripts/rank.sh" "$@"
+      ;;
+    slurm)
+      [ -n "${SLURM_JOB_ID:-}" ] || die "LAUNCHER=slurm: not inside of an allocation; start the recipe by sbatch or salloc"
+      MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)" MASTER_PORT=$((20000 + SLURM_JOB_ID % 30000)) \
+        srun --ntasks-per-node "$each" --kill-on-bad-exit=1 bash "$UNIVAL_ROOT/run_scripts/rank.sh" "$@"
+      ;;
+    *) die "LAUNCHER=$LAUNCHER: there are fairseq, torchrun and slurm" ;;
+  esac
 }
 
-# generate_captions SPLIT ARGS...: beam search as published, then the scores. The instruction, sizes, frames and rates are the
-# checkpoint's; flags change them.
-generate_captions() {
-  local split="$1"
-  shift
-  generate "$split" --task unival_caption ${TSV_COLUMNS[@]+"${TSV_COLUMNS[@]}"} \
-    --beam 5 --no-repeat-ngram-size 3 --batch-size 16 "$@"
-  score_captions "$split"
+# Evaluation -----------------------------------------------------------------------------------------------------
+
+# evaluate ARGS...: generate for $SPLIT, as published by beam search of 5, and score what was generated.
+evaluate() {
+  generate --beam 5 --batch-size 16 "$@"
+  score
 }
 
-# generate SPLIT ARGS...: fairseq-generate of one split into $OUT/generate-SPLIT.txt.
+# generate ARGS...: fairseq-generate of $SPLIT into $OUT/generate-$SPLIT.txt; of several GPUs each takes a part of the rows, and writes
+# into $OUT/shard-N-of-M/.
 generate() {
-  local split="$1" device=()
-  shift
+  local gpus="${GPUS:-$(gpu_count)}" shard processes=()
+  if [ "$gpus" -le 1 ]; then
+    generate_shard "$@"
+    return
+  fi
+  for shard in $(seq 0 $((gpus - 1))); do
+    CUDA_VISIBLE_DEVICES="$shard" generate_shard --num-shards "$gpus" --shard-id "$shard" "$@" >"$OUT/shard-$shard.log" 2>&1 &
+    processes+=($!)
+  done
+  for shard in "${!processes[@]}"; do
+    wait "${processes[$shard]}" || die "shard $shard of $gpus failed: see $OUT/shard-$shard.log"
+  done
+}
+
+generate_shard() {
+  local device=()
   [ "${GPUS:-$(gpu_count)}" -gt 0 ] || device=(--cpu)
-  fairseq-generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
-    --path "$CHECKPOINT" --gen-subset "$split" --results-path "$OUT" --scoring unival \
+  fairseq-generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" --task "$PRESET" ${TSV[@]+"${TSV[@]}"} \
+    ${ANSWERS[@]+"${ANSWERS[@]}"} --path "$CHECKPOINT" --gen-subset "$SPLIT" --results-path "$OUT" --scoring unival \
     --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" ${device[@]+"${device[@]}"} "$@"
 }
 
-# score_captions SPLIT: scores what generate wrote against the captions of $TABLE into $OUT/scores-SPLIT.json.
-score_captions() {
-  local columns=()
-  case "$TABLE" in *.tsv) columns=(--columns caption --selected-cols 2) ;; esac
-  unival score "$OUT/generate-$1.txt" --table "$TABLE" --metrics "${METRICS:-cider,bleu,rouge_l}" \
-    --json "$OUT/scores-$1.json" ${columns[@]+"${columns[@]}"}
+# score: compare what generate wrote with the references of $TABLE; the scores are printed and kept in $OUT/scores-$SPLIT.json.
+score() {
+  local task="${PRESET#unival_}" outputs=("$OUT/generate-$SPLIT.txt") column number gpus="${GPUS:-$(gpu_count)}" columns
+  read -r column number <<<"$(references_of "$task")"
+  [ "$gpus" -le 1 ] || outputs=("$OUT"/shard-*-of-"$gpus/generate-$SPLIT.txt")
+  columns=(--columns "$column")
+  case "$TABLE" in *.tsv) columns+=(--selected-cols "$number") ;; esac
+  unival score "${outputs[@]}" --table "$TABLE" "${columns[@]}" --metrics "${METRICS:-$(metrics_of "$task")}" --json "$OUT/scores-$SPLIT.json"
 }
 
 gpu_count() {
