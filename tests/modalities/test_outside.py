@@ -73,7 +73,7 @@ register(
         attributes={"note": AttributeSpec(str)},
         options=DepthOptions,
         model_options=DepthModelOptions,
-        media=Media(DepthLoader, embedding, type_row=4, from_array=as_png),
+        media=Media(DepthLoader, embedding, type_row=4, from_array=as_png, parts={"filters": "backbone", "proj": "proj"}),
     )
 )
 
@@ -125,6 +125,7 @@ def test_a_modality_of_a_plugin_works_with_all_commands(tmp_path, capsys):
     ours = ["--task", "unival", "--user-dir", plugin(tmp_path, "their_depth")]
     flags = ["--instruction", "[DEPTH:depth,note='far is white'] what? -> [TEXT:caption]", "--batch-size", "2", "--max-update", "2"]
     flags += ["--depth-size", "20", "--depth-channels", "6", "--add-mm-type-embedding", "--best-checkpoint-metric", "loss"]
+    flags += ["--freeze", "depth_filters,decoder"]
     train = ["train", *[x for x in runs.train_flags(data, out) if x != "--maximize-best-checkpoint-metric"], *flags, *ours]
     path = out / "checkpoint_last.pt"
     generate = ["generate", str(data), *runs.CPU, "--num-codes", "0", "--num-bins", "0", "--path", str(path), "--gen-subset", "valid"]
@@ -137,6 +138,8 @@ def test_a_modality_of_a_plugin_works_with_all_commands(tmp_path, capsys):
     found = json.loads(done.stdout.split("FOUND")[1])
     assert found == [1, 0, 5, [6, 1, 3, 3], "depth", 20, 1], done.stderr
     assert "nowhere.pt: no such" in done.stderr
+    trained = (out / "train.log").read_text().split("training ")[1].split("\n")[0]
+    assert "depth_proj 224, depth 56,480)" in trained and "depth_filters" not in trained and "decoder" not in trained
     described, answer = done.stdout.split("COMMANDS")[1].split("FOUND")[0].split("ANSWER")
     fit = json.loads(described[described.index("{") :])["fit"]
     assert fit == {"missing": [], "unexpected": [], "reshaped": {}}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unival.errors import UserError
 from unival.instructions import AttributeSpec
@@ -30,6 +31,7 @@ class MediaLoader(Protocol):
 Shapes = Mapping[str, tuple[int, ...]]  # key of a state dict -> shape
 RESNET_PROBES = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
 CLASSIFIER = "the classifier of its own training"
+PARTS = {"cnn": "backbone", "proj": "proj", "norm": "norm", "positions": "positions"}  # of a MediaEmbedding
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Media:
         network: the backbone, if it has options and weight files.
         published: names in published checkpoints; None if these lack the modality.
         always: whether models from before ``--modalities`` have the modality.
+        parts: name of a part -> its module in the embedding; ``--trainable`` and ``--freeze`` know it as ``image_cnn``, for example.
     """
 
     loader: Callable[[Any], MediaLoader]
@@ -117,6 +120,7 @@ class Media:
     network: Network | None = None
     published: Published | None = None
     always: bool = False
+    parts: Mapping[str, str] = field(default_factory=lambda: dict(PARTS))
 
 
 @dataclass(frozen=True)
@@ -278,6 +282,13 @@ class MediaEmbedding(nn.Module):
         for norm in self._frozen_norms:
             norm.eval()
         return self
+
+    def keep_untrained(self) -> None:
+        """Keep what has no trained parameters as it is in training, too: the backbone, or batch norms whose scales are frozen."""
+        self.frozen = self.frozen or not any(parameter.requires_grad for parameter in self.backbone.parameters())
+        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        self._frozen_norms = [norm for norm in norms if norm in self._frozen_norms or (norm.affine and not norm.weight.requires_grad)]
+        self.train(self.training)
 
     def forward(self, values: Tensor) -> MediaTokens:
         """Embed media ``n x …``, floats or bytes; see :class:`MediaTokens`."""

@@ -77,6 +77,21 @@ class CoreConfig(FairseqDataclass):
         metadata={"help": "one layer norm on what queries, keys and values are made from (--qk-norm of the published code)"},
     )
     scale_resids: bool = field(default=False, metadata={"help": "learned scales on the feed-forward residuals"})
+    trainable: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "train only these groups of parameters, e.g. projections: encoder, decoder, embeddings, positions, norms, biases,"
+            " self_attention, cross_attention, feed_forward, projections; of a modality image, image_cnn, image_proj, image_norm,"
+            " image_positions (default: all)"
+        },
+    )
+    freeze: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "do not train these groups of parameters, named as for --trainable, e.g. encoder,decoder: without the CNNs, projections"
+            " and positions of media and the token embeddings, which are groups of their own (default: none)"
+        },
+    )
     freeze_token_embeddings: bool = field(default=False, metadata={"help": "do not train the shared token embeddings"})
     freeze_batchnorm: bool = field(
         default=False, metadata={"help": "do not train batch norms: neither their scales nor their statistics"}

@@ -20,6 +20,7 @@ from unival.errors import UserError
 from unival.generation.outputs import Decode, Output, make_output
 from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, saved_config
+from unival.models.trainable import choose_trainable
 from unival.tasks import restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import limit_loss
@@ -158,9 +159,11 @@ class UnivalTask(InstructedTask):
             self.checks.before_model(start.container if start else None)
         model = super().build_model(cfg, from_checkpoint)
         model.load_backbones()
+        choose_trainable(model)
         if self.checks is not None:
             self.checks.after_model(model)
         if start is not None:
+            restore.check_trained(self.cfg, start, model)
             restore.warn_of_silent_options(start.container, model)
         return model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-from torch import distributed
+from torch import Tensor, distributed, nn
 
 from unival.checkpoints.files import read
 from unival.checkpoints.names.published import model_options
@@ -136,6 +136,31 @@ def end_if_finished(cfg: Any, start: Start) -> None:
             "%s: %d of --max-update %d updates are made: nothing is left to do (a larger number goes on)", path, updates, cfg.max_update
         )
         raise SystemExit(0)
+
+
+def check_trained(cfg: Any, start: Start, model: nn.Module) -> None:
+    """Check that a run which goes on with the optimizer state of its checkpoint trains the same parameters.
+
+    Raises:
+        UserError: the state is of another number of parameters.
+    """
+    state = start.container.get("last_optimizer_state")
+    is_new = cfg.finetune_from_model is not None and not last_checkpoint(cfg).is_file()
+    if not isinstance(state, Mapping) or "param_groups" not in state or cfg.reset_optimizer or is_new:
+        return
+    sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    saved = sum(len(group["params"]) for group in state["param_groups"])
+    if saved == 1:  # --fp16 makes one of all
+        values = [value for each in state["state"].values() for value in each.values()]
+        flat = {value.numel() for value in values if isinstance(value, Tensor) and value.dim()}
+        differs = bool(flat) and sum(sizes) not in flat
+    else:
+        differs = saved != len(sizes)
+    if differs:
+        raise UserError(
+            f"{start.path}: its optimizer trained other parameters than this run does: give that run's --trainable, --freeze and the"
+            " like, or --reset-optimizer"
+        )
 
 
 def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:

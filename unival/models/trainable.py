@@ -1,0 +1,131 @@
+"""Which parameters are trained: named groups of a model's parameters, for ``--trainable`` and ``--freeze``.
+
+Frozen parameters have no gradient and are unknown to the optimizer, so that weight decay does not move them.  A backbone without trained
+parameters is in eval mode during training (no batch-norm statistics, dropout or SpecAugment) and runs without gradients; a batch norm whose
+scales are frozen keeps its statistics.  Dropout and stochastic depth of frozen transformer layers stay as configured.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unival.errors import UserError, flag
+from unival.modalities import media_of
+from unival.modalities.base import MediaEmbedding
+from unival.text import split_names
+
+logger = logging.getLogger(__name__)
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm)
+# Groups by the names of their parameters; those of media come from the descriptors of the modalities, see :func:`groups`
+SIDES = {
+    "embeddings": r"(en|de)coder\.embed_tokens\..*",
+    "encoder": r"encoder\.(?!embed_tokens\.|media\.).*",
+    "decoder": r"decoder\.(?!embed_tokens\.).*",
+}
+ACROSS = {
+    "positions": r"(en|de)coder\.(media\.\w+\.positions|embed_(image_)?positions|(image_)?pos_ln"
+    r"|((self|cross)_)?pos_[qk]_linear|(token|image)_rel_pos_table_list)\..*",
+    "self_attention": r"(en|de)coder\.layers\.\d+\.(self_attn|attn_ln).*",
+    "cross_attention": r"decoder\.(layers\.\d+\.(encoder_attn|cross_attn_ln)|cross_pos_[qk]_linear).*",
+    "feed_forward": r"(en|de)coder\.layers\.\d+\.(?!((self|encoder|cross)_)?attn).*",
+    "projections": r"encoder\.media\.\w+\.proj\..*",
+    "biases": r".*bias",
+}
+MEDIA = r"encoder\.media\.{}\.{}.*"
+
+
+def groups(model: nn.Module) -> dict[str, set[str]]:
+    """The groups that ``--trainable`` and ``--freeze`` know, of those parts that a model has.
+
+    Args:
+        model: a :class:`unival.models.unival.UnivalModel`.
+
+    Returns:
+        Name of the group -> names of its parameters.  Groups may overlap.
+    """
+    return {**disjoint_groups(model), **_across(model)}
+
+
+def disjoint_groups(model: nn.Module) -> dict[str, set[str]]:
+    """The groups that do not overlap, and have all parameters together: both stacks, token embeddings, and the parts of every modality."""
+    patterns = dict(SIDES)
+    for name in model.get_submodule("encoder.media")._modules:
+        patterns |= {f"{name}_{part}": MEDIA.format(name, re.escape(f"{path}.")) for part, path in media_of(name).parts.items()}
+        patterns[name] = MEDIA.format(name, "")
+    found: dict[str, set[str]] = {group: set() for group in patterns}
+    for parameter, _ in model.named_parameters():
+        group = next((group for group, pattern in patterns.items() if re.fullmatch(pattern, parameter)), None)
+        if group is not None:
+            found[group].add(parameter)
+    return _without_empty(found)
+
+
+def _across(model: nn.Module) -> dict[str, set[str]]:
+    names = [name for name, _ in model.named_parameters()]
+    found = {group: {name for name in names if re.fullmatch(pattern, name)} for group, pattern in ACROSS.items()}
+    found["norms"] = {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, NORMS)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    whole = {name: {p for p in names if re.fullmatch(MEDIA.format(name, ""), p)} for name in model.get_submodule("encoder.media")._modules}
+    return _without_empty({**found, **whole})
+
+
+def _without_empty(found: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    return {group: names for group, names in found.items() if names}
+
+
+def choose_trainable(model: Any) -> None:
+    """Freeze what the options of a model do not train, and log how many parameters are trained.
+
+    Args:
+        model: a :class:`unival.models.unival.UnivalModel`; parameters that other options froze stay frozen.
+
+    Raises:
+        UserError: a group is unknown, all of a group that ``--trainable`` names is frozen, or nothing is left to train.
+    """
+    cfg = model.cfg
+    if cfg.trainable is None and cfg.freeze is None:
+        return
+    known = groups(model)
+    wanted, frozen = _chosen("trainable", cfg.trainable, known), _chosen("freeze", cfg.freeze, known)
+    for name, parameter in model.named_parameters():
+        if name in frozen or not (cfg.trainable is None or name in wanted):
+            parameter.requires_grad_(False)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for group in split_names(cfg.trainable or ""):
+        if not known[group] & trained:
+            raise UserError(f"--trainable {group}: another option freezes all of it (--freeze and its like)")
+    if not trained:
+        raise UserError(f"--freeze {cfg.freeze}: nothing is left to train")
+    for media in model.encoder.media.values():
+        assert isinstance(media, MediaEmbedding)
+        media.keep_untrained()
+    logger.info(said_of_trained(model, trained))
+
+
+def _chosen(option: str, value: str | None, known: Mapping[str, set[str]]) -> set[str]:
+    chosen: set[str] = set()
+    if value is not None and not split_names(value):
+        raise UserError(f"{flag(option)} {value!r} names no group; choose from {', '.join(known)}")
+    for group in split_names(value or ""):
+        if group not in known:
+            raise UserError(f"unknown {flag(option)} {group!r}; this model has {', '.join(known)}")
+        chosen |= known[group]
+    return chosen
+
+
+def said_of_trained(model: nn.Module, trained: Set[str]) -> str:
+    """How many parameters are trained, as a line to log: of all, and by disjoint group."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    by_group = {group: sum(sizes[name] for name in names & trained) for group, names in disjoint_groups(model).items()}
+    parts = ", ".join(f"{group} {count:,}" for group, count in by_group.items() if count)
+    count, total = sum(sizes[name] for name in trained), sum(sizes.values())
+    return f"training {count:,} of {total:,} parameters ({parts}); {total - count:,} are frozen"
