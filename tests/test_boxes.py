@@ -51,14 +51,16 @@ def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
     printed = runs.generate(tmp_path, checkpoint, tmp_path / "gen", "valid", *FLAGS, *more)
     said = {row: text for row, (text, _) in read_generated(printed).items()}
     rows = [json.loads(line) for line in (tmp_path / "valid.jsonl").read_text().splitlines()]
-    hits = [any(overlap(parse_numbers(said[i]), tuple(box)) >= 0.5 for box in row["region"]) for i, row in enumerate(rows)]
+    ious = [max(overlap(parse_numbers(said[i]), tuple(box)) for box in row["region"]) for i, row in enumerate(rows)]
+    hits = [iou >= 0.5 for iou in ious]
     assert "box_accuracy" in printed.read_text().splitlines()[-1]
     assert float(valid["valid_box_accuracy"]) == pytest.approx(np.mean(hits), abs=1e-3)
+    assert float(valid["valid_mean_iou"]) == pytest.approx(np.mean(ious), abs=1e-3)
 
     capsys.readouterr()
     columns = ["--columns", "image,region", "--metrics", "box_accuracy"]
     assert main(["score", str(printed), "--table", str(tmp_path / "valid.jsonl"), *columns]) == 0
-    assert capsys.readouterr().out.split() == ["box_accuracy", f"{np.mean(hits):.4f}"]
+    assert capsys.readouterr().out.split() == ["box_accuracy", f"{np.mean(hits):.4f}", "mean_iou", f"{np.mean(ious):.4f}"]
 
     model = from_checkpoint(checkpoint)
     outputs = model.run(INSTRUCTION, [{**row, "image": str(tmp_path / row["image"])} for row in rows], beam=5, nbest=2)

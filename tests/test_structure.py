@@ -16,7 +16,7 @@ PACKAGE = ROOT / "unival"
 # Part of the package -> what it may import besides itself and LEAVES, which everybody may import.
 # In short: tasks stand on generation and criterions, these on data and models, these on modalities, these on backbones; checkpoints
 # stand on modalities, and models on checkpoints.
-LEAVES = {"errors", "quiet_import", "text", "boxes", "instructions", "vocab", "vocab_files", "metrics"}
+LEAVES = {"errors", "quiet_import", "text", "answers", "boxes", "instructions", "vocab", "vocab_files", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     "optim": set(),
     "backbones": set(),

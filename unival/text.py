@@ -157,6 +157,7 @@ def not_empty(texts: Iterable[str], words: Callable[[str], object] = visible_wor
     return [text for text in texts if words(text)]
 
 
+WEIGHT_MARK = "|!+"  # between weight and answer in the published VQA format
 WEIGHTED = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\|!\+")
 
 

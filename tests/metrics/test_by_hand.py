@@ -5,7 +5,8 @@ import math
 import pytest
 
 from unival.errors import UserError
-from unival.metrics import METRICS, make_metrics
+from unival.metrics import METRICS, MetricOptions, make_metrics
+from unival.metrics.score import sum_statistics
 
 # Two documents: "a" is in both (idf log 2/2 = 0), every other n-gram in one (idf log 2).
 TABLE = [["a cat"], ["a dog"]]
@@ -116,6 +117,20 @@ def test_exact_match(hypothesis, references, expected):
     assert score("exact_match", hypothesis, references) == {"exact_match": expected}
 
 
+def test_boxes():
+    """IoU with the better of two references: 1, 1/2 (10 x 10 and 10 x 20), 1/3 (half of each of two 10 x 10), 0."""
+    references = ["0,0,10,10", "100,100,110,110"]
+    said = ["100,100,110,110", "0,0,10,20", "5,0,15,10", "20,20,30,30"]
+    for threshold, hits in ((None, 2), (0.3, 3), (0.51, 1)):
+        options = MetricOptions() if threshold is None else MetricOptions(box_threshold=threshold)
+        metric = make_metrics(["box_accuracy"], options=options)["box_accuracy"]
+        rows = [metric.update(box, references) for box in said]
+        assert [metric.compute(row)["mean_iou"] for row in rows] == pytest.approx([1, 0.5, 1 / 3, 0])
+        assert metric.compute(sum_statistics(rows)) == {"box_accuracy": hits / 4, "mean_iou": pytest.approx((1.5 + 1 / 3) / 4)}
+    with pytest.raises(UserError, match="threshold of boxes is 50.0: must be an intersection over union, above 0 and at most 1"):
+        MetricOptions(box_threshold=50.0)
+
+
 def test_unknown_metric_names_the_others():
     with pytest.raises(UserError, match="'bleurt', did you mean 'bleu'. There are " + ", ".join(METRICS)):
         make_metrics(["cider", "bleurt"])
@@ -124,4 +139,5 @@ def test_unknown_metric_names_the_others():
 def test_names_are_the_metrics_own():
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert all(key.startswith(name) for key in metric.keys)
+    keys = [key for metric in METRICS.values() for key in metric.keys]
+    assert len(set(keys)) == len(keys) and set(keys) & set(METRICS) == set(METRICS) - {"bleu"}

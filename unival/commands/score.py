@@ -6,12 +6,13 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unival.data.cells import cell_errors, is_joined, warn_of_empty
 from unival.data.table import open_table
 from unival.errors import UserError
 from unival.metrics import METRICS, Metric, make_metrics
+from unival.metrics.base import NO_OPTIONS, MetricOptions
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated
 from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns that --columns names, e.g. 2")
     add("--metrics", default="cider,bleu,rouge_l", help=f"some of {','.join(METRICS)} (default: %(default)s)")
     add("--tokenizer", default="python", help=f"one of {', '.join(TOKENIZERS)} (default: %(default)s)")
+    add("--box-threshold", type=float, default=0.5, metavar="T", help="overlap (IoU) from which a box is right (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the scores as a JSON object")
     add("--per-row", metavar="FILE", help="write the scores of every row: a JSON object by row number")
     add("--allow-partial", action="store_true", help="when some rows were not generated, score those there are")
@@ -32,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print one line per score, write the requested files; returns the exit code."""
-    make_metrics(args.metrics.split(","), make_tokenizer(args.tokenizer))  # missing packages are reported before files are read
+    names = args.metrics.split(",")
+    options = MetricOptions(args.box_threshold)
+    metrics = make_metrics(names, make_tokenizer(args.tokenizer), options)  # missing packages are reported before files are read
     for path in filter(None, (args.json, args.per_row)):
         _check_writable(path)
     columns = tuple(args.columns.split(","))
-    references = read_references(args.table, columns, args.selected_cols, METRICS[args.metrics.split(",")[0]])
-    scores = score_file(args.output, references, args.metrics.split(","), args.tokenizer, args.allow_partial, f"{args.table}, ")
+    references = read_references(args.table, columns, args.selected_cols, one_reader(metrics.values()))
+    scores = score_file(args.output, references, names, args.tokenizer, args.allow_partial, f"{args.table}, ", options)
     if args.json:
         _write_json(args.json, scores.total)
     if args.per_row:
@@ -45,6 +49,19 @@ def run(args: argparse.Namespace) -> int:
     width = max(map(len, scores.total))
     sys.stdout.writelines(f"{name:{width}}  {value:.4f}\n" for name, value in scores.total.items())
     return 0
+
+
+def one_reader(metrics: Iterable[Metric]) -> type[Metric]:
+    """A metric that reads the references for all of them.
+
+    Raises:
+        UserError: they compare different things, such as texts and boxes.
+    """
+    first, *others = metrics
+    for other in others:
+        if other.reads != first.reads:
+            raise UserError(f"{first.name} compares {first.reads}, {other.name} {other.reads}: score them one after the other")
+    return type(first)
 
 
 def read_references(
@@ -85,6 +102,7 @@ def score_file(
     tokenizer: str = "python",
     allow_partial: bool = False,
     whose: str = "",
+    options: MetricOptions = NO_OPTIONS,
 ) -> Scores:
     """Score generated rows against the references with the same row numbers.
 
@@ -112,7 +130,7 @@ def score_file(
         found = f"{len(missing)} rows of the table were not generated, {len(unknown)} generated rows are not in it"
         sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
     pairs = {row: hypotheses[row] for row in both}, {row: references[row] for row in both}
-    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose)
+    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose, options=options)
 
 
 def _check_writable(path: str) -> None:

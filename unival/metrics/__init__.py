@@ -10,7 +10,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from unival.errors import UserError
-from unival.metrics.base import MeanMetric, Metric, has_word
+from unival.metrics.accuracy import Accuracy
+from unival.metrics.base import NO_OPTIONS, SHOWN, MeanMetric, Metric, MetricOptions, has_word
 from unival.metrics.bleu import Bleu
 from unival.metrics.box_accuracy import BoxAccuracy
 from unival.metrics.cider import Cider, CiderD
@@ -19,12 +20,11 @@ from unival.metrics.meteor import Meteor
 from unival.metrics.rouge import RougeL
 from unival.metrics.spice import Spice
 from unival.metrics.tokenize import Tokenizer, tokenize
+from unival.metrics.vqa import VqaAccuracy, VqaScore
 
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
-
-SHOWN = 60  # characters of a text that messages quote
 
 METRICS: dict[str, type[Metric]] = {
     "cider": Cider,
@@ -35,15 +35,19 @@ METRICS: dict[str, type[Metric]] = {
     "spice": Spice,
     "exact_match": ExactMatch,
     "box_accuracy": BoxAccuracy,
+    "vqa_accuracy": VqaAccuracy,
+    "vqa_score": VqaScore,
+    "accuracy": Accuracy,
 }
 
 
-def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize) -> dict[str, Metric]:
+def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize, options: MetricOptions = NO_OPTIONS) -> dict[str, Metric]:
     """Create metrics by name.
 
     Args:
         names: keys of ``METRICS``; a repeated name counts once.
         tokenizer: how the metrics split texts into words.
+        options: their settings.
 
     Returns:
         Name -> metric, in the order of ``names``.
@@ -58,13 +62,13 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize) -> dict[
         close = difflib.get_close_matches(unknown[0], METRICS, n=1)
         hint = f", did you mean {close[0]!r}? There are" if close else "; choose from"
         raise UserError(f"unknown metric {unknown[0]!r}{hint} {', '.join(METRICS)}")
-    return {name: METRICS[name](tokenizer) for name in dict.fromkeys(names)}
+    return {name: METRICS[name](tokenizer, options) for name in dict.fromkeys(names)}
 
 
-def check_words(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metric], whose: str = "") -> None:
-    """Check that every row has a reference with a word, if any of the metrics compares words.
+def check_references(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metric], whose: str = "") -> None:
+    """Check that the metrics can use the references of every row.
 
-    References without a word are ignored where the row has others; how many is logged.
+    Where a metric compares words, every row needs a reference with one; those without are ignored where there are others, which is logged.
 
     Args:
         references: row number or key -> references of the row.
@@ -72,8 +76,14 @@ def check_words(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metri
         whose: prefix of the messages, such as the table.
 
     Raises:
-        UserError: no reference of a row has a word, so that any hypothesis would score 0.
+        UserError: a metric refuses the references of a row (:meth:`Metric.refusal`), or none of them has a word, so that anything
+            would score 0.
     """
+    metrics = list(metrics)
+    for key, texts in references.items():
+        reason = next(filter(None, (metric.refusal(texts) for metric in metrics)), None)
+        if reason is not None:
+            raise UserError(f"{whose}row {key}: {reason}")
     metric = next((metric for metric in metrics if metric.needs_words), None)
     if metric is None:
         return
@@ -90,4 +100,4 @@ def check_words(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metri
         logger.warning("%signoring %d references without a letter or digit (their rows have others)", whose, left_out)
 
 
-__all__ = ["METRICS", "MeanMetric", "Metric", "Tokenizer", "check_words", "make_metrics", "tokenize"]
+__all__ = ["METRICS", "MeanMetric", "Metric", "MetricOptions", "Tokenizer", "check_references", "make_metrics", "tokenize"]

@@ -3,12 +3,36 @@
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from unival.errors import UserError
 from unival.metrics.tokenize import Tokenizer, tokenize
-from unival.text import references_of
+from unival.text import is_weighted_answer, references_of
+
+SHOWN = 60  # characters of a text that messages quote
 
 Ngram = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Settings of metrics.
+
+    Attributes:
+        box_threshold: intersection over union from which a box is right.
+        cider_df: file with document frequencies for CIDEr-D; None: those of the references that are scored.
+    """
+
+    box_threshold: float = 0.5
+    cider_df: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.box_threshold <= 1:
+            raise UserError(f"the threshold of boxes is {self.box_threshold}: must be an intersection over union, above 0 and at most 1")
+
+
+NO_OPTIONS = MetricOptions()
 
 
 class Metric:
@@ -21,15 +45,18 @@ class Metric:
     Attributes:
         name: key in ``METRICS``.
         keys: names of the scores that ``compute`` returns.
+        reads: what its references are, which decides how they are read from a table.
         needs_words: whether the metric compares words, so that a reference without a word is useless.
     """
 
     name: ClassVar[str]
     keys: ClassVar[tuple[str, ...]]
+    reads: ClassVar[str] = "texts"
     needs_words: ClassVar[bool] = True
 
-    def __init__(self, tokenizer: Tokenizer = tokenize) -> None:
+    def __init__(self, tokenizer: Tokenizer = tokenize, options: MetricOptions = NO_OPTIONS) -> None:
         self.tokenizer = tokenizer
+        self.options = options
 
     def tokenized(self, references: Sequence[str]) -> list[tuple[str, ...]]:
         """Tokenise references; those without a word (blank or punctuation only) are dropped if there are others."""
@@ -48,6 +75,13 @@ class Metric:
             UserError: the cell holds none.
         """
         return references_of(cell, is_joined)
+
+    def refusal(self, references: Sequence[str]) -> str | None:
+        """Why a row with these references cannot be scored; None if it can. Asked for every row before the first is scored."""
+        weighted = next(filter(is_weighted_answer, references), None)
+        if weighted is None or not self.needs_words:
+            return None
+        return f"{weighted[:SHOWN]!r} has a weight, and {self.name} compares texts: use vqa_score or accuracy"
 
     def fit(self, references: Iterable[Sequence[str]]) -> None:
         """Compute statistics of the whole table from its references, row by row, before ``update``. Does nothing by default."""

@@ -1,19 +1,21 @@
-"""Accuracy of boxes: does what was said overlap a reference by half?"""
+"""Accuracy of boxes and how much they overlap: intersection over union (IoU) with the best reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unival.boxes import box_text, boxes_of, overlap, parse_numbers
 from unival.metrics.base import MeanMetric
 
-LEAST = 0.5  # intersection over union, as in the evaluation of RefCOCO
-
 
 class BoxAccuracy(MeanMetric):
-    """1 for a box whose intersection over union with a reference is at least a half, else 0.  Texts are ``x0,y0,x1,y1``."""
+    """Acc@t, the share of boxes whose IoU with a reference is at least ``t`` (a half by default, as for RefCOCO), and the mean IoU.
+
+    Texts are ``x0,y0,x1,y1``.
+    """
 
     name = "box_accuracy"
-    keys = ("box_accuracy",)
+    keys = ("box_accuracy", "mean_iou")
+    reads = "boxes"
     needs_words = False
 
     @classmethod
@@ -22,6 +24,15 @@ class BoxAccuracy(MeanMetric):
         return [box_text(box) for box in boxes_of(cell, is_joined)], 0
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
-        """1.0 or 0.0."""
+        """IoU with the reference that overlaps most."""
         box = parse_numbers(hypothesis)
-        return float(any(overlap(box, parse_numbers(reference)) >= LEAST for reference in references))
+        return max(overlap(box, parse_numbers(reference)) for reference in references)
+
+    def statistics(self, score: float) -> dict[str, float]:
+        """The row's hit or miss, its IoU, and a count of one."""
+        return {**super().statistics(float(score >= self.options.box_threshold)), f"{self.name}_iou": score}
+
+    def compute(self, statistics: Mapping[str, float]) -> dict[str, float]:
+        """Means over rows; 0 if there are none."""
+        count = statistics[f"{self.name}_count"]
+        return {**super().compute(statistics), "mean_iou": statistics[f"{self.name}_iou"] / count if count else 0.0}

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from unival.answers import plain_answer
 from unival.metrics.base import MeanMetric
 from unival.text import not_empty
 
 
 class ExactMatch(MeanMetric):
-    """1 if the text equals a reference, else 0. Texts are not tokenised, so punctuation counts."""
+    """1 if the text equals a reference, else 0. Texts are not tokenised, so punctuation counts; weights of answers do not."""
 
     name = "exact_match"
     keys = ("exact_match",)
@@ -15,7 +16,7 @@ class ExactMatch(MeanMetric):
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """1.0 or 0.0."""
-        return float(any(normalize(hypothesis) == normalize(reference) for reference in not_empty(references)))
+        return float(any(normalize(hypothesis) == normalize(plain_answer(reference)) for reference in not_empty(references)))
 
 
 def normalize(text: str) -> str:

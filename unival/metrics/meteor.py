@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from unival.errors import UserError
-from unival.metrics.base import Metric
+from unival.metrics.base import NO_OPTIONS, Metric, MetricOptions
 from unival.metrics.java import UTF8, java_command, java_program, last_line
 from unival.metrics.tokenize import Tokenizer, tokenize
 
@@ -31,8 +31,8 @@ class Meteor(Metric):
     name = "meteor"
     keys = ("meteor",)
 
-    def __init__(self, tokenizer: Tokenizer = tokenize) -> None:
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: Tokenizer = tokenize, options: MetricOptions = NO_OPTIONS) -> None:
+        super().__init__(tokenizer, options)
         self._jar = java_program("METEOR", JAR)
         self._java = java_command("METEOR")
         self._process: subprocess.Popen[str] | None = None

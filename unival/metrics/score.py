@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from unival.errors import UserError
-from unival.metrics import check_words, make_metrics
+from unival.metrics import check_references, make_metrics
+from unival.metrics.base import NO_OPTIONS, MetricOptions
 from unival.metrics.tokenize import make_tokenizer
 from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide, why_not_text
 
@@ -42,6 +43,7 @@ def evaluate_rows(
     tokenizer: str = "python",
     fit_on: Mapping[Key, Sequence[str]] | None = None,
     whose: str = "",
+    options: MetricOptions = NO_OPTIONS,
 ) -> Scores:
     """Scores of a corpus and of its rows.
 
@@ -52,6 +54,7 @@ def evaluate_rows(
         tokenizer: a key of ``TOKENIZERS``.
         fit_on: references of the corpus from which CIDEr computes document frequencies; default: ``references``.
         whose: prefix of messages about rows, such as the table.
+        options: settings of the metrics.
 
     Raises:
         UserError: nothing to score, unknown metric or tokenizer, a key that only one side has, or a key without references (or
@@ -62,8 +65,8 @@ def evaluate_rows(
     keys = list(hypotheses)
     corpus = references if fit_on is None else fit_on
     words = make_tokenizer(tokenizer, [*hypotheses.values(), *(text for texts in corpus.values() for text in texts)])
-    scorers = make_metrics(metrics, words).values()
-    check_words(corpus, scorers, whose)
+    scorers = make_metrics(metrics, words, options).values()
+    check_references(corpus, scorers, whose)
     pairs = [(hypotheses[key], references[key]) for key in keys]
     scores = Scores(rows={key: {} for key in keys})
     for metric in scorers:

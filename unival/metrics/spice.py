@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 
 from unival.errors import UserError
-from unival.metrics.base import MeanMetric
+from unival.metrics.base import NO_OPTIONS, MeanMetric, MetricOptions
 from unival.metrics.java import UTF8, java_command, java_program, last_line
 from unival.metrics.tokenize import Tokenizer, tokenize
 
@@ -23,8 +23,8 @@ class Spice(MeanMetric):
     name = "spice"
     keys = ("spice",)
 
-    def __init__(self, tokenizer: Tokenizer = tokenize) -> None:
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: Tokenizer = tokenize, options: MetricOptions = NO_OPTIONS) -> None:
+        super().__init__(tokenizer, options)
         self._jar = java_program("SPICE", JAR)
         self._java = java_command("SPICE")
         missing = [name for name in MODELS if not (self._jar.parent / "lib" / name).is_file()]

@@ -12,7 +12,7 @@ from fairseq.logging import metrics as log
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults, generation_options
 from unival.generation.scorer import TaskScorer
-from unival.metrics import Metric, check_words, make_metrics
+from unival.metrics import Metric, check_references, make_metrics
 from unival.tasks.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Evaluation:
         Raises:
             UserError: a row has no reference that the metrics can use.
         """
-        check_words(dict(enumerate(references)), self.metrics.values(), f"{split}: ")
+        check_references(dict(enumerate(references)), self.metrics.values(), f"{split}: ")
         fitted = self.fitted[split] = dict(self.metrics)
         for name, metric in fitted.items():
             if type(metric).fit is not Metric.fit:  # metrics that do not need fitting are shared: METEOR runs a process
