@@ -361,7 +361,6 @@ RULED_OUT = {
     r"key names?": "checkpoint keys",
     r"closed sets? of answers": "candidate answers",
 }
-NOT_YET_CLEAN = {"data"}
 
 
 def ruled_out_words(source: str) -> list[str]:
@@ -375,7 +374,7 @@ def ruled_out_words(source: str) -> list[str]:
 
 def test_docstrings_use_the_terms_of_the_field():
     sources = {module_name(path): path.read_text(encoding="utf-8") for path in library()}
-    found = {name: ruled_out_words(text) for name, text in sources.items() if part_of(name) not in NOT_YET_CLEAN}
+    found = {name: ruled_out_words(text) for name, text in sources.items()}
     assert {name: words for name, words in found.items() if words} == {}
     assert ruled_out_words('def f():\n    """The Beginning of ``symbols``."""') == ["Beginning: start or prefix"]
 

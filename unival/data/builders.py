@@ -1,7 +1,7 @@
-"""What is made of a row before it is read: negatives, spans to fill in, several questions about one image.
+"""Builders make the examples of a row before it is read: negatives, spans to fill in, several questions about one image.
 
-A builder takes a row and gives what its examples are read from: pairs of an instruction of the stream, by its name, and a record that may
-be the row's own, changed or new.  Examples of one row share the media that they have in common.
+A builder takes a row and returns pairs (name of an instruction of the stream, record); each is read as one example.  The record may be the
+row itself, a changed copy or a new one.  Examples of one row share the media that they have in common.
 
 A builder is a function and a line in :data:`BUILDERS`, also in somebody else's package:
 
@@ -21,22 +21,24 @@ from unival.data.table import Table
 from unival.errors import UserError
 
 Record = Mapping[str, Any]
-Made = tuple[str, Record]  # the name of an instruction, and what is read through it
+Made = tuple[str, Record]  # (name of an instruction, record to read with it)
 
 
 @dataclass(frozen=True)
 class Builder:
     """Makes records of a row.
 
-    ``build`` is given the row, its table (to take from other rows) and the row's generator, the only source of randomness; it returns one
-    pair or several.  ``columns`` are those that its records have besides the table's.
+    Attributes:
+        build: called with the row, its table (for values of other rows) and the row's generator, the only source of randomness; returns
+            one or more pairs.
+        columns: columns that its records have in addition to the table's.
     """
 
     build: Callable[[Record, Table, np.random.Generator], Sequence[Made]]
     columns: tuple[str, ...] = ()
 
 
-ONLY = ""  # the name of an instruction that has none: the only one of its stream
+ONLY = ""  # stands for the name of a stream's only instruction
 
 
 def plain(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
@@ -51,8 +53,8 @@ def builder_of(name: str) -> Builder:
     """A builder by its name.
 
     Raises:
-        UserError: there is none.
+        UserError: no builder has this name.
     """
     if name not in BUILDERS:
-        raise UserError(f"builder {name!r}: there is none; available: {', '.join(BUILDERS)}")
+        raise UserError(f"builder {name!r}: no such builder; available: {', '.join(BUILDERS)}")
     return BUILDERS[name]

@@ -11,14 +11,14 @@ from unival.data.example import Example, Kind
 
 
 def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
-    """Batch examples, those with the same kinds of media side by side: groups in order of appearance, examples in their order within.
+    """Batch examples in groups with the same kinds of media; groups are in order of appearance, and examples stay in order within one.
 
     Returns:
         ``{id, stream, nsentences, ntokens, net_input, target, references, num_truncated, num_empty}``, with ``prefix_tokens``
-        where targets have a given prefix; ``id`` and ``stream`` are the rows' numbers and those of their streams.  ``net_input`` is
-        ``{"groups": [dict, …]}``, see :func:`collate_group`; everything else has a row per example of the first group, then of the
-        second, ….  Of targets that need them: ``geometry`` (a dict per row) and ``loss_spans`` (ids that the loss of a row is over,
-        None: all).  Without examples there is no ``net_input`` and no ``target``.
+        if targets have a given prefix.  ``id`` (b) and ``stream`` (b) are the numbers of rows and streams.  ``net_input`` is
+        ``{"groups": [dict, …]}``, see :func:`collate_group`; all other values have one entry per example, group after group.  Targets
+        that need them add ``geometry`` (a dict per row) and ``loss_spans`` (per row the range of ids that the loss is over; None: all).
+        Without examples there is no ``net_input`` and no ``target``.
     """
     by_kind: dict[Kind, list[Example]] = {}
     for example in examples:
@@ -51,8 +51,8 @@ def collate_group(examples: Sequence[Example], pad: int) -> dict[str, Any]:
     """Batch examples with the same kinds of media.
 
     Returns:
-        ``{src_tokens`` b x s, ``src_lengths`` b, ``prev_output_tokens`` b x t``}``, and ``media`` where they have any: for the
-        first medium of every example, the second, … an entry as :func:`collate_media` makes it; ``code_masks`` b where targets are codes.
+        ``{src_tokens`` b x s, ``src_lengths`` b, ``prev_output_tokens`` b x t``}``, and, if there are any, ``media``:
+        a list with one entry of :func:`collate_media` per media slot; ``code_masks`` (b, True: image codes) if targets are image codes.
     """
     group: dict[str, Any] = {
         "src_tokens": padded([example.source for example in examples], pad),
@@ -68,9 +68,9 @@ def collate_group(examples: Sequence[Example], pad: int) -> dict[str, Any]:
 
 
 def collate_media(items: Sequence[tuple[str, Tensor]]) -> dict[str, Any]:
-    """One medium of each of b examples: ``{"modality", "values"`` n x …, ``"rows"`` b``}``.
+    """Collate one media slot of b examples: ``{"modality", "values"`` n x …, ``"rows"`` b``}``.
 
-    Examples that share their medium share one of the n items; ``rows`` says for every row of the group which item it has.
+    Examples with the same medium share one of the n items; ``rows`` has the index of each row's item.
     """
     numbers: dict[int, int] = {}  # by identity
     rows = [numbers.setdefault(id(value), len(numbers)) for _, value in items]

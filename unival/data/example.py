@@ -1,4 +1,4 @@
-"""What the dataset makes of a row."""
+"""Example: one row as token ids and media tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ Kind = tuple[tuple[str, ...], bool]
 
 @dataclass
 class Example:
-    """One row as the model takes it.
+    """One row as input of the model.
 
-    ``source`` and ``prev_output`` start with bos, ``source`` and ``target`` end with eos; ``target`` is padding where there is no loss;
-    ``prefix`` holds the leading target tokens without loss, which generation is given.  ``truncated`` counts texts cut to their limit,
-    ``empty`` those of the predicted cell that were left out, since nothing can be learned from them.
+    ``source`` and ``prev_output`` start with bos; ``source`` and ``target`` end with eos.  ``target`` is padding where there is no loss.
+    ``prefix`` has the first target tokens without loss, which generation is given.  ``truncated`` is the number of truncated texts,
+    ``empty`` the number of empty texts in the predicted cell, which are left out.
 
-    ``geometry`` says where the pixels of its media went, by column; ``loss_span`` which ids the loss is over (start, end), None for all;
-    ``has_codes`` that the target is image codes, whose positions in the decoder are places in the image.
+    ``geometry`` maps pixels of the original to the input, by column of the media.  ``loss_span`` is the range (start, end) of ids that the
+    loss is over, None: all.  ``has_codes``: the target is image codes, whose positions in the decoder are places in the image.
     """
 
     row: int
@@ -38,7 +38,7 @@ class Example:
 
     @property
     def kind(self) -> Kind:
-        """What is the same for all examples of a group: their media in order, and whether the target is image codes."""
+        """What all examples of a group have in common: their media in order, and whether the target is image codes."""
         return tuple(name for name, _ in self.media), self.has_codes
 
 
@@ -50,4 +50,4 @@ class BadSample:
     message: str
 
 
-Sample = list[Example] | BadSample  # what is read of a row
+Sample = list[Example] | BadSample  # what reading a row returns

@@ -1,6 +1,6 @@
 """Index of the offsets at which the rows of a table start.
 
-It is a file beside the table (or in the user's cache folder), which is written on first use and again when the table changes.
+It is a file next to the table (or in the user's cache folder), written on first use and again when the table changes.
 """
 
 from __future__ import annotations

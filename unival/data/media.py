@@ -1,4 +1,4 @@
-"""Cells of tables as what the model takes: the file that a cell names or holds, read by its modality's loader."""
+"""Loads media cells: the file that a cell names or contains, read by its modality's loader."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ from unival.modalities.kinds import other_kind
 def load_media(
     value: Any, load: Callable[[bytes], Loaded], takes: tuple[str, ...], table: Table, row: int, column: str
 ) -> Loaded:
-    """What ``load`` makes of the file that a value names or holds; ``takes``: the kinds of files that it reads.
+    """Load the file that a value names or contains with ``load``; ``takes``: the kinds of files that it reads.
 
     Raises:
-        UserError: there is no such file, or it cannot be read, naming file, row and column.
+        UserError: there is no such file, or it cannot be read; names file, row and column.
     """
     with row_errors(table, row, column):
         data = decode_media(value, table, row, column)

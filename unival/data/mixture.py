@@ -1,12 +1,12 @@
-"""Which rows of which streams form which batch, on which process, in which order: the plan of an epoch.
+"""The plan of an epoch: which rows of which streams form a batch, for which process, in which order.
 
-An epoch's batches are drawn for all processes together.  A round is one batch on every process, an update is ``--update-freq`` rounds.
-No batch is empty, and in a round all processes have rows of the same streams, so that they use the same parts of the model: fairseq
-waits for all of them.
+Batches are planned for all processes (ranks) together.  A round is one batch on every process; an update is ``--update-freq`` rounds.
+No batch is empty, and in a round all processes have rows of the same streams, so that all use the same parts of the model, as gradient
+synchronisation expects.
 
-A plain data set is a mixture of one stream.  Where its batches do not divide by the processes, fairseq gives some of them an empty batch,
-for which another one stands in whose gradient it then weighs wrongly.  Here the rows of the last update (of the last two, where one
-has too few) are spread evenly instead, see :func:`spread`.  Batches of several streams are made by :func:`mix`.
+A plain data set is a mixture of one stream.  If the number of batches is not a multiple of the number of processes, fairseq replaces the
+missing batches by a copy of another, whose gradient it then weighs wrongly.  Here, the rows of the last update (or the last two, if one
+has too few) are spread evenly instead: see :func:`spread`.  Batches of several streams are made by :func:`mix`.
 """
 
 import itertools
@@ -26,11 +26,11 @@ from unival.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Rows = np.ndarray  # numbers of rows, as a mixture counts them
+Rows = np.ndarray  # row numbers within a mixture, int64
 
 
-class Stretch(TypedDict):
-    """A part of an epoch that was trained with one setting; how an epoch goes on depends on all of them."""
+class Segment(TypedDict):
+    """A part of an epoch that was trained with the same settings; the rest of the epoch depends on all earlier segments."""
 
     ranks: int
     update_freq: int
@@ -39,14 +39,14 @@ class Stretch(TypedDict):
 
 
 class Mixture(FairseqDataset):
-    """The rows of several streams under one numbering: first those of stream 0, then those of stream 1, ….
+    """Several streams with one row numbering: first the rows of stream 0, then those of stream 1, and so on.
 
     Args:
-        streams: all for training, unless it is one; they are given their numbers here, by which their random numbers differ.
-        weights: how often a row of each stream is read in an epoch: once (1, by default), by half of the epochs (0.5), three times (3).
+        streams: the streams; several must all be for training.  Each gets its number, which seeds its random numbers.
+        weights: how often a row of each stream is read in an epoch: once (1, the default), in half of the epochs (0.5), three times (3).
 
     Raises:
-        UserError: there are no streams, a weight is not above 0, or there is another number of them than of streams.
+        UserError: there are no streams, a weight is not above 0, or the number of weights is not that of the streams.
     """
 
     def __init__(self, streams: Sequence[Stream], weights: Sequence[float] = ()):
@@ -78,7 +78,7 @@ class Mixture(FairseqDataset):
 
     @property
     def size(self) -> int | list[int]:
-        """Rows of the one stream's table, or those of every stream in an epoch: what a position within an epoch is of."""
+        """Rows of the only stream's table, or a list with every stream's rows per epoch; saved with a position in an epoch."""
         return len(self.streams[0]) if len(self.streams) == 1 else self.rows
 
     def __len__(self) -> int:
@@ -89,32 +89,32 @@ class Mixture(FairseqDataset):
         return self.streams[stream][int(number - self.starts[stream])]
 
     def orders(self) -> list[Rows]:
-        """For every stream, what is read of it in the present epoch, in order."""
+        """For every stream, the row numbers that the current epoch reads, in order."""
         if len(self.streams) == 1 and self.rows[0] == len(self.streams[0]):
-            return [self.streams[0].ordered_indices()]  # evaluation may read a part of them
+            return [self.streams[0].ordered_indices()]  # in evaluation maybe only a shard
         return [start + stream.order(rows) for start, stream, rows in zip(self.starts, self.streams, self.rows, strict=False)]
 
     def by_stream(self, numbers: Rows) -> list[Rows]:
-        """Those of every stream, in their order."""
+        """Split row numbers by stream; their order stays."""
         return [numbers[(start <= numbers) & (numbers < end)] for start, end in itertools.pairwise(self.starts)]
 
     def collater(self, samples: list[Sample]) -> dict[str, Any]:
-        """Batch rows of any streams; see :meth:`unival.data.stream.Stream.collater`.  Of several streams ``stream_names`` has the names."""
+        """Batch rows of any streams, see :meth:`unival.data.stream.Stream.collater`; with several streams, add ``stream_names``."""
         batch = self.streams[0].collater(samples)
         return batch if len(self.streams) == 1 else {**batch, "stream_names": self.names}
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before the readers of an epoch start."""
+        """Set the epoch, before its rows are read."""
         for stream in self.streams:
             stream.set_epoch(epoch)
 
 
 def mix(orders: Sequence[Rows], ranks: int, size: int) -> list[Rows]:
-    """Batches of ``size`` rows of several streams: batch ``i`` is for rank ``i % ranks``, in round ``i // ranks``.
+    """Make batches of ``size`` rows from several streams: batch ``i`` is for rank ``i % ranks`` in round ``i // ranks``.
 
-    Every stream is cut into pieces of one row for every rank, and the pieces of all streams are merged such that each stream's are
-    spread evenly over the epoch.  ``size`` pieces form a round (fewer the last one), in which all ranks thus have as many rows of a stream.
-    Rows of a stream that do not make a piece, fewer than ranks, are left out of the epoch.
+    Every stream is cut into pieces with one row for each rank.  The pieces of all streams are merged so that each stream is spread evenly
+    over the epoch, and ``size`` pieces form a round (the last may have fewer): in a round, all ranks have the same number of rows of each
+    stream.  The last rows of a stream, if too few for a piece, are not read in this epoch.
     """
     counts = [len(order) // ranks for order in orders]
     pieces = np.concatenate([order[: count * ranks].reshape(count, ranks) for order, count in zip(orders, counts, strict=True)])
@@ -124,33 +124,33 @@ def mix(orders: Sequence[Rows], ranks: int, size: int) -> list[Rows]:
 
 
 def cut(rows: Rows, size: int) -> list[Rows]:
-    """Rows in their order -> batches."""
+    """Cut rows into batches of ``size``, in order."""
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def joined(batches: Sequence[Rows]) -> Rows:
-    """The rows of batches in their order; there may be none."""
+    """Concatenate the rows of batches, of which there may be none."""
     return np.concatenate([np.arange(0), *batches])
 
 
 def first_batches(orders: list[Rows], size: int) -> list[Rows]:
-    """Batches of one stream; several are cut when they are mixed."""
+    """The batches of a single stream; several streams are returned uncut, :func:`mix` makes their batches."""
     return cut(orders[0], size) if len(orders) == 1 else orders
 
 
 def shuffled(batches: Sequence[Rows], seed: int) -> list[Rows]:
-    """The batches in the order in which fairseq's iterator shuffles them."""
+    """The batches shuffled as fairseq's iterator does it with this seed."""
     order = list(batches)
     np.random.RandomState(seed).shuffle(order)  # type: ignore[arg-type]  # a list is shuffled in place
     return order
 
 
 def spread(batches: list[Rows], ranks: int, update_freq: int) -> list[Rows]:
-    """As many batches for every rank, none empty: batch ``i`` is for rank ``i % ranks``, in round ``i // ranks``.
+    """Give every rank the same number of batches, none empty: batch ``i`` is for rank ``i % ranks`` in round ``i // ranks``.
 
-    Batches that divide by the ranks stay as they are.  Else the rows of the last update are spread evenly over its rounds, and where they
-    are fewer than the ranks, those of the last two.  All updates before hold the rows that they would hold on one process with
-    ``update_freq * ranks``.  Batches of one row become larger; those of more never do.  With fewer rows than ranks some are empty.
+    If their number is a multiple of ``ranks``, batches stay as they are.  Else the rows of the last update are spread evenly over its
+    rounds; if these are fewer than the ranks, those of the last two updates are.  All earlier updates have the same rows as on one process
+    with ``update_freq * ranks``.  Only batches of one row may become larger.  With fewer rows than ranks, some batches are empty.
     """
     if len(batches) % ranks == 0:
         return batches
@@ -169,22 +169,22 @@ class EpochBatches(EpochBatchIterator):
 
     Args:
         mixture: the rows, and their order in an epoch.
-        batch_size: rows in a batch.
-        update_freq: rounds per update, by epoch; the last one counts for all further epochs.
-        workers: processes that read.
-        ahead: batches to read ahead.
+        batch_size: rows per batch.
+        update_freq: rounds per update, by epoch; the last value is for all further epochs.
+        workers: number of worker processes.
+        ahead: number of batches to read ahead.
         pin_memory: as in :class:`unival.data.reading.Reader`.
-        seed: orders the batches, with the epoch.
-        ranks: processes that share the batches.
-        rank: the number of this one.
+        seed: seeds the order of the batches, together with the epoch.
+        ranks: number of processes that share the batches.
+        rank: number of this process.
         epoch: the first epoch.
         skip_remainder_batch: leave out the last round of an epoch.
-        rows_by_epoch: of a single stream, rows of the tables that epochs train on in turn, this one among them; by default it is alone.
-        dry: no batches at all.
-        on_epoch: called with the iterator at the beginning of each epoch, and of what is left of one that is resumed.
+        rows_by_epoch: with one stream whose epochs train on several tables in turn, the number of rows of each; default: one table.
+        dry: plan no batches.
+        on_epoch: called with the iterator at the start of each epoch, also where a resumed epoch continues.
 
     Raises:
-        UserError: training with fewer rows of a stream than processes, or from a position that this table does not have.
+        UserError: a stream has fewer training rows than there are processes, or a resumed position does not fit the table.
     """
 
     def __init__(
@@ -229,28 +229,28 @@ class EpochBatches(EpochBatchIterator):
         self.pin_memory = pin_memory
         self.dry = dry
         self.on_epoch = on_epoch
-        self._lengths: dict[tuple[int, int], int] = {}  # by update frequency and rows
-        self._before: list[Stretch] = []  # what was trained of this epoch before it was resumed
-        self._start = 0  # where the counter of rounds started
+        self._lengths: dict[tuple[int, int], int] = {}  # (update frequency, rows) -> updates
+        self._before: list[Segment] = []  # the segments of this epoch that were trained before it was resumed
+        self._start = 0  # value of the round counter at the start of this run's segment
 
     @property
     def first_batch(self) -> None:
-        """None: there are no empty batches that it would have to stand in for."""
+        """None: fairseq replaces empty batches by it, and there are none."""
         return None
 
     def __len__(self) -> int:
-        """Rounds in an epoch (from its beginning)."""
+        """Rounds in a whole epoch."""
         return len(self.rounds(self.epoch, self.shuffle, [])) - self.skip_remainder_batch
 
     @property
     def updates(self) -> int:
-        """Updates in the present epoch, those before a resumption included."""
+        """Updates in the current epoch, including those before it was resumed."""
         assert self._cur_epoch_itr is not None, "no epoch was started"
         return self._updates(len(self._cur_epoch_itr), self.epoch)
 
     @property
     def updates_left(self) -> int:
-        """Updates that are left of the present epoch."""
+        """Remaining updates of the current epoch."""
         assert self._cur_epoch_itr is not None, "no epoch was started"
         return self._updates(len(self._cur_epoch_itr) - self._cur_epoch_itr.n, self.epoch)
 
@@ -272,37 +272,37 @@ class EpochBatches(EpochBatchIterator):
         """fairseq's ``--update-freq`` in an epoch."""
         return self.update_freq[min(epoch, len(self.update_freq)) - 1]
 
-    def rounds(self, epoch: int, shuffle: bool, before: Sequence[Stretch]) -> list[list[Rows]]:
-        """The batches that are left of an epoch: ``rounds x ranks``.
+    def rounds(self, epoch: int, shuffle: bool, before: Sequence[Segment]) -> list[list[Rows]]:
+        """The remaining batches of an epoch: ``rounds x ranks``.
 
-        ``before``: the stretches that were trained already.  What each of them left is shared out among the processes of the next one.
+        ``before``: the segments that were trained already.  The rows that a segment leaves are dealt to the ranks of the next one.
         """
         if self.dry:
             return []
-        stretches = [*before, self.setting(epoch)]
-        batches = first_batches(self.mixture.orders(), stretches[0]["batch_size"])
+        segments = [*before, self.setting(epoch)]
+        batches = first_batches(self.mixture.orders(), segments[0]["batch_size"])
         if shuffle and len(self.mixture.streams) == 1:
             batches = shuffled(batches, self.seed + epoch)
-        for last, stretch in zip([None, *stretches], stretches, strict=False):
-            batches = self.deal(batches, last, stretch)[stretch["rounds"] * stretch["ranks"] :]
+        for last, segment in zip([None, *segments], segments, strict=False):
+            batches = self.deal(batches, last, segment)[segment["rounds"] * segment["ranks"] :]
         return [batches[i : i + self.num_shards] for i in range(0, len(batches), self.num_shards)]
 
-    def setting(self, epoch: int, rounds: int = 0) -> Stretch:
-        """How an epoch is trained now, and for how many rounds it was."""
-        return Stretch(ranks=self.num_shards, update_freq=self.rounds_per_update(epoch), batch_size=self.batch_size, rounds=rounds)
+    def setting(self, epoch: int, rounds: int = 0) -> Segment:
+        """The current segment of an epoch, with its number of trained rounds."""
+        return Segment(ranks=self.num_shards, update_freq=self.rounds_per_update(epoch), batch_size=self.batch_size, rounds=rounds)
 
-    def deal(self, batches: list[Rows], last: Stretch | None, stretch: Stretch) -> list[Rows]:
-        """Share out what the last stretch left: batch ``i`` is for rank ``i % ranks`` of this one, in round ``i // ranks``."""
+    def deal(self, batches: list[Rows], last: Segment | None, segment: Segment) -> list[Rows]:
+        """Deal the batches that the last segment left: batch ``i`` is for rank ``i % ranks`` of this segment, in round ``i // ranks``."""
         if len(self.mixture.streams) > 1:
-            if last is not None and (last["ranks"], last["batch_size"]) == (stretch["ranks"], stretch["batch_size"]):
-                return batches  # it goes on as it would have without a stop
-            return mix(self.mixture.by_stream(joined(batches)), stretch["ranks"], stretch["batch_size"])
-        if last is not None and stretch["batch_size"] != last["batch_size"]:
-            batches = cut(joined(batches), stretch["batch_size"])
-        return spread(batches, stretch["ranks"], stretch["update_freq"])
+            if last is not None and (last["ranks"], last["batch_size"]) == (segment["ranks"], segment["batch_size"]):
+                return batches  # as without an interruption
+            return mix(self.mixture.by_stream(joined(batches)), segment["ranks"], segment["batch_size"])
+        if last is not None and segment["batch_size"] != last["batch_size"]:
+            batches = cut(joined(batches), segment["batch_size"])
+        return spread(batches, segment["ranks"], segment["update_freq"])
 
     def next_epoch_itr(self, *args: Any, **kwargs: Any) -> CountingIterator:
-        """fairseq's hook at the beginning of an epoch."""
+        """fairseq's hook at the start of an epoch."""
         iterator = super().next_epoch_itr(*args, **kwargs)
         if self.on_epoch is not None:
             self.on_epoch(self)
@@ -311,7 +311,7 @@ class EpochBatches(EpochBatchIterator):
     def _get_iterator_for_epoch(
         self, epoch: int, shuffle: bool, fix_batches_to_gpus: bool = False, offset: int = 0
     ) -> CountingIterator:
-        """fairseq's hook; ``offset`` is where the counter starts, which batches are left follows from the state that was loaded."""
+        """fairseq's hook; the counter starts at ``offset``, but the loaded state decides which batches remain."""
         if not offset:
             self._before = []
         self._start = offset
@@ -336,7 +336,7 @@ class EpochBatches(EpochBatchIterator):
         return iterator.take(len(iterator) - 1) if self.skip_remainder_batch else iterator
 
     def state_dict(self) -> dict[str, Any]:
-        """fairseq's position, and within an epoch what another number of processes or another batch size needs to go on."""
+        """fairseq's position; within an epoch also the segments, to resume with another number of processes or batch size."""
         state = super().state_dict()
         if state["iterations_in_epoch"]:
             state["stretches"] = [*self._before, self.setting(self.epoch, self.iterations_in_epoch - self._start)]
@@ -344,17 +344,17 @@ class EpochBatches(EpochBatchIterator):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint stopped; its rounds are counted in updates, as many as they were."""
+        """Resume at a checkpoint's position, which is converted so that the number of updates done stays the same."""
         done = state_dict.get("iterations_in_epoch", 0)
         freq = self.rounds_per_update(state_dict["epoch"])
         if done:
             same = self.setting(state_dict["epoch"], done)
-            self._before = state_dict.get("stretches") or [same]  # fairseq's own state is of the same setting
+            self._before = state_dict.get("stretches") or [same]  # a state of fairseq's own has the current settings
             rows, size = state_dict.get("rows", self.mixture.size), self.mixture.size
             if rows != size:
                 raise UserError(
                     f"{self.mixture.where} has {size} rows, but had {rows} when the checkpoint was saved within an epoch:"
                     " restore the table, or give --reset-dataloader to start with the first epoch"
                 )
-            done = freq * sum(math.ceil(stretch["rounds"] / stretch["update_freq"]) for stretch in self._before)
+            done = freq * sum(math.ceil(segment["rounds"] / segment["update_freq"]) for segment in self._before)
         super().load_state_dict({**state_dict, "iterations_in_epoch": done})

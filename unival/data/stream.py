@@ -46,23 +46,23 @@ class TextLimits:
 
 
 class Stream(FairseqDataset):
-    """Reads a table through an instruction: a row gives one example, or several where a builder makes them of it.
+    """Reads a table with an instruction: a row gives one example, or several if a builder makes them.
 
     Args:
         table: the rows.
-        instructions: the alternatives of one instruction, or those of several by name, as the builder names them; training draws an
+        instructions: the alternatives of one instruction, or a dict of these if the builder uses several, by name; training draws an
             alternative per example and epoch, evaluation takes the first.
-        vocabulary: text to ids.
-        media: how media becomes tensors.
-        limits: longest texts.
-        train: draw references and augment.
-        seed: with epoch and row, the only source of randomness.
-        skip_bad: give :class:`BadSample` for rows that cannot be read instead of raising.
-        with_target: False to read only the source side (inference on rows without answers).
-        builder: what is made of a row before it is read, by its name in :data:`unival.data.builders.BUILDERS`.
+        vocabulary: converts text to ids.
+        media: options of reading media.
+        limits: length limits of texts.
+        train: draw one of several references, and augment.
+        seed: the only source of randomness, together with epoch, stream and row.
+        skip_bad: return a :class:`BadSample` for a row that cannot be read instead of raising.
+        with_target: False: read only the source (inference on rows without answers).
+        builder: name of the builder of examples, in :data:`unival.data.builders.BUILDERS`.
 
     Raises:
-        UserError: the table lacks a column, an instruction cannot be used, or there is no such builder.
+        UserError: the table does not have a column, an instruction cannot be used, or no builder has this name.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Stream(FairseqDataset):
         except InstructionError as error:
             raise error.of(table.path) from None
         self.split = ""  # the table's name among those of a run; batches carry it
-        self.name = table.path.stem  # what is logged of it alone, beside others, is under this name
+        self.name = table.path.stem  # values logged per stream have this name
         self.number = 0  # among the streams of a mixture
         self.vocabulary = vocabulary
         self.limits = limits
         self.is_train = train
         self.seed = seed
         self.epoch = 1
-        self.shard = (0, 1)  # which of how many parts of the rows evaluation takes
+        self.shard = (0, 1)  # (number, count): evaluation reads this shard of the rows
         self.skip_bad = skip_bad
         self.with_target = with_target
         every = [instruction for alternatives in self.instructions.values() for instruction in alternatives]
@@ -144,7 +144,7 @@ class Stream(FairseqDataset):
             return BadSample(int(number) % len(self), str(error))
 
     def read(self, number: int) -> list[Example]:
-        """The examples of one row; a number beyond the last row is a further reading of one, see :meth:`order`.
+        """The examples of one row; a number beyond the last row reads a row once more, see :meth:`order`.
 
         Raises:
             UserError: the row is broken; names file, row and column.
@@ -155,14 +155,14 @@ class Stream(FairseqDataset):
             return [self._read(name, record, row, rng, shared) for name, record in self.made(row, rng)]
 
     def generator(self, number: int) -> np.random.Generator:
-        """The random numbers of a row, or of a further reading of one."""
+        """The generator of random numbers for a row; each further pass over the rows has its own."""
         which = [self.number] if self.number else []  # the first stream is read as a plain data set
         return np.random.default_rng([self.seed, self.epoch, number, *which])
 
     def made(self, row: int, rng: np.random.Generator) -> Sequence[Made]:
-        """What the builder makes of a row."""
+        """The builder's pairs (name of an instruction, record) for a row."""
         with row_errors(self.table, row):
-            pairs = list(self.builder.build(self.table[row], self.table, rng))  # a generator, too
+            pairs = list(self.builder.build(self.table[row], self.table, rng))  # build may be a generator
         if not pairs:
             raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
         for name, _ in pairs:
@@ -174,12 +174,12 @@ class Stream(FairseqDataset):
     def _read(
         self, name: str, record: Mapping[str, Any], row: int, rng: np.random.Generator, shared: dict[Any, Loaded]
     ) -> Example:
-        """One example of a row; what it has loaded is in ``shared``, for those after it."""
+        """One example of a row; ``shared`` keeps loaded media for the row's further examples."""
         instruction = self.draw(self.instructions[name], rng)
         media: list[tuple[str, Tensor]] = []
-        seen: Counter[Any] = Counter()  # an instruction may name a column twice: that is loaded twice
+        seen: Counter[Any] = Counter()  # a column that an instruction names twice is loaded twice
         geometry: dict[str, Geometry] = {}
-        written: list[tuple[Slot, Any]] = []  # what becomes ids, once it is known where the pixels went
+        written: list[tuple[Slot, Any]] = []  # encoded when the geometry of all media is known
         for slot in instruction.source:
             if slot.modality not in self.loaders:
                 written.append((slot, self.value(slot, record, row, rng)))
@@ -228,10 +228,10 @@ class Stream(FairseqDataset):
         )
 
     def target_room(self, target: Target, tokens: Sequence[int], row: int) -> int:
-        """Tokens that a target may have; one of a fixed length is never cut.
+        """Most tokens that a target may have; a target of fixed length is never truncated.
 
         Raises:
-            UserError: what is given before it leaves no room for it.
+            UserError: the prefix leaves no room for a target of fixed length.
         """
         if target.length is None or len(tokens) <= max(self.limits.tokens, target.length):
             return max(self.limits.tokens, target.length or 0)
@@ -246,7 +246,7 @@ class Stream(FairseqDataset):
         rng: np.random.Generator,
         geometry: Mapping[str, Geometry],
     ) -> tuple[list[int], list[bool], list[str], int, int]:
-        """Target tokens, which carry loss, the references of the predicted slot; how many of its texts are empty, how many were cut."""
+        """Target tokens, which of them have loss, references of the predicted slot, and numbers of its empty and of truncated texts."""
         tokens: list[int] = []
         loss: list[bool] = []
         references: list[str] = []
@@ -267,16 +267,16 @@ class Stream(FairseqDataset):
         return tokens, loss, references, empty, truncated
 
     def value(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Any:
-        """What a slot stands for that becomes ids; one of several is drawn in training, the first taken in evaluation."""
+        """The value of a slot to encode as ids: of several, a random one in training, the first in evaluation."""
         return slot.text if slot.is_plain else self.draw(self.values(slot, record, row), rng)
 
     def encode(self, slot: Slot, value: Any, context: Context, row: int) -> tuple[list[int], bool]:
-        """Ids of a value, and whether it was cut."""
+        """Ids of a value, and whether it was truncated."""
         with cell_errors(self.table, row, slot.column):
             return self.targets[slot.modality].encode(value, slot, context)
 
     def draw(self, alternatives: Sequence[T], rng: np.random.Generator) -> T:
-        """One of several at random in training, the first in evaluation."""
+        """One of several values: a random one in training, the first in evaluation."""
         return alternatives[int(rng.integers(len(alternatives))) if self.is_train else 0]
 
     def values(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[Any]:
@@ -303,13 +303,13 @@ class Stream(FairseqDataset):
         return record[column]
 
     def check_rows(self) -> list[list[str]]:
-        """Look at every row without decoding media: its texts are there, and so are the files that it names.
+        """Check every row without decoding media: its texts are valid, and the files that it names exist.
 
         Returns:
-            the references of every example.
+            The references of every example.
 
         Raises:
-            UserError: the first row that cannot be used, with file, row and column.
+            UserError: the first row that cannot be used; names file, row and column.
         """
         return self._references(check=True)
 
@@ -347,33 +347,33 @@ class Stream(FairseqDataset):
             check_media(self.cell(slot.column, record, row), self.table, row, slot.column)
 
     def collater(self, samples: list[Sample]) -> dict[str, Any]:
-        """Batch rows; see :func:`unival.data.collate.collate`.  ``skipped`` holds what was wrong with those that are left out."""
+        """Batch rows; see :func:`unival.data.collate.collate`.  ``skipped`` has the messages of rows that are left out."""
         examples = [example for sample in samples if not isinstance(sample, BadSample) for example in sample]
         skipped = [sample.message for sample in samples if isinstance(sample, BadSample)]
         return {**collate(examples, self.vocabulary.pad), "split": self.split, "skipped": skipped}
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before the readers of an epoch start."""
+        """Set the epoch, before its rows are read."""
         self.epoch = epoch
 
     def ordered_indices(self) -> np.ndarray:
-        """Rows in the order of batching: a fresh permutation per epoch in training, the table's order otherwise."""
+        """Row numbers in the order of reading: a new permutation per epoch in training, else the table's order."""
         if not self.is_train:
             number, count = self.shard
             return np.arange(number, len(self), count, dtype=np.int64)
         return self.permutation(0)
 
     def order(self, count: int) -> np.ndarray:
-        """``count`` numbers to read in an epoch of training: passes over all rows and part of another, each in an order of its own.
+        """``count`` numbers to read in an epoch of training: whole passes over the rows and a part of one, each in its own random order.
 
-        Number ``i + k * len(self)`` is row ``i`` as the pass ``k`` reads it.
+        Number ``i + k * len(self)`` is row ``i`` in pass ``k``.
         """
         rows = len(self)
         return np.concatenate([self.permutation(k) + k * rows for k in range(math.ceil(count / rows))])[:count]
 
     def permutation(self, number: int) -> np.ndarray:
         """The rows in the order of a pass."""
-        which = [number, self.number, 1] if number or self.number else []  # the first pass of the first stream is that of a plain data set
+        which = [number, self.number, 1] if number or self.number else []  # pass 0 of stream 0: as a plain data set
         return np.random.default_rng([self.seed, self.epoch, *which]).permutation(len(self)).astype(np.int64)
 
     def batch_by_size(

@@ -1,6 +1,6 @@
 """Tables: random access by row number to TSV and JSON Lines files of any size.
 
-The file is memory-mapped. The offsets of its lines are kept in an index file beside it (or in the user's cache folder if the folder
+The file is memory-mapped. The offsets of its lines are kept in an index file next to it (or in the user's cache folder if the folder
 is read-only), which is written on first use and again when the table changes. A table can be pickled: workers map the file again.
 """
 
