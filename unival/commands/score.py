@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("output", metavar="OUTPUT", help="fairseq-generate's output (its D- lines are read)")
     add("--table", required=True, metavar="FILE", help="the table that was generated from; rows are joined by number")
-    add("--columns", default="caption", help="columns, the last holding the references (default: %(default)s)")
+    add("--columns", default="caption", help="columns; the last one has the references (default: %(default)s)")
     add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns that --columns names, e.g. 2")
     add("--metrics", default="cider,bleu,rouge_l", help=f"some of {','.join(METRICS)} (default: %(default)s)")
     add("--tokenizer", default="python", help=f"one of {', '.join(TOKENIZERS)} (default: %(default)s)")
     add("--box-threshold", type=float, default=0.5, metavar="T", help="overlap (IoU) from which a box is right (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the scores as a JSON object")
     add("--per-row", metavar="FILE", help="write the scores of every row: a JSON object by row number")
-    add("--allow-partial", action="store_true", help="when some rows were not generated, score those there are")
+    add("--allow-partial", action="store_true", help="score the generated rows even if others are missing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,11 +106,11 @@ def score_file(
 ) -> Scores:
     """Score generated rows against the references with the same row numbers.
 
-    With ``allow_partial`` only rows on both sides are scored; document frequencies are those of all references nevertheless.
+    With ``allow_partial`` only rows on both sides are scored, but document frequencies are still those of all references.
     Messages about rows of the table start with ``whose``.
 
     Raises:
-        UserError: only one side has a row (unless ``allow_partial``), or reading or scoring fails.
+        UserError: a row is on one side only (unless ``allow_partial``), or reading or scoring fails.
     """
     hypotheses = {row: text for row, (text, _) in sorted(read_generated(output).items())}
     missing = [row for row in references if row not in hypotheses]

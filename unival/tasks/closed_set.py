@@ -45,7 +45,7 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
     """
     file = pathlib.Path(path)
     if not file.is_file():
-        raise UserError(f"--closed-set {file}: no such file; it holds one answer a line")
+        raise UserError(f"--closed-set {file}: no such file; expected a text file with one answer per line")
     answers: dict[str, int] = {}  # answer -> its line
     repeated = []
     for number, line in enumerate(read_text(file).split("\n"), start=1):
@@ -56,14 +56,14 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
             check_answer(answer, f"--closed-set {file}, line {number}, {answer[:SHOWN]!r}")
             answers[answer] = number
     if not answers:
-        raise UserError(f"--closed-set {file}: holds no answers; write one a line")
+        raise UserError(f"--closed-set {file}: has no answers; expected one per line")
     if repeated:
         logger.warning("--closed-set %s: %d lines repeat an answer and are ignored, for example %s", file, len(repeated), repeated[0])
     return list(answers)
 
 
 def build_trie(instruction: Instruction, answers: Sequence[str], target: Target, limit: int) -> Trie | None:
-    """Build the trie of tokenised candidate answers; None if the instruction has no closed set.
+    """Build the trie of tokenised candidate answers; None if the instruction has no slot with ``closed_set``.
 
     Args:
         instruction: the instruction.
@@ -72,13 +72,13 @@ def build_trie(instruction: Instruction, answers: Sequence[str], target: Target,
         limit: longest answer in words, as for targets.
 
     Raises:
-        UserError: the instruction has a closed set but there are no answers; one is not a text; two become equal when truncated.
+        UserError: the instruction has such a slot but there are no answers; one is not a text; two become equal when truncated.
     """
     slot = closed_slot(instruction)
     if slot is None:
         return None
     if not answers:
-        raise instruction.error(slot, "closed_set needs the answers: give --closed-set FILE, one answer a line")
+        raise instruction.error(slot, "closed_set needs candidate answers: give --closed-set FILE, one answer per line")
     ids = target.closed_set(slot, answers, limit)
     return None if ids is None else Trie(ids, target.vocabulary.bos, target.vocabulary.eos)
 

@@ -1,7 +1,7 @@
-"""The one place that decides how a task's inputs and answers are made: the command line before the checkpoint before the defaults.
+"""Decides between command line, checkpoint and defaults (in this order) for all settings of a task's inputs and outputs.
 
-Training, validation, generation, the Python API and the commands all read what a checkpoint says with :func:`settings_of` or
-:func:`read_settings`, what the command line says with :func:`given_settings`, and let :func:`resolve` choose.
+Training, validation, generation, the Python API and the commands all read the settings of a checkpoint with :func:`settings_of` or
+:func:`read_settings`, those of the command line with :func:`given_settings`, and choose with :func:`resolve`.
 """
 
 import functools
@@ -32,13 +32,13 @@ from unival.vocab import Vocabulary
 
 @dataclass(frozen=True)
 class KeptVocabulary:
-    """The vocabulary that a checkpoint was trained with: its fingerprint, and its files (name -> text; None where it keeps none)."""
+    """The vocabulary that a checkpoint was trained with: its fingerprint, and its files (name -> text; None: not in the checkpoint)."""
 
     fingerprint: str
     files: Mapping[str, str] | None = None
 
     def load(self, num_codes: int | None, num_bins: int | None) -> Vocabulary:
-        """The vocabulary itself."""
+        """Load the vocabulary from the files."""
         assert self.files is not None, "a checkpoint without a vocabulary"
         with tempfile.TemporaryDirectory() as folder:
             for name, text in self.files.items():
@@ -48,15 +48,15 @@ class KeptVocabulary:
 
 @dataclass(frozen=True)
 class Settings:
-    """How inputs and answers are made, as far as one source says so; None, of media an absent name: it says nothing.
+    """Settings of inputs and outputs from one source; None, and in ``media`` a missing name, mean that the source does not set it.
 
     Attributes:
-        task: the name of the task (``--task``).
-        instruction: what is asked.
-        closed_set: the answers that a slot with ``closed_set`` may have.
-        num_codes, num_bins: how many image codes and location bins the vocabulary has.
-        vocabulary: which vocabulary it is (of a checkpoint).
-        media: how cells are read, texts among them: option -> value.
+        task: name of the task (``--task``).
+        instruction: the instruction.
+        closed_set: candidate answers of a slot with ``closed_set``.
+        num_codes, num_bins: number of image codes and location bins in the vocabulary.
+        vocabulary: the vocabulary in a checkpoint.
+        media: options of reading cells, also of texts: option -> value.
     """
 
     task: str | None = None
@@ -68,29 +68,29 @@ class Settings:
     media: Mapping[str, Any] = field(default_factory=dict)
 
     def over(self, other: "Settings") -> "Settings":
-        """These, and where they say nothing those of another source."""
+        """These settings, completed with those of another source."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(other, **{**chosen, "media": {**other.media, **self.media}})
 
     def flat(self) -> dict[str, Any]:
-        """What decides how a row is evaluated, by the name of the task's option."""
+        """The settings that change the evaluation of a row, by name of the task's option."""
         media = {name: value for name, value in self.media.items() if name not in TRAINING_ONLY}
         return {**media, "instruction": self.instruction, "closed_set": self.closed_set}
 
 
 def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Settings, list[str]]:
-    """What holds: what is given, else what the checkpoint was trained with, else the defaults.
+    """Choose every setting: the given one, else the one that the checkpoint was trained with, else the default.
 
     Args:
-        given: of the command line.
-        trained: of the checkpoint that is used, or that training starts from; says nothing where there is none.
-        defaults: of the task.
+        given: settings of the command line.
+        trained: settings of the checkpoint that is used or that training starts from; empty without a checkpoint.
+        defaults: settings of the task.
 
     Returns:
-        the settings, and a line to log for each that was given otherwise than the checkpoint was trained.
+        The settings, and a line to log for each one that differs from the checkpoint's.
 
     Raises:
-        UserError: a switch was given otherwise.
+        UserError: a switch differs from the checkpoint's.
     """
     asked, differences = given.flat(), []
     for name, value in trained.flat().items():
@@ -101,7 +101,7 @@ def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Set
         if isinstance(value, bool):
             raise UserError(f"the checkpoint was trained {'with' if value else 'without'} {option}; use it the same way")
         if name == "closed_set":
-            differences.append(f"{option}: {len(choice)} answers, which are not the {len(value)} that the checkpoint was trained with")
+            differences.append(f"{option}: {len(choice)} candidates, other than the {len(value)} that the checkpoint was trained with")
         elif name == "instruction":
             differences.append(f"{option} {choice!r}, trained with {value!r}")
         else:
@@ -110,7 +110,7 @@ def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Set
 
 
 def default_settings(preset: Preset) -> Settings:
-    """What holds where neither the command line nor a checkpoint says anything."""
+    """The settings of a task without command line and checkpoint."""
     return Settings(task=preset.name, instruction=preset.instruction, media=vars(MediaOptions()))
 
 
@@ -118,16 +118,16 @@ def default_settings(preset: Preset) -> Settings:
 
 
 def given_settings(cfg: Any, preset: Preset, training: bool = False, saved: Mapping[str, Any] | None = None) -> Settings:
-    """What a task's options say.
+    """The settings in a task's options.
 
-    A switch as it is by default says nothing, except those that only training looks at.
+    A switch with its default value is not a setting, except for switches that only training uses.
 
     Args:
         cfg: the options.
-        preset: the task's: in training its instruction goes before that of the checkpoint that is trained on.
-        training: whether a model is to be trained.
-        saved: the options in the checkpoint, of which ``cfg`` is a copy with the command line's changes (fairseq-validate): a file that
-            they name belongs to the training and need not be there any more.
+        preset: the task's preset; in training its instruction takes precedence over the checkpoint's.
+        training: True: a model is trained.
+        saved: the checkpoint's options, if ``cfg`` is a copy of them with the command line's changes (fairseq-validate).  Files that they
+            name were used in training and may no longer exist.
     """
     answers = cfg.closed_set if saved is None or cfg.closed_set != saved.get("closed_set") else None
     defaults = vars(MediaOptions())
@@ -142,24 +142,24 @@ def given_settings(cfg: Any, preset: Preset, training: bool = False, saved: Mapp
 
 
 def vocabulary_folder(cfg: Any, saved: Mapping[str, Any] | None = None) -> pathlib.Path | None:
-    """The folder of ``--vocab-dir``, else ``vocab`` beside the tables, else none; ``saved`` as in :func:`given_settings`."""
+    """The folder of ``--vocab-dir``, else ``vocab`` next to the tables, else None; ``saved`` as in :func:`given_settings`."""
     if cfg.vocab_dir and (saved is None or cfg.vocab_dir != saved.get("vocab_dir")):
         return pathlib.Path(cfg.vocab_dir)
-    beside = data_folder(cfg.data) / "vocab"
-    return beside if beside.is_dir() else None
+    default = data_folder(cfg.data) / "vocab"
+    return default if default.is_dir() else None
 
 
 # What a checkpoint says -------------------------------------------------------------------------------------------------------
 
 
 def options_of(container: Mapping[str, Any]) -> Any:
-    """A checkpoint's task options in our terms, also those of a published one; empty where it has none."""
+    """A checkpoint's task options, those of a published one converted to ours; empty if it has none."""
     saved = (container.get("cfg") or {}).get("task") or container.get("args") or {}
     return our_task_options(vars(saved) if isinstance(saved, Namespace) else saved)
 
 
 def our_task_options(saved: Any) -> Any:
-    """A checkpoint's task options; those of a published one in our terms."""
+    """Convert the task options of a published checkpoint to ours; others are returned as they are."""
     if not is_published_cfg(saved):
         return saved
     options = task_options(saved)
@@ -170,16 +170,16 @@ def our_task_options(saved: Any) -> Any:
 
 
 def settings_of(container: Mapping[str, Any]) -> Settings:
-    """What a checkpoint was trained with: its task's state, which has what training itself took over, before its options."""
+    """The settings that a checkpoint was trained with.  Its task's state, which has those in effect, takes precedence over its options."""
     return saved_in(container).settings
 
 
 def settings_of_options(saved: Any, model: Mapping[str, Any] | None = None) -> Settings:
-    """What a checkpoint's options say; defaults held where they say nothing.
+    """The settings in a checkpoint's options; media options that it does not have were at their default.
 
     Args:
-        saved: the task's, in our terms or published.
-        model: its model's, which say how cells are read where the model depends on that, and the task's, being older, do not.
+        saved: options of the task, ours or published.
+        model: options of the model; they also have the media options that the model depends on, which the task's may lack in older files.
     """
     saved = our_task_options(saved)
     name = saved.get("_name")
@@ -194,7 +194,7 @@ def settings_of_options(saved: Any, model: Mapping[str, Any] | None = None) -> S
 
 
 def settings_of_state(state: Mapping[str, Any]) -> Settings:
-    """What a task's state in a checkpoint says."""
+    """The settings in the task's state of a checkpoint."""
     fingerprint = state.get("vocabulary")
     return Settings(
         instruction=state.get("instruction") or None,
@@ -207,13 +207,13 @@ def settings_of_state(state: Mapping[str, Any]) -> Settings:
 
 
 def trained_instruction(saved: Any, state: Mapping[str, Any] | None = None) -> str | None:
-    """What a checkpoint was trained to do, by its task's state, which it need not have, else by its options, else by its task."""
+    """The instruction that a checkpoint was trained with: from its task's state, if it has one, else its options, else its preset."""
     return (state or {}).get("instruction") or saved.get("instruction") or PRESETS.get(str(saved.get("_name")), ANY).instruction
 
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """A checkpoint's settings, its task's options as they were given, in our terms, and whether it has options of a model, too."""
+    """What a checkpoint says: settings, task options (ours, as given in training), and whether it has model options."""
 
     settings: Settings = field(default_factory=Settings)
     options: Any = field(default_factory=dict)
@@ -221,24 +221,24 @@ class SavedSettings:
 
 
 def named_checkpoints(paths: str, suffix: str) -> list[pathlib.Path]:
-    """The checkpoints of ``--path``, as fairseq finds them: several are an ensemble.
+    """The checkpoints of ``--path``, found as fairseq does; several are an ensemble.
 
     Args:
-        paths: the option's value.
-        suffix: that of ``--checkpoint-suffix``.
+        paths: value of ``--path``.
+        suffix: value of ``--checkpoint-suffix``.
     """
     return [pathlib.Path(get_maybe_sharded_checkpoint_filename(path, suffix, 0, 1)) for path in utils.split_paths(paths)]
 
 
 def read_settings(path: str | pathlib.Path) -> SavedSettings:
-    """The settings in a checkpoint that fairseq will load; a file is opened once, and again only when it has changed.
+    """The settings in a checkpoint that fairseq will load; cached until the file changes.
 
     Raises:
-        UserError: it was refused, or is none that fairseq can read.
+        UserError: the file is refused, or fairseq cannot read it.
     """
     place = pathlib.Path(path)
     if not place.is_file():
-        read_for_fairseq(place)  # says what is wrong
+        read_for_fairseq(place)  # raises an error that says what is wrong
     stat = place.stat()
     return _read_settings(place, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
@@ -249,7 +249,7 @@ def _read_settings(path: pathlib.Path, stamp: tuple[int, ...]) -> SavedSettings:
 
 
 def saved_in(container: Mapping[str, Any]) -> SavedSettings:
-    """What a checkpoint says, read already."""
+    """The settings in the content of a checkpoint."""
     options, settings = options_of(container), settings_of_state(container.get("task_state") or {})
     if options:
         settings = settings.over(settings_of_options(options, saved_model_options(container)))
@@ -257,14 +257,14 @@ def saved_in(container: Mapping[str, Any]) -> SavedSettings:
 
 
 def task_name(path: str | pathlib.Path, saved: SavedSettings) -> str:
-    """The task of ours that a checkpoint is of.
+    """The name of the task that a checkpoint was trained for, one of this package or a plugin.
 
     Raises:
-        UserError: it holds no options, or is of another task.
+        UserError: the checkpoint has no options, or is of another task.
     """
     if not saved.has_model or not saved.options:
         raise UserError(
-            f"{path}: holds no model and task options; expected a checkpoint of fairseq-train --user-dir unival, a published one"
+            f"{path}: has no model and task options; expected a checkpoint of fairseq-train --user-dir unival, a published one"
             " of UnIVAL, or one that `unival convert` wrote"
         )
     ours, name = [name for name, cls in TASK_REGISTRY.items() if hasattr(cls, "preset")], saved.settings.task
@@ -277,10 +277,10 @@ def task_name(path: str | pathlib.Path, saved: SavedSettings) -> str:
 
 
 def load_vocabulary(folder: pathlib.Path | None, given: Settings, trained: Settings) -> Vocabulary | None:
-    """The vocabulary in a folder, else the one that the checkpoint keeps; None where there is neither.
+    """Load the vocabulary from a folder, else from the checkpoint; None if neither has one.
 
     Raises:
-        UserError: it cannot be used, or is not the one that the checkpoint was trained with.
+        UserError: the vocabulary cannot be used, or differs from the one that the checkpoint was trained with.
     """
     sizes = given.over(trained)
     if folder is not None:
@@ -294,7 +294,7 @@ def load_vocabulary(folder: pathlib.Path | None, given: Settings, trained: Setti
 
 
 def check_vocabulary(vocabulary: Vocabulary, trained: Settings) -> None:
-    """Refuse another vocabulary than the one that a checkpoint was trained with.
+    """Refuse a vocabulary that differs from the one that a checkpoint was trained with.
 
     Raises:
         UserError: the fingerprints differ.
@@ -309,23 +309,25 @@ def check_vocabulary(vocabulary: Vocabulary, trained: Settings) -> None:
 
 
 def find_vocabulary(cfg: Any, given: Settings, trained: Settings, place: pathlib.Path | None, saved: Any = None) -> Vocabulary:
-    """The vocabulary of a task: that of ``--vocab-dir`` or of the folder ``vocab`` beside the tables, else that of the checkpoint.
+    """The vocabulary of a task: from ``--vocab-dir`` or the folder ``vocab`` next to the tables, else from the checkpoint.
 
     Args:
+        cfg: the task's options.
+        given, trained: settings of the command line and of the checkpoint.
         place: the checkpoint, if there is one.
         saved: as in :func:`given_settings`.
 
     Raises:
-        UserError: there is none, it cannot be used, or it is not the one that the checkpoint was trained with.
+        UserError: there is no vocabulary, it cannot be used, or it differs from the one that the checkpoint was trained with.
     """
     found = load_vocabulary(vocabulary_folder(cfg, saved), given, trained)
     if found is not None:
         return found
-    beside = data_folder(cfg.data) / "vocab"
+    default = data_folder(cfg.data) / "vocab"
     if place is None:
-        return Vocabulary.load(beside, given.num_codes, given.num_bins)  # says what is missing there
+        return Vocabulary.load(default, given.num_codes, given.num_bins)  # raises an error that says what is missing
     raise UserError(
-        f"{place}: holds no vocabulary, and there is no folder {beside}: give --vocab-dir, the folder with encoder.json, vocab.bpe"
+        f"{place}: has no vocabulary, and there is no folder {default}: give --vocab-dir, the folder with encoder.json, vocab.bpe"
         " and dict.txt that it was trained with"
     )
 
@@ -348,12 +350,12 @@ def find_origin(cfg: Any, preset: Preset, training: bool, from_checkpoint: bool)
 
     Args:
         cfg: the task's options.
-        preset: the task's.
-        training: a model will be trained.
-        from_checkpoint: ``cfg`` is a checkpoint's options with the command line's changes.
+        preset: the task's preset.
+        training: True: a model is trained.
+        from_checkpoint: True: ``cfg`` is a copy of a checkpoint's options with the command line's changes.
 
     Raises:
-        UserError: the checkpoint cannot be used; the models of an ensemble differ; there is no vocabulary, or another one than the
+        UserError: the checkpoint cannot be used; the models of an ensemble differ; there is no vocabulary, or it differs from the
             checkpoint's.
     """
     start, place, saved = None, None, SavedSettings()
@@ -369,6 +371,6 @@ def find_origin(cfg: Any, preset: Preset, training: bool, from_checkpoint: bool)
     own = saved.options if from_checkpoint and place is not None else None
     given = given_settings(cfg, preset, training, own)
     trained = saved.settings
-    if training and given.instruction:  # what is trained now may be another task than before
+    if training and given.instruction:  # the new task may be another one than the checkpoint's
         trained = replace(trained, instruction=None)
     return Origin(given, trained, find_vocabulary(cfg, given, trained, place, own), start)
