@@ -250,7 +250,8 @@ def random_attributes(rng, modality, side):
     values = {bool: lambda: bool(rng.integers(2)), int: lambda: int(rng.integers(1, 99)), str: lambda: f"c_{rng.integers(9)}"}
     specs = MODALITIES[modality].attributes
     names = [name for name, spec in specs.items() if side == "target" or not spec.target_only]
-    return {name: values[specs[name].type]() for name in names if rng.random() < 0.3}
+    chosen = {name: specs[name] for name in names if rng.random() < 0.3}
+    return {name: str(rng.choice(spec.choices)) if spec.choices else values[spec.type]() for name, spec in chosen.items()}
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -36,15 +36,19 @@ QUOTED_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
 
 @dataclasses.dataclass(frozen=True)
 class AttributeSpec:
-    """The allowed values of an attribute: type (bool: a flag), smallest number, and whether only decoder slots have it."""
+    """The allowed values of an attribute: type (bool: a flag), smallest number, all texts (empty: any), and whether only decoder slots
+    have it."""
 
     type: type
     minimum: int | None = None
     target_only: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> str:
         """The type of the value, in words."""
+        if self.choices:
+            return " or ".join(self.choices)
         kind = {bool: "no value, true or false", int: "a whole number", float: "a number", str: "text"}[self.type]
         return kind if self.minimum is None else f"{kind} of at least {self.minimum}"
 
@@ -318,7 +322,7 @@ class _Parser:
         if spec.type is float and type(value) is int:
             value = float(value)
         small = spec.minimum is not None and isinstance(value, int | float) and value < spec.minimum
-        if small or type(value) is not spec.type:
+        if small or type(value) is not spec.type or (spec.choices and value not in spec.choices):
             self.fail(f"attribute {name!r} takes {spec.wanted}, not {value!r}", start)
         attributes[name] = value
 

@@ -30,6 +30,23 @@ def strip_punctuation(text: str) -> str:
     return text.translate(_NO_PUNCTUATION).strip()
 
 
+LEADING_MARKS = ",.!?*#:;~"  # that cleaning drops where a text starts with them
+_JOINERS_TO_SPACES = str.maketrans("-/", "  ")
+
+
+def clean_question(text: str) -> str:
+    """A question as published recipes clean it: lower case, without leading marks, ``-`` and ``/`` as spaces, single spaces."""
+    return " ".join(text.lower().lstrip(LEADING_MARKS).translate(_JOINERS_TO_SPACES).split())
+
+
+def clean_caption(text: str) -> str:
+    """A caption as published recipes clean it: like a question, and the placeholder ``<person>`` becomes ``person``."""
+    return clean_question(text).replace("<person>", "person")
+
+
+CLEANING: dict[str, Callable[[str], str]] = {"question": clean_question, "caption": clean_caption}  # values of the attribute ``clean``
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """Split a comma-separated option: ``"Image, video"`` -> ``("image", "video")``."""
     return tuple(name.strip().lower() for name in text.split(",") if name.strip())
@@ -210,9 +227,19 @@ def references_of(cell: Any, is_joined: bool) -> tuple[list[str], int]:
     texts = not_empty(every)
     if not texts:
         raise UserError("a reference must not be empty")
+    refuse_weighted(texts)
+    return texts, len(every) - len(texts)
+
+
+def refuse_weighted(texts: Iterable[str]) -> None:
+    """Check that no text is a weighted answer, which would be read as it is written.
+
+    Raises:
+        UserError: one is.
+    """
     weighted = next(filter(is_weighted_answer, texts), None)
     if weighted is not None:
         raise UserError(
-            f"{weighted[:40]!r} is a weighted answer in the published VQA format, which is not supported yet: give answers without weights"
+            f"{weighted[:40]!r} is a weighted answer in the published VQA format: read it by a slot with the attribute weighted, as in"
+            " [TEXT:answer,weighted], or give answers without weights"
         )
-    return texts, len(every) - len(texts)

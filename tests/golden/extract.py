@@ -148,6 +148,20 @@ def model(reference: pathlib.Path) -> dict[str, Any]:
     }
 
 
+ROWS = ("vqa_gen/none", "vqa_gen/src", "vqa_gen/prev_output", "vqa_gen/add_object_no_trie", "video_vqa_gen/prev_output", "refcoco")
+ROWS += ("snli_ve/add_caption=False", "snli_ve/add_caption=True")
+
+
+def rows(measured: dict[str, Any]) -> dict[str, Any]:
+    """Rows of questions, boxes and entailment with their token ids, and a batch of the questions; without what is the same in all."""
+    same = ("patch_type", "patch_mask", "w_resize_ratio", "h_resize_ratio")
+    made = {}
+    for name in ROWS:
+        samples = [{key: value for key, value in sample.items() if key not in same} for sample in measured[name]["samples"]]
+        made[name] = {"rows": measured[name]["rows"], "options": measured[name]["options"], "samples": samples}
+    return {"provenance": PROVENANCE.partition(" with ")[0], **made, "vqa_collate": measured["vqa_collate"]}
+
+
 def load(reference: pathlib.Path, name: str) -> Any:
     """A complete file, e.g. ``cases``."""
     return torch.load(reference / "golden" / f"{name}.pt", weights_only=True)
@@ -168,6 +182,7 @@ def write(reference: pathlib.Path, folder: pathlib.Path) -> None:
     write_json(folder / "beams.json", beams(load(reference, "beam")))
     write_json(folder / "buckets.json", buckets(load(reference, "buckets")))
     write_json(folder / "model.json", model(reference))
+    write_json(folder / "rows.json", rows(json.loads((reference / "golden" / "data.json").read_text(encoding="utf-8"))))
     cfg = json.loads((reference / "published_cfg.json").read_text())
     write_json(folder / "published_cfg.json", {"provenance": "The configuration in the published base checkpoint", **cfg})
 

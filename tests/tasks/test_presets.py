@@ -81,7 +81,7 @@ def test_a_preset_of_another_plugin_trains_and_generates(tmp_path, monkeypatch, 
 def test_every_preset_is_a_task_whose_parts_exist(tmp_path):
     vocabulary = tiny.vocabulary(tmp_path)
     for name, preset in PRESETS.items():
-        task = TASK_REGISTRY[name](config(), vocabulary)
+        task = TASK_REGISTRY[name](config(), vocabulary, ["yes"])
         assert task.preset is preset and preset.name == name and set(preset.metrics) <= set(METRICS)
         assert vars(task.generation_options()) == {**preset.generation}
         assert copy.deepcopy(task).instructions == task.instructions and type(copy.copy(task)) is type(task)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ class Example:
 
     ``source`` and ``prev_output`` start with bos; ``source`` and ``target`` end with eos.  ``target`` is padding where there is no loss.
     ``prefix`` has the first target tokens without loss, which generation is given.  ``truncated`` is the number of truncated texts,
-    ``empty`` the number of empty texts in the predicted cell, which are left out.
+    ``empty`` the number of empty texts in the predicted cell, which are left out.  ``conf`` weights the loss of the row; None: no weight.
 
     ``geometry`` maps pixels of the original to the input, by column of the media.  ``loss_span`` is the range (start, end) of ids that the
     loss is over, None: all.  ``has_codes``: the target is image codes, whose positions in the decoder are places in the image.
@@ -32,6 +33,7 @@ class Example:
     references: list[str] = field(default_factory=list)
     truncated: int = 0
     empty: int = 0
+    conf: float | None = None
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     loss_span: tuple[int, int] | None = None
     has_codes: bool = False
@@ -48,6 +50,17 @@ class BadSample:
 
     row: int
     message: str
+
+
+class TargetTokens(NamedTuple):
+    """The target of an example: its tokens, which of them carry loss, and, of its predicted cells, what the example has (see there)."""
+
+    tokens: list[int]
+    loss: list[bool]
+    references: list[str]
+    truncated: int
+    empty: int
+    conf: float | None
 
 
 Sample = list[Example] | BadSample  # what reading a row returns

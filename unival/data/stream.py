@@ -4,7 +4,6 @@ Randomness (which caption, which alternative, augmentation) comes from a generat
 else: the same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from unival.data.builders import ONLY, Made, builder_of
 from unival.data.cells import cell_errors, check_media, is_joined, warn_of_empty
 from unival.data.collate import collate
-from unival.data.example import BadSample, Example, Sample
+from unival.data.example import BadSample, Example, Sample, TargetTokens
 from unival.data.media import load_media
+from unival.data.order import OrderedRows
 from unival.data.table import Table, row_errors
 from unival.errors import InstructionError, UserError
 from unival.instructions import Instruction, Slot
@@ -33,8 +32,6 @@ from unival.vocab import Vocabulary
 
 T = TypeVar("T")
 
-NO_BATCH_SIZE = "give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)"
-
 
 @dataclass(frozen=True)
 class TextLimits:
@@ -45,7 +42,7 @@ class TextLimits:
     tokens: int = 1000  # of the whole source and of the whole target; the models have 1024 positions
 
 
-class Stream(FairseqDataset):
+class Stream(OrderedRows):
     """Reads a table with an instruction: a row gives one example, or several if a builder makes them.
 
     Args:
@@ -79,8 +76,7 @@ class Stream(FairseqDataset):
         with_target: bool = True,
         builder: str = "plain",
     ):
-        super().__init__()
-        self.table = table
+        super().__init__(table, train, seed)
         self.builder = builder_of(builder)
         named = instructions if isinstance(instructions, Mapping) else {ONLY: instructions}
         columns = [*table.columns, *self.builder.columns]
@@ -90,13 +86,8 @@ class Stream(FairseqDataset):
             raise error.of(table.path) from None
         self.split = ""  # the table's name among those of a run; batches carry it
         self.name = table.path.stem  # values logged per stream have this name
-        self.number = 0  # among the streams of a mixture
         self.vocabulary = vocabulary
         self.limits = limits
-        self.is_train = train
-        self.seed = seed
-        self.epoch = 1
-        self.shard = (0, 1)  # (number, count): evaluation reads this shard of the rows
         self.skip_bad = skip_bad
         self.with_target = with_target
         every = [instruction for alternatives in self.instructions.values() for instruction in alternatives]
@@ -121,19 +112,6 @@ class Stream(FairseqDataset):
                 is_alone = len(predicted) == 1 and slot is instruction.target[-1]
                 if self.targets[slot.modality].length is not None and not is_alone:
                     raise instruction.error(slot, f"{slot.modality} must be all that is predicted, at the end of the target")
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def take_shard(self, number: int, count: int) -> None:
-        """In evaluation, take every ``count``-th row only, from row ``number`` on.
-
-        Raises:
-            UserError: there are fewer rows than shards.
-        """
-        if count > len(self):
-            raise UserError(f"--num-shards {count}: {self.table.path} has {len(self)} rows only")
-        self.shard = (number, count)
 
     def __getitem__(self, number: int) -> Sample:
         try:
@@ -203,7 +181,7 @@ class Stream(FairseqDataset):
             ids, cut = self.encode(slot, value, Context(self.limits.source, geometry), row)
             source += ids
             cuts += cut
-        tokens, loss, references, empty, target_cuts = self.read_target(instruction, record, row, rng, geometry)
+        tokens, loss, references, target_cuts, empty, conf = self.read_target(instruction, record, row, rng, geometry)
         vocabulary, target = self.vocabulary, self.targets[predicted_slot(instruction).modality]
         limit = self.limits.tokens
         room = self.target_room(target, tokens, row)
@@ -222,6 +200,7 @@ class Stream(FairseqDataset):
             references=references,
             truncated=cuts,
             empty=empty,
+            conf=conf,
             geometry=geometry if target.needs_geometry else {},
             loss_span=target.span if target.limits_loss else None,
             has_codes=target.has_code_positions,
@@ -245,26 +224,28 @@ class Stream(FairseqDataset):
         row: int,
         rng: np.random.Generator,
         geometry: Mapping[str, Geometry],
-    ) -> tuple[list[int], list[bool], list[str], int, int]:
-        """Target tokens, which of them have loss, references of the predicted slot, and numbers of its empty and of truncated texts."""
+    ) -> TargetTokens:
+        """The tokens of the target, and what belongs to them."""
         tokens: list[int] = []
         loss: list[bool] = []
         references: list[str] = []
         empty = truncated = 0
+        conf = None
         for slot in instruction.target:
             if has_loss(slot):
                 if not self.with_target:
                     break
-                references, values, blank = self.slot_references(slot, record, row)
-                empty += blank + len(references) - len(values)
-                value = self.draw(values, rng)
+                found = self.slot_references(slot, record, row)
+                references, conf = found.texts, found.conf
+                empty += found.blank + found.unlearned
+                value = self.draw(found.values, rng)
             else:
                 value = self.value(slot, record, row, rng)
             ids, cut = self.encode(slot, value, Context(self.limits.target, geometry), row)
             tokens += ids
             loss += [has_loss(slot)] * len(ids)
             truncated += cut
-        return tokens, loss, references, empty, truncated
+        return TargetTokens(tokens, loss, references, truncated, empty, conf)
 
     def value(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Any:
         """The value of a slot to encode as ids: of several, a random one in training, the first in evaluation."""
@@ -322,9 +303,9 @@ class Stream(FairseqDataset):
         for row, instruction, record in self._evaluated():
             predicted = predicted_slots(instruction)
             others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
-            texts, _, blank = self.slot_references(predicted[0], record, row)
-            references.append(texts)
-            empty += blank
+            found = self.slot_references(predicted[0], record, row)
+            references.append(found.texts)
+            empty += found.blank
             for slot in predicted[1:] if check else ():
                 self.slot_references(slot, record, row)
             for slot in others if check else ():
@@ -351,42 +332,6 @@ class Stream(FairseqDataset):
         examples = [example for sample in samples if not isinstance(sample, BadSample) for example in sample]
         skipped = [sample.message for sample in samples if isinstance(sample, BadSample)]
         return {**collate(examples, self.vocabulary.pad), "split": self.split, "skipped": skipped}
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, before its rows are read."""
-        self.epoch = epoch
-
-    def ordered_indices(self) -> np.ndarray:
-        """Row numbers in the order of reading: a new permutation per epoch in training, else the table's order."""
-        if not self.is_train:
-            number, count = self.shard
-            return np.arange(number, len(self), count, dtype=np.int64)
-        return self.permutation(0)
-
-    def order(self, count: int) -> np.ndarray:
-        """``count`` numbers to read in an epoch of training: whole passes over the rows and a part of one, each in its own random order.
-
-        Number ``i + k * len(self)`` is row ``i`` in pass ``k``.
-        """
-        rows = len(self)
-        return np.concatenate([self.permutation(k) + k * rows for k in range(math.ceil(count / rows))])[:count]
-
-    def permutation(self, number: int) -> np.ndarray:
-        """The rows in the order of a pass."""
-        which = [number, self.number, 1] if number or self.number else []  # pass 0 of stream 0: as a plain data set
-        return np.random.default_rng([self.seed, self.epoch, *which]).permutation(len(self)).astype(np.int64)
-
-    def batch_by_size(
-        self,
-        indices: np.ndarray,
-        max_tokens: int | None = None,
-        max_sentences: int | None = None,
-        required_batch_size_multiple: int = 1,
-    ) -> list[np.ndarray]:
-        """Batches of ``max_sentences`` rows; media make token counts meaningless, so ``--batch-size`` is required."""
-        if max_sentences is None:
-            raise UserError(NO_BATCH_SIZE)
-        return [indices[i : i + max_sentences] for i in range(0, len(indices), max_sentences)]
 
     def num_tokens(self, index: int) -> int:
         """An upper bound in words; only logged."""

@@ -34,11 +34,15 @@ class References(NamedTuple):
         texts: all values that are not blank, as metrics compare them.
         values: those that can be learned, at least one, as :meth:`Target.encode` takes them.
         blank: number of blank values of the cell, which are in neither.
+        unlearned: number of values in ``texts`` of which nothing can be learned.
+        conf: confidence by which the loss of the row is weighted; None if the cell has none.
     """
 
     texts: list[str]
     values: list[Any]
     blank: int = 0
+    unlearned: int = 0
+    conf: float | None = None
 
 
 class Target:

@@ -8,13 +8,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from unival.answers import answers_of
 from unival.errors import UserError
-from unival.instructions import PLAIN, AttributeSpec, Slot
+from unival.instructions import PLAIN, AttributeSpec, Instruction, Slot
 from unival.modalities.base import Modality
 from unival.modalities.geometry import Geometry
 from unival.modalities.options import option
-from unival.modalities.target import Context, References, Target
-from unival.text import is_weighted_answer, not_empty, references_of, strip_punctuation, texts_of, why_not_text
+from unival.modalities.target import Context, References, Target, predicted_slots
+from unival.text import (
+    CLEANING,
+    is_weighted_answer,
+    not_empty,
+    references_of,
+    refuse_weighted,
+    strip_punctuation,
+    texts_of,
+    why_not_text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +37,34 @@ class TextTarget(Target):
     output = "text"
     has_own_text = False
 
+    def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
+        """Check that weights are those of the one answer to predict: a row has one confidence."""
+        if slot.attributes.get("weighted") and predicted_slots(instruction) != [slot]:
+            raise instruction.error(slot, "a slot with weighted must be the only one to predict")
+
     def values(self, cell: Any, is_joined: bool) -> list[str]:
         """The texts of a cell: a string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
-        return texts_of(cell, is_joined)
+        texts = texts_of(cell, is_joined)
+        refuse_weighted(texts)
+        return texts
 
     def references(self, cell: Any, slot: Slot, is_joined: bool) -> References:
-        """The texts of a cell that are not blank; those that have words after normalisation can be learned."""
+        """The texts of a cell that are not blank; those that have words after normalisation can be learned.
+
+        Of weighted answers the one of the highest weight is learned, the first of those that share it.
+        """
+        if slot.attributes.get("weighted"):
+            answers = answers_of(cell, is_joined)
+            weights = {answer: weight for answer, weight in answers.weights.items() if words_of(slot, answer)}
+            if not weights:
+                raise UserError(f"{answers.texts[0][:SHOWN]!r} is empty after normalisation")
+            best = max(weights, key=weights.__getitem__)
+            return References(answers.texts, [best], answers.blank, len(answers.weights) - len(weights), weights[best])
         references, blank = references_of(cell, is_joined)
         usable = not_empty(references, partial(words_of, slot))
         if not usable:
             raise UserError(f"{references[0][:SHOWN]!r} is empty after normalisation")
-        return References(references, usable, blank)
+        return References(references, usable, blank, len(references) - len(usable))
 
     def encode(self, value: str, slot: Slot, context: Context) -> tuple[list[int], bool]:
         """Normalise a text by the slot's attributes and truncate it to the limit in words; an instruction's plain text is kept as it is."""
@@ -46,7 +73,9 @@ class TextTarget(Target):
             return self.vocabulary.encode(space + value), False
         words = words_of(slot, value)
         limit = int(slot.attributes.get("max_length", context.words))
-        return self.vocabulary.encode(space + " ".join(words[:limit])) if words else [], len(words) > limit
+        text, ending = " ".join(words[:limit]), str(slot.attributes.get("ending", ""))
+        text += "" if text.endswith(ending) else ending
+        return self.vocabulary.encode(space + text) if text else [], len(words) > limit
 
     def closed_set(self, slot: Slot, answers: Sequence[str], words: int) -> list[tuple[int, ...]] | None:
         """Encode the candidate answers as the slot encodes its values; None if the slot has no closed set.
@@ -86,6 +115,9 @@ class TextTarget(Target):
 
 def words_of(slot: Slot, text: str) -> list[str]:
     """The words of a slot's text, normalised as its attributes say; empty where nothing is left."""
+    clean = slot.attributes.get("clean")
+    if clean is not None:
+        text = CLEANING[str(clean)](text)
     if slot.attributes.get("no_punctuation"):
         text = strip_punctuation(text)
     if slot.attributes.get("uncased"):
@@ -126,6 +158,9 @@ TEXT = Modality(
         "max_length": AttributeSpec(int, minimum=1),  # in words
         "uncased": AttributeSpec(bool),
         "no_punctuation": AttributeSpec(bool),
+        "weighted": AttributeSpec(bool, target_only=True),  # cells hold answers with weights
+        "clean": AttributeSpec(str, choices=tuple(CLEANING)),  # as published recipes do
+        "ending": AttributeSpec(str),  # is appended to texts that do not end with it, after they are cut
     },
     options=TextOptions,
     target=TextTarget,

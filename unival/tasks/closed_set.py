@@ -78,7 +78,8 @@ def build_trie(instruction: Instruction, answers: Sequence[str], target: Target,
     if slot is None:
         return None
     if not answers:
-        raise instruction.error(slot, "closed_set needs candidate answers: give --closed-set FILE, one answer per line")
+        needed = "closed_set needs candidate answers: give --closed-set FILE, one answer per line, or an --instruction without closed_set"
+        raise instruction.error(slot, needed)
     ids = target.closed_set(slot, answers, limit)
     return None if ids is None else Trie(ids, target.vocabulary.bos, target.vocabulary.eos)
 

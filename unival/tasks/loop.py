@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unival.data.collate import collate
 from unival.data.example import Example
 from unival.data.mixture import EpochBatches, Mixture
-from unival.data.stream import NO_BATCH_SIZE, Stream
+from unival.data.order import NO_BATCH_SIZE
+from unival.data.stream import Stream
 from unival.data.table import Table
 from unival.errors import UserError
 from unival.optim.unused import UsedParts

@@ -33,6 +33,8 @@ class Preset:
 
 ANY = Preset("unival", about="Any instruction over any table.")
 CAPTION = "[IMAGE:image] what does the image describe? -> [TEXT:caption,no_punctuation,max_length=20]"
+QUESTION = 'TEXT:question,clean=question,ending="?",max_length=80'
+VQA = f"[IMAGE:image] [{QUESTION}] -> [{QUESTION},no_loss] [TEXT:answer,weighted,closed_set]"
 
 PRESETS: dict[str, Preset] = {
     preset.name: preset
@@ -46,6 +48,15 @@ PRESETS: dict[str, Preset] = {
             generation={"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3},
             tsv_columns=("id", "image", "caption"),
             tsv_selected="0,4,2",
+        ),
+        Preset(
+            name="unival_vqa",
+            about="Answer a question about an image by a candidate answer (published recipe: question to encoder and decoder, beam 5).",
+            instruction=VQA,
+            metrics=("vqa_score",),
+            generation={"beam": 5, "unnormalized": True},
+            tsv_columns=("id", "image", "question", "answer", "objects"),
+            tsv_selected="0,5,2,3,4",
         ),
     )
 }
