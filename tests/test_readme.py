@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests import runs, tiny
+from unival.cli import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = "--num-codes 0 --num-bins 0 --cpu --num-workers 0"  # argparse: the last one wins
@@ -101,6 +102,13 @@ def test_the_small_vocabulary(place):
     (command,) = re.findall(r"`(unival train-vocab [^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
     shell(with_paths(command).replace("quickstart/data/vocab", "small-vocabulary"), place)
     assert (place / "small-vocabulary" / "dict.txt").is_file()
+
+
+def test_validating_a_table(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    (command,) = re.findall(r"`unival (validate-data [^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert main(with_paths(command).split()) == 0
+    assert capsys.readouterr().out == "quickstart/data/train.jsonl: all 4 rows can be read\n"
 
 
 def test_another_task(place):

@@ -18,13 +18,14 @@ from unival.quiet_import import quiet_import
 # name -> (module with add_arguments and run, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "train-vocab": ("unival.commands.train_vocab", "train a small byte-level BPE on the text columns of tables"),
+    "validate-data": ("unival.commands.validate_data", "read every row of a table, and explain those that cannot be read"),
     "score": ("unival.commands.score", "score generated text against a table's references"),
     "report": ("unival.commands.report", "write a page and a picture of what a model generated"),
     "convert": ("unival.commands.convert", "convert checkpoints: published UnIVAL, OFA and BART to ours, ours back, to safetensors"),
     "inspect": ("unival.commands.inspect", "show what is in a checkpoint, or how two differ"),
     "run": ("unival.commands.run", "run an instruction on media files or rows with a checkpoint"),
 }
-WITH_PLUGIN = ("convert", "inspect", "run")  # they take --user-dir, and are imported after the plugin
+WITH_PLUGIN = ("convert", "inspect", "run", "validate-data")  # they take --user-dir, and are imported after the plugin
 # fairseq's commands with this plugin loaded; unival.commands.fairseq runs them
 FAIRSEQ: dict[str, str] = {
     "train": "train a model (fairseq-train with this plugin)",

@@ -16,8 +16,8 @@ logger = logging.getLogger("unival.progress")
 class Step:
     """A step that was done; the record has it as its attribute ``step``.
 
-    ``kind`` and what it counts: ``training`` (updates), ``validating`` and ``generating`` (rows).  ``loss`` gives the last batch's loss per
-    token in bits; asking for it waits for the device.
+    ``kind`` and what it counts: ``training`` (updates), ``validating``, ``generating`` and what else a command does (rows).  ``loss`` gives
+    the last batch's loss per token in bits; asking for it waits for the device.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Progress:
     def trained(self, update_num: int, logging_output: dict[str, Any], planned: int | None = None) -> None:
         """A batch of the update after ``update_num`` was learned; ``planned``: updates of all epochs, where their number is known."""
         loss, size = logging_output["loss"], logging_output["sample_size"]
-        _tell(Step("training", update_num + 1, planned, loss=lambda: _bits(loss, size)))
+        tell(Step("training", update_num + 1, planned, loss=lambda: _bits(loss, size)))
 
     def begin_validation(self) -> None:
         """Count the rows from 0 again."""
@@ -45,10 +45,11 @@ class Progress:
         """A batch of one of the evaluation splits among ``datasets`` was done."""
         self._rows += len(sample["id"])
         total = sum(len(dataset) for dataset in datasets.values() if not dataset.is_train)
-        _tell(Step(kind, self._rows, None if torch.distributed.is_initialized() else total))
+        tell(Step(kind, self._rows, None if torch.distributed.is_initialized() else total))
 
 
-def _tell(step: Step) -> None:
+def tell(step: Step) -> None:
+    """Show a step."""
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("%s %s", step.kind, step.done, extra={"step": step})
 

@@ -1,0 +1,107 @@
+"""`unival validate-data`: every bad row is explained, with its media decoded, in one process or several."""
+
+import json
+import os
+
+import pytest
+
+from tests import tiny
+from unival.cli import main
+
+SMALL = ("--patch-image-size", "32")
+CAPTION = "[IMAGE:image] what? -> [TEXT:caption]"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Ten rows, of which the last four are good."""
+    path = tiny.write_table(tmp_path, rows=10)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    image = tmp_path / rows[0]["image"]
+    image.write_bytes(image.read_bytes()[:200])
+    rows[1]["image"] = "images/nothing.png"
+    rows[2]["caption"] = ["", " "]
+    rows[3]["caption"] = {"a dog": 1}
+    del rows[4]["image"]
+    rows[6]["caption"] = ["a " * 40, ""]
+    lines = [json.dumps(row) for row in rows]
+    lines[5] = '{"id": 5,'
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_every_bad_row_is_explained(table, capsys, tmp_path, workers):
+    out = tmp_path / "deep" / "found.json"
+    flags = ("--instruction", CAPTION, *SMALL, "--workers", workers, "--json", str(out))
+    assert main(["validate-data", str(table), *flags]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    wanted = [
+        "row 0 (line 1), column 'image' (images/train.jsonl-0.png): cannot decode",
+        "row 1 (line 2), column 'image': 'images/nothing.png' is neither a file",
+        "row 2 (line 3), column 'caption': a reference must not be empty (the value is ['', ' '])",
+        "row 3 (line 4), column 'caption': expected a string or a list of strings, got dict (the value is {'a dog': 1})",
+        "row 4 (line 5), column 'image': no such column",
+        "row 5 (line 6), character",
+    ]
+    assert len(lines) == len(wanted)
+    for line, start in zip(lines, wanted, strict=True):
+        assert line.startswith(f"{table}, {start}"), line
+    assert last == (
+        f"{table}: 6 of 10 rows are bad: 3 in column 'image', 2 in column 'caption', 1 in the row itself;"
+        " 1 texts are cut to their limit; 1 empty references beside others are ignored"
+    )
+    found = json.loads(out.read_text())
+    assert (found["rows"], found["truncated"], found["empty"]) == (10, 1, 1)
+    assert [(bad["row"], bad["line"], bad["column"]) for bad in found["bad"]] == [
+        *((0, 1, "image"), (1, 2, "image"), (2, 3, "caption"), (3, 4, "caption"), (4, 5, "image"), (5, 6, None)),
+    ]
+    assert [bad["value"] for bad in found["bad"]][1:] == ["'images/nothing.png'", "['', ' ']", "{'a dog': 1}", None, None]
+    assert all(line.startswith(bad["message"]) for line, bad in zip(lines, found["bad"], strict=True))
+
+
+def test_a_good_table_of_a_task_in_the_published_layout(tmp_path, capsys):
+    (tmp_path / "media").mkdir()
+    rows = [json.loads(line) for line in tiny.write_table(tmp_path / "media", rows=2).read_text().splitlines()]
+    table = tmp_path / "train.tsv"
+    table.write_text("".join(f"{i}\tx\t{row['caption'][0]}\t\t{row['image']}\n" for i, row in enumerate(rows)))
+    command = ["validate-data", str(table), "--task", "unival_caption", *SMALL, "--workers", "0"]
+    assert main([*command, "--media-root", str(tmp_path / "media")]) == 0
+    assert capsys.readouterr().out == f"{table}: all 2 rows can be read\n"
+    columns = ("--columns", "id,caption,image", "--selected-cols", "0,2,4")
+    assert main([*command, *columns]) == 1
+    assert "2 of 2 rows are bad: 2 in column 'image'" in capsys.readouterr().out
+
+
+def test_alternatives_and_boxes(tmp_path, capsys):
+    """Rows are read through each alternative; a box is checked against its own image."""
+    path = tiny.write_table(tmp_path, rows=3)  # images of 48 x 40
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, box in zip(rows, ([0, 0, 48, 40], [5, 5, 5, 9], [0, 0, 10, 10]), strict=True):
+        row["box"] = box
+    del rows[2]["caption"]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    instruction = "[IMAGE:image] where? -> [BOX:box] ||| [IMAGE:image] which is [TEXT:caption]? -> [BOX:box]"
+    assert main(["validate-data", str(path), "--instruction", instruction, *SMALL, "--workers", "0"]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "row 1 (line 2), column 'box'" in lines[0] and "row 2 (line 3), column 'caption': no such column" in lines[1]
+    assert last == f"{path}: 2 of 3 rows are bad: 1 in column 'box', 1 in column 'caption'"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "give --instruction"),
+        (("--task", "unival_captions"), "--task unival_captions: there is none; available: unival, unival_caption"),
+        (("--task", "unival_caption", "--workers", "-1"), "--workers -1: must be 0 or more"),
+        (("--task", "unival_caption", "--patch-image-size", "0"), "--patch-image-size is 0"),
+        (("--instruction", "[IMAGE:photo] what? -> [TEXT:caption]"), "unknown column 'photo'"),
+        (("--instruction", "[IMAGE:image] what? -> [TEXT:caption,closed_set]"), "give --closed-set FILE"),
+        (("--task", "unival_caption", "--json", f"{os.devnull}/x"), "cannot be written"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_one_line(tmp_path, capsys, flags, said):
+    path = tiny.write_table(tmp_path, rows=1)
+    assert main(["validate-data", str(path), *flags]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("unival: error: ") and said in shown

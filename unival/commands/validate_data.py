@@ -1,0 +1,134 @@
+"""``unival validate-data``: read every row of a table as training and evaluation do, and explain those that cannot be read."""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import asdict, fields
+from typing import Any, get_type_hints
+
+from unival.errors import UserError, flag
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments, among them the options of media that a task has."""
+    from unival.modalities.composed import TRAINING_ONLY, MediaOptions
+
+    add = parser.add_argument
+    add("table", metavar="TABLE", help=".jsonl or .tsv")
+    add("--task", default="unival", metavar="NAME", help="a task, for its instruction and TSV columns (default: %(default)s)")
+    add("--instruction", metavar="LINE", help="e.g. '[IMAGE:image] what does it describe? -> [TEXT:caption]' (default: the task's own)")
+    add("--media-root", metavar="DIR", help="folder that media paths are relative to (default: the table's folder)")
+    add("--columns", metavar="NAME,NAME", help="TSV: names of the selected columns (default: the task's)")
+    add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns to read (default: the task's)")
+    add("--closed-set", metavar="FILE", help="candidate answers, one a line")
+    add("--vocab-dir", metavar="DIR", help="the vocabulary (default: vocab/ beside the table, else bytes, which suffice to check rows)")
+    add("--workers", type=int, default=1, metavar="N", help="processes that read (default: %(default)s; 0: no other than this)")
+    add("--json", metavar="FILE", help="also write what was found as a JSON object")
+    group, hints = parser.add_argument_group("options of media"), get_type_hints(MediaOptions)
+    for option in fields(MediaOptions):
+        if option.name in TRAINING_ONLY:
+            continue
+        kind = hints[option.name]
+        takes: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": _plain_type(kind)}
+        text = option.metadata["help"] + ("" if kind is bool or option.default is None else f" (default: {option.default})")
+        group.add_argument(flag(option.name), help=text.replace("%", "%%"), default=argparse.SUPPRESS, **takes)
+
+
+def _plain_type(kind: Any) -> Any:
+    """``int`` of ``int | None``."""
+    return next(part for part in getattr(kind, "__args__", (kind,)) if part is not type(None))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line per bad row and a summary; returns 1 if there are bad rows."""
+    from unival.data.problems import findings
+    from unival.tasks.progress import Step, tell
+
+    if args.workers < 0:
+        raise UserError(f"--workers {args.workers}: must be 0 or more")
+    if args.json:
+        _check_writable(pathlib.Path(args.json))
+    streams = open_streams(args)
+    rows, problems, truncated, empty = len(streams[0]), [], 0, 0
+    try:
+        for done, found in enumerate(findings(streams, args.workers), start=1):
+            if found.problem is not None:
+                problems.append(found.problem)
+            truncated += found.truncated
+            empty += found.empty
+            tell(Step(f"checking {args.table}: {len(problems)} bad rows", done, rows))
+    finally:  # also what was found until Ctrl-C
+        sys.stdout.writelines(f"{problem.message}{_shown(problem)}\n" for problem in problems)
+    sys.stdout.write(summary(args.table, rows, problems, truncated, empty) + "\n")
+    if args.json:
+        found_all = {"table": args.table, "rows": rows, "truncated": truncated, "empty": empty, "bad": [asdict(one) for one in problems]}
+        pathlib.Path(args.json).write_text(json.dumps(found_all, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return int(bool(problems))
+
+
+def _shown(problem: Any) -> str:
+    """The value, where the message does not have it."""
+    is_told = problem.value is None or problem.value in problem.message
+    return "" if is_told else f" (the value is {problem.value})"
+
+
+def summary(table: str, rows: int, problems: list[Any], truncated: int, empty: int) -> str:
+    """What was found, in one line."""
+    columns = Counter("the row itself" if problem.column is None else f"column {problem.column!r}" for problem in problems)
+    where = ", ".join(f"{count:,} in {column}" for column, count in columns.most_common())
+    parts = [f"{len(problems):,} of {rows:,} rows are bad: {where}" if problems else f"all {rows:,} rows can be read"]
+    parts += [f"{truncated:,} texts are cut to their limit"] if truncated else []
+    parts += [f"{empty:,} empty references beside others are ignored"] if empty else []
+    return f"{table}: {'; '.join(parts)}"
+
+
+def open_streams(args: argparse.Namespace) -> list[Any]:
+    """The table, read through each alternative of the instruction, as evaluation reads it.
+
+    Raises:
+        UserError: the table or an option cannot be used.
+    """
+    import unival.tasks  # noqa: F401  registers the tasks
+
+    # isort: split
+    from fairseq.tasks import TASK_REGISTRY
+    from omegaconf import OmegaConf
+
+    from unival.modalities.composed import MediaOptions
+    from unival.tasks.base import UnivalTask
+    from unival.tasks.config import UnivalTaskConfig
+    from unival.tasks.presets import PRESETS
+
+    kind = TASK_REGISTRY.get(args.task)
+    if kind is None or not issubclass(kind, UnivalTask):
+        raise UserError(f"--task {args.task}: there is none; available: {', '.join(PRESETS)}")
+    given = {name: getattr(args, name) for name in ("instruction", "media_root", "columns", "selected_cols", "closed_set", "vocab_dir")}
+    media = {field.name: getattr(args, field.name) for field in fields(MediaOptions) if hasattr(args, field.name)}
+    cfg = OmegaConf.structured(UnivalTaskConfig(data=args.table, seed=1, cpu=True, bf16=False, fp16=False, **given, **media))
+    task = kind(cfg, load_vocabulary(cfg))
+    table = task.open_table(args.table)
+    return [task.build_dataset(table, instructions=[instruction]) for instruction in task.instructions] or [task.build_dataset(table)]
+
+
+def load_vocabulary(cfg: Any) -> Any:
+    """The vocabulary of the options; else one of bytes, bins and codes: any will do to see whether rows can be read."""
+    from unival.tasks.resume import vocabulary_folder
+    from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary, train_vocabulary
+
+    folder = vocabulary_folder(cfg)
+    if folder is not None:
+        return Vocabulary.load(folder, cfg.num_codes, cfg.num_bins)
+    with tempfile.TemporaryDirectory() as made:
+        train_vocabulary(["a"], 256, made)
+        return Vocabulary.load(made, NUM_CODES, NUM_BINS)
+
+
+def _check_writable(file: pathlib.Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as error:
+        raise UserError(f"--json {file}: cannot be written: {error.strerror}") from error

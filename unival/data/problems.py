@@ -1,0 +1,103 @@
+"""Find the rows of a table that cannot be read: every row is read as training and evaluation read it, its media decoded, in parallel."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import Dataset
+
+from unival.data.reading import Reader
+from unival.data.stream import Stream
+from unival.errors import UserError
+
+SHOWN = 80  # characters of a value
+ROWS = 8  # rows that a worker reads at a time
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a row cannot be read.
+
+    Attributes:
+        row, line: its number, from 0 and from 1.
+        column: the column that is wrong; None where it is the row itself.
+        value: what the column has, shortened; None where there is no column.
+        message: file, row, column and the reason.
+    """
+
+    row: int
+    line: int
+    column: str | None
+    value: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found in a row: a problem or none, texts that are cut to their limit, references that are empty beside others."""
+
+    problem: Problem | None = None
+    truncated: int = 0
+    empty: int = 0
+
+
+class Findings(Dataset[Finding]):
+    """What is found in each row of a table.
+
+    Args:
+        streams: streams over the one table, such as one for each alternative of an instruction.
+    """
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.streams = streams
+
+    def __len__(self) -> int:
+        return len(self.streams[0])
+
+    def __getitem__(self, row: int) -> Finding:
+        truncated = empty = 0
+        for stream in self.streams:
+            try:
+                examples = stream.read(row)
+            except UserError as error:
+                return Finding(problem_of(stream, row, str(error)))
+            truncated = max(truncated, sum(example.truncated for example in examples))
+            empty = max(empty, sum(example.empty for example in examples))
+        return Finding(None, truncated, empty)
+
+
+def problem_of(stream: Stream, row: int, message: str) -> Problem:
+    """The problem that the message of an error about a row tells of."""
+    try:
+        record = stream.table[row]
+    except UserError:  # the row is broken as a whole
+        record = {}
+    columns = [*record, *(str(slot.column) for all_of in stream.instructions.values() for i in all_of for slot in i.slots if slot.column)]
+    named = (column for column in columns if message.startswith(stream.table.where(row, column)))
+    column = next(named, None)
+    value = repr(record[column]) if column in record else None
+    shown = value if value is None or len(value) <= SHOWN else f"{value[:SHOWN]}... ({len(value)} characters)"
+    return Problem(row, row + 1, column, shown, message)
+
+
+def findings(streams: Sequence[Stream], workers: int = 0) -> Iterator[Finding]:
+    """What is found in each row of the streams' table, in order.
+
+    Args:
+        streams: see :class:`Findings`.
+        workers: processes that read; 0: this one reads.
+    """
+    every = Findings(streams)
+    batches = [range(start, min(start + ROWS, len(every))) for start in range(0, len(every), ROWS)]
+    reader = Reader(every, _listed, batches, workers=workers)
+    try:
+        for batch in reader:
+            yield from batch["findings"]
+    finally:
+        reader.close()
+
+
+def _listed(found: list[Finding]) -> dict[str, list[Finding]]:
+    return {"findings": found}
