@@ -24,7 +24,8 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from PIL import Image
 
-from unival.checkpoints.files import read, weights
+from unival.checkpoints.files import ema_weights, read
+from unival.checkpoints.files import weights as model_weights
 from unival.checkpoints.summary import non_finite
 from unival.data.example import Example
 from unival.data.rows import RowTable, cell_of
@@ -223,7 +224,10 @@ class Unival:
 
 
 def from_checkpoint(
-    path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None, device: str | torch.device = "cpu"
+    path: str | pathlib.Path,
+    vocab_dir: str | pathlib.Path | None = None,
+    device: str | torch.device = "cpu",
+    weights: str = "model",
 ) -> Unival:
     """Load a model with its task and the vocabulary that it was trained with.
 
@@ -232,14 +236,18 @@ def from_checkpoint(
             wrote (``.pt`` or ``.safetensors``).
         vocab_dir: folder with the vocabulary; default: the vocabulary in the checkpoint (published ones have none).
         device: ``cpu``, ``cuda``, ….
+        weights: ``model``, or ``ema``: the moving average of the weights, which training with ``--store-ema`` keeps.
 
     Raises:
-        UserError: the file does not exist, is not such a checkpoint, or has no vocabulary and none is given; its weights are
-            infinite or NaN; or it has more than tensors and plain values (no code in it was run).
+        UserError: the file does not exist, is not such a checkpoint, or has no vocabulary and none is given; it has no moving
+            average and that is asked for; its weights are infinite or NaN; or it has more than tensors and plain values (no code in
+            it was run).
     """
     for name, given in (("path", path), ("vocab_dir", vocab_dir)):
         if not isinstance(given, str | os.PathLike) and not (name == "vocab_dir" and given is None):
             raise UserError(f"{name} is {given!r}: expected the path of a {'file' if name == 'path' else 'folder'}")
+    if weights not in ("model", "ema"):
+        raise UserError(f"weights {weights!r}: must be 'model' or 'ema'")
     usable_device(device)
     container = read(path)
     saved = saved_in(container)
@@ -250,7 +258,7 @@ def from_checkpoint(
     cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})  # published model options are a Namespace
     task = task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
     model = task.build_model(cfg.model, from_checkpoint=True)
-    state = weights(container, path)
+    state = ema_weights(container, path) if weights == "ema" else model_weights(container, path)
     damaged = non_finite(state)
     if damaged:
         keys = ", ".join(f"{key} ({count} of {state[key].numel()})" for key, count in list(damaged.items())[:SHOWN])

@@ -115,7 +115,8 @@ def ema_weights(container: Mapping[str, Any], path: str | pathlib.Path | None = 
         extra = container.get("extra_state") or {}
         if not isinstance(extra, Mapping) or not isinstance(extra.get("ema"), Mapping) or not extra["ema"]:
             raise UserError(
-                "the checkpoint has no EMA weights (it was trained without --store-ema); leave --ema out to use its weights"
+                "the checkpoint has no EMA weights (it was trained without --store-ema);"
+                " leave out --ema, or --weights ema, to use its weights"
             )
         ema = _tensors(extra["ema"], "extra_state.ema")
         exact = extra.get("ema_fp32_params")

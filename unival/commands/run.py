@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--path", required=True, metavar="CHECKPOINT", help="a checkpoint of unival train, or a published one of UnIVAL"
     )
     parser.add_argument("--vocab-dir", help="folder with the vocabulary (default: the one in the checkpoint)")
+    parser.add_argument(
+        "--weights",
+        choices=("model", "ema"),
+        default="model",
+        help="the checkpoint's weights, or their moving average, which --store-ema keeps (default: %(default)s)",
+    )
     parser.add_argument("--instruction", help="(default: the one that the checkpoint was trained with)")
     parser.add_argument(
         "--row",
@@ -53,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("nothing to do: give files or --row")
     if args.instruction:
         lone_medium(args.instruction)  # complains about mistakes before the model is loaded
-    model = from_checkpoint(args.path, args.vocab_dir, device=args.device)
+    model = from_checkpoint(args.path, args.vocab_dir, device=args.device, weights=args.weights)
     instruction = args.instruction or model.task.instruction_text or CAPTION
     if args.inputs:
         column = lone_medium(instruction)

@@ -73,6 +73,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         super().__init__(encoder, decoder)
         self.cfg = cfg
         self.keeps_to_checkpoint = False  # True: built for one checkpoint, see fit_to_checkpoint
+        self.weights_instead: Mapping[str, Tensor] | None = None  # of the same checkpoint, loaded in place of those that fairseq gives
         backbones = [module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()]
         initialise(self, cfg.init_std, skip=backbones)
         if cfg.freeze_token_embeddings:
@@ -232,6 +233,8 @@ class UnivalModel(FairseqEncoderDecoderModel):
             UserError: keys are missing or unexpected (if ``strict``), or shapes differ.
         """
         is_checkpoint = model_cfg is not None or args is not None
+        if is_checkpoint and self.weights_instead is not None:
+            state_dict, self.weights_instead = self.weights_instead, None
         state = fit_to_checkpoint(self, state_dict) if is_checkpoint else renamed(self, state_dict)
         own = self.state_dict()
         shapes = [

@@ -1,6 +1,7 @@
 """The base class of all tasks: fairseq's hooks."""
 
 import logging
+import pathlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,10 +10,12 @@ from typing import Any
 
 import torch
 from fairseq.data import Dictionary
+from fairseq.distributed import utils as distributed
 from fairseq.logging import metrics as log
 from fairseq.tasks import register_task
 from torch import Tensor
 
+from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.collate import source_rows
@@ -21,7 +24,7 @@ from unival.generation.outputs import Decode, Output, make_output
 from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, saved_config
 from unival.models.trainable import choose_trainable
-from unival.tasks import restore, resume
+from unival.tasks import averages, restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import limit_loss
 from unival.tasks.config import UnivalTaskConfig
@@ -64,6 +67,8 @@ class UnivalTask(InstructedTask):
         self.state = TaskState()
         self.start: restore.Start | None = None  # the checkpoint that a run starts from, until it begins
         self.checks: TrainingChecks | None = None  # until the run begins
+        self.averages_late = False  # --store-ema is off until the run begins
+        self.paths_of_averages: list[pathlib.Path] = []  # checkpoints still to be loaded whose moving average is used
         self.is_training = False  # else trained models are evaluated
         self.shard = (0, 1)  # (index, number) of shards of the rows to evaluate
         self.progress = Progress()
@@ -87,6 +92,8 @@ class UnivalTask(InstructedTask):
         task.shard = shard_of(cfg, is_training=training)
         if training:
             task.checks = TrainingChecks(task)
+        elif cfg.weights == "ema" and cfg.path is not None:
+            task.paths_of_averages = resume.named_checkpoints(cfg.path, cfg.checkpoint_suffix or "")
         return task
 
     # --- data -----------------------------------------------------------------------------------------------------------------
@@ -146,10 +153,15 @@ class UnivalTask(InstructedTask):
                 cfg[name] = getattr(self.media, name)
             model = super().build_model(cfg, from_checkpoint)
             model.keeps_to_checkpoint = True
+            if self.paths_of_averages:  # fairseq loads one after the other
+                path = self.paths_of_averages.pop(0)
+                model.weights_instead = ema_weights(read(path), path)
             return model
         self.is_training = True
         start, self.start = self.start, None
         if start is not None:
+            if self.cfg.validate_with != "model" and distributed.get_global_rank() == 0:  # of a run that was stopped while saving
+                averages.keep_best(pathlib.Path(self.cfg.save_dir), self.cfg.checkpoint_suffix)
             restore.end_if_finished(self.cfg, start)
         if cfg.modalities is None and self.instructions:
             cfg.modalities = ",".join(sorted(media_of_instructions(self.instructions)))
@@ -165,7 +177,13 @@ class UnivalTask(InstructedTask):
         if start is not None:
             restore.check_trained(self.cfg, start, model)
             restore.warn_of_silent_options(start.container, model)
+        self.averages_late = averages.start_from_weights(self.cfg, start)
         return model
+
+    @property
+    def uses_ema(self) -> bool:
+        """fairseq's question, whether steps are given the moving average: always, so that it starts before the first update."""
+        return bool(self.cfg.store_ema)
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build the criterion; fairseq-validate builds the one that a checkpoint names."""
@@ -209,6 +227,7 @@ class UnivalTask(InstructedTask):
         optimizer: Any,
         update_num: int,
         ignore_grad: bool = False,
+        ema_model: Any = None,
     ) -> Any:
         """fairseq's training step, with the loss restricted to the candidate answers."""
         sample = self.with_limits(sample)
@@ -218,20 +237,24 @@ class UnivalTask(InstructedTask):
         self.progress.trained(update_num, step[2], self.planned_updates)
         return step
 
-    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
-        """The validation step: loss, and the metrics' statistics of generated texts."""
+    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any, ema_model: Any = None) -> Any:
+        """The validation step: loss, and the metrics' statistics of generated texts; of the moving average by ``--validate-with``."""
+        first, second = averages.validated(self.cfg.validate_with, model, ema_model)
         if sample["nsentences"]:
-            step = self.measure(self.with_limits(sample), model, criterion)
+            step = self.measure(self.with_limits(sample), first, second, criterion)
         else:  # fewer rows than processes
-            step = weightless(self.measure({**self.stand_in(model), "split": sample["split"]}, model, criterion))
+            step = weightless(self.measure({**self.stand_in(model), "split": sample["split"]}, first, second, criterion))
         self.progress.rows("validating", sample, self.datasets)
         return step
 
-    def measure(self, sample: dict[str, Any], model: Any, criterion: Any) -> Any:
-        """A validation step on a batch that is not empty."""
+    def measure(self, sample: dict[str, Any], model: Any, second: Any, criterion: Any) -> Any:
+        """A validation step of a model, and of a second one beside it, on a batch that is not empty."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
-        logging_output["num_truncated"] = sample["num_truncated"]
         logging_output.update(self.evaluation.step(self, model, sample))
+        if second is not None:
+            values = super().valid_step(sample, second, criterion)[2] | self.evaluation.step(self, second, sample, prints=False)
+            logging_output.update(averages.beside(values))
+        logging_output["num_truncated"] = sample["num_truncated"]
         return loss, sample_size, logging_output
 
     def with_limits(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -248,9 +271,17 @@ class UnivalTask(InstructedTask):
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Prepare an epoch; fairseq calls this before its first update."""
         super().begin_epoch(epoch, model)
+        if self.averages_late:
+            averages.keep_average(self.cfg)
+            self.averages_late = False
         if self.checks is not None:
             self.checks.before_first_update(model)
             self.checks = None
+
+    def post_save(self, path: str, num_updates: int) -> None:
+        """fairseq's hook after it has saved a checkpoint, in the process that saved it."""
+        if self.cfg.validate_with != "model":
+            averages.keep_best(pathlib.Path(path).parent, self.cfg.checkpoint_suffix)
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         """Prepare a validation; fairseq calls this before each."""
@@ -321,3 +352,4 @@ class UnivalTask(InstructedTask):
             if sum(counts) or (counts and key != "num_empty"):
                 log.log_scalar_sum(key, sum(counts))
         self.evaluation.log(logging_outputs)
+        averages.log_beside(logging_outputs, [criterion.reduce_metrics, self.evaluation.log])

@@ -20,6 +20,7 @@ from unival.instructions import Instruction
 from unival.metrics import METRICS, Metric
 from unival.modalities import with_media
 from unival.modalities.composed import MediaOptions
+from unival.tasks.averages import check_average
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
 from unival.tasks.inputs import check_splits, find_table, find_train_tables, media_of_instructions, used_splits
@@ -50,6 +51,7 @@ class TrainingChecks:
             check_counts(task.cfg)
             check_schedule(task.cfg)
             check_splits(task.cfg)
+            check_average(task.cfg)
 
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
@@ -170,7 +172,8 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
     """
     name = cfg.best_checkpoint_metric
     if cfg.disable_validation:
-        for option, is_given in (("best-checkpoint-metric", name != "loss"), ("patience", cfg.patience > 0)):
+        given = {"best-checkpoint-metric": name != "loss", "patience": cfg.patience > 0, "validate-with": cfg.validate_with != "model"}
+        for option, is_given in given.items():
             if is_given:
                 logger.warning("--%s has no effect with --disable-validation: there is no score", option)
         return

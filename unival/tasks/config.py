@@ -11,6 +11,8 @@ from unival.modalities.options import compose, declared, owners, task_field
 from unival.tasks.run_options import RunOptions
 
 ON_BAD_SAMPLE = ChoiceEnum(["raise", "skip"])
+WEIGHTS = ChoiceEnum(["model", "ema"])
+VALIDATE_WITH = ChoiceEnum(["model", "ema", "both"])
 
 
 @dataclass
@@ -86,6 +88,21 @@ class CoreTaskConfig(RunOptions):
     )
     eval_print_samples: int = field(
         default=0, metadata={"group": "evaluation", "help": "log this many generated samples per validation"}
+    )
+    validate_with: VALIDATE_WITH = field(  # type: ignore[valid-type]
+        default="model",
+        metadata={
+            "group": "evaluation",
+            "help": "weights that validation uses in training with --store-ema: the model's, their moving average (the best checkpoint is"
+            " chosen by it, and checkpoint_best_ema.pt has it as its weights), or both (the model's own scores are model_<name> then)",
+        },
+    )
+    weights: WEIGHTS = field(  # type: ignore[valid-type]
+        default="model",
+        metadata={
+            "group": "evaluation",
+            "help": "weights that generate and validate take from --path: the model's, or their moving average, which --store-ema keeps",
+        },
     )
     skip_checks: bool = field(
         default=False,

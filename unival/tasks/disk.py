@@ -37,6 +37,8 @@ def kept_checkpoints(cfg: Any, rows: float) -> dict[str, float]:
     epochs, updates = min(epochs, _whole(updates, updates_per_epoch)), min(updates, epochs * updates_per_epoch)
     validates = not cfg.disable_validation
     kept: dict[str, float] = {"last": not cfg.no_last_checkpoints, "best": validates}
+    if validates and cfg.validate_with != "model":
+        kept["best_ema"] = 1
     if validates and cfg.keep_best_checkpoints > 0:
         kept["best by score"] = cfg.keep_best_checkpoints
     if not cfg.no_epoch_checkpoints:

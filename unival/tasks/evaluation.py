@@ -37,7 +37,7 @@ class Evaluation:
         self.generation = generation
         self.eval_args = eval_args
         self.print_samples = print_samples
-        self._generator: Any = None
+        self._generators: dict[int, Any] = {}  # by the id of their model, which they keep
         self._left_to_print = print_samples
 
     def measure(self, metrics: Sequence[str]) -> None:
@@ -79,8 +79,8 @@ class Evaluation:
                 fitted[name].fit(references)
 
     def begin(self, print_samples: int | None = None) -> None:
-        """Prepare a validation: drop the old generator, which keeps its model, and reset the number of samples to log."""
-        self._generator = None
+        """Prepare a validation: drop the old generators, which keep their models, and reset the number of samples to log."""
+        self._generators.clear()
         self._left_to_print = self.print_samples if print_samples is None else print_samples
 
     def prepare(self, task: Any, model: Any, longest: int | None = None) -> None:
@@ -88,19 +88,20 @@ class Evaluation:
         options = generation_options(task.generation_options())
         if longest is not None:
             options.min_len = min(options.min_len, longest)
-        self._generator = task.build_generator([model], options)
-        self._generator.longest = longest
+        generator = self._generators[id(model)] = task.build_generator([model], options)
+        generator.longest = longest
 
-    def step(self, task: Any, model: Any, sample: dict[str, Any]) -> dict[str, float]:
+    def step(self, task: Any, model: Any, sample: dict[str, Any], prints: bool = True) -> dict[str, float]:
         """Generate for a batch; returns the metrics' statistics of its rows, summed, under ``_<metric>:<statistic>``."""
         if not self.metrics:
             return {}
-        if self._generator is None:
+        if id(model) not in self._generators:
             self.prepare(task, model)
         sums: dict[str, float] = {}
-        outputs = task.outputs(self._generator, [model], sample)
+        outputs = task.outputs(self._generators[id(model)], [model], sample)
         for output, references in zip(outputs, sample["references"], strict=True):
-            self._print(output.text, references)
+            if prints:
+                self._print(output.text, references)
             for name, metric in self.fitted[sample["split"]].items():
                 for key, value in metric.update(output.text, references).items():
                     name_and_key = f"_{name}:{key}"

@@ -307,7 +307,8 @@ def _sum_up(cfg: Any, session: Session, seconds: float) -> None:
     text = f"done in {duration(seconds)}: {seen.updates} updates"
     if seen.best is not None:
         text += f", best {cfg.checkpoint.best_checkpoint_metric} {seen.best:.4g}"
-    names = [name for name in ("checkpoint_best.pt", "checkpoint_last.pt") if (folder / name).is_file()]
+    best = "checkpoint_best.pt" if cfg.task.validate_with == "model" else "checkpoint_best_ema.pt"
+    names = [name for name in (best, "checkpoint_last.pt") if (folder / name).is_file()]
     if cfg.checkpoint.no_save:
         text += "; nothing was saved (--no-save)"
     elif names:
@@ -320,6 +321,7 @@ def _validate(request: Request, session: Session) -> None:
     from fairseq import options
     from fairseq.distributed import utils as distributed
 
+    from unival.tasks.averages import check_validated_weights
     from unival.tasks.inputs import find_tables
 
     _check_task(request)
@@ -328,6 +330,8 @@ def _validate(request: Request, session: Session) -> None:
     find_tables(cfg.task.data, cfg.dataset.valid_subset.split(","), cfg.dataset.train_subset)
     session.open(temporary_log("validate"), keep=False)
     check_named_checkpoints(_named_checkpoints(request))
+    if cfg.task.weights == "ema":
+        check_validated_weights(_named_checkpoints(request)[0])
     distributed.call_main(cfg, validating_process, override_args=given, request=request, log=session.path)
 
 
