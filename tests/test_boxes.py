@@ -41,7 +41,7 @@ def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
     tiny.vocabulary(tmp_path / "vocab", num_codes=0, num_bins=0)
     write_table(tmp_path, "train", 8, 0)
     write_table(tmp_path, "valid", 6, 1)
-    best = ["--best-checkpoint-metric", "box_accuracy"]
+    best = ["--best-checkpoint-metric", "box_accuracy", "--eval-box-threshold", "0.3"]
     out = tmp_path / "out"
     assert runs.train(tmp_path, out, *FLAGS, "--batch-size", "4", "--max-epoch", "1", "--seed", "7", *best) == 0
     checkpoint = out / "checkpoint_last.pt"
@@ -52,13 +52,13 @@ def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
     said = {row: text for row, (text, _) in read_generated(printed).items()}
     rows = [json.loads(line) for line in (tmp_path / "valid.jsonl").read_text().splitlines()]
     ious = [max(overlap(parse_numbers(said[i]), tuple(box)) for box in row["region"]) for i, row in enumerate(rows)]
-    hits = [iou >= 0.5 for iou in ious]
+    hits = [iou >= 0.3 for iou in ious]
     assert "box_accuracy" in printed.read_text().splitlines()[-1]
     assert float(valid["valid_box_accuracy"]) == pytest.approx(np.mean(hits), abs=1e-3)
     assert float(valid["valid_mean_iou"]) == pytest.approx(np.mean(ious), abs=1e-3)
 
     capsys.readouterr()
-    columns = ["--columns", "image,region", "--metrics", "box_accuracy"]
+    columns = ["--columns", "image,region", "--metrics", "box_accuracy", "--box-threshold", "0.3", "--resamples", "0"]
     assert main(["score", str(printed), "--table", str(tmp_path / "valid.jsonl"), *columns]) == 0
     assert capsys.readouterr().out.split() == ["box_accuracy", f"{np.mean(hits):.4f}", "mean_iou", f"{np.mean(ious):.4f}"]
 

@@ -43,19 +43,27 @@ def expected(metrics):
     return evaluate(SAID, dict(enumerate(ROWS)), metrics)
 
 
+def scores_of(file):
+    return {name: value for name, value in json.loads(file.read_text()).items() if name != "intervals"}
+
+
 def test_jsonl(output, table, tmp_path, capsys):
     files = tmp_path / "new" / "scores.json", tmp_path / "rows.json"
     names = ["cider", "bleu", "rouge_l", "exact_match"]
     code = score(output(), "--table", table, "--metrics", ",".join(names), "--json", files[0], "--per-row", files[1])
     assert code == 0
     total = json.loads(files[0].read_text())
+    intervals = total.pop("intervals")
     assert total == pytest.approx(expected(names))
     assert total["exact_match"] == pytest.approx(2 / 3)
     rows = json.loads(files[1].read_text())
     assert list(rows) == ["0", "1", "2"] and set(rows["0"]) == set(total)
     assert [rows[i]["exact_match"] for i in "012"] == [1, 1, 0]
-    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert printed == {name: f"{value:.4f}" for name, value in total.items()}
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert printed == {name: "{:.4f} [{:.4f}, {:.4f}]".format(value, *intervals[name]) for name, value in total.items()}
+    assert score(output(), "--table", table, "--metrics", ",".join(names), "--json", files[0], "--resamples", "0") == 0
+    assert json.loads(files[0].read_text()) == total  # as before there were intervals
+    assert dict(line.split() for line in capsys.readouterr().out.splitlines()) == {name: f"{value:.4f}" for name, value in total.items()}
 
 
 def test_tsv_with_several_references_in_a_cell(output, tmp_path, capsys):
@@ -63,10 +71,10 @@ def test_tsv_with_several_references_in_a_cell(output, tmp_path, capsys):
     file.write_text("".join(f"{i}\t{i + 7}\t{'&&'.join(row)}\timage\n" for i, row in enumerate(ROWS)))
     target = tmp_path / "scores.json"
     assert score(output(), "--table", file, "--selected-cols", "2", "--metrics", "cider", "--json", target) == 0
-    assert json.loads(target.read_text()) == pytest.approx(expected(["cider"]))
+    assert scores_of(target) == pytest.approx(expected(["cider"]))
     capsys.readouterr()
     assert score(output(), "--table", file, "--selected-cols", "1,2", "--columns", "id,text", "--json", target) == 0
-    assert json.loads(target.read_text()) == pytest.approx(expected(["cider", "bleu", "rouge_l"]))
+    assert scores_of(target) == pytest.approx(expected(["cider", "bleu", "rouge_l"]))
 
 
 def test_rows_that_were_not_generated(output, table, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """METEOR and SPICE: through their programs where those are, in words where they are not."""
 
+import copy
 import importlib.util
 import itertools
 import json
@@ -129,6 +130,31 @@ json.dump(answer, open(target, "w"))
     statistics = spice.update_all([("A cat.", ["x", "y"]), ("Two dogs", ["z", "u", "v", "w"])])
     assert [spice.compute(row)["spice"] for row in statistics] == [0.2, 0.4]
     assert spice.compute(sum_statistics(statistics)) == {"spice": pytest.approx(0.3)}
+
+
+def test_spider_is_the_mean_of_both(programs):
+    """The stand-in's SPICE of a row is 0.2; CIDEr-D is that of this name. A copy for another split has its own frequencies."""
+    programs("""
+source, target = sys.argv[sys.argv.index("-jar") + 2], sys.argv[sys.argv.index("-out") + 1]
+json.dump([{"image_id": row["image_id"], "scores": {"All": {"f": 0.2}}} for row in json.load(open(source))], open(target, "w"))
+""")
+    rows = [("a cat", ["a cat"]), ("two dogs", ["a dog"])]
+    metrics = make_metrics(["spider", "cider_d"])
+    for metric in metrics.values():
+        metric.fit([references for _, references in rows])
+    of_other_split = copy.copy(metrics["spider"])
+    of_other_split.fit([["a"]])
+    cider = [metrics["cider_d"].score(*row) for row in rows]
+    statistics = metrics["spider"].update_all(rows)
+    assert [metrics["spider"].compute(row)["spider"] for row in statistics] == pytest.approx([(value + 0.2) / 2 for value in cider])
+    assert metrics["spider"].update(*rows[0]) == statistics[0] and cider[0] > 1
+    assert of_other_split.score(*rows[0]) == pytest.approx(0.1)
+
+
+def test_spider_without_spice(programs):
+    programs("", models=False)
+    with pytest.raises(UserError, match="SPIDEr is the mean of CIDEr-D and SPICE; SPICE needs stanford-corenlp.* or leave spider out"):
+        make_metrics(["spider"])
 
 
 @pytest.mark.parametrize("name", ["spice", "meteor"])

@@ -267,11 +267,16 @@ def test_skipped_checks_find_no_broken_row(data, tmp_path):
     begin(data, tmp_path, skip_checks=True, **{"dataset.train_subset": "broken"})
 
 
-@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if name not in ("meteor", "spice")])
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if name not in ("meteor", "spice", "spider")])
 def test_every_score_of_every_metric_can_choose_the_best_checkpoint(data, tmp_path, name):
     for key in METRICS[name].keys:  # noqa: SIM118  no dict
         cfg = run_config(data, tmp_path, eval_metrics=name, **{"checkpoint.best_checkpoint_metric": key, **MAXIMIZE})
         CaptionTask.setup_task(cfg.task).build_criterion(criterion_config())
+
+
+def test_two_accuracies_are_not_logged_as_one(data, tmp_path):
+    with pytest.raises(UserError, match="--report-accuracy logs the accuracy of tokens as accuracy, and so does --eval-metrics accuracy"):
+        begin(data, tmp_path, {"report_accuracy": True}, **MAXIMIZE, eval_metrics="accuracy")
 
 
 @pytest.mark.parametrize("key", ["loss", "nll_loss", "ppl", "accuracy"])

@@ -1,4 +1,4 @@
-"""``unival score``: score the output of ``fairseq-generate`` against the references in a table."""
+"""``unival score``: score the output of ``fairseq-generate`` against the references in a table, compare two, write submissions."""
 
 import argparse
 import contextlib
@@ -6,49 +6,147 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from unival.data.cells import cell_errors, is_joined, warn_of_empty
-from unival.data.table import open_table
+from unival.data.table import TSV_SUFFIXES, open_table
 from unival.errors import UserError
-from unival.metrics import METRICS, Metric, make_metrics
-from unival.metrics.base import NO_OPTIONS, MetricOptions
-from unival.metrics.score import Scores, evaluate_rows, list_some, read_generated
+from unival.metrics import METRICS, Metric, MetricOptions, make_metrics
+from unival.metrics.base import NO_OPTIONS
+from unival.metrics.intervals import RESAMPLES, SEED
+from unival.metrics.score import Scores, evaluate_rows, list_some, read_outputs
+from unival.metrics.submission import FORMATS, parse_target, submission
 from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
+
+NOTHING = "none"  # instead of metrics
+INTERVALS = "intervals"  # beside the scores in JSON: name -> [low, high]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add = parser.add_argument
-    add("output", metavar="OUTPUT", help="fairseq-generate's output (its D- lines are read)")
+    add(
+        "output",
+        nargs="*",
+        metavar="OUTPUT",
+        help="fairseq-generate's output (its D- lines are read): a file, several that share the rows of one evaluation, or their folder",
+    )
     add("--table", required=True, metavar="FILE", help="the table that was generated from; rows are joined by number")
     add("--columns", default="caption", help="columns; the last one has the references (default: %(default)s)")
     add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns that --columns names, e.g. 2")
-    add("--metrics", default="cider,bleu,rouge_l", help=f"some of {','.join(METRICS)} (default: %(default)s)")
+    add(
+        "--metrics",
+        default="cider,bleu,rouge_l",
+        help=f"some of {','.join(METRICS)} (default: %(default)s), or {NOTHING} for a submission of a table without references",
+    )
     add("--tokenizer", default="python", help=f"one of {', '.join(TOKENIZERS)} (default: %(default)s)")
+    add("--cider-df", metavar="FILE", help="cider_d, spider: document frequencies, .json, .npz, or the pickle of published code")
     add("--box-threshold", type=float, default=0.5, metavar="T", help="overlap (IoU) from which a box is right (default: %(default)s)")
+    add("--compare", nargs=2, metavar=("A", "B"), help="how B's scores differ from A's, of the same rows, and how surely")
+    add("--resamples", type=int, default=RESAMPLES, metavar="N", help="draws of rows for 95%% intervals, 0 for none (default: %(default)s)")
+    add("--seed", type=int, default=SEED, help="seed of these draws (default: %(default)s)")
     add("--json", metavar="FILE", help="also write the scores as a JSON object")
     add("--per-row", metavar="FILE", help="write the scores of every row: a JSON object by row number")
+    add(
+        "--submission",
+        action="append",
+        default=[],
+        metavar="FORMAT:FILE",
+        help=f"write a file for an evaluation server: {', '.join(f'{name} ({form.about})' for name, form in FORMATS.items())}",
+    )
+    add("--id-column", default="id", metavar="NAME", help="column with the ids of a submission (default: %(default)s)")
     add("--allow-partial", action="store_true", help="score the generated rows even if others are missing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Score, print one line per score, write the requested files; returns the exit code."""
-    names = args.metrics.split(",")
-    options = MetricOptions(args.box_threshold)
+    names = [] if args.metrics == NOTHING else args.metrics.split(",")
+    options = MetricOptions(args.box_threshold, args.cider_df)
     metrics = make_metrics(names, make_tokenizer(args.tokenizer), options)  # missing packages are reported before files are read
-    for path in filter(None, (args.json, args.per_row)):
+    targets = [parse_target(text) for text in args.submission]
+    _check_arguments(args, names)
+    for path in filter(None, (args.json, args.per_row, *(path for _, path in targets))):
         _check_writable(path)
+    outputs = [[path] for path in args.compare] if args.compare else [args.output]
+    texts = [read_outputs(paths) for paths in outputs]
     columns = tuple(args.columns.split(","))
+    if targets:
+        write_submissions(targets, texts[0], args)
+    if not names:
+        return 0
     references = read_references(args.table, columns, args.selected_cols, one_reader(metrics.values()))
-    scores = score_file(args.output, references, names, args.tokenizer, args.allow_partial, f"{args.table}, ", options)
+    if args.compare and args.allow_partial:
+        texts = [{row: text for row, text in each.items() if row in texts[0] and row in texts[1]} for each in texts]
+    scores = [
+        score_texts(each, references, names, args.tokenizer, args.allow_partial, f"{args.table}, ", options, " ".join(paths))
+        for each, paths in zip(texts, outputs, strict=True)
+    ]
+    lines, content = _compared(scores[0], scores[1], args) if args.compare else _scored(scores[0], args)
     if args.json:
-        _write_json(args.json, scores.total)
+        _write_json(args.json, content)
     if args.per_row:
-        _write_json(args.per_row, {str(row): values for row, values in scores.rows.items()})
-    width = max(map(len, scores.total))
-    sys.stdout.writelines(f"{name:{width}}  {value:.4f}\n" for name, value in scores.total.items())
+        _write_json(args.per_row, {str(row): values for row, values in scores[0].rows.items()})
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
+
+
+def _check_arguments(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Check what argparse cannot: that the arguments belong together."""
+    if not args.output and not args.compare:
+        raise UserError("expected the output of fairseq-generate: files, a folder of them, or --compare A B")
+    given = {" ".join(args.output): args.output, "--per-row": args.per_row, "--submission": args.submission}
+    for option, is_given in {**given, f"--metrics {NOTHING}": not names}.items():
+        if args.compare and is_given:
+            raise UserError(f"{option} is for one output, not with --compare")
+    if not names and not args.submission:
+        raise UserError(f"--metrics {NOTHING} scores nothing: give metrics, or --submission FORMAT:FILE")
+    for option, value, least in (("--resamples", args.resamples, 1 if args.compare else 0), ("--seed", args.seed, 0)):
+        if value < least:
+            raise UserError(f"{option} {value}: must be {least} or more")
+
+
+def _scored(scores: Scores, args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+    """What is printed of an output's scores, and what is written as JSON."""
+    intervals = scores.intervals(args.resamples, args.seed) if args.resamples else {}
+    width = max(map(len, scores.total))
+    lines = [f"{name:{width}}  {value:.4f}" for name, value in scores.total.items()]
+    if not intervals:
+        return lines, dict(scores.total)
+    bounds = (f" [{low:.4f}, {high:.4f}]" for low, high in intervals.values())
+    return [line + bound for line, bound in zip(lines, bounds, strict=True)], {**scores.total, INTERVALS: intervals}
+
+
+def _compared(a: Scores, b: Scores, args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+    """What is printed of two outputs' scores and of their differences, and what is written as JSON."""
+    found = a.differences(b, args.resamples, args.seed)
+    width = max(map(len, found))
+    lines = [
+        f"{name:{width}}  {a.total[name]:.4f} -> {b.total[name]:.4f}  {value:+.4f} [{low:+.4f}, {high:+.4f}]  p {p:.4f}"
+        for name, (value, (low, high), p) in found.items()
+    ]
+    return lines, {"a": a.total, "b": b.total, "differences": {name: each._asdict() for name, each in found.items()}}
+
+
+def write_submissions(targets: Sequence[tuple[str, str]], texts: Mapping[int, str], args: argparse.Namespace) -> None:
+    """Write generated texts with the ids of their rows in the formats of evaluation servers.
+
+    Raises:
+        UserError: the table has no such ids, or rows that were not generated (unless ``--allow-partial``).
+    """
+    is_tsv = pathlib.Path(args.table).suffix.lower() in TSV_SUFFIXES
+    table = open_table(args.table, args.columns.split(",") if is_tsv else (args.id_column,), args.selected_cols)
+    rows = match_rows(texts, range(len(table)), args.allow_partial, " ".join(args.output))
+    records = {row: table[row] for row in rows}
+    lacking = next((row for row, record in records.items() if args.id_column not in record), None)
+    if lacking is not None:
+        columns = ", ".join(records[lacking])
+        raise UserError(f"{table.where(lacking)}: no column {args.id_column!r} with the ids (--id-column) among {columns} (--columns)")
+    ids = {row: record[args.id_column] for row, record in records.items()}
+    said = {row: texts[row] for row in rows}
+    contents = [(path, submission(name, said, ids, f"{args.table}, ")) for name, path in targets]
+    for path, content in contents:
+        _write_json(path, content)
 
 
 def one_reader(metrics: Iterable[Metric]) -> type[Metric]:
@@ -104,33 +202,56 @@ def score_file(
     whose: str = "",
     options: MetricOptions = NO_OPTIONS,
 ) -> Scores:
+    """Score the rows in a file of generated texts. See :func:`score_texts`."""
+    return score_texts(read_outputs([output]), references, metrics, tokenizer, allow_partial, whose, options, str(output))
+
+
+def score_texts(
+    texts: Mapping[int, str],
+    references: Mapping[int, Sequence[str]],
+    metrics: Sequence[str],
+    tokenizer: str,
+    allow_partial: bool,
+    whose: str,
+    options: MetricOptions,
+    output: str,
+) -> Scores:
     """Score generated rows against the references with the same row numbers.
 
     With ``allow_partial`` only rows on both sides are scored, but document frequencies are still those of all references.
-    Messages about rows of the table start with ``whose``.
+    Messages about rows of the table start with ``whose``, those about generated rows with ``output``.
 
     Raises:
-        UserError: a row is on one side only (unless ``allow_partial``), or reading or scoring fails.
+        UserError: a row is on one side only (unless ``allow_partial``), or scoring fails.
     """
-    hypotheses = {row: text for row, (text, _) in sorted(read_generated(output).items())}
-    missing = [row for row in references if row not in hypotheses]
-    unknown = [row for row in hypotheses if row not in references]
-    if unknown and (not allow_partial or len(unknown) == len(hypotheses)):
+    both = match_rows(texts, references, allow_partial, output)
+    pairs = {row: texts[row] for row in both}, {row: references[row] for row in both}
+    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose, options=options)
+
+
+def match_rows(texts: Mapping[int, str], rows: Collection[int], allow_partial: bool, output: str) -> list[int]:
+    """The generated rows that the table has.
+
+    Raises:
+        UserError: the table or the output lacks a row that the other has (unless ``allow_partial``), or they share none.
+    """
+    missing = [row for row in rows if row not in texts]
+    unknown = [row for row in texts if row not in rows]
+    if unknown and (not allow_partial or len(unknown) == len(texts)):
         raise UserError(
-            f"{output}: {len(unknown)} generated rows are not in the table, which has {len(references)} rows: "
+            f"{output}: {len(unknown)} generated rows are not in the table, which has {len(rows)} rows: "
             f"{list_some(unknown)}; is it the table that was generated from?"
         )
     if missing and not allow_partial:
         raise UserError(
-            f"{output}: {len(missing)} of the table's {len(references)} rows were not generated: {list_some(missing)} "
+            f"{output}: {len(missing)} of the table's {len(rows)} rows were not generated: {list_some(missing)} "
             "(--allow-partial scores the others)"
         )
-    both = [row for row in hypotheses if row in references]
+    both = [row for row in texts if row in rows]
     if missing or unknown:
         found = f"{len(missing)} rows of the table were not generated, {len(unknown)} generated rows are not in it"
         sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
-    pairs = {row: hypotheses[row] for row in both}, {row: references[row] for row in both}
-    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose, options=options)
+    return both
 
 
 def _check_writable(path: str) -> None:

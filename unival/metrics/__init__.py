@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from unival.errors import UserError
+from unival.metrics import document_frequency
 from unival.metrics.accuracy import Accuracy
 from unival.metrics.base import NO_OPTIONS, SHOWN, MeanMetric, Metric, MetricOptions, has_word
 from unival.metrics.bleu import Bleu
@@ -19,8 +20,10 @@ from unival.metrics.exact_match import ExactMatch
 from unival.metrics.meteor import Meteor
 from unival.metrics.rouge import RougeL
 from unival.metrics.spice import Spice
+from unival.metrics.spider import Spider
 from unival.metrics.tokenize import Tokenizer, tokenize
 from unival.metrics.vqa import VqaAccuracy, VqaScore
+from unival.text import not_empty
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ METRICS: dict[str, type[Metric]] = {
     "rouge_l": RougeL,
     "meteor": Meteor,
     "spice": Spice,
+    "spider": Spider,
     "exact_match": ExactMatch,
     "box_accuracy": BoxAccuracy,
     "vqa_accuracy": VqaAccuracy,
@@ -53,7 +57,8 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize, options:
         Name -> metric, in the order of ``names``.
 
     Raises:
-        UserError: unknown name, or a metric whose programs are not installed.
+        UserError: unknown name, a metric whose programs are not installed, or document frequencies that no metric takes or that cannot be
+            read.
     """
     if "" in names:
         raise UserError(f"metrics {','.join(names)!r}: empty name; choose from {', '.join(METRICS)}")
@@ -62,6 +67,11 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize, options:
         close = difflib.get_close_matches(unknown[0], METRICS, n=1)
         hint = f", did you mean {close[0]!r}? There are" if close else "; choose from"
         raise UserError(f"unknown metric {unknown[0]!r}{hint} {', '.join(METRICS)}")
+    if options.cider_df is not None:
+        takers = [name for name in METRICS if METRICS[name].takes_cider_df]
+        if not set(takers) & set(names):
+            raise UserError(f"{options.cider_df}: document frequencies are for {' and '.join(takers)}; the metrics are {', '.join(names)}")
+        document_frequency.read(options.cider_df)
     return {name: METRICS[name](tokenizer, options) for name in dict.fromkeys(names)}
 
 
@@ -89,8 +99,9 @@ def check_references(references: Mapping[Key, Sequence[str]], metrics: Iterable[
         return
     left_out = 0
     for key, texts in references.items():
-        wordless = [text for text in texts if not has_word(text, metric.tokenizer(text))]
-        if len(wordless) == len(texts):
+        written = not_empty(texts)
+        wordless = [text for text in written if not has_word(text, metric.tokenizer(text))]
+        if len(wordless) == len(written):
             raise UserError(
                 f"{whose}row {key}: no reference has a letter or digit, and {metric.name} compares words:"
                 f" {', '.join(repr(text[:SHOWN]) for text in wordless[:3])}; leave the row out"

@@ -47,12 +47,14 @@ class Metric:
         keys: names of the scores that ``compute`` returns.
         reads: what its references are, which decides how they are read from a table.
         needs_words: whether the metric compares words, so that a reference without a word is useless.
+        takes_cider_df: whether it uses :attr:`MetricOptions.cider_df`.
     """
 
     name: ClassVar[str]
     keys: ClassVar[tuple[str, ...]]
     reads: ClassVar[str] = "texts"
     needs_words: ClassVar[bool] = True
+    takes_cider_df: ClassVar[bool] = False
 
     def __init__(self, tokenizer: Tokenizer = tokenize, options: MetricOptions = NO_OPTIONS) -> None:
         self.tokenizer = tokenizer

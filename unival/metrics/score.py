@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from unival.errors import UserError
 from unival.metrics import check_references, make_metrics
-from unival.metrics.base import NO_OPTIONS, MetricOptions
+from unival.metrics.base import NO_OPTIONS, Metric, MetricOptions
+from unival.metrics.intervals import RESAMPLES, SEED, Difference, Interval, differences, intervals
 from unival.metrics.tokenize import make_tokenizer
 from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide, why_not_text
 
@@ -20,10 +21,32 @@ _SHOWN = 60  # characters of a line that messages quote
 
 @dataclass
 class Scores:
-    """Scores of a corpus (``total``) and of each of its rows (``rows``, by key)."""
+    """Scores of a corpus.
+
+    Attributes:
+        total: name -> score of the corpus.
+        rows: key -> name -> score of the row.
+        statistics: the metrics, fitted, each with the statistics of the rows in their order (see :mod:`unival.metrics.intervals`).
+    """
 
     total: dict[str, float] = field(default_factory=dict)
     rows: dict[Hashable, dict[str, float]] = field(default_factory=dict)
+    statistics: list[tuple[Metric, list[dict[str, float]]]] = field(default_factory=list)
+
+    def intervals(self, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Interval]:
+        """The 95% bootstrap interval of every score."""
+        found: dict[str, Interval] = {}
+        for metric, rows in self.statistics:
+            found.update(intervals(metric, rows, resamples, seed))
+        return found
+
+    def differences(self, other: "Scores", resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Difference]:
+        """How every score of another output of the same rows differs from this one's."""
+        found: dict[str, Difference] = {}
+        assert list(self.rows) == list(other.rows), "differences are of the same rows"
+        for (metric, rows), (_, others) in zip(self.statistics, other.statistics, strict=True):
+            found.update(differences(metric, rows, others, resamples, seed))
+        return found
 
 
 def evaluate(
@@ -60,7 +83,6 @@ def evaluate_rows(
         UserError: nothing to score, unknown metric or tokenizer, a key that only one side has, or a key without references (or
             without words in them, for metrics that compare words).
     """
-    references = {key: texts if isinstance(texts, str) else not_empty(texts) for key, texts in references.items()}
     _check_keys(hypotheses, references)
     keys = list(hypotheses)
     corpus = references if fit_on is None else fit_on
@@ -75,6 +97,7 @@ def evaluate_rows(
         for key, row in zip(keys, statistics, strict=True):
             scores.rows[key].update(metric.compute(row))
         scores.total.update(metric.compute(sum_statistics(statistics)))
+        scores.statistics.append((metric, statistics))
     return scores
 
 
@@ -129,6 +152,39 @@ def read_generated(path: str | pathlib.Path) -> dict[int, tuple[str, float]]:
     return generated
 
 
+def read_outputs(paths: Sequence[str | pathlib.Path]) -> dict[int, str]:
+    """The best texts of one evaluation, whose rows several files may share: those of processes or of shards.
+
+    Args:
+        paths: files of ``fairseq-generate``'s output, or folders, of which ``generate-*.txt`` in them and in folders within are read.
+
+    Returns:
+        Row number -> text, in order.
+
+    Raises:
+        UserError: a folder has no such file, or a row is in two files; or as :func:`read_generated`.
+    """
+    texts: dict[int, str] = {}
+    owners: dict[int, pathlib.Path] = {}
+    for file in (file for path in paths for file in _files(pathlib.Path(path))):
+        generated = read_generated(file)
+        repeated = next((row for row in generated if row in owners), None)
+        if repeated is not None:
+            raise UserError(f"row {repeated} is in {owners[repeated]} and in {file}: expected files that share the rows of one evaluation")
+        owners.update(dict.fromkeys(generated, file))
+        texts.update((row, text) for row, (text, _) in generated.items())
+    return dict(sorted(texts.items()))
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.rglob("generate-*.txt"))
+    if not found:
+        raise UserError(f"{path}: no generate-*.txt in this folder; expected the output of fairseq-generate")
+    return found
+
+
 def _parse_line(line: str, where: str) -> tuple[int, float, str]:
     match = _LINE.fullmatch(line)
     if match is None:
@@ -150,7 +206,7 @@ def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence
         lone = [key for key in one if key not in other]
         if lone:
             raise UserError(f"{len(lone)} rows have no {missing}: {list_some(lone)}")
-    empty = [key for key, texts in references.items() if isinstance(texts, str) or not texts]
+    empty = [key for key, texts in references.items() if isinstance(texts, str) or not not_empty(texts)]
     if empty:
         raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)} (blank texts are ignored)")
 

@@ -168,7 +168,7 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
     """Check that validation computes ``--best-checkpoint-metric``, and that its direction is right.
 
     Raises:
-        UserError: it is not computed, or the worst checkpoint would be kept.
+        UserError: it is not computed, two values have its name, or the worst checkpoint would be kept.
     """
     name = cfg.best_checkpoint_metric
     if cfg.disable_validation:
@@ -180,7 +180,10 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
     scores = {score: True for metric in metrics.values() for score in metric.keys}  # higher is better for all metrics
     is_ours = isinstance(criterion, LabelSmoothedCriterion)
     if is_ours or type(criterion).__module__.startswith("fairseq."):
-        scores = {**(criterion.logged_scores() if is_ours else FAIRSEQ_SCORES), **scores}  # type: ignore[operator]
+        logged = criterion.logged_scores() if is_ours else FAIRSEQ_SCORES  # type: ignore[operator]
+        if is_ours and "accuracy" in logged and "accuracy" in scores:
+            raise UserError("--report-accuracy logs the accuracy of tokens as accuracy, and so does --eval-metrics accuracy: leave one out")
+        scores = {**logged, **scores}
         if name not in scores:
             raise UserError(_not_computed(cfg, list(scores)))
     if scores.get(name) and not cfg.maximize_best_checkpoint_metric:
@@ -220,7 +223,7 @@ def check_best_so_far(cfg: Any, start: Mapping[str, Any]) -> None:
 def _not_computed(cfg: Any, computed: Sequence[str]) -> str:
     name = cfg.best_checkpoint_metric
     owners = {score: f"add {metric} to --eval-metrics" for metric, cls in METRICS.items() for score in cls.keys}
-    how = {**owners, "accuracy": "add --report-accuracy", **dict.fromkeys(computed, "")}
+    how = {**owners, "accuracy": "add --report-accuracy (of tokens) or add accuracy to --eval-metrics", **dict.fromkeys(computed, "")}
     meant = name if name in how else next(iter(difflib.get_close_matches(name, how, n=1)), "")
     if meant == name:
         advice = f": {how[meant]}, or choose from"

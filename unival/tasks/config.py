@@ -79,6 +79,16 @@ class CoreTaskConfig(RunOptions):
             "help": "metrics by generation at validation, e.g. cider,bleu,rouge_l ('' for none; default: the task's own)",
         },
     )
+    eval_box_threshold: float = field(
+        default=0.5, metadata={"group": "evaluation", "help": "box_accuracy: overlap (IoU) with a reference from which a box is right"}
+    )
+    eval_cider_df: Optional[str] = field(
+        default=None,
+        metadata={
+            "group": "evaluation",
+            "help": "cider_d and spider: file of document frequencies, .json, .npz or a published pickle (default: the split's own)",
+        },
+    )
     eval_args: str = field(
         default="{}",
         metadata={

@@ -12,7 +12,8 @@ from fairseq.logging import metrics as log
 from unival.errors import UserError
 from unival.generation.options import fitting_defaults, generation_options
 from unival.generation.scorer import TaskScorer
-from unival.metrics import Metric, check_references, make_metrics
+from unival.metrics import Metric, MetricOptions, check_references, make_metrics
+from unival.metrics.base import NO_OPTIONS
 from unival.tasks.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -26,13 +27,22 @@ class Evaluation:
         generation: the task's default generation options.
         eval_args: ``--eval-args``, a JSON object of generation options that precede the defaults.
         print_samples: number of texts that are logged per validation.
+        options: settings of the metrics.
 
     Raises:
         UserError: an unknown metric, or one whose programs are not installed.
     """
 
-    def __init__(self, metrics: Sequence[str], generation: Mapping[str, Any], eval_args: str, print_samples: int):
-        self.metrics: dict[str, Metric] = make_metrics(metrics)
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        generation: Mapping[str, Any],
+        eval_args: str,
+        print_samples: int,
+        options: MetricOptions = NO_OPTIONS,
+    ):
+        self.metric_options = options
+        self.metrics: dict[str, Metric] = make_metrics(metrics, options=options)
         self.fitted: dict[str, dict[str, Metric]] = {}  # split -> name -> metric
         self.generation = generation
         self.eval_args = eval_args
@@ -46,7 +56,7 @@ class Evaluation:
         Raises:
             UserError: an unknown metric, or one whose programs are not installed.
         """
-        self.metrics = make_metrics(metrics)
+        self.metrics = make_metrics(metrics, options=self.metric_options)
 
     def options(self, is_limited: bool) -> Namespace:
         """Generation options of validation: the task's defaults, changed by ``--eval-args``.

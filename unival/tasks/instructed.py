@@ -12,6 +12,7 @@ from unival.errors import UserError
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
+from unival.metrics import MetricOptions
 from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions
 from unival.modalities.target import Target, decode, predicted_slot
@@ -51,7 +52,8 @@ class InstructedTask(LoopTask):
         self.given = given
         self.trained = trained
         names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
-        self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples)
+        options = MetricOptions(cfg.eval_box_threshold, cfg.eval_cider_df)
+        self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples, options)
         self.decide()
 
     def decide(self) -> None:

@@ -38,6 +38,11 @@ def parse_scores(values: object, where: str) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def without_intervals(summary: Mapping[str, object]) -> dict[str, object]:
+    """The scores in what ``unival score --json`` writes, which has their intervals as well."""
+    return {name: value for name, value in summary.items() if name != "intervals"}
+
+
 def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
     """Read the scores of every row, as ``unival score --per-row`` writes them."""
     rows = read_json(path)
@@ -109,7 +114,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
         raise UserError(
             f"{files['per_row']}: no scores of row {missing}, which {files['generated']} has: not of the same run"
         )
-    summary = parse_scores(read_json(files["summary"]), str(files["summary"]))
+    summary = parse_scores(without_intervals(read_json(files["summary"])), str(files["summary"]))
     if args.metric not in summary:
         raise UserError(f"{files['summary']}: no {args.metric}; there are {', '.join(summary)} (choose with --metric)")
     examples = []
