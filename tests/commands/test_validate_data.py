@@ -52,7 +52,7 @@ def test_every_bad_row_is_explained(table, capsys, tmp_path, workers):
         " 1 texts are cut to their limit; 1 empty references beside others are ignored"
     )
     found = json.loads(out.read_text())
-    assert (found["rows"], found["truncated"], found["empty"]) == (10, 1, 1)
+    assert (found["rows"], found["truncated"], found["empty"], found["outside"]) == (10, 1, 1, 0)
     assert [(bad["row"], bad["line"], bad["column"]) for bad in found["bad"]] == [
         *((0, 1, "image"), (1, 2, "image"), (2, 3, "caption"), (3, 4, "caption"), (4, 5, "image"), (5, 6, None)),
     ]
@@ -86,6 +86,23 @@ def test_alternatives_and_boxes(tmp_path, capsys):
     *lines, last = capsys.readouterr().out.splitlines()
     assert "row 1 (line 2), column 'box'" in lines[0] and "row 2 (line 3), column 'caption': no such column" in lines[1]
     assert last == f"{path}: 2 of 3 rows are bad: 1 in column 'box', 1 in column 'caption'"
+
+
+def test_answers_that_are_no_candidates(tmp_path, capsys):
+    path = tiny.write_table(tmp_path, rows=3)
+    cells = ({"red": 0.3, "a blue circle": 1}, ["red"] * 3 + ["green"] * 7, "red")
+    lines = zip(path.read_text().splitlines(), cells, strict=True)
+    rows = [{**json.loads(line), "question": "what?", "answer": cell} for line, cell in lines]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "answers.txt").write_text("red\ngreen\n")
+    command = ["validate-data", str(path), "--task", "unival_vqa", "--closed-set", str(tmp_path / "answers.txt"), *SMALL, "--workers", "0"]
+    assert main(command) == 0
+    said = "1 rows have an answer to learn that is no candidate (--train calls them bad)"
+    assert capsys.readouterr().out == f"{path}: all 3 rows can be read; {said}\n"
+    assert main([*command, "--train"]) == 1
+    line, last = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{path}, row 0 (line 1), column 'answer': 'a blue circle' is none of the 2 candidate answers (the value is {{")
+    assert last == f"{path}: 1 of 3 rows are bad: 1 in column 'answer'"
 
 
 @pytest.mark.parametrize(

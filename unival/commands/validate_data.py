@@ -6,10 +6,17 @@ import pathlib
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, get_type_hints
 
 from unival.errors import UserError, flag
+
+COUNTS = {  # what is no reason to call a row bad
+    "truncated": "texts are cut to their limit",
+    "empty": "empty references beside others are ignored",
+    "outside": "rows have an answer to learn that is no candidate (--train calls them bad)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--media-root", metavar="DIR", help="folder that media paths are relative to (default: the table's folder)")
     add("--columns", metavar="NAME,NAME", help="TSV: names of the selected columns (default: the task's)")
     add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns to read (default: the task's)")
-    add("--closed-set", metavar="FILE", help="candidate answers, one a line")
+    add("--closed-set", metavar="FILE", help="candidate answers, one a line (default: the task's own)")
+    add("--train", action="store_true", help="a table to train on: rows whose answer is no candidate are bad (else they are counted)")
     add("--vocab-dir", metavar="DIR", help="the vocabulary (default: vocab/ beside the table, else bytes, which suffice to check rows)")
     add("--workers", type=int, default=1, metavar="N", help="processes that read (default: %(default)s; 0: no other than this)")
     add("--json", metavar="FILE", help="also write what was found as a JSON object")
@@ -51,20 +59,23 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--workers {args.workers}: must be 0 or more")
     if args.json:
         _check_writable(pathlib.Path(args.json))
-    streams = open_streams(args)
-    rows, problems, truncated, empty = len(streams[0]), [], 0, 0
+    every = open_table(args)
+    counts, problems = dict.fromkeys(COUNTS, 0), []
     try:
-        for done, found in enumerate(findings(streams, args.workers), start=1):
-            if found.problem is not None:
-                problems.append(found.problem)
-            truncated += found.truncated
-            empty += found.empty
-            tell(Step(f"checking {args.table}: {len(problems)} bad rows", done, rows))
+        for done, found in enumerate(findings(every, args.workers), start=1):
+            problem = found.problem or (found.outside if args.train else None)
+            if problem is not None:
+                problems.append(problem)
+            elif found.outside is not None:
+                counts["outside"] += 1
+            counts["truncated"] += found.truncated
+            counts["empty"] += found.empty
+            tell(Step(f"checking {args.table}: {len(problems)} bad rows", done, len(every)))
     finally:  # also what was found until Ctrl-C
         sys.stdout.writelines(f"{problem.message}{_shown(problem)}\n" for problem in problems)
-    sys.stdout.write(summary(args.table, rows, problems, truncated, empty) + "\n")
+    sys.stdout.write(summary(args.table, len(every), problems, counts) + "\n")
     if args.json:
-        found_all = {"table": args.table, "rows": rows, "truncated": truncated, "empty": empty, "bad": [asdict(one) for one in problems]}
+        found_all = {"table": args.table, "rows": len(every), **counts, "bad": [asdict(problem) for problem in problems]}
         pathlib.Path(args.json).write_text(json.dumps(found_all, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return int(bool(problems))
 
@@ -75,18 +86,17 @@ def _shown(problem: Any) -> str:
     return "" if is_told else f" (the value is {problem.value})"
 
 
-def summary(table: str, rows: int, problems: list[Any], truncated: int, empty: int) -> str:
+def summary(table: str, rows: int, problems: Sequence[Any], counts: Mapping[str, int]) -> str:
     """What was found, in one line."""
     columns = Counter("the row itself" if problem.column is None else f"column {problem.column!r}" for problem in problems)
     where = ", ".join(f"{count:,} in {column}" for column, count in columns.most_common())
     parts = [f"{len(problems):,} of {rows:,} rows are bad: {where}" if problems else f"all {rows:,} rows can be read"]
-    parts += [f"{truncated:,} texts are cut to their limit"] if truncated else []
-    parts += [f"{empty:,} empty references beside others are ignored"] if empty else []
+    parts += [f"{count:,} {COUNTS[name]}" for name, count in counts.items() if count]
     return f"{table}: {'; '.join(parts)}"
 
 
-def open_streams(args: argparse.Namespace) -> list[Any]:
-    """The table, read through each alternative of the instruction, as evaluation reads it.
+def open_table(args: argparse.Namespace) -> Any:
+    """The :class:`unival.data.problems.Findings` of the table, read through each alternative of the instruction, as evaluation reads it.
 
     Raises:
         UserError: the table or an option cannot be used.
@@ -97,8 +107,10 @@ def open_streams(args: argparse.Namespace) -> list[Any]:
     from fairseq.tasks import TASK_REGISTRY
     from omegaconf import OmegaConf
 
+    from unival.data.problems import Findings
     from unival.modalities.composed import MediaOptions
     from unival.tasks.base import UnivalTask
+    from unival.tasks.closed_set import closed_slot
     from unival.tasks.config import UnivalTaskConfig
     from unival.tasks.presets import PRESETS
 
@@ -110,7 +122,11 @@ def open_streams(args: argparse.Namespace) -> list[Any]:
     cfg = OmegaConf.structured(UnivalTaskConfig(data=args.table, seed=1, cpu=True, bf16=False, fp16=False, **given, **media))
     task = kind(cfg, load_vocabulary(cfg))
     table = task.open_table(args.table)
-    return [task.build_dataset(table, instructions=[instruction]) for instruction in task.instructions] or [task.build_dataset(table)]
+    streams = [task.build_dataset(table, instructions=[instruction]) for instruction in task.instructions] or [task.build_dataset(table)]
+    closed = closed_slot(task.instructions[0])
+    if closed is None:
+        return Findings(streams)
+    return Findings(streams, frozenset(task.target_of(task.instructions).closed_set(closed, task.answers, task.media.max_tgt_length) or ()))
 
 
 def load_vocabulary(cfg: Any) -> Any:

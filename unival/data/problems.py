@@ -1,19 +1,18 @@
 """Find the rows of a table that cannot be read: every row is read as training and evaluation read it, its media decoded, in parallel."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import Dataset
 
+from unival.data.example import Example
 from unival.data.reading import Reader
 from unival.data.stream import Stream
 from unival.errors import UserError
+from unival.modalities.target import predicted_slot
 
 SHOWN = 80  # characters of a value
 ROWS = 8  # rows that a worker reads at a time
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in a row: a problem or none, texts that are cut to their limit, references that are empty beside others."""
+    """What was found in a row.
+
+    Attributes:
+        problem: why it cannot be read; None: it can.
+        truncated: texts that are cut to their limit.
+        empty: references that are empty beside others.
+        outside: the problem that the answer to learn is no candidate; None: it is one, or there are no candidates.
+    """
 
     problem: Problem | None = None
     truncated: int = 0
     empty: int = 0
+    outside: Problem | None = None
 
 
 class Findings(Dataset[Finding]):
@@ -48,16 +55,19 @@ class Findings(Dataset[Finding]):
 
     Args:
         streams: streams over the one table, such as one for each alternative of an instruction.
+        candidates: token ids of the candidate answers; None: any answer will do.
     """
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
+    def __init__(self, streams: Sequence[Stream], candidates: Collection[tuple[int, ...]] | None = None) -> None:
         self.streams = streams
+        self.candidates = candidates
 
     def __len__(self) -> int:
         return len(self.streams[0])
 
     def __getitem__(self, row: int) -> Finding:
         truncated = empty = 0
+        outside = None
         for stream in self.streams:
             try:
                 examples = stream.read(row)
@@ -65,7 +75,21 @@ class Findings(Dataset[Finding]):
                 return Finding(problem_of(stream, row, str(error)))
             truncated = max(truncated, sum(example.truncated for example in examples))
             empty = max(empty, sum(example.empty for example in examples))
-        return Finding(None, truncated, empty)
+            outside = outside or self.outside(stream, row, examples)
+        return Finding(None, truncated, empty, outside)
+
+    def outside(self, stream: Stream, row: int, examples: Sequence[Example]) -> Problem | None:
+        """The problem of the first example whose answer to learn is no candidate."""
+        if self.candidates is None:
+            return None
+        for example in examples:
+            answer = [token for token in example.target.tolist() if token != stream.vocabulary.pad][:-1]  # without eos
+            if tuple(answer) not in self.candidates:
+                column = next(str(predicted_slot(i).column) for all_of in stream.instructions.values() for i in all_of)
+                said = stream.vocabulary.decode(answer).strip()
+                message = f"{stream.table.where(row, column)}: {said!r} is none of the {len(self.candidates):,} candidate answers"
+                return problem_of(stream, row, message)
+        return None
 
 
 def problem_of(stream: Stream, row: int, message: str) -> Problem:
@@ -82,14 +106,12 @@ def problem_of(stream: Stream, row: int, message: str) -> Problem:
     return Problem(row, row + 1, column, shown, message)
 
 
-def findings(streams: Sequence[Stream], workers: int = 0) -> Iterator[Finding]:
-    """What is found in each row of the streams' table, in order.
+def findings(every: Findings, workers: int = 0) -> Iterator[Finding]:
+    """What is found in each row, in order.
 
     Args:
-        streams: see :class:`Findings`.
         workers: processes that read; 0: this one reads.
     """
-    every = Findings(streams)
     batches = [range(start, min(start + ROWS, len(every))) for start in range(0, len(every), ROWS)]
     reader = Reader(every, _listed, batches, workers=workers)
     try:

@@ -2,8 +2,10 @@
 
 import pytest
 
-IMAGE = "[IMAGE:image] [TEXT:question] -> [TEXT:question,no_loss] [TEXT:answer]"
-VIDEO = "[VIDEO:video] [TEXT:question] -> [TEXT:answer]"
+from unival.tasks.presets import PRESETS
+
+IMAGE = PRESETS["unival_vqa"].instruction
+VIDEO = IMAGE.replace("IMAGE:image", "VIDEO:video")
 
 
 def annotation(number, image, *answers, best=None):
@@ -48,6 +50,8 @@ def test_vqa(build, source, media):
     assert "test: 1 rows, table 15 of the paper says 453K (the number of the data set's paper" in built.text
     assert "test_dev: not made, since its file is not there" in built.text
     assert built.read("valid", IMAGE, root)[2].references == TWO
+    (example,) = built.read("train", IMAGE, root)
+    assert (example.references, example.conf) == (["0.9|!+2", "1.0|!+many"], 1.0)
     rows = build("vqa", "--least", 2, "--row-per-reference", "--force").rows("train")
     assert [row["answer"] for row in rows] == [{"2": 0.9}, {"many": 1.0}]
     assert "0 candidate answers, 3,129 in the published recipes" in build("vqa", "--force").text
@@ -135,7 +139,7 @@ def test_video_questions(build, source, media, name, files, first, others):
     assert "1 whose answer is no candidate left out" in built.text
     assert [row["id"] for row in built.rows("test")] == [0, 1] and [row["id"] for row in built.rows("test_answerable")] == [0]
     assert "(the published tables leave out rows whose answer is no candidate)" in built.text
-    assert built.read("test", VIDEO, root)[1].references == ["rare"]
+    assert built.read("test", VIDEO, root)[1].references == ["1.0|!+rare"]
 
 
 def test_a_video_that_the_mapping_lacks_is_named(build, source):
