@@ -22,8 +22,10 @@ def test_weights_that_are_written(cell, is_joined):
 def test_annotators_give_the_published_soft_scores():
     answers = answers_of(TEN, False)
     assert answers.weights == {"red": 1.0, "blue": 0.9, "green": 0.3} and answers.blank == 1
-    assert answers.texts == [answer for answer in TEN if answer]  # in order, the repeated ones too
+    assert answers.texts == TEN  # in order, the repeated and the blank ones too: an annotator who says nothing is one of ten
     assert weights_of(answers.texts) == answers.weights
+    assert answers_of(["red"], False).weights == weights_of(["red"]) == {"red": 1.0}  # nobody else was asked
+    assert answers_of(["red", ""], False).weights == {"red": 0.3}
     assert answers_of(["a", "b", "a"], True).weights == {"a": 0.6, "b": 0.3}
 
 

@@ -22,9 +22,9 @@ class Answers:
 
     Attributes:
         weights: answer -> weight from 0 to 1, in the order of the cell.
-        texts: the references that metrics get: where the cell has annotators' answers, these, one per annotator; else
-            ``weight|!+answer`` per answer.
-        blank: number of blank answers of the cell, which are in neither.
+        texts: the references that metrics get: where the cell has annotators' answers, these, one per annotator, blank ones included (ten
+            answers stay ten); else ``weight|!+answer`` per answer that is not blank.
+        blank: number of blank answers of the cell, which have no weight.
     """
 
     weights: dict[str, float]
@@ -48,25 +48,28 @@ def answers_of(cell: Any, is_joined: bool) -> Answers:
         weighted = next(filter(is_weighted_answer, every), None)
         if weighted is not None:
             raise UserError(f"{weighted[:SHOWN]!r} in a list: lists hold plain answers, one per annotator")
-        texts = not_empty(every)
-        pairs, count = list(soft_scores(texts).items()), len(every)
+        texts, blank = every, len(every) - len(not_empty(every))
+        pairs = list(soft_scores(texts).items())
     else:
-        pairs = _weighted(cell, is_joined)
-        count = len(pairs)
-        pairs = [(answer, weight) for answer, weight in pairs if not_empty([answer])]
-        texts = []
+        found = _weighted(cell, is_joined)
+        pairs = [(answer, weight) for answer, weight in found if not_empty([answer])]
+        texts, blank = [], len(found) - len(pairs)
     weights = dict(pairs)
     if not weights:
         raise UserError("a reference must not be empty")
     if not any(weights.values()):
         raise UserError("all answers have the weight 0: the row teaches nothing")
-    blank = count - (len(texts) or len(pairs))
     return Answers(weights, texts or [answer_text(answer, weight) for answer, weight in weights.items()], blank)
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
-    """The published soft scores of annotators' answers: 0.3 for each annotator who gave the answer, at most 1."""
-    return {answer: min(1.0, 3 * count / 10) for answer, count in Counter(answers).items()}
+    """The published soft scores of annotators' answers: 0.3 for each annotator who gave the answer, at most 1; blank answers have none.
+
+    One answer alone, which nobody else could share, has weight 1, like a plain text.
+    """
+    if len(answers) == 1:
+        return dict.fromkeys(not_empty(answers), 1.0)
+    return {answer: min(1.0, 3 * count / 10) for answer, count in Counter(not_empty(answers)).items()}
 
 
 def answer_text(answer: str, weight: float) -> str:

@@ -27,7 +27,7 @@ def test_the_likeliest_answer_is_learned_with_its_weight(vocab):
     learned = [(vocab.decode(example.target[:-1]), example.conf, example.empty) for example in examples]
     assert learned == [(" red", 0.6, 0), (" blue", 0.6, 2), (" red", 1.0, 0)]  # "?" is a reference, but empty once normalised
     assert examples[0].references == ["0.3|!+blue", "0.6|!+red", "0.6|!+green"]
-    assert data.references()[1] == ["blue", "blue", "?", "?", "?"] == examples[1].references
+    assert data.references()[1] == ["blue", "blue", "?", "?", "?", ""] == examples[1].references
     batch = data.collater([data[0], data[2]])
     assert batch["conf"].tolist() == [0.6, 1.0]
     other = stream(vocab, "red", instruction="[TEXT:q] -> [TEXT:a]")

@@ -91,6 +91,13 @@ def test_answers_are_processed_only_where_annotators_differ():
     assert found == pytest.approx([1, 0.9, 0.6, 0.3, 0])
 
 
+def test_an_annotator_who_says_nothing_is_one_of_ten():
+    """Eight say "red", two nothing: as answers they are there, and are what an empty text is compared with."""
+    references = [*["red"] * 8, "", " "]
+    found = evaluate(dict(enumerate(["red", ""])), dict.fromkeys(range(2), references), ["vqa_accuracy", "vqa_score", "accuracy"])
+    assert found == {"vqa_accuracy": pytest.approx((1 + 0.6) / 2), "vqa_score": 0.5, "accuracy": 0.5}
+
+
 @pytest.mark.parametrize("references", [["red"] * 9, ["red"] * 11, ["1.0|!+red"] * 10, ["1.0|!+red"]])
 def test_accuracy_refuses_rows_without_ten_answers(references):
     """Before anything is scored, in validation as well, and with the row."""

@@ -118,15 +118,15 @@ def test_exact_match(hypothesis, references, expected):
 
 
 def test_boxes():
-    """IoU with the better of two references: 1, 1/2 (10 x 10 and 10 x 20), 1/3 (half of each of two 10 x 10), 0."""
+    """IoU with the better of two references: 1, 1/2 (10 x 10 and 10 x 20), 1/3 (half of each of two 10 x 10), 0; no box (rejected): 0."""
     references = ["0,0,10,10", "100,100,110,110"]
-    said = ["100,100,110,110", "0,0,10,20", "5,0,15,10", "20,20,30,30"]
+    said = ["100,100,110,110", "0,0,10,20", "5,0,15,10", "20,20,30,30", ""]
     for threshold, hits in ((None, 2), (0.3, 3), (0.51, 1)):
         options = MetricOptions() if threshold is None else MetricOptions(box_threshold=threshold)
         metric = make_metrics(["box_accuracy"], options=options)["box_accuracy"]
         rows = [metric.update(box, references) for box in said]
-        assert [metric.compute(row)["mean_iou"] for row in rows] == pytest.approx([1, 0.5, 1 / 3, 0])
-        assert metric.compute(sum_statistics(rows)) == {"box_accuracy": hits / 4, "mean_iou": pytest.approx((1.5 + 1 / 3) / 4)}
+        assert [metric.compute(row)["mean_iou"] for row in rows] == pytest.approx([1, 0.5, 1 / 3, 0, 0])
+        assert metric.compute(sum_statistics(rows)) == {"box_accuracy": hits / 5, "mean_iou": pytest.approx((1.5 + 1 / 3) / 5)}
     with pytest.raises(UserError, match="threshold of boxes is 50.0: must be an intersection over union, above 0 and at most 1"):
         MetricOptions(box_threshold=50.0)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests import runs, tiny
+from unival.cli import main
 from unival.hub import from_checkpoint
 from unival.metrics.score import read_generated
 
@@ -41,6 +42,11 @@ def trained(data, out, task, metric, *flags):
 def test_vqa(data, tmp_path):
     model, said = trained(data, tmp_path, "unival_vqa", "vqa_score", "--closed-set", str(data / "answers.txt"))
     assert set(said.values()) <= set(ANSWERS)
+    command = ["score", str(tmp_path / "generate-valid.txt"), "--table", str(data / "valid.jsonl"), "--columns", "answer"]
+    assert main([*command, "--metrics", "vqa_score,accuracy", "--json", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    validated = float(runs.log_lines(tmp_path, "valid_vqa_score")[-1]["valid_vqa_score"])
+    assert scores["vqa_score"] == pytest.approx(validated, abs=1e-3) and scores["accuracy"] > 0  # every form of a cell, read by both
     table = [json.loads(line) for line in (data / "valid.jsonl").read_text().splitlines()]
     rows = [{"image": str(data / row["image"]), "question": row["question"]} for row in table]
     outputs = model.run(model.task.instruction_text, rows)

@@ -24,7 +24,9 @@ class BoxAccuracy(MeanMetric):
         return [box_text(box) for box in boxes_of(cell, is_joined)], 0
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
-        """IoU with the reference that overlaps most."""
+        """IoU with the reference that overlaps most; 0 without a box, which is an answer that was rejected."""
+        if not hypothesis.strip():
+            return 0.0
         box = parse_numbers(hypothesis)
         return max(overlap(box, parse_numbers(reference)) for reference in references)
 

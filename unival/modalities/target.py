@@ -31,9 +31,9 @@ class References(NamedTuple):
     """The values of a predicted cell.
 
     Attributes:
-        texts: all values that are not blank, as metrics compare them.
+        texts: all values that are not blank, as metrics compare them; of annotators' answers the blank ones, too.
         values: those that can be learned, at least one, as :meth:`Target.encode` takes them.
-        blank: number of blank values of the cell, which are in neither.
+        blank: number of blank values of the cell, which cannot be learned.
         unlearned: number of values in ``texts`` of which nothing can be learned.
         conf: confidence by which the loss of the row is weighted; None if the cell has none.
     """
