@@ -66,6 +66,33 @@ def test_a_row_has_one_confidence(vocab):
             stream(vocab, "red", instruction=instruction)
 
 
+def test_maps_joined_texts_and_ends(vocab):
+    rows = RowTable([{"o": ["red", "blue", "left of"], "a": "entailment "}, {"o": [""], "a": "other"}])
+    task = own_task(vocab, 'of [TEXT:o,join=2] -> of [TEXT:o,join=9,no_loss] [TEXT:a,after_eos,map="entailment=yes,neutral = may be"]')
+    data = task.build_dataset(rows, train=True)
+    (first,), (second,) = data[0], data[1]
+    assert vocab.decode(first.source[1:-1]) == " of red blue" and vocab.decode(second.source[1:-1]) == " of "
+    given = [*vocab.encode(" of red blue left of"), vocab.eos]
+    assert first.prefix.tolist() == given and first.prev_output.tolist() == [vocab.bos, *given, *vocab.encode(" yes")]
+    assert first.target.tolist() == [vocab.pad] * len(given) + [*vocab.encode(" yes"), vocab.eos]
+    assert first.references == ["yes"] and second.references == ["other"]
+
+
+@pytest.mark.parametrize(
+    "slot,said",
+    [
+        ('TEXT:a,map="a"', "map 'a': expected a text of the table and what stands for it"),
+        ('TEXT:a,map="a=,b=c"', "map 'a=,b=c': expected"),
+        ('TEXT:a,map="a=b,a=c"', "a text is named twice"),
+        ('TEXT:a,weighted,map="a=b"', "map is for plain texts"),
+        ("TEXT:a,join=2", "join is for texts that are given"),
+    ],
+)
+def test_attributes_that_cannot_be(vocab, slot, said):
+    with pytest.raises(InstructionError, match=said):
+        stream(vocab, "red", instruction=f"[TEXT:q] -> [{slot}]")
+
+
 def test_cleaning_and_endings(vocab):
     rows = RowTable([{"q": ",What <person>/is-red??", "a": "x"}, {"q": "the left of", "a": "x"}, {"q": "", "a": "x"}])
     task = own_task(vocab, 'say [TEXT:q,clean=question,ending="?",max_length=2] -> [TEXT:a]')

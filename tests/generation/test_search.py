@@ -16,6 +16,7 @@ from unival.generation import Trie, UnivalGenerator, build_generator
 
 SOURCES = [[BOS, 5, 6, 7, EOS], [BOS, 8, EOS], [BOS, 11, 12, EOS]]
 PROMPTS = [[9, 10, 4], [6], [7, 15]]
+ENDED = [[9, 10, EOS], [EOS], [7, 15]]  # eos in a prompt, as sources have it
 ANSWERS = [[5], [5, 7], [8, 9, 10], [12], [12, 13], [14, 4], [19, 5, 5]]
 OPTIONS = {"beam": 4, "max_len_b": 8}
 
@@ -72,7 +73,7 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("prompts", [None, PROMPTS], ids=["free", "prompted"])
+@pytest.mark.parametrize("prompts", [None, PROMPTS, ENDED], ids=["free", "prompted", "ended"])
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda o: ",".join(o) or "plain")
 def test_batch_equals_single_rows_whatever_the_mates_and_the_padding(options: dict, prompts: list | None) -> None:
     options = {**options, "min_len": options.get("min_len", 1)}
@@ -136,7 +137,7 @@ def test_wide_beam_is_exhaustive_search() -> None:
         assert score == pytest.approx(candidates[tuple(tokens)], abs=1e-9)
 
 
-@pytest.mark.parametrize("prompts", [None, PROMPTS], ids=["free", "prompted"])
+@pytest.mark.parametrize("prompts", [None, PROMPTS, ENDED], ids=["free", "prompted", "ended"])
 @pytest.mark.parametrize("zero_shot", [False, True])
 def test_closed_set_gives_every_answer_its_score(zero_shot: bool, prompts: list | None) -> None:
     generator = generator_of(trie=Trie(ANSWERS, BOS, EOS), beam=9, max_len_b=10, unnormalized=True, zero_shot=zero_shot)
@@ -171,11 +172,12 @@ def test_closed_set_is_never_left(beam: int, sampling: bool) -> None:
             assert math.isfinite(score)
 
 
-def test_prompts_are_forced_and_scored_raw() -> None:
+@pytest.mark.parametrize("prompts", [PROMPTS, ENDED], ids=["prompted", "ended"])
+def test_prompts_are_forced_and_scored_raw(prompts: list) -> None:
     """However unlikely: the best hypothesis starts with its prompt, whose raw log-probabilities count."""
     generator = generator_of(unnormalized=True)
-    rows = generator.generate([], make_sample(SOURCES, prefixes=PROMPTS))
-    for row, prompt, source in zip(rows, PROMPTS, SOURCES, strict=True):
+    rows = generator.generate([], make_sample(SOURCES, prefixes=prompts))
+    for row, prompt, source in zip(rows, prompts, SOURCES, strict=True):
         raw = [float(next_log_probs(source, prompt[:i])[token]) for i, token in enumerate(prompt)]
         assert len(row) == 4
         for hypothesis in row:

@@ -1,21 +1,28 @@
 """Rows of the published tables give the token ids that the original made of them (``tests/golden/rows.json``)."""
 
+import base64
+import io
 import json
 
 import pytest
 import torch
+from PIL import Image
 
 from tests import golden
 from tests.tasks.test_task import config
 from tests.test_vocab import write_extract
 from unival.tasks import UnivalTask
-from unival.tasks.presets import PRESETS
+from unival.tasks.presets import ENTAILMENT_WITH_PREMISE, PRESETS
 from unival.tasks.registration import register_preset
 from unival.vocab import Vocabulary
 
 QUESTION = 'TEXT:question,clean=question,ending="?"'
 ANSWER = "[TEXT:answer,weighted,closed_set]"
+OBJECTS = "object: [TEXT:objects,join=30]"
+SHORT = QUESTION + ",max_length=3"
 VQA = {
+    "vqa_gen/src": f"[IMAGE:image] [{QUESTION}] -> [{QUESTION},no_loss] [TEXT:answer,weighted,closed_set,after_eos]",
+    "vqa_gen/add_object_no_trie": f"[IMAGE:image] [{SHORT}] {OBJECTS} -> [{SHORT},no_loss] {OBJECTS[:-1]},no_loss] [TEXT:answer,weighted]",
     "vqa_gen/none": f"[IMAGE:image] [{QUESTION}] -> {ANSWER}",
     "vqa_gen/prev_output": PRESETS["unival_vqa"].instruction,
     "video_vqa_gen/prev_output": f"[IMAGE:image] [{QUESTION}] -> [{QUESTION},no_loss] {ANSWER}",
@@ -73,8 +80,9 @@ def test_questions(name, vocabulary, tmp_path):
     examples = [stream[row][0] for row in range(len(stream))]
     check(examples, case)
     for example, sample, row in zip(examples, case["samples"], range(2), strict=True):
-        (found,) = allowed_of(task, stream.collater([[example]]))
-        assert found == sample["constraint_rows"], row
+        if "constraint_rows" in sample:
+            (found,) = allowed_of(task, stream.collater([[example]]))
+            assert found == sample["constraint_rows"], row
 
 
 def test_a_batch_of_questions(vocabulary, tmp_path):
@@ -89,6 +97,29 @@ def test_a_batch_of_questions(vocabulary, tmp_path):
         assert ours[key].tolist() == batch[key]
     assert ours["ntokens"] == batch["ntokens"] and ours["conf"].dtype == torch.float64
     assert task.with_limits(ours)["constraint_masks"].sum(-1).tolist() == batch["constraint_true_counts"]
+
+
+@pytest.mark.parametrize("has_premise", [False, True])
+def test_entailment(has_premise, vocabulary, tmp_path):
+    case = golden.numbers("rows")[f"snli_ve/add_caption={has_premise}"]
+    task = task_of("unival_entailment", vocabulary, case, **({"instruction": ENTAILMENT_WITH_PREMISE} if has_premise else {}))
+    stream = stream_of(task, case, tmp_path)
+    examples = [stream[row][0] for row in range(len(stream))]
+    check(examples, case)
+    for example, sample in zip(examples, case["samples"], strict=True):
+        assert example.references == list(sample["ref_dict"])
+        assert allowed_of(task, stream.collater([[example]])) == [sample["constraint_rows"]]
+
+
+def test_grounding(vocabulary, tmp_path):
+    """The original's image had 8 x 6 pixels here, but its box is that of an image of 640 x 480."""
+    case = golden.numbers("rows")["refcoco"]
+    buffer = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(buffer, format="png")
+    ((number, _, *others),) = case["rows"]
+    rows = [[number, base64.urlsafe_b64encode(buffer.getvalue()).decode(), *others]]
+    stream = stream_of(task_of("unival_grounding", vocabulary, case), {**case, "rows": rows}, tmp_path)
+    check([stream[0][0]], case)
 
 
 def test_all_rows_of_the_reference_file_are_here(shared):

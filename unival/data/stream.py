@@ -232,6 +232,9 @@ class Stream(OrderedRows):
         empty = truncated = 0
         conf = None
         for slot in instruction.target:
+            if slot.attributes.get("after_eos"):
+                tokens.append(self.vocabulary.eos)
+                loss.append(False)
             if has_loss(slot):
                 if not self.with_target:
                     break
@@ -249,7 +252,9 @@ class Stream(OrderedRows):
 
     def value(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Any:
         """The value of a slot to encode as ids: of several, a random one in training, the first in evaluation."""
-        return slot.text if slot.is_plain else self.draw(self.values(slot, record, row), rng)
+        if slot.is_plain:
+            return slot.text
+        return self.draw(self.targets[slot.modality].alternatives(self.values(slot, record, row), slot), rng)
 
     def encode(self, slot: Slot, value: Any, context: Context, row: int) -> tuple[list[int], bool]:
         """Ids of a value, and whether it was truncated."""

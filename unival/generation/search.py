@@ -68,22 +68,26 @@ class ConstrainedEnsemble(EnsembleModel):
             for span in self.said:
                 self.outside[span] = False
         self.eos = dictionary.eos()
+        self.ends: Tensor | None = None  # r x p, True: this token of the prompt is eos; None: no prompt has any
+        self.stand_in = dictionary.bos()  # of eos in prompts, since fairseq ends sentences with eos
         self.prompt_lengths = torch.zeros(0, dtype=torch.long)  # r
         self.limits: Tensor | None = None  # r: most tokens, without eos; None: one limit for all, which fairseq keeps
         self.states = torch.zeros(0, dtype=torch.long)  # r: node of the Trie
         self.longest = 0  # most tokens of any row, without bos and eos
 
-    def begin(self, prompt_lengths: Tensor, longest: int, limits: Tensor | None = None) -> None:
+    def begin(self, prompt_lengths: Tensor, longest: int, limits: Tensor | None = None, ends: Tensor | None = None) -> None:
         """Start a batch.
 
         Args:
             prompt_lengths: b, number of prompt tokens that each row must start with, without bos.
             longest: most tokens that any row may have, without bos and eos.
             limits: b, most tokens that each row may have, prompt included, without eos; None: ``longest`` for all.
+            ends: b x p, True: this token of the prompt is eos, which the search has ``stand_in`` for; None: no prompt has eos.
         """
         self.prompt_lengths = prompt_lengths
         self.longest = longest
         self.limits = limits
+        self.ends = ends
         self.states = torch.full_like(prompt_lengths, ROOT)
         if self.trie is not None:
             self.trie.to(prompt_lengths.device)
@@ -95,6 +99,7 @@ class ConstrainedEnsemble(EnsembleModel):
         self.prompt_lengths = self.prompt_lengths.index_select(0, new_order)
         self.states = self.states.index_select(0, new_order)
         self.limits = None if self.limits is None else self.limits.index_select(0, new_order)
+        self.ends = None if self.ends is None else self.ends.index_select(0, new_order)
         return super().reorder_encoder_out(encoder_outs, new_order)
 
     def forward_decoder(
@@ -103,6 +108,10 @@ class ConstrainedEnsemble(EnsembleModel):
         """Log-probabilities (r x v) of the token after ``tokens`` (r x t, bos first); no attention weights."""
         step = tokens.size(1) - 1
         free = self.prompt_lengths <= step  # r, True: the prompt is over, the model chooses
+        if self.ends is not None:
+            said = self.ends[:, :step]
+            tokens = tokens.clone()
+            tokens[:, 1 : 1 + said.size(1)].masked_fill_(said, self.eos)
         if self.trie is not None and step > 0:
             moved = self.trie.advance(self.states, tokens[:, -1])
             self.states = torch.where(self.prompt_lengths < step, moved, self.states)
@@ -115,6 +124,9 @@ class ConstrainedEnsemble(EnsembleModel):
         mean = log_probs[0]
         if self.models_size > 1:
             mean = torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(self.models_size)
+        if self.ends is not None and step < self.ends.size(1):
+            due = self.ends[:, step]
+            mean[due, self.stand_in] = mean[due, self.eos]
         if self.limits is not None:
             is_over = (self.limits <= step).unsqueeze(1)  # r x 1, True: the limit is reached, only eos may follow
             is_eos = torch.arange(mean.size(1), device=mean.device) == self.eos
@@ -259,16 +271,25 @@ class UnivalGenerator(SequenceGenerator):
         else:
             lengths = prefix_tokens.ne(self.pad).sum(1)
             self._check_prompts(prefix_tokens, lengths)
+        assert isinstance(self.model, ConstrainedEnsemble)
+        ends = None
+        if prefix_tokens is not None and bool(prefix_tokens.eq(self.eos).any()):
+            ends = prefix_tokens.eq(self.eos)
+            prefix_tokens = prefix_tokens.masked_fill(ends, self.model.stand_in)
         limits = self._limits(group["src_lengths"].to(lengths.device), lengths)
         self._check_room(lengths, limits)
         if self.longest is not None:
             limits = torch.minimum(limits, lengths + max(self.longest, 0 if self.trie is None else self.trie.max_length - 1))
-        assert isinstance(self.model, ConstrainedEnsemble)
         by_row = self.max_len_a or self.match_source_len or self.longest is not None or self.length is not None
-        self.model.begin(lengths, int(limits.max()), limits if by_row else None)
+        self.model.begin(lengths, int(limits.max()), limits if by_row else None, ends)
         # fairseq uses the ids as row numbers within the batch (diverse beams)
         sample = {"id": torch.arange(len(lengths), device=lengths.device), "net_input": group}
-        return super()._generate(sample, prefix_tokens, constraints, bos_token)
+        hypotheses = super()._generate(sample, prefix_tokens, constraints, bos_token)
+        if ends is not None:
+            for row, beams in zip(ends, hypotheses, strict=True):
+                for beam in beams:
+                    beam["tokens"][: len(row)][row[: len(beam["tokens"])]] = self.eos
+        return hypotheses
 
     def _limits(self, src_lengths: Tensor, prompts: Tensor) -> Tensor:
         """Most tokens of each row (b), prompt included, without eos: by its own source length (b) and prompt length (b)."""

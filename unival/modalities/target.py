@@ -107,6 +107,14 @@ class Target:
         values = self.values(cell, is_joined)
         return References([self.as_text(value) for value in values], values)
 
+    def alternatives(self, values: list[Any], slot: Slot) -> list[Any]:
+        """What a cell that is given, not predicted, may stand for: one is drawn for each example.
+
+        Args:
+            values: the values of the cell.
+        """
+        return values
+
     def encode(self, value: Any, slot: Slot, context: Context) -> tuple[list[int], bool]:
         """Encode a value: its token ids, and whether it was truncated to its limit."""
         raise NotImplementedError

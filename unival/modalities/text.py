@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,20 @@ class TextTarget(Target):
     has_own_text = False
 
     def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
-        """Check that weights are those of the one answer to predict: a row has one confidence."""
-        if slot.attributes.get("weighted") and predicted_slots(instruction) != [slot]:
-            raise instruction.error(slot, "a slot with weighted must be the only one to predict")
+        """Check that weights are those of the one answer to predict (a row has one confidence), and what attributes belong together."""
+        attributes = slot.attributes
+        for name in ("weighted", "after_eos"):
+            if attributes.get(name) and predicted_slots(instruction) != [slot]:
+                raise instruction.error(slot, f"a slot with {name} must be the only one to predict")
+        if "map" in attributes:
+            if attributes.get("weighted"):
+                raise instruction.error(slot, "map is for plain texts, and weighted for answers with weights")
+            try:
+                read_map(str(attributes["map"]))
+            except UserError as error:
+                raise instruction.error(slot, str(error)) from None
+        if "join" in attributes and slot in predicted_slots(instruction):
+            raise instruction.error(slot, "join is for texts that are given, and this slot is predicted")
 
     def values(self, cell: Any, is_joined: bool) -> list[str]:
         """The texts of a cell: a string, a list of strings (JSONL), or strings joined by ``&&`` (TSV)."""
@@ -61,10 +73,16 @@ class TextTarget(Target):
             best = max(weights, key=weights.__getitem__)
             return References(answers.texts, [best], answers.blank, len(answers.weights) - len(weights), weights[best])
         references, blank = references_of(cell, is_joined)
+        references = [mapped(slot, reference) for reference in references]
         usable = not_empty(references, partial(words_of, slot))
         if not usable:
             raise UserError(f"{references[0][:SHOWN]!r} is empty after normalisation")
         return References(references, usable, blank, len(references) - len(usable))
+
+    def alternatives(self, values: list[str], slot: Slot) -> list[str]:
+        """The texts of a cell; with ``join`` so many of them as one text, which may be empty."""
+        count = slot.attributes.get("join")
+        return values if count is None else [" ".join(values[: int(count)])]
 
     def encode(self, value: str, slot: Slot, context: Context) -> tuple[list[int], bool]:
         """Normalise a text by the slot's attributes and truncate it to the limit in words; an instruction's plain text is kept as it is."""
@@ -75,7 +93,7 @@ class TextTarget(Target):
         limit = int(slot.attributes.get("max_length", context.words))
         text, ending = " ".join(words[:limit]), str(slot.attributes.get("ending", ""))
         text += "" if text.endswith(ending) else ending
-        return self.vocabulary.encode(space + text) if text else [], len(words) > limit
+        return self.vocabulary.encode(space + text) if text or "join" in slot.attributes else [], len(words) > limit
 
     def closed_set(self, slot: Slot, answers: Sequence[str], words: int) -> list[tuple[int, ...]] | None:
         """Encode the candidate answers as the slot encodes its values; None if the slot has no closed set.
@@ -115,6 +133,7 @@ class TextTarget(Target):
 
 def words_of(slot: Slot, text: str) -> list[str]:
     """The words of a slot's text, normalised as its attributes say; empty where nothing is left."""
+    text = mapped(slot, text)
     clean = slot.attributes.get("clean")
     if clean is not None:
         text = CLEANING[str(clean)](text)
@@ -123,6 +142,27 @@ def words_of(slot: Slot, text: str) -> list[str]:
     if slot.attributes.get("uncased"):
         text = text.lower()
     return text.split()
+
+
+def mapped(slot: Slot, text: str) -> str:
+    """The text that stands for another one by the slot's ``map``; texts that it lacks stay as they are."""
+    return read_map(str(slot.attributes["map"])).get(text.strip(), text) if "map" in slot.attributes else text
+
+
+@functools.lru_cache(maxsize=64)
+def read_map(text: str) -> dict[str, str]:
+    """The value of ``map``, such as ``entailment=yes,neutral=maybe``: text in the table -> text that is learned.  Cached: read-only.
+
+    Raises:
+        UserError: a part is not ``text=text``, or a text has two meanings.
+    """
+    pairs = [part.split("=") for part in text.split(",")]
+    if not all(len(pair) == 2 and all(map(str.strip, pair)) for pair in pairs):
+        raise UserError(f"map {text!r}: expected a text of the table and what stands for it, such as entailment=yes,neutral=maybe")
+    found = {before.strip(): after.strip() for before, after in pairs}
+    if len(found) < len(pairs):
+        raise UserError(f"map {text!r}: a text is named twice")
+    return found
 
 
 def check_answer(answer: str, where: str) -> None:
@@ -161,6 +201,9 @@ TEXT = Modality(
         "weighted": AttributeSpec(bool, target_only=True),  # cells hold answers with weights
         "clean": AttributeSpec(str, choices=tuple(CLEANING)),  # as published recipes do
         "ending": AttributeSpec(str),  # is appended to texts that do not end with it, after they are cut
+        "map": AttributeSpec(str),  # a=b,…: the text a of the table stands for b
+        "join": AttributeSpec(int, minimum=1),  # up to so many texts of the cell, not one of them
+        "after_eos": AttributeSpec(bool, target_only=True),  # what is given before it ends with </s>, as sources do
     },
     options=TextOptions,
     target=TextTarget,

@@ -111,7 +111,7 @@ def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Set
 
 def default_settings(preset: Preset) -> Settings:
     """The settings of a task without command line and checkpoint."""
-    return Settings(task=preset.name, instruction=preset.instruction, media=vars(MediaOptions()))
+    return Settings(task=preset.name, instruction=preset.instruction, closed_set=preset.closed_set, media=vars(MediaOptions()))
 
 
 # What the command line says ---------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def given_settings(cfg: Any, preset: Preset, training: bool = False, saved: Mapp
 
     Args:
         cfg: the options.
-        preset: the task's preset; in training its instruction takes precedence over the checkpoint's.
+        preset: the task's preset; in training its instruction and candidate answers take precedence over the checkpoint's.
         training: True: a model is trained.
         saved: the checkpoint's options, if ``cfg`` is a copy of them with the command line's changes (fairseq-validate).  Files that they
             name were used in training and may no longer exist.
@@ -134,7 +134,7 @@ def given_settings(cfg: Any, preset: Preset, training: bool = False, saved: Mapp
     said = {name: cfg[name] for name in defaults if name in cfg and cfg[name] is not None}
     return Settings(
         instruction=cfg.instruction or (preset.instruction if training else None),
-        closed_set=tuple(read_answers(answers)) if answers else None,
+        closed_set=tuple(read_answers(answers)) if answers else (preset.closed_set if training else None),
         num_codes=cfg.num_codes,
         num_bins=cfg.num_bins,
         media={name: v for name, v in said.items() if name in TRAINING_ONLY or not isinstance(v, bool) or v != defaults[name]},
