@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.answers import candidates, normalise, weighted
+from downstream.answers import as_given, candidates, normalise, weighted
 from downstream.files import Source
 from downstream.frame import Dataset, Report, Row, Size, main
 from downstream.questions import read_questions
@@ -34,7 +34,7 @@ def rows(source: Source, args: argparse.Namespace, report: Report) -> Iterator[R
     known = set(report.answers)
     for table, questions in tables.items():
         for question in questions:
-            answers = weighted(question.answers, known) if table == "train" else list(filter(None, question.answers))
+            answers = weighted(question.answers, known) if table == "train" else as_given(question.answers)
             yield Row(table, question.id, question.media, {"question": question.text, "answer": answers})
 
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.answers import candidates, majority, normalise, weighted
+from downstream.answers import as_given, candidates, majority, normalise, weighted
 from downstream.files import Source, read_list
 from downstream.frame import Dataset, Report, Row, Size, main
 from downstream.questions import texts_of
@@ -34,7 +34,7 @@ def rows(source: Source, args: argparse.Namespace, report: Report) -> Iterator[R
             name, values = entry.name("image"), {"question": entry.name("question")}
             if table in given:
                 answers = given[table][i]
-                values["answer"] = weighted(answers, known) if table == "train" else list(filter(None, answers))
+                values["answer"] = weighted(answers, known) if table == "train" else as_given(answers)
             yield Row(table, name, [f"{SPLITS[table]}/{name}", name], values)
 
 

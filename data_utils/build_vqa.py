@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 
-from downstream.answers import candidates, normalise, weighted
+from downstream.answers import as_given, candidates, normalise, weighted
 from downstream.files import Source, read_list, read_object
 from downstream.frame import Dataset, Report, Row, Size, main
 from downstream.questions import Question, read_questions
@@ -67,7 +67,7 @@ def rows(source: Source, args: argparse.Namespace, report: Report) -> Iterator[R
                 yield from _to_train(question, known, report)
                 continue
             held_out.add(question.image)
-            yield Row(place, question.id, question.media, {"question": question.text, "answer": list(filter(None, question.answers))})
+            yield Row(place, question.id, question.media, {"question": question.text, "answer": as_given(question.answers)})
     if args.visual_genome:
         yield from _visual_genome(source, known, held_out, report)
     for table, split in TESTS.items():

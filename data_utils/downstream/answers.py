@@ -12,6 +12,11 @@ def normalise(answer: str) -> str:
     return process(answer).replace(",", "")
 
 
+def as_given(answers: Sequence[str]) -> list[str]:
+    """Annotators' answers for a table to evaluate on, blank ones too: the official accuracy is of ten. None if all are blank."""
+    return list(answers) if any(answers) else []
+
+
 def majority(answers: Sequence[str]) -> str:
     """The answer that most annotators gave, the first of those that share it."""
     return Counter(answers).most_common(1)[0][0] if answers else ""

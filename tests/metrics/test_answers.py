@@ -128,6 +128,8 @@ def test_the_weight_of_the_answer_in_every_form_of_a_cell(tmp_path, capsys, name
     assert (found["vqa_score"], found["accuracy"]) == (pytest.approx((0.9 + 0.3) / 4), 0.5)
     assert main([*arguments, "--metrics", "vqa_accuracy"]) != 0
     assert "t.jsonl, row 0: vqa_accuracy needs a list of the answers of 10 annotators" in capsys.readouterr().err
+    assert main([*arguments, "--metrics", "exact_match"]) == (0 if name == "list" else 1)
+    assert name == "list" or "with weights, where a metric compares texts: use vqa_score or accuracy" in capsys.readouterr().err
     assert main([*arguments, "--metrics", "vqa_score,cider"]) != 0
     assert "vqa_score compares answers, cider texts: score them one after the other" in capsys.readouterr().err
 

@@ -14,13 +14,12 @@ from unival.data.table import TSV_SUFFIXES, open_table
 from unival.errors import UserError
 from unival.metrics import METRICS, Metric, MetricOptions, make_metrics
 from unival.metrics.base import NO_OPTIONS
-from unival.metrics.intervals import RESAMPLES, SEED
+from unival.metrics.intervals import FIELD, RESAMPLES, SEED
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_outputs
 from unival.metrics.submission import FORMATS, parse_target, submission
 from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
 
 NOTHING = "none"  # instead of metrics
-INTERVALS = "intervals"  # beside the scores in JSON: name -> [low, high]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +113,7 @@ def _scored(scores: Scores, args: argparse.Namespace) -> tuple[list[str], dict[s
     if not intervals:
         return lines, dict(scores.total)
     bounds = (f" [{low:.4f}, {high:.4f}]" for low, high in intervals.values())
-    return [line + bound for line, bound in zip(lines, bounds, strict=True)], {**scores.total, INTERVALS: intervals}
+    return [line + bound for line, bound in zip(lines, bounds, strict=True)], {**scores.total, FIELD: intervals}
 
 
 def _compared(a: Scores, b: Scores, args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:

@@ -74,8 +74,10 @@ class Metric:
             is_joined: a text holds several, joined by ``&&``, as in TSV tables.
 
         Raises:
-            UserError: the cell holds none.
+            UserError: the cell holds none, or answers with weights.
         """
+        if isinstance(cell, Mapping) or (isinstance(cell, str) and is_weighted_answer(cell)):
+            raise UserError("answers with weights, where a metric compares texts: use vqa_score or accuracy")
         return references_of(cell, is_joined)
 
     def refusal(self, references: Sequence[str]) -> str | None:

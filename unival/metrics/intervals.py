@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 SEED = 1
 LEVEL = 0.95
+FIELD = "intervals"  # of the scores that are written as JSON: name -> [low, high]
 
 Interval = tuple[float, float]
 Statistics = Sequence[Mapping[str, float]]

@@ -8,6 +8,7 @@ from functools import partial
 
 from unival.commands.report.content import Curves, ScoredRow, Split
 from unival.errors import UserError
+from unival.metrics.intervals import FIELD
 from unival.text import read_text
 
 
@@ -40,7 +41,7 @@ def parse_scores(values: object, where: str) -> dict[str, float]:
 
 def without_intervals(summary: Mapping[str, object]) -> dict[str, object]:
     """The scores in what ``unival score --json`` writes, which has their intervals as well."""
-    return {name: value for name, value in summary.items() if name != "intervals"}
+    return {name: value for name, value in summary.items() if name != FIELD}
 
 
 def read_row_scores(path: pathlib.Path) -> dict[int, dict[str, float]]:
