@@ -91,6 +91,15 @@ def test_answers_are_processed_only_where_annotators_differ():
     assert found == pytest.approx([1, 0.9, 0.6, 0.3, 0])
 
 
+def test_annotators_answers_are_counted_as_candidate_answers_are_written():
+    """Three say two in one way or another, 0.9; weights that are written are of the answer as it is written."""
+    answers = ["two", "2", "a 2.", "three", *["many"] * 6]
+    found = [score("vqa_score", said, answers) for said in ("2", "two", "Three", "3", "many", "a")]
+    assert found == pytest.approx([0.9, 0.9, 0.3, 0.3, 1, 0])
+    assert [score("vqa_score", said, ["0.9|!+2", "0.3|!+three"]) for said in ("2", "two", "Three", "3")] == [0.9, 0, 0.3, 0]
+    assert score("vqa_score", "2", ["two"]) == score("vqa_score", "2", ["1.0|!+two"]) == 0
+
+
 def test_an_annotator_who_says_nothing_is_one_of_ten():
     """Eight say "red", two nothing: as answers they are there, and are what an empty text is compared with."""
     references = [*["red"] * 8, "", " "]

@@ -79,13 +79,19 @@ class AnswerMetric(MeanMetric):
 
 
 class VqaScore(AnswerMetric):
-    """The weight of the answer, 0 if it has none: which published recipes report. Case and the number of spaces are ignored."""
+    """The weight of the answer, 0 if it has none: the score which published recipes report.
+
+    Answers with weights are compared but for case and the number of spaces. Annotators' own answers are counted as :func:`process` makes
+    them, as for the weights of the published tables, and the text is compared so, too.
+    """
 
     name = "vqa_score"
     keys = ("vqa_score",)
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
         """Between 0 and 1."""
+        if len(references) > 1 and not any(map(is_weighted_answer, references)):
+            return weights_of([process(answer) for answer in references]).get(process(hypothesis), 0.0)
         said = normalize(hypothesis)
         return max((weight for answer, weight in weights_of(references).items() if normalize(answer) == said), default=0.0)
 
