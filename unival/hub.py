@@ -24,6 +24,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from PIL import Image
 
+from unival.checkpoints.adapters import MARK, stack
 from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.files import weights as model_weights
 from unival.checkpoints.summary import non_finite
@@ -228,6 +229,7 @@ def from_checkpoint(
     vocab_dir: str | pathlib.Path | None = None,
     device: str | torch.device = "cpu",
     weights: str = "model",
+    adapter: str | pathlib.Path | None = None,
 ) -> Unival:
     """Load a model with its task and the vocabulary that it was trained with.
 
@@ -237,19 +239,24 @@ def from_checkpoint(
         vocab_dir: folder with the vocabulary; default: the vocabulary in the checkpoint (published ones have none).
         device: ``cpu``, ``cuda``, ….
         weights: ``model``, or ``ema``: the moving average of the weights, which training with ``--store-ema`` keeps.
+        adapter: an adapter of ``unival adapter extract``, whose base ``path`` is; task and options are those of the adapter.
 
     Raises:
         UserError: the file does not exist, is not such a checkpoint, or has no vocabulary and none is given; it has no moving
             average and that is asked for; its weights are infinite or NaN; or it has more than tensors and plain values (no code in
             it was run).
     """
-    for name, given in (("path", path), ("vocab_dir", vocab_dir)):
-        if not isinstance(given, str | os.PathLike) and not (name == "vocab_dir" and given is None):
-            raise UserError(f"{name} is {given!r}: expected the path of a {'file' if name == 'path' else 'folder'}")
+    for name, given in (("path", path), ("vocab_dir", vocab_dir), ("adapter", adapter)):
+        if not isinstance(given, str | os.PathLike) and not (name != "path" and given is None):
+            raise UserError(f"{name} is {given!r}: expected the path of a {'folder' if name == 'vocab_dir' else 'file'}")
     if weights not in ("model", "ema"):
         raise UserError(f"weights {weights!r}: must be 'model' or 'ema'")
     usable_device(device)
     container = read(path)
+    if adapter is not None:
+        container = stack(container, read(adapter), str(path), str(adapter))
+    elif MARK in container:
+        raise UserError(f"{path}: is an adapter; give the checkpoint of its base, and this as adapter (--adapter)")
     saved = saved_in(container)
     task_class = TASK_REGISTRY[task_name(path, saved)]
     vocabulary = load_vocabulary(None if vocab_dir is None else pathlib.Path(vocab_dir), Settings(), saved.settings)

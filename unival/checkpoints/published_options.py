@@ -221,6 +221,8 @@ def _check_has_place(options: Mapping[str, Any], media: Sequence[str]) -> None:
             "--qk-norm: the published option of that name is another computation, our --attention-input-norm; models with ours"
             " cannot be written in the published format"
         )
+    if options["peft"]:
+        raise UserError(f"--peft {options['peft']}: the published format has no place for it; merge it first (`unival adapter merge`)")
     for name, theirs in published_media().items():
         if name in media:
             if _their_encoder(theirs, options) is None:

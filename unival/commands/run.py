@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--path", required=True, metavar="CHECKPOINT", help="a checkpoint of unival train, or a published one of UnIVAL"
     )
+    parser.add_argument("--adapter", metavar="FILE", help="an adapter of `unival adapter extract`, whose base --path is")
     parser.add_argument("--vocab-dir", help="folder with the vocabulary (default: the one in the checkpoint)")
     parser.add_argument(
         "--weights",
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("nothing to do: give files or --row")
     if args.instruction:
         lone_medium(args.instruction)  # complains about mistakes before the model is loaded
-    model = from_checkpoint(args.path, args.vocab_dir, device=args.device, weights=args.weights)
+    model = from_checkpoint(args.path, args.vocab_dir, device=args.device, weights=args.weights, adapter=args.adapter)
     instruction = args.instruction or model.task.instruction_text or CAPTION
     if args.inputs:
         column = lone_medium(instruction)

@@ -290,6 +290,10 @@ class MediaEmbedding(nn.Module):
         self._frozen_norms = [norm for norm in norms if norm in self._frozen_norms or (norm.affine and not norm.weight.requires_grad)]
         self.train(self.training)
 
+    def keeps(self, norm: nn.Module) -> bool:
+        """Whether a batch norm of the backbone keeps its statistics in training."""
+        return self.frozen or norm in self._frozen_norms
+
     def forward(self, values: Tensor) -> MediaTokens:
         """Embed media ``n x …``, floats or bytes; see :class:`MediaTokens`."""
         if values.dtype == torch.uint8:

@@ -92,6 +92,26 @@ class CoreConfig(FairseqDataclass):
             " and positions of media and the token embeddings, which are groups of their own (default: none)"
         },
     )
+    peft: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "parameter-efficient tuning: train only small new parts (lora, adapters, prefix) or the biases (bitfit), besides the"
+            " groups of --trainable; several as lora,bitfit (default: none)"
+        },
+    )
+    lora_rank: int = field(default=8, metadata={"help": "--peft lora: rank of the difference of a weight"})
+    lora_alpha: float = field(default=16.0, metadata={"help": "--peft lora: the difference is scaled by alpha / rank"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "--peft lora: dropout probability on its input"})
+    lora_layers: str = field(
+        default="q_proj,v_proj",
+        metadata={"help": "--peft lora: linear layers of both stacks, of q_proj,k_proj,v_proj,out_proj,fc1,fc2"},
+    )
+    adapter_width: int = field(default=64, metadata={"help": "--peft adapters: width of the bottlenecks"})
+    adapter_after: str = field(
+        default="attention,feed_forward",
+        metadata={"help": "--peft adapters: the sublayers that one follows (feed_forward alone as in Pfeiffer et al.)"},
+    )
+    prefix_length: int = field(default=16, metadata={"help": "--peft prefix: learned keys and values before those of every attention"})
     freeze_token_embeddings: bool = field(default=False, metadata={"help": "do not train the shared token embeddings"})
     freeze_batchnorm: bool = field(
         default=False, metadata={"help": "do not train batch norms: neither their scales nor their statistics"}

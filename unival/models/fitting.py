@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unival.checkpoints.adapters import method_of
 from unival.checkpoints.shapes import MEDIA_PREFIX, media_of_weights
 from unival.errors import UserError
 from unival.text import split_names
@@ -54,6 +55,10 @@ def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tens
         keys = [key for key in own if key.startswith(f"{MEDIA_PREFIX}{name}.")]
         kept.update({key: own[key] for key in keys})
         logger.info("new in this model: %s (%d keys), not in the checkpoint", name, len(keys))
+    parts = [] if model.keeps_to_checkpoint or any(map(method_of, kept)) else [key for key in own if method_of(key)]
+    if parts:
+        kept.update({key: own[key] for key in parts})
+        logger.info("new in this model: --peft %s (%d keys), not in the checkpoint", model.cfg.peft, len(parts))
     return kept
 
 

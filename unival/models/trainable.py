@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unival.checkpoints.adapters import method_of
 from unival.errors import UserError, flag
 from unival.modalities import media_of
 from unival.modalities.base import MediaEmbedding
@@ -52,21 +53,22 @@ def groups(model: nn.Module) -> dict[str, set[str]]:
 
 
 def disjoint_groups(model: nn.Module) -> dict[str, set[str]]:
-    """The groups that do not overlap, and have all parameters together: both stacks, token embeddings, and the parts of every modality."""
+    """The groups that do not overlap, and have all parameters together: the parts of ``--peft``, both stacks, token embeddings, and the
+    parts of every modality."""
     patterns = dict(SIDES)
     for name in model.get_submodule("encoder.media")._modules:
         patterns |= {f"{name}_{part}": MEDIA.format(name, re.escape(f"{path}.")) for part, path in media_of(name).parts.items()}
         patterns[name] = MEDIA.format(name, "")
-    found: dict[str, set[str]] = {group: set() for group in patterns}
+    found: dict[str, set[str]] = {group: set() for group in ("peft", *patterns)}
     for parameter, _ in model.named_parameters():
-        group = next((group for group, pattern in patterns.items() if re.fullmatch(pattern, parameter)), None)
-        if group is not None:
+        having = [group for group, pattern in patterns.items() if re.fullmatch(pattern, parameter)]
+        for group in ["peft"] if method_of(parameter) else having[:1]:
             found[group].add(parameter)
     return _without_empty(found)
 
 
 def _across(model: nn.Module) -> dict[str, set[str]]:
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters() if not method_of(name)]
     found = {group: {name for name in names if re.fullmatch(pattern, name)} for group, pattern in ACROSS.items()}
     found["norms"] = {
         f"{path}.{name}"
@@ -92,12 +94,15 @@ def choose_trainable(model: Any) -> None:
         UserError: a group is unknown, all of a group that ``--trainable`` names is frozen, or nothing is left to train.
     """
     cfg = model.cfg
-    if cfg.trainable is None and cfg.freeze is None:
+    if cfg.trainable is None and cfg.freeze is None and cfg.peft is None:
         return
     known = groups(model)
     wanted, frozen = _chosen("trainable", cfg.trainable, known), _chosen("freeze", cfg.freeze, known)
+    if cfg.peft is not None:
+        wanted |= known.get("peft", set()) | (known["biases"] if "bitfit" in split_names(cfg.peft) else set())
+    trains_all = cfg.trainable is None and cfg.peft is None
     for name, parameter in model.named_parameters():
-        if name in frozen or not (cfg.trainable is None or name in wanted):
+        if name in frozen or not (trains_all or name in wanted):
             parameter.requires_grad_(False)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for group in split_names(cfg.trainable or ""):
@@ -109,6 +114,16 @@ def choose_trainable(model: Any) -> None:
         assert isinstance(media, MediaEmbedding)
         media.keep_untrained()
     logger.info(said_of_trained(model, trained))
+
+
+def trained_keys(model: Any) -> set[str]:
+    """The keys of a model's state that training changes: trained parameters, and the statistics of batch norms."""
+    keys = {key for key, value in model.state_dict(keep_vars=True).items() if value.requires_grad}
+    for name, media in model.encoder.media.items():
+        norms = [(path, module) for path, module in media.named_modules() if isinstance(module, _BatchNorm)]
+        moving = [(path, module) for path, module in norms if not media.keeps(module)]
+        keys |= {f"encoder.media.{name}.{path}.{buffer}" for path, module in moving for buffer, _ in module.named_buffers()}
+    return keys
 
 
 def _chosen(option: str, value: str | None, known: Mapping[str, set[str]]) -> set[str]:

@@ -23,6 +23,7 @@ from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
 from unival.models.feed_forward import FeedForward
 from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, renamed
+from unival.models.peft import add_peft
 from unival.text import split_names
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ KEYS_OF_OPTIONS = {
     r"attn\.[qk]_norm\.": "--qk-norm",
     r"media\.\w+\.norm\.": "--modality-layernorm for these media (--modality-layernorm-media)",
     r"\.w_resid$": "--scale-resids",
+    r"\.lora\.": "--peft lora",
+    r"\.adapter\.": "--peft adapters",
+    r"\.prefix\.": "--peft prefix",
 }
 
 # What the named architectures change in UnivalConfig.
@@ -78,6 +82,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         initialise(self, cfg.init_std, skip=backbones)
         if cfg.freeze_token_embeddings:
             encoder.embed_tokens.weight.requires_grad_(False)
+        add_peft(self)  # after the initialisation of all others, which it leaves as it is
 
     @classmethod
     def build_model(cls, cfg: UnivalConfig, task: Any) -> "UnivalModel":

@@ -11,6 +11,7 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from torch import Tensor, distributed, nn
 
+from unival.checkpoints.adapters import MARK
 from unival.checkpoints.files import read
 from unival.checkpoints.names.published import model_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
@@ -92,6 +93,8 @@ def read_for_fairseq(path: str | pathlib.Path) -> dict[str, Any]:
         UserError: it was refused, or does not have the format of fairseq's checkpoints.
     """
     container = read(path)
+    if MARK in container:
+        raise UserError(f"{path}: is an adapter; `unival adapter stack` makes a checkpoint of its base and it")
     advice = "`unival convert` makes a checkpoint of it that fairseq can load"
     if pathlib.Path(path).suffix == ".safetensors":
         raise UserError(f"{path}: fairseq reads no safetensors; {advice} (give it a name that ends in .pt)")
@@ -174,8 +177,9 @@ def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:
 
 def warn_of_silent_options(container: Mapping[str, Any], model: Any) -> None:
     """Warn where the options of a model differ from those of its checkpoint without effect on keys and shapes of weights."""
-    silent = silent_options(model.encoder.media)
-    for name, value in saved_model_options(container).items():
+    saved = saved_model_options(container)
+    silent = silent_options(model.encoder.media) | ({"lora_alpha"} if saved.get("peft") else set())
+    for name, value in saved.items():
         if name in silent and model.cfg[name] != value:
             logger.warning("%s %s, but the checkpoint was trained with %s", flag(name), model.cfg[name], value)
 
