@@ -324,6 +324,7 @@ MODALITY_NAMES = {"TEXT", "IMAGE", "VIDEO", "AUDIO", "BOX", "CODE", "image", "vi
 OTHER_MEANINGS = {
     "unival.instructions": {"TEXT"},  # the language's own: the modality of an instruction's plain words
     "unival.tasks.presets": {"image"},  # a column of the published tables
+    "unival.metrics.submission": {"image"},  # a field of VizWiz's submissions
     "unival.commands.report": {"TEXT", "image"},  # how an argument is shown; the usual name of a column
     "unival.commands.options": {"TEXT"},  # how an argument is shown
     "unival.commands.train_vocab": {"TEXT"},  # likewise
