@@ -182,8 +182,6 @@ class Unival:
         first = instructions[0]  # rows need only the columns of the source, not those that are predicted
         source = replace(first, target=()).resolve(table.columns).source
         table = _cells(table, (*source, *first.target))
-        predicted = {slot.column for i in instructions for slot in i.target if slot.column not in table.columns}
-        table.columns += tuple(name for name in predicted if name is not None)  # the predicted column need not exist
         return self.task.build_dataset(table, with_target=False, instructions=instructions)
 
     def caption(self, media: Any, **generation: Any) -> list[str]:

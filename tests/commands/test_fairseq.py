@@ -1,5 +1,6 @@
 """`unival train`, `validate` and `generate`: what they print when all is well, and one line for everything that is not."""
 
+import json
 import logging
 import os
 import pathlib
@@ -129,6 +130,22 @@ def test_validation_and_generation_show_the_same_scores_as_unival_score(capfd, d
         code, _, error = run(capfd, command, data, *changed(common, path=tmp_path / "missing.pt"))
         (log,) = tmp_path.glob(f"unival-{command}-*.log")
         assert code == 1 and error.splitlines()[-1].endswith(f"(the log is {log})") and "missing.pt" in log.read_text()
+
+
+def test_a_table_without_answers_gives_a_submission(capfd, data, trained, tmp_path):
+    rows = [json.loads(line) for line in (data / "valid.jsonl").read_text().splitlines()]
+    mute = tmp_path / "mute.jsonl"
+    mute.write_text("".join(json.dumps({"id": 7 + i, "image": row["image"]}) + "\n" for i, row in enumerate(rows)))
+    common = ["--task", "unival_caption", *runs.CPU, "--path", trained[0] / "checkpoint_last.pt", "--batch-size", "2", "--media-root", data]
+    flags = ["--gen-subset", "mute", "--beam", "2", "--max-len-b", "8", "--results-path", tmp_path]
+    code, _, error = run(capfd, "generate", tmp_path, *common, *flags)
+    assert code == 0, error
+    assert f"{mute}: no column 'caption' to score with; generating without (the columns are id, image)" in error
+    out, file = tmp_path / "submission.json", str(tmp_path / "generate-mute.txt")
+    assert main(["score", file, "--table", str(mute), "--metrics", "none", "--submission", f"coco:{out}"]) == 0
+    assert [(entry["image_id"], bool(entry["caption"])) for entry in json.loads(out.read_text())] == [(7, True), (8, True), (9, True)]
+    code, shown, error = run(capfd, "validate", tmp_path, *common, "--valid-subset", "mute")
+    assert code == 1 and "unknown column 'caption'" in error
 
 
 def test_everything_is_shown_on_request(capfd, data, tmp_path):

@@ -79,7 +79,9 @@ class Stream(OrderedRows):
         super().__init__(table, train, seed)
         self.builder = builder_of(builder)
         named = instructions if isinstance(instructions, Mapping) else {ONLY: instructions}
-        columns = [*table.columns, *self.builder.columns]
+        every = [instruction for alternatives in named.values() for instruction in alternatives]
+        absent = () if with_target else (slot.column for i in every for slot in i.target if slot.column is not None)
+        columns = list(dict.fromkeys([*table.columns, *self.builder.columns, *absent]))  # rows need not have what is predicted
         try:
             self.instructions = {name: [i.resolve(columns) for i in (each if train else each[:1])] for name, each in named.items()}
         except InstructionError as error:

@@ -70,6 +70,7 @@ class UnivalTask(InstructedTask):
         self.averages_late = False  # --store-ema is off until the run begins
         self.paths_of_averages: list[pathlib.Path] = []  # checkpoints still to be loaded whose moving average is used
         self.is_training = False  # else trained models are evaluated
+        self.is_generating = False  # whether this is fairseq-generate, which takes tables without answers, too
         self.shard = (0, 1)  # (index, number) of shards of the rows to evaluate
         self.progress = Progress()
         self.bpe: FairseqBpe | None = None  # for fairseq-generate
@@ -90,6 +91,7 @@ class UnivalTask(InstructedTask):
         task = cls(cfg, origin.vocabulary, given=origin.given, trained=origin.trained)
         task.start = origin.start
         task.shard = shard_of(cfg, is_training=training)
+        task.is_generating = not (training or from_checkpoint)
         if training:
             task.checks = TrainingChecks(task)
         elif cfg.weights == "ema" and cfg.path is not None:
@@ -107,13 +109,18 @@ class UnivalTask(InstructedTask):
             self.learn(resume.settings_of_options(task_cfg))
         is_train_subset = split == self.cfg.train_subset
         path = find_table(self.cfg.data, split, is_train_subset, epoch)
-        dataset = self.build_dataset(self.open_table(path), train=self.is_training and is_train_subset)
+        table = self.open_table(path)
+        absent = self.absent_columns(table) if self.is_generating else []
+        dataset = self.build_dataset(table, train=self.is_training and is_train_subset, with_target=not absent)
         dataset.split = split
         dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
         is_over = epoch > 1 and dataset.is_train and 0 < (self.cfg.max_epoch or 0) < epoch  # fairseq loads the table of one more epoch
         logger.log(logging.DEBUG if is_over else logging.INFO, "%s: %d rows from %s", split, len(dataset), path)
         self.datasets[split] = dataset
-        if not dataset.is_train and self.evaluation.metrics:
+        if absent:
+            columns = ", ".join(table.columns)
+            logger.warning("%s: no column %r to score with; generating without (the columns are %s)", path, absent[0], columns)
+        elif not dataset.is_train and self.evaluation.metrics:
             known = self.checks.references.pop(split, None) if self.checks is not None else None
             self.evaluation.fit(split, dataset.references() if known is None else known)
 

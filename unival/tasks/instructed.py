@@ -15,7 +15,7 @@ from unival.instructions import Instruction, parse
 from unival.metrics import MetricOptions
 from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions
-from unival.modalities.target import Target, decode, predicted_slot
+from unival.modalities.target import Target, decode, predicted_slot, predicted_slots
 from unival.tasks import resume
 from unival.tasks.closed_set import build_trie
 from unival.tasks.config import UnivalTaskConfig
@@ -95,6 +95,11 @@ class InstructedTask(LoopTask):
         if pathlib.Path(path).suffix == ".tsv":
             return open_table(path, columns, selected, self.cfg.media_root)
         return open_table(path, media_root=self.cfg.media_root)
+
+    def absent_columns(self, table: Table) -> list[str]:
+        """The columns that the instruction predicts and a table lacks, as tables whose answers only a benchmark's server has."""
+        slots = predicted_slots(self.instructions[0]) if self.instructions else []
+        return [slot.column for slot in slots if slot.column is not None and slot.column not in table.columns]
 
     def build_dataset(
         self,
