@@ -2,7 +2,7 @@
 
 Source: snli_ve_train.jsonl, snli_ve_dev.jsonl and snli_ve_test.jsonl. Media: the images of Flickr30k, in one folder
 or in flickr30k_images. The labels stay as they are (entailment, neutral, contradiction); the task unival_entailment
-reads them as yes, maybe and no, which answers.txt has.
+reads them as yes, maybe and no.
 """
 
 import argparse
@@ -22,7 +22,6 @@ def rows(source: Source, args: argparse.Namespace, report: Report) -> Iterator[R
     paths = {table: source.find(name) for table, name in FILES.items()}
     if not any(paths.values()):
         source.need(*FILES.values())
-    report.answers = ["yes", "maybe", "no"]
     for table, path in paths.items():
         for entry in read_lines(path) if path else ():
             label = entry.choice("gold_label", (*LABELS, NO_LABEL))

@@ -29,7 +29,8 @@ from .files import Source
 ANSWERS = "answers.txt"
 NO_FILE = "without a file"
 NAMED = 3  # files of media that are named among those that are missing
-SECONDS = 2.0  # between two lines of progress
+SECONDS = 30.0  # between two lines of progress; on a terminal, one line is rewritten
+SECONDS_ON_TERMINAL = 0.5
 DONE, DIFFERS, FAILED = 0, 1, 2  # exit codes
 
 
@@ -111,7 +112,9 @@ class Report:
         self.notes: list[str] = []
         self.answers: list[str] | None = None
         self._stream = sys.stderr if stream is None else stream
-        self._next = time.monotonic() + SECONDS
+        self._is_terminal = self._stream.isatty()
+        self._seconds = SECONDS_ON_TERMINAL if self._is_terminal else SECONDS
+        self._next = time.monotonic() + self._seconds
 
     def of(self, table: str) -> Tally:
         """The counts of a table."""
@@ -130,11 +133,18 @@ class Report:
         self.of(table).left_out[reason] += 1
 
     def progress(self) -> None:
-        """Show how many rows there are so far, every other second."""
+        """Show how many rows there are so far, now and then."""
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + SECONDS
-            counts = ", ".join(f"{table} {tally.rows:,}" for table, tally in self.tallies.items())
-            self._stream.write(f"rows so far: {counts}\n")
+            self._next = time.monotonic() + self._seconds
+            counts = "rows so far: " + ", ".join(f"{table} {tally.rows:,}" for table, tally in self.tallies.items())
+            self._stream.write(f"\r\x1b[K{counts}" if self._is_terminal else f"{counts}\n")
+            self._stream.flush()
+
+    def end_progress(self) -> None:
+        """Remove the line of progress from a terminal."""
+        if self._is_terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
 
 class MediaRoot:
@@ -356,6 +366,8 @@ def build(dataset: Dataset, args: argparse.Namespace) -> tuple[str, bool]:
     except BaseException:
         tables.discard()
         raise
+    finally:
+        report.end_progress()
     return summary(dataset, report, args.out)
 
 

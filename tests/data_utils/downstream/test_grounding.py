@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 
-GROUNDING = '[IMAGE:image] which region does the text " [TEXT:text] " describe? -> [BOX:box]'
-ENTAILMENT = '[IMAGE:image] does the image describe " [TEXT:hypothesis] "? -> [TEXT:label]'
+from unival.tasks.presets import PRESETS
+
+GROUNDING, ENTAILMENT = (PRESETS[f"unival_{name}"].instruction for name in ("grounding", "entailment"))
 
 
 def ref(number, split, *texts, ann=1, image=5):
@@ -100,12 +101,12 @@ def test_snli_ve(build, source, media):
     source(**{"snli_ve_train.jsonl": train, "snli_ve_dev.jsonl": dev, "snli_ve_test.jsonl": test})
     root = media("flickr30k-images/1.jpg", "flickr30k-images/3.jpg")
     built = build("snli_ve", "--media-root", root, sizes={"train": 2, "valid": 1, "test": 1})
-    assert (built.code, built.answers) == (0, ["yes", "maybe", "no"])
+    assert built.code == 0
     assert built.last == f"{built.out}: wrote train.jsonl, valid.jsonl, test.jsonl; complete"
     row = {"id": "1.jpg#2r1n", "image": "flickr30k-images/1.jpg", "hypothesis": "Two é men.", "premise": "A caption."}
     assert built.rows("train") == [{**row, "label": "entailment"}]
     assert "1 without a label left out" in built.text
-    assert built.read("test", ENTAILMENT, root)[0].references == ["contradiction"]
+    assert built.read("test", ENTAILMENT, root)[0].references == ["no"]
     assert "train: 1 files, table 15 of the paper says 30K" in build("snli_ve", "--force").text
 
     source(**{"snli_ve_dev.jsonl": entailment(1, "entails", "x")})
