@@ -142,7 +142,8 @@ Variables
 HELP
   help_answers "$1"
   cat <<HELP
-  METRICS      default $(metrics_of "$1")
+  METRICS      default $(metrics_of "$1"); none where a table has no references
+  SUBMISSION   format of an evaluation server (coco, vqa, vizwiz, nocaps): also write OUT/submission-SPLIT.json in it
   GPUS         number of GPUs, each of which takes a part of the rows (default: all there are; 0: the CPU)
 
 The instruction and the way of reading media are those that the checkpoint was trained with; --instruction and the like change
@@ -160,10 +161,14 @@ help_answers() {
 {
   CROSS_ENTROPY=(--criterion unival_label_smoothed --label-smoothing 0.1)
   ENCOURAGING=(--criterion unival_encouraging --label-smoothing 0.1 --log-end 0.75 --drop-worst-ratio 0.05 --drop-worst-after 6000)
-  EMA=(--store-ema --ema-decay 0.9999 --ema-fp32)
+  EMA=(--store-ema --ema-decay 0.9999 --ema-fp32 --validate-with ema)
+  IMAGE_CAPTION="[IMAGE:image] what does the image describe? -> [TEXT:caption,no_punctuation,max_length=20]"
+  VIDEO_CAPTION="[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]"
+  AUDIO_CAPTION="[AUDIO:audio] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]" # published: video, too
   CAPTIONS=(--max-tgt-length 20 --freeze-token-embeddings --best-checkpoint-metric cider)
   QUESTIONS=(--max-tgt-length 30 --freeze-token-embeddings --warmup-ratio 0.04 --best-checkpoint-metric vqa_score
     --eval-args '{"beam": 5, "unnormalized": true}')
+  REGION='[IMAGE:image] which region does the text " [TEXT:text,clean=caption] " describe? -> [BOX:box]'
   QUESTION='TEXT:question,clean=question,ending="?",max_length=80'
   VIDEO_QUESTION="[VIDEO:video] [$QUESTION] -> [$QUESTION,no_loss] [TEXT:answer,weighted,closed_set]"
   UNNORMALIZED='{"beam": 5, "unnormalized": true, "max_len_b": 200, "no_repeat_ngram_size": 0}'
@@ -274,12 +279,14 @@ generate_shard() {
 
 # score: compare what generate wrote with the references of $TABLE; the scores are printed and kept in $OUT/scores-$SPLIT.json.
 score() {
-  local task="${PRESET#unival_}" outputs=("$OUT/generate-$SPLIT.txt") column number gpus="${GPUS:-$(gpu_count)}" columns
+  local task="${PRESET#unival_}" outputs=("$OUT/generate-$SPLIT.txt") column number gpus="${GPUS:-$(gpu_count)}" columns submission=()
   read -r column number <<<"$(references_of "$task")"
   [ "$gpus" -le 1 ] || outputs=("$OUT"/shard-*-of-"$gpus/generate-$SPLIT.txt")
   columns=(--columns "$column")
-  case "$TABLE" in *.tsv) columns+=(--selected-cols "$number") ;; esac
-  unival score "${outputs[@]}" --table "$TABLE" "${columns[@]}" --metrics "${METRICS:-$(metrics_of "$task")}" --json "$OUT/scores-$SPLIT.json"
+  case "$TABLE" in *.tsv) columns=(--columns "id,$column" --selected-cols "0,$number") ;; esac
+  [ -z "${SUBMISSION:-}" ] || submission=(--submission "$SUBMISSION:$OUT/submission-$SPLIT.json")
+  unival score "${outputs[@]}" --table "$TABLE" "${columns[@]}" --metrics "${METRICS:-$(metrics_of "$task")}" \
+    --json "$OUT/scores-$SPLIT.json" ${submission[@]+"${submission[@]}"}
 }
 
 gpu_count() {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_run_scripts import COMMON, bash
+from tests.test_run_scripts import COMMON, ROOT, bash, inputs, recorded  # noqa: F401  fixtures
 
 
 def test_an_update_sees_the_published_rows_on_any_number_of_gpus(tmp_path):
@@ -55,3 +55,16 @@ def test_unusable_launchers_are_one_line(tmp_path):
     ):
         result = bash("-c", LAUNCHERS, "bash", COMMON, cwd=tmp_path, **variables)
         assert (result.returncode, result.stderr) == (2, message)
+
+
+def test_each_gpu_evaluates_a_part_of_the_rows(inputs, recorded, tmp_path):  # noqa: F811
+    for shard in range(2):
+        (tmp_path / "out" / f"shard-{shard}-of-2").mkdir(parents=True)
+        (tmp_path / "out" / f"shard-{shard}-of-2" / "generate-test.txt").touch()
+    script = ROOT / "run_scripts" / "video_qa_msvd" / "eval.sh"
+    *generated, (command, scoring) = recorded(script, **{**inputs, "GPUS": 2, "SUBMISSION": "vqa"})
+    assert sorted(call[call.index("--shard-id") + 1] for _, call in generated) == ["0", "1"]
+    assert all(call[call.index("--num-shards") + 1] == "2" and "--cpu" not in call for _, call in generated)
+    outputs = [str(tmp_path / "out" / f"shard-{shard}-of-2" / "generate-test.txt") for shard in range(2)]
+    assert command == "unival" and scoring[:3] == ["score", *outputs]
+    assert scoring[-1] == f"vqa:{tmp_path / 'out' / 'submission-test.json'}"

@@ -23,7 +23,7 @@ INSTALL = ROOT / "run_scripts" / "install.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
 COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / "run_scripts" / "rank.sh", ROOT / ".ci" / "run"]
-VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "MINUTES", "SEED", "TMPDIR"}
+VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "MINUTES", "SEED", "TMPDIR"}
 VARIABLES |= {"OMP_NUM_THREADS", "GPUS", "LAUNCHER", "NODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"}
 VARIABLES |= {"PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
 
@@ -76,6 +76,7 @@ def inputs(tmp_path):
     (tmp_path / "data").mkdir()
     files = ["vocabulary/encoder.json", "vocabulary/vocab.bpe", "vocabulary/dict.txt", "model.pt"]
     files += [f"data/{split}.tsv" for split in ("train", "valid", "test")]
+    (tmp_path / "data" / "answers.txt").write_text("yes\nno\n")
     for name in files:
         (tmp_path / name).touch()
     return {
@@ -179,7 +180,7 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
 
     import unival.tasks  # noqa: F401  registers what the recipes name
 
-    for table in inputs["DATA"].iterdir():
+    for table in inputs["DATA"].glob("*.tsv"):
         table.write_text("row\n" * 300)
         table.rename(table.with_suffix(f".{endings}"))
     for command, arguments in recorded(script, "--batch-size", "7", **inputs):

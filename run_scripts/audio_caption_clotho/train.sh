@@ -13,5 +13,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe training caption audio "$@"
 finetune 16 128 25 "${ENCOURAGING[@]}" "${CAPTIONS[@]}" --lr 5e-5 --audio-hop-size 200 \
-  --instruction "[AUDIO:audio] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  --eval-args "$UNNORMALIZED" "$@"
+  --instruction "$AUDIO_CAPTION" --eval-args "$UNNORMALIZED" "$@"

@@ -13,5 +13,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe training caption video "$@"
 finetune 16 256 25 "${ENCOURAGING[@]}" "${CAPTIONS[@]}" --lr 3e-5 --patch-frame-size 384 --num-frames 16 --use-dataaug \
-  --instruction "[VIDEO:video] what does the video describe? -> [TEXT:caption,no_punctuation,max_length=20]" \
-  --eval-args "$UNNORMALIZED" "$@"
+  --instruction "$VIDEO_CAPTION" --eval-args "$UNNORMALIZED" "$@"

@@ -1,0 +1,110 @@
+"""Every recipe, run to its end on a tiny model and tables in the published layout."""
+
+import base64
+import json
+import pathlib
+
+import pytest
+
+from tests import runs, tiny
+from tests.test_run_scripts import RECIPES, name_of, recorded  # noqa: F401  a fixture
+from unival.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
+BACKBONES = ["--image-backbone", "resnet10", "--video-backbone", "resnext3d14", "--audio-backbone", "cnn6"]
+VOCABULARY = ["--num-codes", "0", "--num-bins", "20"]
+READING = ["--patch-image-size", "32", "--patch-frame-size", "32", "--num-frames", "2"]
+READING += ["--audio-sample-rate", "32000", "--max-audio-seconds", "1"]
+SMALL = [*runs.MODEL, *BACKBONES, *VOCABULARY, *READING, "--num-workers", "0"]
+SMALL += ["--modalities", "image,video,audio", "--max-update", "1", "--skip-checks"]
+ROWS = 3
+ANSWERS = ("red", "blue", "a square")
+BOXES = ("1,2,30.5,31", "0,0,20,20", "5,5,40,38")
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+def cells(task: str, i: int, medium: str) -> list[str]:
+    """The row of a published table, with all of its columns."""
+    return {
+        "caption": [str(i), f"image{i}", f"a red square&&the {ANSWERS[i]}", "", medium],
+        "vqa": [str(i), f"image{i}", f"what is this {i}", f"0.3|!+red&&1.0|!+{ANSWERS[i]}", "red&&square", medium],
+        "grounding": [str(i), f"image{i}", f"the {ANSWERS[i]}", BOXES[i], medium],
+        "entailment": [str(i), f"image{i}", medium, f"this is {ANSWERS[i]}", "a square", LABELS[i]],
+    }[task]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Tables of every task and medium, a vocabulary, and a model of all media to start from."""
+    folder = tmp_path_factory.mktemp("recipes")
+    table = [json.loads(line) for line in tiny.write_media_table(folder, ROWS).read_text().splitlines()]
+    tiny.vocabulary(folder / "vocabulary", num_codes=0, num_bins=20)
+    for task in ("caption", "vqa", "grounding", "entailment"):
+        for medium in ("image", "video", "audio"):
+            data = folder / f"{task}-{medium}"
+            data.mkdir()
+            (data / "answers.txt").write_text("\n".join(ANSWERS) + "\n")
+            media = [folder / row[medium] for row in table]
+            values = [base64.urlsafe_b64encode(file.read_bytes()).decode() if medium == "image" else str(file) for file in media]
+            lines = ["\t".join(cells(task, i, value)) + "\n" for i, value in enumerate(values)]
+            for split in ("train", "valid", "test"):
+                (data / f"{split}.tsv").write_text("".join(lines))
+    (folder / "valid.jsonl").write_text((folder / "train.jsonl").read_text())
+    flags = [*SMALL, "--instruction", "[IMAGE:image] [VIDEO:video] [AUDIO:audio] what? -> [TEXT:caption]"]
+    assert runs.train(folder, folder / "start", *flags, "--vocab-dir", str(folder / "vocabulary"), "--batch-size", "3") == 0
+    return folder
+
+
+def task_and_medium(script: pathlib.Path) -> tuple[str, str]:
+    """Which tables a recipe takes, by its name."""
+    name = script.stem if script.parent.name in ("linear_only", "zero_shot") else script.parent.name
+    medium = next((medium for medium in ("video", "audio") if name.startswith(medium)), "image")
+    if "caption" in name or name == "nocaps":
+        return "caption", medium
+    return "grounding" if name.startswith("refcoco") else "entailment" if name == "snli_ve" else "vqa", medium
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """Folders of the training recipes that have run."""
+    return {}
+
+
+def is_training(script: pathlib.Path) -> bool:
+    return script.name != "eval.sh" and script.parent.name != "zero_shot"
+
+
+def run(recorded, script, place, checkpoint, out):  # noqa: F811
+    """Run the commands of a recipe in this process."""
+    task, medium = task_and_medium(script)
+    inputs = {"DATA": place / f"{task}-{medium}", "VOCAB": place / "vocabulary", "CHECKPOINT": checkpoint, "OUT": out, "GPUS": 0}
+    flags = SMALL if is_training(script) else [*VOCABULARY, "--num-workers", "0", "--beam", "2"]
+    for command, arguments in recorded(script, *flags, **inputs):
+        name = {"fairseq-train": "train", "fairseq-generate": "generate"}.get(command)
+        try:
+            assert main(arguments if name is None else [name, *arguments]) == 0
+        finally:
+            runs.forget_run()
+    return {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=name_of)
+def test_recipe_runs_to_its_end(script, place, finished, recorded, tmp_path, tmp_path_factory):  # noqa: F811
+    start, trains = place / "start" / "checkpoint_last.pt", script.with_name("train.sh")
+    if not is_training(script) and trains.is_file():  # evaluation is of what training writes
+        if trains not in finished:
+            finished[trains] = tmp_path_factory.mktemp("trained")
+            run(recorded, trains, place, start, finished[trains])
+            (tmp_path / "recorded").unlink()
+        start = finished[trains] / "checkpoint_best.pt"
+    if script in finished:
+        written = {path.name for path in finished[script].iterdir()}
+    else:
+        finished[script] = tmp_path / "out"
+        written = run(recorded, script, place, start, finished[script])
+    if is_training(script):
+        assert {"checkpoint_last.pt", "checkpoint_best.pt", "train.jsonl"} <= written
+        assert ("checkpoint_best_ema.pt" in written) == (task_and_medium(script)[0] == "vqa")
+    else:
+        (scores,) = [name for name in written if name.startswith("scores-")]
+        assert json.loads((tmp_path / "out" / scores).read_text())
