@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Optional  # fairseq's argument parser does not know ``str | None``
 
 from fairseq.dataclass import ChoiceEnum, configs
-from omegaconf import MISSING
+from omegaconf import MISSING, open_dict
 
 from unival.modalities import MODALITIES
 from unival.modalities.options import compose, declared, owners, task_field
@@ -125,6 +125,13 @@ class CoreTaskConfig(RunOptions):
         default=None,
         metadata={"group": "task", "help": "file with the answers that a slot with closed_set may have, one a line"},
     )
+
+
+def add_newer_options(cfg: Any) -> None:
+    """Add the options of the core that a checkpoint's options lack, since they came after it, with their defaults."""
+    newer = {option.name: option.default for option in fields(CoreTaskConfig) if "help" in option.metadata and option.name not in cfg}
+    with open_dict(cfg):
+        cfg.update(newer)
 
 
 if TYPE_CHECKING:

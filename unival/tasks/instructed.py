@@ -18,7 +18,7 @@ from unival.modalities.composed import MediaOptions
 from unival.modalities.target import Target, decode, predicted_slot, predicted_slots
 from unival.tasks import resume
 from unival.tasks.closed_set import build_trie
-from unival.tasks.config import UnivalTaskConfig
+from unival.tasks.config import UnivalTaskConfig, add_newer_options
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.loop import LoopTask
 from unival.tasks.presets import ANY, Preset
@@ -47,6 +47,7 @@ class InstructedTask(LoopTask):
     cfg: UnivalTaskConfig
 
     def __init__(self, cfg: UnivalTaskConfig, vocabulary: Vocabulary, given: Settings, trained: Settings):
+        add_newer_options(cfg)
         super().__init__(cfg)
         self.vocabulary = vocabulary
         self.given = given
