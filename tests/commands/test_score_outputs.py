@@ -87,8 +87,7 @@ def test_two_outputs_are_compared(tmp_path, score):
         (["--compare", "a.txt", "b.txt", "--resamples", "0"], "--resamples 0: must be 1 or more"),
         (["a.txt", "--resamples", "-1"], "--resamples -1: must be 0 or more"),
         (["a.txt", "--seed", "-1"], "--seed -1: must be 0 or more"),
-        (["a.txt", "--metrics", "none"], "--metrics none scores nothing, and only writes --submission FORMAT:FILE: give metrics"),
-        (["a.txt", "--metrics", "none", "--submission", "coco:c", "--json", "s"], "--metrics none scores nothing, and only writes"),
+        (["a.txt", "--metrics", "none"], "--metrics none scores nothing: give metrics, or --submission FORMAT:FILE"),
         (["a.txt", "--submission", "coco"], "--submission 'coco': expected FORMAT:FILE with one of the formats coco (captions of COCO and"),
         (["a.txt", "--submission", "gqa:x.json"], "--submission 'gqa:x.json': expected FORMAT:FILE with one of the formats coco"),
         (["a.txt", "--cider-df", "x.json"], "x.json: document frequencies are for cider_d and spider; the metrics are cider,"),
@@ -115,7 +114,8 @@ def test_submissions(tmp_path, score):
     bare = tmp_path / "bare.jsonl"
     bare.write_text("".join(json.dumps({"image": f"pictures/VizWiz_test_{i:08d}.jpg", "question": "what?"}) + "\n" for i in range(4)))
     command = [output, "--metrics", "none", "--submission", f"vizwiz:{files['vizwiz']}"]
-    assert score(*command, "--id-column", "image", table=bare) == (0, "", "")
+    assert score(*command, "--id-column", "image", "--json", tmp_path / "scores.json", table=bare) == (0, "", "")
+    assert json.loads((tmp_path / "scores.json").read_text()) == {}
     expected = [{"image": f"VizWiz_test_{row:08d}.jpg", "answer": text} for row, text in said.items()]
     assert json.loads(files["vizwiz"].read_text()) == expected
     code, _, said_of = score(*command, table=bare)

@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if targets:
         write_submissions(targets, texts[0], args)
     if not names:
+        for path in filter(None, (args.json, args.per_row)):
+            _write_json(path, {})
         return 0
     references = read_references(args.table, columns, args.selected_cols, one_reader(metrics.values()))
     if args.compare and args.allow_partial:
@@ -98,8 +100,8 @@ def _check_arguments(args: argparse.Namespace, names: Sequence[str]) -> None:
     for option, is_given in {**given, f"--metrics {NOTHING}": not names}.items():
         if args.compare and is_given:
             raise UserError(f"{option} is for one output, not with --compare")
-    if not names and (args.json or args.per_row or not args.submission):
-        raise UserError(f"--metrics {NOTHING} scores nothing, and only writes --submission FORMAT:FILE: give metrics for the rest")
+    if not names and not args.submission:
+        raise UserError(f"--metrics {NOTHING} scores nothing: give metrics, or --submission FORMAT:FILE")
     for option, value, least in (("--resamples", args.resamples, 1 if args.compare else 0), ("--seed", args.seed, 0)):
         if value < least:
             raise UserError(f"{option} {value}: must be {least} or more")
