@@ -59,7 +59,7 @@ def reading(kind: str, rows: int, args: argparse.Namespace) -> Figure:
 
     flags = ["--task", "unival", "--arch", "unival_tiny", "--num-codes", "0", "--num-bins", "0", "--batch-size", "4", "--cpu"]
     flags += ["--instruction", INSTRUCTIONS[kind], "--train-subset", kind, "--save-dir", str(args.folder / "out")]
-    flags += ["--eval-metrics=", "--disable-validation", "--skip-checks"]
+    flags += ["--eval-metrics=", "--disable-validation"]
     parsed = options.parse_args_and_arch(options.get_training_parser(), [str(args.folder), *flags])
     cfg = convert_namespace_to_omegaconf(parsed)
     task = tasks.setup_task(cfg.task)
