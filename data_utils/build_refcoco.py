@@ -2,7 +2,8 @@
 
 Source: refs(unc).p, or for RefCOCOg refs(umd).p (or refs(google).p), and instances.json, of one data set's folder.
 Media: the folder train2014 of COCO. Nothing in the pickle is executed. The tables of RefCOCO and RefCOCO+ are train,
-valid, testA (people) and testB (other objects), of RefCOCOg train, valid and test.
+valid, testA (people) and testB (other objects), of RefCOCOg train, valid and test. Texts are as people typed them ("raw"),
+as in the published tables; the task cleans them.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def rows(source: Source, args: argparse.Namespace, report: Report) -> Iterator[R
             continue
         for sentence in ref.entries("sentences"):
             number = f"{ref.integer('ref_id')}_{sentence.integer('sent_id')}"
-            yield Row(table, number, [f"train2014/{name}", name], {"text": sentence.text("sent"), "box": corners})
+            text = (sentence.text("raw") if "raw" in sentence else "") or sentence.name("sent")
+            yield Row(table, number, [f"train2014/{name}", name], {"text": text, "box": corners})
 
 
 def _known(ref: Entry, key: str, those: dict[int, Entry]) -> Entry:

@@ -25,12 +25,13 @@ INSTANCES = {
     ],
 }
 REFS = [
-    ref(1, "train", "the left  one", "café sign"),
+    ref(1, "train", "the left  one", "café sign", "sign"),
     ref(2, "testA", "a woman"),
     ref(3, "testB", "a dog"),
     ref(4, "val", "outside", ann=2),
     ref(5, "val", "right one"),
 ]
+REFS[0]["sentences"][2]["raw"] = " "  # not kept as it was typed
 
 
 class Python2(pickle._Pickler):
@@ -63,11 +64,12 @@ def test_refcoco(build, source, media, protocol, pickler):
     assert built.tables == ["testA", "testB", "train", "valid"]
     image, box = "train2014/COCO_train2014_000000000005.jpg", [10.25, 2.0, 30.75, 24]
     assert built.rows("train") == [
-        {"id": "1_10", "image": image, "text": "the left one", "box": box},
-        {"id": "1_11", "image": image, "text": "café sign", "box": box},
+        {"id": "1_10", "image": image, "text": "The Left One", "box": box},
+        {"id": "1_11", "image": image, "text": "Café Sign", "box": box},
+        {"id": "1_12", "image": image, "text": "sign", "box": box},
     ]
     assert "valid: 1 row with a box that is not within the image left out" in built.text
-    assert "train: 2 rows, the data set has 120,191" in built.text and "its 6K and 5K are testA and testB" in built.text
+    assert "train: 3 rows, the data set has 120,191" in built.text and "its 6K and 5K are testA and testB" in built.text
     (example,) = built.read("testB", GROUNDING, root)
     assert len(example.target) == 5 and example.geometry
 
