@@ -123,12 +123,13 @@ def test_clotho(build, source, media):
     assert built.rows("train") == [
         {"id": "development.wav", "audio": "development/development.wav", "caption": ["One é", "Two", "Three, four", "Five"]}
     ]
-    assert built.rows("valid")[0]["audio"] == "evaluation.wav" and built.tables == ["train", "valid"]
+    assert built.rows("valid")[0]["audio"] == "evaluation.wav" and built.rows("valid") == built.rows("test")
     assert "train: 4 references, table 15 of the paper says 17.5K (the five captions of 2,893 recordings" in built.text
     assert len(built.read("valid", AUDIO, root)) == 1
     source(**files)
     second = build("clotho", "--force")
     assert "version 2" in second.text and second.rows("test")[0]["audio"] == "evaluation/evaluation.wav"
+    assert second.rows("valid")[0]["audio"] == "validation/validation.wav"
 
 
 ACTIVITYNET = {
