@@ -62,7 +62,15 @@ def test_boxes_are_trained_generated_and_scored(tmp_path, capsys):
     assert main(["score", str(printed), "--table", str(tmp_path / "valid.jsonl"), *columns]) == 0
     assert capsys.readouterr().out.split() == ["box_accuracy", f"{np.mean(hits):.4f}", "mean_iou", f"{np.mean(ious):.4f}"]
 
+    no_box = runs.generate(tmp_path, checkpoint, tmp_path / "none", "valid", *FLAGS, *more, "--reject-below", "0")  # certainty is 0
+    assert {text for text, _ in read_generated(no_box).values()} == {""} and no_box.read_text().count("\nD-") == 6
+    assert "box_accuracy 0.0000, mean_iou 0.0000" in no_box.read_text().splitlines()[-1]
+    assert main(["score", str(no_box), "--table", str(tmp_path / "valid.jsonl"), *columns]) == 0
+    assert capsys.readouterr().out.split()[-4:] == ["box_accuracy", "0.0000", "mean_iou", "0.0000"]
+
     model = from_checkpoint(checkpoint)
+    (none,) = model.run(INSTRUCTION, {**rows[0], "image": str(tmp_path / rows[0]["image"])}, beam=5, reject_below=0.0)
+    assert (none.text, none.box, none.rejected) == ("", None, True)
     outputs = model.run(INSTRUCTION, [{**row, "image": str(tmp_path / row["image"])} for row in rows], beam=5, nbest=2)
     for i, output in enumerate(outputs):
         width, height = SIZES[i % len(SIZES)]

@@ -116,7 +116,9 @@ class Unival:
                 rotated by their EXIF only as opened from a file, not after ``rotate`` or ``convert``.  Boxes may be arrays, too.
             batch_size: rows at a time.
             closed_set: candidate answers of a slot such as ``[TEXT:answer,closed_set]``; default: those of training.
-            generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …), which precede the task's defaults.
+            generation: fairseq's generation options (``beam``, ``nbest``, ``max_len_b``, ``lenpen``, …) and those of
+                :class:`unival.generation.answer_options.AnswerOptions` (``inference="candidates"``, ``reject_below``, …), which precede
+                the task's defaults.
 
         Returns:
             One :class:`Output` per row, in order.
@@ -149,7 +151,7 @@ class Unival:
         if closed_set is not None and trie is None:
             raise UserError("closed_set is given, but no slot of the instruction has one: write [TEXT:answer,closed_set]")
         is_limited = trie is not None or self.task.target_of(instructions).length is not None
-        defaults = fitting_defaults(vars(self.task.generation_options()), is_limited)
+        defaults = fitting_defaults(vars(self.task.generation_options()), is_limited, has_candidates=trie is not None)
         options = Namespace(**{**defaults, **generation})
         generator = self.task.generator_for([self.model], options, trie, instructions=instructions)
         nbest = generation.get("nbest", 1)

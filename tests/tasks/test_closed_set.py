@@ -1,11 +1,14 @@
 """Answers from a closed set, in the loss and in generation."""
 
 import json
+import math
 
 import pytest
 import torch
 
 from tests import runs, tiny
+from unival.cli import main
+from unival.commands.score import score_file
 from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
 from unival.data.rows import RowTable
 from unival.errors import UserError
@@ -71,9 +74,10 @@ def test_slots_and_files_that_cannot_be(vocab, tmp_path):
         read_answers(tmp_path / "empty.txt")
 
 
-def test_training_and_generation_stay_within_the_set(tmp_path):
+def test_training_and_generation_stay_within_the_set(tmp_path, capsys):
     """Through fairseq's own commands: the answers are kept in the checkpoint and used by the Python API."""
     data, out = tmp_path / "data", tmp_path / "out"
+    instruction = "[IMAGE:image] what? -> [TEXT:caption,closed_set]"
     path = tiny.write_table(data, rows=6, name="train.jsonl")
     rows = [{**json.loads(line), "caption": ANSWERS[i % 3]} for i, line in enumerate(path.read_text().splitlines())]
     for split in ("train", "valid"):
@@ -84,19 +88,49 @@ def test_training_and_generation_stay_within_the_set(tmp_path):
         "--task",
         "unival",
         "--instruction",
-        "[IMAGE:image] what? -> [TEXT:caption,closed_set]",
+        instruction,
         "--eval-metrics",
         "exact_match",
     ]
     flags += ["--closed-set", str(tmp_path / "answers.txt"), "--batch-size", "3", "--max-update", "2"]
-    metric = ["--best-checkpoint-metric", "exact_match"]
+    metric = ["--best-checkpoint-metric", "exact_match", "--eval-args", '{"inference": "candidates"}']
     assert runs.train(data, out, *flags, *metric) == 0
+    validated = float(runs.log_lines(out, "valid_exact_match")[-1]["valid_exact_match"])
     model = from_checkpoint(out / "checkpoint_last.pt")
     images = [{"image": str(data / row["image"])} for row in rows]
-    outputs = model.run("[IMAGE:image] what? -> [TEXT:caption,closed_set]", images)
+    outputs = model.run(instruction, images)
     assert {output.text for output in outputs} <= set(ANSWERS)
-    others = model.run("[IMAGE:image] what? -> [TEXT:caption,closed_set]", images, closed_set=["green", "left of"])
+    others = model.run(instruction, images, closed_set=["green", "left of"])
     assert {output.text for output in others} <= {"green", "left of"}
     free = ["--task", "unival", "--no-repeat-ngram-size", "0"]
     generated = read_generated(runs.generate(data, out / "checkpoint_last.pt", out, "valid", *free))
     assert len(generated) == 6 and {text for text, _ in generated.values()} <= set(ANSWERS)  # nothing was said again
+
+    # Every candidate scored: as in validation, by fairseq-generate, in Python and by `unival run`; then some rows rejected
+    chosen = [*free, "--inference", "candidates", "--nbest", "3"]
+    scored = read_generated(runs.generate(data, out / "checkpoint_last.pt", out / "scored", "valid", *chosen))
+    said = model.run(instruction, images, inference="candidates", nbest=3)
+    assert [(output.text, pytest.approx(output.score)) for output in said] == [
+        (text, score * math.log(2)) for text, score in (scored[row] for row in range(6))
+    ]
+    for output in said:  # the candidates share all of the probability
+        assert sum(math.exp(each.score) for each in (output, *output.alternatives)) == pytest.approx(1, abs=1e-5)
+    assert sum(output.text == row["caption"] for output, row in zip(said, rows, strict=True)) / 6 == pytest.approx(validated, abs=5e-4)
+    scores = sorted(output.score for output in said)
+    least = (scores[2] + scores[3]) / 2
+    expected = ["" if output.score < least else output.text for output in said]
+    written = runs.generate(data, out / "checkpoint_last.pt", out / "rejected", "valid", *chosen, "--reject-below", str(least))
+    assert [text for _, (text, _) in sorted(read_generated(written).items())] == expected and expected.count("") == 3
+    kept = model.run(instruction, images, inference="candidates", reject_below=least)
+    assert [(output.text, output.rejected, output.score) for output in kept] == [
+        (text, not text, output.score) for text, output in zip(expected, said, strict=True)
+    ]
+    (accuracy,) = score_file(str(written), {i: [row["caption"]] for i, row in enumerate(rows)}, ["exact_match"]).total.values()
+    assert accuracy == pytest.approx(sum(text == row["caption"] for text, row in zip(expected, rows, strict=True)) / 6)
+    capsys.readouterr()
+    flags = ["--inference", "candidates", "--reject-below", str(least), "--json"]
+    assert main(["run", "--path", str(out / "checkpoint_last.pt"), *flags, *(row["image"] for row in images)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["text"], line.get("rejected", False)) for line in lines] == [(text, not text) for text in expected]
+    zero_shot = model.run(instruction, images, inference="candidates", zero_shot=True)
+    assert all(one.score < other.score for one, other in zip(zero_shot, said, strict=True))  # among the whole vocabulary

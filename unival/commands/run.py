@@ -37,11 +37,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--beam", type=int, help="beam size (default: as in validation, else 5)")
     parser.add_argument("--max-len-b", type=int, help="longest answer in tokens (default: as in validation, else 200)")
+    parser.add_argument(
+        "--inference", choices=("beam", "candidates"), help="search, or score every candidate answer (default: as in validation, else beam)"
+    )
+    parser.add_argument("--zero-shot", action="store_true", default=None, help="mask what is no candidate after the softmax")
+    parser.add_argument("--reject-below", type=float, metavar="X", help="no answer where the best one's score is below this")
     parser.add_argument("--nbest", type=int, default=1, help="answers per row, best first, a line each (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="rows at a time (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
     parser.add_argument(
-        "--json", action="store_true", help="a JSON object a row: inputs, text, score, box or codes if predicted, alternatives (of --nbest)"
+        "--json",
+        action="store_true",
+        help="a JSON object a row: inputs, text, score, box or codes if predicted, alternatives (of --nbest); rejected where there is no"
+        " answer (--reject-below)",
     )
     parser.add_argument(
         "--on-bad-sample",
@@ -70,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
                 " use --row, or another --instruction"
             )
         rows += [{column: name} for name in args.inputs]
-    given = {name: getattr(args, name) for name in ("beam", "max_len_b", "nbest") if getattr(args, name) is not None}
+    names = ("beam", "max_len_b", "nbest", "inference", "zero_shot", "reject_below")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     bad = 0
     for row, answer in zip(rows, model.answers(instruction, rows, batch_size=args.batch_size, **given), strict=True):
         if isinstance(answer, UserError):
@@ -96,9 +105,10 @@ def _json(row: dict[str, Any], answer: Any) -> str:
 
 
 def _said(output: Any) -> dict[str, Any]:
-    """Text and score, and the box or the image codes of a target that has them."""
+    """Text and score, the box or the image codes of a target that has them, and whether the answer was rejected, if so."""
     values = {name: getattr(output, name) for name in ("box", "codes")}
-    return {"text": output.text, "score": output.score, **{name: value for name, value in values.items() if value is not None}}
+    rejected = {"rejected": True} if output.rejected else {}
+    return {"text": output.text, "score": output.score, **{name: v for name, v in values.items() if v is not None}, **rejected}
 
 
 def _row(text: str) -> dict:

@@ -9,12 +9,13 @@ import numbers
 import typing
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 
 from unival.errors import UserError, flag
+from unival.generation.answer_options import INFERENCE, AnswerOptions
 from unival.generation.trie import Trie
 from unival.vocab import FIRST_TOKEN
 
@@ -49,17 +50,29 @@ REFUSED: dict[str, str] = {
 }
 # Defaults of a task that could make a candidate answer, or an answer of fixed length, impossible: they are dropped where there is one.
 AGAINST_LIMITS = ("no_repeat_ngram_size", "min_len", "max_len_a", "max_len_b", "match_source_len")
+OF_CANDIDATES = ("inference", "zero_shot", "candidates_batch")  # options that need candidate answers
+
+
+def as_dict(args: Any) -> dict[str, Any]:
+    """Options by name, of a mapping, a namespace or a dataclass."""
+    return dict(args) if isinstance(args, Mapping) else dict(vars(args))
+
+
+def answer_options(cfg: Any) -> dict[str, Any]:
+    """The options of :class:`AnswerOptions` in a task's that are not as by default; checkpoints of earlier versions have none."""
+    defaults = {name: value for name, value in vars(AnswerOptions()).items() if not name.startswith("_")}
+    return {name: cfg[name] for name, value in defaults.items() if name in cfg and cfg[name] != value}
 
 
 def generation_options(args: Any) -> argparse.Namespace:
-    """All options of fairseq's GenerationConfig: those in ``args`` with the value there, the others with their default.
+    """All options of fairseq's GenerationConfig and of ``AnswerOptions``: those in ``args`` with the value there, others with theirs.
 
     Raises:
-        UserError: an option that GenerationConfig does not have, or a value of the wrong type.
+        UserError: an unknown option, or a value of the wrong type.
     """
-    defaults = vars(GenerationConfig())
-    given = dict(args) if isinstance(args, Mapping) else dict(vars(args))
-    types = typing.get_type_hints(GenerationConfig)
+    defaults = {**vars(GenerationConfig()), **vars(AnswerOptions())}
+    given = as_dict(args)
+    types = {**typing.get_type_hints(GenerationConfig), **typing.get_type_hints(AnswerOptions)}
     for name, value in given.items():
         if name not in defaults and not name.startswith("_"):
             known = sorted(set(defaults) - {"_name", *REFUSED})
@@ -74,6 +87,13 @@ def generation_options(args: Any) -> argparse.Namespace:
 def _typed(name: str, value: Any, declared: Any) -> Any:
     """A value converted to its option's type; numpy's numbers are accepted, and an int where a float is expected."""
     is_bool = isinstance(value, bool)
+    if declared == Optional[float]:
+        return None if value is None else _typed(name, value, float)
+    if declared is INFERENCE:
+        value = value.value if isinstance(value, Enum) else value
+        if value not in (choices := [choice.value for choice in INFERENCE]):
+            raise UserError(f"generation option {name} is {value!r}: choose from {', '.join(choices)}")
+        return value
     if declared is int and not is_bool and isinstance(value, numbers.Integral):
         return int(value)
     if declared is float and not is_bool and isinstance(value, numbers.Real) and math.isfinite(value):
@@ -84,9 +104,16 @@ def _typed(name: str, value: Any, declared: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def fitting_defaults(defaults: Mapping[str, Any], is_limited: bool) -> dict[str, Any]:
-    """A task's default generation options; if answers are limited (candidates or a fixed length), without those in ``AGAINST_LIMITS``."""
-    return {name: value for name, value in defaults.items() if not (is_limited and name in AGAINST_LIMITS)}
+def fitting_defaults(defaults: Mapping[str, Any], is_limited: bool, has_candidates: bool = True) -> dict[str, Any]:
+    """A task's default generation options that fit its targets.
+
+    Args:
+        defaults: the options.
+        is_limited: answers are limited, to candidates or to a fixed length: without those in ``AGAINST_LIMITS``.
+        has_candidates: there are candidate answers; if not, without those in ``OF_CANDIDATES``.
+    """
+    unfit = (*(AGAINST_LIMITS if is_limited else ()), *(() if has_candidates else OF_CANDIDATES))
+    return {name: value for name, value in defaults.items() if name not in unfit}
 
 
 def check_generation_options(
@@ -94,7 +121,6 @@ def check_generation_options(
     dictionary: Dictionary,
     trie: Trie | None,
     constraint_range: tuple[int, int] | None,
-    zero_shot: bool,
     length: int | None = None,
 ) -> None:
     """Refuse values out of range and options that contradict each other.
@@ -107,7 +133,9 @@ def check_generation_options(
         checks += _closed_set_contradictions(options, constraint_range)
     if length is not None:
         checks += _fixed_length_contradictions(options, length)
-    checks.append((zero_shot and trie is None, "zero-shot masking needs candidate answers"))
+    if options.inference == "candidates":
+        checks += _search_only(options, trie)
+    checks.append((options.zero_shot and trie is None, "--zero-shot: zero-shot masking needs candidate answers"))
     if constraint_range is not None:
         start, end = constraint_range
         message = f"constraint range {start},{end}: needs {FIRST_TOKEN} <= start < end <= {len(dictionary)}"
@@ -128,7 +156,8 @@ def _limits(o: argparse.Namespace, vocabulary: int) ->  Iterator[tuple[bool, str
     """Values out of range; ``vocabulary`` is the number of tokens."""
     yield o.beam < 1 or o.beam >= vocabulary, f"--beam {o.beam}: must be 1 to {vocabulary - 1}"
     yield o.nbest < 1, f"--nbest {o.nbest}: must be at least 1"
-    yield o.nbest > o.beam, f"--nbest {o.nbest} is more than --beam {o.beam}"
+    yield o.inference == "beam" and o.nbest > o.beam, f"--nbest {o.nbest} is more than --beam {o.beam}"
+    yield o.candidates_batch < 1, f"--candidates-batch {o.candidates_batch}: must be at least 1"
     yield o.temperature <= 0, f"--temperature {o.temperature}: must be above 0"
     yield o.temperature < MIN_TEMPERATURE, f"--temperature {o.temperature}: must be at least {MIN_TEMPERATURE}; --beam 1 is greedy"
     yield (
@@ -178,6 +207,15 @@ def _contradictions(o: argparse.Namespace) -> Iterator[tuple[bool, str]]:
         o.diverse_beam_strength != default_strength and o.diverse_beam_groups <= 0,
         f"--diverse-beam-strength {o.diverse_beam_strength} needs --diverse-beam-groups",
     )
+
+
+def _search_only(o: argparse.Namespace, trie: Trie | None) -> Iterator[tuple[bool, str]]:
+    """What has no meaning where every candidate answer is scored."""
+    yield trie is None, "--inference candidates: there are no candidate answers; give the slot closed_set, and --closed-set FILE"
+    for name in _strategies(o):
+        yield True, f"{name} is a way to search, and --inference candidates does not search"
+    yield o.lenpen != 1, f"--lenpen {o.lenpen}: --inference candidates compares answers by the sum of their log-probabilities"
+    yield o.unkpen != 0, f"--unkpen {o.unkpen}: --inference candidates takes the model's own probabilities"
 
 
 def _closed_set_contradictions(

@@ -24,6 +24,8 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from unival.errors import UserError
+from unival.generation.candidates import CandidateScorer
+from unival.generation.no_repeat import NoRepeat
 from unival.generation.options import check_generation_options, generation_options
 from unival.generation.sampling import Sampling
 from unival.generation.trie import ROOT, Trie
@@ -172,31 +174,6 @@ class ConstrainedEnsemble(EnsembleModel):
         return masked if prompted is None else torch.where(prompted, scores, masked)
 
 
-class NoRepeat:
-    """Forbids tokens that would repeat an n-gram of the row, bos included; prompts may repeat.
-
-    Replaces fairseq's NGramRepeatBlock: without its CUDA extension that compares with the buffer's padding instead of the newest tokens,
-    and so forbids nothing.
-    """
-
-    def __init__(self, size: int, ensemble: ConstrainedEnsemble) -> None:
-        self.size, self.ensemble = size, ensemble
-
-    def __call__(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
-        """Set the log-probabilities (r x v) of forbidden tokens to -inf, in place; ``tokens`` is a buffer with step + 1 tokens per row."""
-        known = tokens[:, : step + 1]
-        context = self.size - 1
-        if step < context:
-            return lprobs
-        following = known[:, context:]  # the token that ended each n-gram of a row
-        repeats = (self.ensemble.prompt_lengths <= step).unsqueeze(1).expand_as(following)
-        for i in range(context):  # the i-th token of each n-gram's context against that of the newest one
-            repeats = repeats & (known[:, i : i + following.size(1)] == known[:, step + 1 - context + i].unsqueeze(1))
-        rows, places = repeats.nonzero(as_tuple=True)
-        lprobs[rows, following[rows, places]] = -math.inf
-        return lprobs
-
-
 class UnivalGenerator(SequenceGenerator):
     """fairseq's generator for our batches: starts with bos and forces the prompts in ``sample["prefix_tokens"]``.
 
@@ -209,6 +186,7 @@ class UnivalGenerator(SequenceGenerator):
         trie, constraint_range, zero_shot: see ``ConstrainedEnsemble``.
         no_repeat_ngram_size: n-grams of this size occur at most once per row (0: any number of times).
         length: number of tokens of every answer, without prompt and eos; None: the model decides.
+        candidates_batch: score every candidate answer instead of searching, so many tokens at a time; None: search.
         options: fairseq's own (beam_size, max_len_b, search_strategy, …).
     """
 
@@ -221,6 +199,7 @@ class UnivalGenerator(SequenceGenerator):
         zero_shot: bool = False,
         no_repeat_ngram_size: int = 0,
         length: int | None = None,
+        candidates_batch: int | None = None,
         **options: Any,
     ) -> None:
         ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot, is_exact=length is not None)
@@ -232,6 +211,13 @@ class UnivalGenerator(SequenceGenerator):
             self.repeat_ngram_blocker = NoRepeat(no_repeat_ngram_size, ensemble)
         self.trie = trie
         self.length = length
+        self.candidates = None
+        if candidates_batch is not None:
+            assert trie is not None
+            self.candidates = CandidateScorer(trie, self.pad, zero_shot, self.temperature, candidates_batch)
+        self.reject_below: float | None = None  # see AnswerOptions
+        is_sum = candidates_batch is not None or not self.normalize_scores
+        self.lenpen = 0.0 if is_sum else self.len_penalty  # scores are sums divided by the number of tokens to this power
         self.positions = int(ensemble.max_decoder_positions()) - 1  # most tokens of a text, prompt included
         self.longest: int | None = None  # in a trial: most tokens of an answer, unless a candidate has more
         self.nbest = 1  # number of hypotheses per row that the caller wants
@@ -272,6 +258,10 @@ class UnivalGenerator(SequenceGenerator):
             lengths = prefix_tokens.ne(self.pad).sum(1)
             self._check_prompts(prefix_tokens, lengths)
         assert isinstance(self.model, ConstrainedEnsemble)
+        if self.candidates is not None:
+            self.candidates.check_room(int(lengths.max()), self.positions)
+            encoder_outs = self.model.forward_encoder(group)
+            return self.candidates.hypotheses(self.model.models, encoder_outs, prefix_tokens, lengths, self.nbest)
         ends = None
         if prefix_tokens is not None and bool(prefix_tokens.eq(self.eos).any()):
             ends = prefix_tokens.eq(self.eos)
@@ -374,7 +364,8 @@ def build_generator(
 
     Args:
         models, dictionary: models of the ensemble, and their dictionary.
-        args: namespace, dict or config with any of the options of fairseq's GenerationConfig; missing ones take their default.
+        args: namespace, dict or config with any of the options of fairseq's GenerationConfig and of ``AnswerOptions``; missing ones take
+            their default.
         trie, constraint_range, zero_shot: see ``ConstrainedEnsemble``.
         extra_gen_cls_kwargs: further arguments of the generator, which fairseq-generate passes (for a language model).
         length: see ``UnivalGenerator``.
@@ -383,14 +374,16 @@ def build_generator(
         UserError: an unknown option, a value out of range, or options that contradict each other.
     """
     options = generation_options(args)
-    check_generation_options(options, dictionary, trie, constraint_range, zero_shot, length)
-    limits = {"trie": trie, "constraint_range": constraint_range, "zero_shot": zero_shot, "length": length}
-    extra = {**limits, **(extra_gen_cls_kwargs or {})}
+    options.zero_shot |= zero_shot
+    check_generation_options(options, dictionary, trie, constraint_range, length)
+    limits = {"trie": trie, "constraint_range": constraint_range, "zero_shot": options.zero_shot, "length": length}
+    candidates_batch = options.candidates_batch if options.inference == "candidates" else None
+    extra = {**limits, "candidates_batch": candidates_batch, **(extra_gen_cls_kwargs or {})}
     # fairseq reads the options itself, and takes nothing but the dictionary from the task
     task = argparse.Namespace(target_dictionary=dictionary)
     generator = FairseqTask.build_generator(
         task, models, options, seq_gen_cls=UnivalGenerator, extra_gen_cls_kwargs=extra
     )
     assert isinstance(generator, UnivalGenerator)
-    generator.nbest = options.nbest
+    generator.nbest, generator.reject_below = options.nbest, options.reject_below
     return generator

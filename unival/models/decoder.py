@@ -159,12 +159,13 @@ class UnivalDecoder(FairseqIncrementalDecoder):
     def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
         """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have their own layer norm.
 
-        ``code_rows`` (b): True: image codes.  ``positions``: position embeddings (t x c) per kind, added with
-        ``--entangle-target-positions``.
+        ``code_rows`` (b): True: image codes.  ``positions``: position embeddings ([b x] t x c) per kind, added
+        with ``--entangle-target-positions``.
         """
         x = embed_tokens(self.embed_tokens, tokens)
         if self.cfg.entangle_target_positions:
-            x = x + self.choose({kind: table[None, None] for kind, table in positions.items()}, code_rows).squeeze(1)
+            tables = {kind: table.view(-1, 1, *table.shape[-2:]) for kind, table in positions.items()}
+            x = x + self.choose(tables, code_rows).squeeze(1)
         normed = self.layernorm_embedding(x)
         if code_rows is not None and code_rows.any():
             normed = torch.where(code_rows[:, None, None], self.code_layernorm_embedding(x), normed)

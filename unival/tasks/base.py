@@ -20,7 +20,8 @@ from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.data.collate import source_rows
 from unival.errors import UserError
-from unival.generation.outputs import Decode, Output, make_output
+from unival.generation.options import answer_options, as_dict
+from unival.generation.outputs import Decode, Output, make_output, reject, text_of
 from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, saved_config
 from unival.models.trainable import choose_trainable
@@ -309,7 +310,7 @@ class UnivalTask(InstructedTask):
         prefix_allowed_tokens_fn: Callable[..., Any] | None = None,
     ) -> UnivalGenerator:
         """Build the task's generator, for validation, fairseq-generate and the Python API."""
-        return self.generator_for(models, args, self.trie, extra_gen_cls_kwargs)
+        return self.generator_for(models, {**answer_options(self.cfg), **as_dict(args)}, self.trie, extra_gen_cls_kwargs)
 
     def inference_step(
         self,
@@ -326,7 +327,7 @@ class UnivalTask(InstructedTask):
         if self.bpe is not None and generator.has_own_text:
             decoders = self.decoders(generator, sample)
             rows = zip(hypotheses, decoders, strict=True)
-            self.bpe.expect([read(beam["tokens"].tolist())["text"] for beam in beams[: generator.nbest]] for beams, read in rows)
+            self.bpe.expect([text_of(beam, read) for beam in beams[: generator.nbest]] for beams, read in rows)
         return hypotheses
 
     def hypotheses(
@@ -336,7 +337,11 @@ class UnivalTask(InstructedTask):
         prefix = sample.get("prefix_tokens", prefix_tokens)
         with torch.no_grad():
             hypotheses = generator.generate(models, sample, prefix_tokens=prefix, bos_token=self.vocabulary.bos)
-        return hypotheses if prefix is None else without_prompts(hypotheses, prefix.ne(self.vocabulary.pad).sum(dim=1).tolist())
+        prompts = [0] * len(hypotheses) if prefix is None else prefix.ne(self.vocabulary.pad).sum(dim=1).tolist()
+        hypotheses = without_prompts(hypotheses, prompts)
+        if generator.reject_below is None:
+            return hypotheses
+        return reject(hypotheses, prompts, generator.reject_below, generator.lenpen)
 
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
         """Generate an output for every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""

@@ -151,7 +151,7 @@ def check_eval_args(task: Any) -> None:
     """
     options, target = task.generation_options(), task.target_of(task.instructions)
     try:
-        check_generation_options(generation_options(options), task.target_dictionary, task.trie, target.span, False, target.length)
+        check_generation_options(generation_options(options), task.target_dictionary, task.trie, target.span, target.length)
     except UserError as error:
         raise UserError(f"--eval-args {task.cfg.eval_args}: {error}") from error
 

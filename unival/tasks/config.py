@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional  # fairseq's argument parser doe
 from fairseq.dataclass import ChoiceEnum, configs
 from omegaconf import MISSING, open_dict
 
+from unival.generation.answer_options import AnswerOptions
 from unival.modalities import MODALITIES
 from unival.modalities.options import compose, declared, owners, task_field
 from unival.tasks.run_options import RunOptions
@@ -16,7 +17,7 @@ VALIDATE_WITH = ChoiceEnum(["model", "ema", "both"])
 
 
 @dataclass
-class CoreTaskConfig(RunOptions):
+class CoreTaskConfig(RunOptions, AnswerOptions):
     """The options of a task that belong to no modality."""
 
     data: str = field(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
+from unival.generation.options import answer_options
 from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
@@ -54,7 +55,8 @@ class InstructedTask(LoopTask):
         self.trained = trained
         names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         options = MetricOptions(cfg.eval_box_threshold, cfg.eval_cider_df)
-        self.evaluation = Evaluation(names, self.preset.generation, cfg.eval_args, cfg.eval_print_samples, options)
+        generation = {**self.preset.generation, **answer_options(cfg)}
+        self.evaluation = Evaluation(names, generation, cfg.eval_args, cfg.eval_print_samples, options)
         self.decide()
 
     def decide(self) -> None:
