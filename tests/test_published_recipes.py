@@ -44,6 +44,7 @@ WITHOUT = {
     "drop_best_ratio": "has no effect in the original, whose loss ignores it; it would have one here",
     "drop_best_after": "likewise",
     "prompt_type": "part of the instruction",
+    "acc_thresh": "box_accuracy takes 0.5 unless unival score --box-threshold says otherwise",
     "fixed_validation_seed": "validation draws nothing at random",
     "seed": "nor does evaluation",
 }

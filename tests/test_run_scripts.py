@@ -23,9 +23,9 @@ INSTALL = ROOT / "run_scripts" / "install.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
 COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / "run_scripts" / "rank.sh", ROOT / ".ci" / "run"]
-VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "MINUTES", "SEED"}
-VARIABLES |= {"OMP_NUM_THREADS", "GPUS", "LAUNCHER", "NODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"}
-VARIABLES |= {"TMPDIR", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
+VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "MINUTES"}
+VARIABLES |= {"OMP_NUM_THREADS", "TMPDIR", "SEED", "GPUS", "LAUNCHER", "NODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+VARIABLES |= {"RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
 
 
 def name_of(path: pathlib.Path) -> str:
