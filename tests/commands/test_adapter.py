@@ -113,9 +113,13 @@ def test_what_does_not_fit_is_refused(place, tmp_path, capsys):
     del other["model"]["decoder.layer_norm.weight"]
     write(tmp_path / "other.pt", other)
     image = str(place / "data" / "images" / "train.jsonl-0.png")
-    out = str(tmp_path / "out.pt")
+    out, damaged, empty = (str(tmp_path / f"{name}.pt") for name in ("out", "damaged", "empty"))
+    write(damaged, {**read(file), "task_state": None, "adapter": {"base": {"encoder.layer_norm.weight": "load 0"}}})
+    write(empty, {**read(file), "adapter": {}})
     for arguments, message in (
         (["run", image, "--path", str(tmp_path / "other.pt"), "--adapter", str(file)], "was trained on another base than"),
+        (["run", image, "--path", base, "--adapter", damaged], f"{damaged}: is a damaged adapter: task_state, encoder.layer_norm.weight"),
+        (["run", image, "--path", base, "--adapter", empty], f"{empty}: is no adapter"),
         (["run", image, "--path", base, "--adapter", base], f"{base}: is no adapter; `unival adapter extract` makes one"),
         (["run", image, "--path", str(file)], f"{file}: is an adapter; give the checkpoint of its base"),
         (["run", image, "--path", str(file), "--adapter", str(file)], f"{file}: is an adapter, expected the checkpoint of its base"),

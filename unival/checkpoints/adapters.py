@@ -31,6 +31,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 NEW_PARTS = {"lora": "lora", "adapter": "adapters", "prefix": "prefix"}  # name of a new part in keys -> method
 SHOWN = 3  # most keys in a message
 MARK = "adapter"  # key of a container
+TYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a value -> type that numpy has, too
 
 
@@ -75,11 +76,9 @@ def stack(base: Mapping[str, Any], adapter: Mapping[str, Any], base_path: str, a
     Raises:
         UserError: the file is no adapter, or was trained on another base.
     """
-    if not isinstance(adapter.get(MARK), Mapping):
-        raise UserError(f"{adapter_path}: is no adapter; `unival adapter extract` makes one of a checkpoint")
+    expected = _base_of(adapter, adapter_path)
     if MARK in base:
         raise UserError(f"{base_path}: is an adapter, expected the checkpoint of its base")
-    expected: Mapping[str, str] = adapter[MARK]["base"]
     state = dict(weights(base, base_path))
     if is_published(state):
         rename_published(state)
@@ -87,7 +86,7 @@ def stack(base: Mapping[str, Any], adapter: Mapping[str, Any], base_path: str, a
     wrong = []
     for key, mark in expected.items():
         if key in state:
-            kept[key] = state[key].to(getattr(torch, mark.split()[0]))
+            kept[key] = state[key].to(TYPES[mark.split()[0]])
         if key not in state or stamp(kept[key]) != mark:
             wrong.append(f"{key} {'differs' if key in state else 'is missing'}")
     if wrong:
@@ -98,6 +97,19 @@ def stack(base: Mapping[str, Any], adapter: Mapping[str, Any], base_path: str, a
     state = {**kept, **weights(adapter, adapter_path)}
     made_from = {"base": pathlib.Path(base_path).name, "adapter": pathlib.Path(adapter_path).name}
     return new_container(state, adapter["cfg"], adapter["task_state"], made_from)
+
+
+def _base_of(adapter: Mapping[str, Any], path: str) -> Mapping[str, str]:
+    """The fingerprint of an adapter's base: key -> :func:`stamp`."""
+    mark = adapter.get(MARK)
+    base = mark.get("base") if isinstance(mark, Mapping) else None
+    if not isinstance(base, Mapping):
+        raise UserError(f"{path}: is no adapter; `unival adapter extract` makes one of a checkpoint")
+    strange = [key for key, value in base.items() if not isinstance(value, str) or value.split(" ")[0] not in TYPES]
+    lacking = [name for name in ("cfg", "task_state") if not isinstance(adapter.get(name), Mapping)]
+    if strange or lacking:
+        raise UserError(f"{path}: is a damaged adapter: {', '.join([*lacking, *map(str, strange)][:SHOWN])}")
+    return base
 
 
 def merge(container: Mapping[str, Any], path: str) -> dict[str, Any]:
