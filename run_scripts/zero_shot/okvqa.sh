@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Answers the questions of OK-VQA with a pretrained model, without fine-tuning, and scores the answers.
+#
+#   DATA=okvqa VOCAB=vocabulary CHECKPOINT=pretrained.pt OUT=out/zero_shot/okvqa bash run_scripts/zero_shot/okvqa.sh [fairseq-generate flags]
+#
+# Data: python data_utils/build_okvqa.py. The instruction is that of pretraining, whatever the checkpoint was trained with. The
+# question is given to the encoder alone; the candidate answers limit the search, not the probabilities (--zero-shot). Paper
+# (table 11): 38.91.
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+SPLIT="${SPLIT:-valid}"
+recipe evaluation vqa image "$@"
+evaluate --instruction "[IMAGE:image] [$QUESTION] -> [TEXT:answer,weighted,closed_set]" --zero-shot --unnormalized "$@"
