@@ -39,6 +39,17 @@ def test_training_is_timed(benchmark):
         assert everything == ("all", pytest.approx(sum(seconds for _, seconds in parts))) and limit[1] > 0
 
 
+def test_candidates_are_timed(benchmark):
+    """Each figure checks by itself that scores over the tree are those of whole answers, and that searches have the same length."""
+    candidates = benchmark("candidates")
+    sizes = ["--arch", "unival_tiny", "--vocabulary", "60", "--image-size", "32", "--tokens", "3", "--batch", "2", "--answers", "50"]
+    figures, note = candidates.figures(candidates.parser().parse_args([*sizes, "--share", "5"]))
+    assert list(figures) == ["scores, fp32", "scores, bf16", "beam 5, fp32", "beam 5, bf16"] and "50 answers, batch 2" in note
+    for build in (figures["scores, fp32"], figures["beam 5, fp32"]):
+        *seconds, ratio = build()().values()
+        assert min(seconds) > 0 and ratio == pytest.approx(seconds[-1] / seconds[-2] if len(seconds) == 3 else seconds[0] / seconds[1])
+
+
 def test_reading_is_timed(benchmark):
     data = benchmark("data")
     args = data.parser().parse_args(["--rows", "5", "--videos", "0"])
