@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from fairseq import checkpoint_utils
+from fairseq.logging import metrics
 
 from unival.cli import main
 
@@ -52,7 +53,9 @@ def train(data: pathlib.Path, out: pathlib.Path, *flags: str) -> int:
 
 
 def forget_run() -> None:
-    """Undo what a run leaves in the process: fairseq's log files (later runs would write to them too) and its best score so far."""
+    """Undo what a run leaves in the process: fairseq's log files (later runs would write to them too), its best score so far, and what
+    an epoch that did not end has logged."""
+    metrics.reset()
     vars(checkpoint_utils.save_checkpoint).pop("best", None)
     for logger in [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]:
         for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:

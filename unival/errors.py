@@ -13,6 +13,10 @@ class UserError(ValueError):
         super().__init__(printable(str(message)))
 
 
+class BadAnswerError(UserError):
+    """An answer to learn that is none of the candidate answers."""
+
+
 class InstructionError(UserError):
     """An invalid instruction. The message is the problem in one line, then the instruction with a caret below the character.
 

@@ -56,7 +56,9 @@ def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
 def test_a_target_outside_the_set_is_named(vocab):
     task = own_task(vocab)
     dataset = task.build_dataset(RowTable([{"q": "x", "a": "red"}, {"q": "x", "a": "green"}]))
-    sample = task.with_limits(dataset.collater([dataset[0], dataset[1]]))
+    batch = dataset.collater([dataset[0], dataset[1]])
+    assert batch.pop("outside").tolist() == [False, True]  # evaluation's data sets find it; the loss is the last to look
+    sample = task.with_limits(batch)
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
     with pytest.raises(UserError, match="row 1.*candidate answers"):
         criterion(tiny.model(vocab), sample)

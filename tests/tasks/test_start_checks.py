@@ -146,7 +146,7 @@ WRONG = {
     "skip is for training": ({"dataset.valid_subset": "broken", "on_bad_sample": "skip"}, "broken.jsonl, row 0"),
     "answer outside the closed set": (
         {"instruction": CLOSED, "closed_set": "answers.txt", "eval_args": '{"no_repeat_ngram_size": 0}'},
-        "outside its candidate answers",
+        "column 'caption': .* is none of the 2 candidate answers",
     ),
 }
 

@@ -18,7 +18,7 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
         if targets have a given prefix.  ``id`` (b) and ``stream`` (b) are the numbers of rows and streams.  ``net_input`` is
         ``{"groups": [dict, …]}``, see :func:`collate_group`; all other values have one entry per example, group after group.  Targets
         that need them add ``geometry`` (a dict per row), ``loss_spans`` (per row the range of ids that the loss is over; None: all) and
-        ``conf`` (b, float64: the weight of the row's loss).
+        ``conf`` (b, float64: the weight of the row's loss); ``outside`` (b, True: the answer is no candidate) is there if any is.
         Without examples there is no ``net_input`` and no ``target``.
     """
     by_kind: dict[Kind, list[Example]] = {}
@@ -45,6 +45,8 @@ def collate(examples: Sequence[Example], pad: int) -> dict[str, Any]:
         batch["geometry"] = [example.geometry for example in examples]
     if any(example.loss_span for example in examples):
         batch["loss_spans"] = [example.loss_span for example in examples]
+    if any(example.is_outside for example in examples):
+        batch["outside"] = torch.tensor([example.is_outside for example in examples])
     if any(example.conf is not None for example in examples):  # float64: fairseq would halve the precision of float32
         conf = [1.0 if example.conf is None else example.conf for example in examples]
         batch["conf"] = torch.tensor(conf, dtype=torch.float64)

@@ -18,6 +18,7 @@ class Example:
     ``source`` and ``prev_output`` start with bos; ``source`` and ``target`` end with eos.  ``target`` is padding where there is no loss.
     ``prefix`` has the first target tokens without loss, which generation is given.  ``truncated`` is the number of truncated texts,
     ``empty`` the number of empty texts in the predicted cell, which are left out.  ``conf`` weights the loss of the row; None: no weight.
+    ``is_outside``: the answer is none of the candidates.
 
     ``geometry`` maps pixels of the original to the input, by column of the media.  ``loss_span`` is the range (start, end) of ids that the
     loss is over, None: all.  ``has_codes``: the target is image codes, whose positions in the decoder are places in the image.
@@ -34,6 +35,7 @@ class Example:
     truncated: int = 0
     empty: int = 0
     conf: float | None = None
+    is_outside: bool = False
     geometry: Mapping[str, Geometry] = field(default_factory=dict)
     loss_span: tuple[int, int] | None = None
     has_codes: bool = False
@@ -61,6 +63,7 @@ class TargetTokens(NamedTuple):
     truncated: int
     empty: int
     conf: float | None
+    is_outside: bool
 
 
 Sample = list[Example] | BadSample  # what reading a row returns

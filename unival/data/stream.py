@@ -4,6 +4,7 @@ Randomness (which caption, which alternative, augmentation) comes from a generat
 else: the same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from unival.data.example import BadSample, Example, Sample, TargetTokens
 from unival.data.media import load_media
 from unival.data.order import OrderedRows
 from unival.data.table import Table, row_errors
-from unival.errors import InstructionError, UserError
+from unival.errors import BadAnswerError, InstructionError, UserError
 from unival.instructions import Instruction, Slot
 from unival.modalities import MODALITIES
 from unival.modalities.base import MediaLoader
@@ -29,6 +30,8 @@ from unival.modalities.composed import MediaOptions
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.target import Context, References, Target, has_loss, predicted_slot, predicted_slots
 from unival.vocab import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -57,6 +60,8 @@ class Stream(OrderedRows):
         skip_bad: return a :class:`BadSample` for a row that cannot be read instead of raising.
         with_target: False: read only the source (inference on rows without answers).
         builder: name of the builder of examples, in :data:`unival.data.builders.BUILDERS`.
+        candidates: token ids of the candidate answers; None: any answer can be learned.
+        skip_answers: like ``skip_bad``, for rows whose answer is no candidate (in training; evaluation keeps them).
 
     Raises:
         UserError: the table does not have a column, an instruction cannot be used, or no builder has this name.
@@ -75,6 +80,8 @@ class Stream(OrderedRows):
         skip_bad: bool = False,
         with_target: bool = True,
         builder: str = "plain",
+        candidates: frozenset[tuple[int, ...]] | None = None,
+        skip_answers: bool = False,
     ):
         super().__init__(table, train, seed)
         self.builder = builder_of(builder)
@@ -91,6 +98,8 @@ class Stream(OrderedRows):
         self.vocabulary = vocabulary
         self.limits = limits
         self.skip_bad = skip_bad
+        self.candidates = candidates
+        self.skip_answers = skip_answers
         self.with_target = with_target
         every = [instruction for alternatives in self.instructions.values() for instruction in alternatives]
         kinds = [MODALITIES[name] for name in dict.fromkeys(slot.modality for i in every for slot in i.slots)]
@@ -119,9 +128,13 @@ class Stream(OrderedRows):
         try:
             return self.read(int(number))
         except UserError as error:
-            if not self.skip_bad:
+            if not self.is_skipped(error):
                 raise
             return BadSample(int(number) % len(self), str(error))
+
+    def is_skipped(self, error: UserError) -> bool:
+        """Whether a row is skipped because of an error."""
+        return self.skip_answers if isinstance(error, BadAnswerError) else self.skip_bad
 
     def read(self, number: int) -> list[Example]:
         """The examples of one row; a number beyond the last row reads a row once more, see :meth:`order`.
@@ -183,7 +196,7 @@ class Stream(OrderedRows):
             ids, cut = self.encode(slot, value, Context(self.limits.source, geometry), row)
             source += ids
             cuts += cut
-        tokens, loss, references, target_cuts, empty, conf = self.read_target(instruction, record, row, rng, geometry)
+        tokens, loss, references, target_cuts, empty, conf, is_outside = self.read_target(instruction, record, row, rng, geometry)
         vocabulary, target = self.vocabulary, self.targets[predicted_slot(instruction).modality]
         limit = self.limits.tokens
         room = self.target_room(target, tokens, row)
@@ -203,6 +216,7 @@ class Stream(OrderedRows):
             truncated=cuts,
             empty=empty,
             conf=conf,
+            is_outside=is_outside,
             geometry=geometry if target.needs_geometry else {},
             loss_span=target.span if target.limits_loss else None,
             has_codes=target.has_code_positions,
@@ -232,7 +246,7 @@ class Stream(OrderedRows):
         loss: list[bool] = []
         references: list[str] = []
         empty = truncated = 0
-        conf = None
+        conf, is_outside = None, False
         for slot in instruction.target:
             if slot.attributes.get("after_eos"):
                 tokens.append(self.vocabulary.eos)
@@ -247,10 +261,24 @@ class Stream(OrderedRows):
             else:
                 value = self.value(slot, record, row, rng)
             ids, cut = self.encode(slot, value, Context(self.limits.target, geometry), row)
+            if has_loss(slot) and self.is_outside(ids):
+                is_outside = True
+                if self.is_train:
+                    raise self.bad_answer(slot, value, row)
             tokens += ids
             loss += [has_loss(slot)] * len(ids)
             truncated += cut
-        return TargetTokens(tokens, loss, references, truncated, empty, conf)
+        return TargetTokens(tokens, loss, references, truncated, empty, conf, is_outside)
+
+    def is_outside(self, ids: Sequence[int]) -> bool:
+        """Whether token ids to predict are none of the candidate answers."""
+        return self.candidates is not None and tuple(ids) not in self.candidates
+
+    def bad_answer(self, slot: Slot, value: Any, row: int, more: str = "") -> BadAnswerError:
+        """The error of a row whose answer is no candidate; ``more`` is added about other rows."""
+        assert self.candidates is not None, "an answer outside of nothing"
+        reason = f"{value!r} is none of the {len(self.candidates):,} candidate answers"
+        return BadAnswerError(f"{self.table.where(row, slot.column)}: {reason}{more}; --on-bad-answer skip leaves such rows out")
 
     def value(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Any:
         """The value of a slot to encode as ids: of several, a random one in training, the first in evaluation."""
@@ -306,18 +334,23 @@ class Stream(OrderedRows):
         return self._references(check=False)
 
     def _references(self, check: bool) -> list[list[str]]:
-        references, empty = [], 0
+        references, empty, outside = [], 0, 0
         for row, instruction, record in self._evaluated():
             predicted = predicted_slots(instruction)
             others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
             found = self.slot_references(predicted[0], record, row)
             references.append(found.texts)
             empty += found.blank
+            if check and self.candidates is not None:
+                outside += self.is_outside(self.encode(predicted[0], found.values[0], Context(self.limits.target), row)[0])
             for slot in predicted[1:] if check else ():
                 self.slot_references(slot, record, row)
             for slot in others if check else ():
                 self._check_cell(slot, record, row)
         warn_of_empty(empty, self.table)
+        if outside:
+            said = "the answers of %d rows are no candidates; their loss is over the whole vocabulary"
+            logger.warning(f"%s: {said}", self.table.path, outside)
         return references
 
     def _evaluated(self) -> Iterator[tuple[int, Instruction, Mapping[str, Any]]]:

@@ -27,6 +27,7 @@ class Trie:
         eos: id of the end token.
 
     Attributes:
+        answers: the token ids of the different answers.
         size: number of different answers.
         max_length: length of the longest answer, with eos and without bos.
         off: state after a token that leaves the tree.
@@ -45,6 +46,7 @@ class Trie:
                     f"candidate answer {list(answer)} is empty or contains <s> ({bos}) or </s> ({eos})"
                 )
         self.bos, self.eos = bos, eos
+        self.answers = frozenset(unique)
         self.size = len(unique)
         self.max_length = 1 + max(len(answer) for answer in unique)
         children = _nodes([*answer, eos] for answer in sorted(unique))

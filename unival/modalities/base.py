@@ -183,8 +183,8 @@ def image_layout(shape: tuple[int, ...], bucket_size: int) -> Tensor:
     height, width = shape
     if max(height, width) > bucket_size:
         raise UserError(
-            f"a grid of {height} x {width} patches exceeds {bucket_size} per side: use smaller images or a larger"
-            " --image-bucket-size"
+            f"a grid of {height} x {width} patches exceeds {bucket_size} per side: use smaller images (--patch-image-size,"
+            " of videos --patch-frame-size) or a larger --image-bucket-size"
         )
     return grid_positions(height, width, bucket_size)
 

@@ -263,6 +263,7 @@ class UnivalTask(InstructedTask):
             values = super().valid_step(sample, second, criterion)[2] | self.evaluation.step(self, second, sample, prints=False)
             logging_output.update(averages.beside(values))
         logging_output["num_truncated"] = sample["num_truncated"]
+        logging_output["num_outside"] = int(sample["outside"].sum()) if "outside" in sample else 0
         return loss, sample_size, logging_output
 
     def with_limits(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -274,7 +275,10 @@ class UnivalTask(InstructedTask):
         if self.trie is None:
             return sample
         self.trie.to(target.device)
-        return {**sample, "constraint_masks": self.trie.target_masks(target, self.vocabulary.pad, size)}
+        masks = self.trie.target_masks(target, self.vocabulary.pad, size)
+        if "outside" in sample:  # in evaluation: an answer that is no candidate has its loss over the whole vocabulary
+            masks[sample["outside"]] = True
+        return {**sample, "constraint_masks": masks}
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Prepare an epoch; fairseq calls this before its first update."""
@@ -359,9 +363,9 @@ class UnivalTask(InstructedTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Log the criterion's values, the counts of a training step, and the metrics' scores."""
         super().reduce_metrics(logging_outputs, criterion)
-        for key in ("num_skipped", "num_truncated", "num_empty"):
+        for key in ("num_skipped", "num_truncated", "num_empty", "num_outside"):
             counts = [float(output[key]) for output in logging_outputs if key in output]
-            if sum(counts) or (counts and key != "num_empty"):
+            if sum(counts) or (counts and key not in ("num_empty", "num_outside")):
                 log.log_scalar_sum(key, sum(counts))
         self.evaluation.log(logging_outputs)
         averages.log_beside(logging_outputs, [criterion.reduce_metrics, self.evaluation.log])

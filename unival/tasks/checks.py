@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
+from unival.data.outside import check_answers
 from unival.data.stream import Stream
 from unival.errors import UserError, flag
 from unival.generation.options import check_generation_options, generation_options
@@ -76,6 +77,8 @@ class TrainingChecks:
                 for path in dict.fromkeys(paths):
                     dataset = self.task.build_dataset(self.task.open_table(path), train=is_train)
                     if not self.task.cfg.skip_checks:
+                        if is_train:
+                            check_answers(dataset)
                         first_examples(dataset, 1)
                         if not is_train:  # evaluation never skips broken rows: they would end the run after an epoch
                             self.references[split] = dataset.check_rows()

@@ -73,6 +73,10 @@ class CoreTaskConfig(RunOptions, AnswerOptions):
         default="raise",
         metadata={"group": "data", "help": "rows that cannot be read, in training: stop, or skip and count them"},
     )
+    on_bad_answer: ON_BAD_SAMPLE = field(  # type: ignore[valid-type]
+        default="raise",
+        metadata={"group": "data", "help": "rows whose answer is none of the candidates, in training: stop, or skip and count them"},
+    )
     eval_metrics: Optional[str] = field(
         default=None,
         metadata={

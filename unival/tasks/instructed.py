@@ -124,6 +124,8 @@ class InstructedTask(LoopTask):
             seed=self.cfg.seed,
             skip_bad=train and self.cfg.on_bad_sample == "skip",
             with_target=with_target,
+            candidates=None if instructions or self.trie is None else self.trie.answers,
+            skip_answers=train and self.cfg.on_bad_answer == "skip",
         )
 
     def generator_for(

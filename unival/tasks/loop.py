@@ -177,7 +177,7 @@ class LoopTask(FairseqTask):
         Raises:
             UserError: an epoch has no row that can be used.
         """
-        if self.cfg.on_bad_sample != "skip" or has_gradient(optimizer):
+        if "skip" not in (self.cfg.on_bad_sample, self.cfg.on_bad_answer) or has_gradient(optimizer):
             with self._used.only(optimizer):
                 super().optimizer_step(optimizer, model, update_num)
         else:
@@ -187,7 +187,7 @@ class LoopTask(FairseqTask):
             assert self._train_batches is not None, "an update without batches"
             if self._idle_updates == self._train_batches.updates:
                 tables = self._train_batches.mixture.where
-                raise UserError(f"{tables}: no row can be used (--on-bad-sample skip), for example {self._skipped}")
+                raise UserError(f"{tables}: no row can be used (--on-bad-sample, --on-bad-answer), for example {self._skipped}")
         average_statistics(model)
 
 

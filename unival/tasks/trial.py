@@ -34,7 +34,7 @@ def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
         try:
             examples.append(dataset.read(row))
         except UserError as error:
-            if not dataset.skip_bad:
+            if not dataset.is_skipped(error):
                 raise
             failure = failure or error
         if len(examples) == count:
