@@ -36,9 +36,10 @@ find_table() {
 
 # Recipes --------------------------------------------------------------------------------------------------------
 
-# recipe training|evaluation TASK MEDIUM ARGS...: the beginning of every recipe: --help, the checks of its variables before anything slow
-# happens, and the environment. TASK is caption, vqa, grounding or entailment. Sets PRESET, TABLE, TSV (flags that name the columns of TSV
-# tables in the published layout), REFERENCES (the column to compare with, and its number there), ANSWERS and METRICS.
+# recipe training|scratch|evaluation TASK MEDIUM ARGS...: the beginning of every recipe: --help, the checks of its variables before anything
+# slow happens, and the environment. Training from scratch needs neither VOCAB nor CHECKPOINT. TASK is caption, vqa, grounding or
+# entailment. Sets PRESET, TABLE, TSV (flags that name the columns of TSV tables in the published layout), REFERENCES (the column to
+# compare with, and its number there), ANSWERS and METRICS.
 recipe() {
   local kind="$1" task="$2" medium="$3" what
   shift 3
@@ -48,8 +49,8 @@ recipe() {
     exit 0
   fi
   what="folder with the tables"
-  begin_recipe "$what"
-  if [ "$kind" = training ]; then
+  begin_recipe "$kind" "$what"
+  if [ "$kind" != evaluation ]; then
     find_table "${VALID:-valid}" "$what"
     find_table "${TRAIN:-train}" "$what"
   else
@@ -64,9 +65,11 @@ recipe() {
 }
 
 begin_recipe() {
-  need_folder DATA "${DATA:-}" "the $1"
-  need_folder VOCAB "${VOCAB:-}" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
-  need_file CHECKPOINT "${CHECKPOINT:-}" "the model's checkpoint"
+  need_folder DATA "${DATA:-}" "the $2"
+  if [ "$1" != scratch ]; then
+    need_folder VOCAB "${VOCAB:-}" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
+    need_file CHECKPOINT "${CHECKPOINT:-}" "the model's checkpoint"
+  fi
   [ -n "${OUT:-}" ] || die "OUT is not set: it names the folder for the results (see --help)"
   mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
 }
@@ -100,7 +103,7 @@ find_answers() {
   local file="${ANSWERS:-${DATA:-}/answers.txt}"
   ANSWERS=()
   [ "$2" = vqa ] || return 0
-  if [ "$1" = training ] || [ "$file" != "$DATA/answers.txt" ]; then
+  if [ "$1" != evaluation ] || [ "$file" != "$DATA/answers.txt" ]; then
     need_file ANSWERS "$file" "the candidate answers, one a line"
   fi
   if [ -f "$file" ]; then ANSWERS=(--closed-set "$file"); fi
@@ -127,6 +130,24 @@ Flags given on the command line come last and win over the script's (--max-epoch
 published run, which had 8 GPUs: with fewer, the gradients of several batches are added. The learning rate follows the length of
 the run, whatever sets it. It validates every 2,000 updates and after each epoch, and saves after each epoch: the last, the best
 and the best by its score (2 GB each); --save-interval-updates 2000 --keep-interval-updates 1 saves within epochs as well.
+HELP
+}
+
+help_scratch() {
+  cat <<HELP
+
+Variables
+  DATA         folder with train and valid (.jsonl, or .tsv in the published layout), columns $(columns_of "$1" "$2")
+  TRAIN, VALID other names of these tables
+  OUT          folder for the vocabulary, the checkpoints and the log train.jsonl; the same command started again resumes what is there
+HELP
+  help_answers "$1"
+  cat <<HELP
+  GPUS         number of GPUs of this machine (default: all there are; 0: the CPU)
+  OMP_NUM_THREADS, SEED, WORKERS
+
+The model starts from random weights, and its vocabulary is trained on the texts of train. Flags given on the command line come last
+and win over the script's (--max-epoch 3).
 HELP
 }
 
@@ -186,6 +207,37 @@ finetune() {
     --train-subset "${TRAIN:-train}" --valid-subset "${VALID:-valid}" \
     --max-epoch "$epochs" --batch-size "$batch" --update-freq "$UPDATE_FREQ" --maximize-best-checkpoint-metric \
     --dropout 0.1 --encoder-drop-path-rate 0.1 --decoder-drop-path-rate 0.1 --max-src-length 80 "$@"
+}
+
+# own_vocabulary SIZE COLUMN...: train a vocabulary of SIZE tokens on columns of $TABLE, unless $OUT/vocabulary is there; sets VOCAB.
+own_vocabulary() {
+  local size="$1" column columns=()
+  shift
+  for column in "$@"; do columns+=(--column "$column"); done
+  [ "${#TSV[@]}" -eq 0 ] || columns+=(--selected-cols "$(numbers_of "$@")")
+  VOCAB="$OUT/vocabulary"
+  [ -f "$VOCAB/dict.txt" ] || unival train-vocab --table "$TABLE" "${columns[@]}" --size "$size" --out "$VOCAB"
+}
+
+# numbers_of COLUMN...: the numbers of columns in TSV tables.
+numbers_of() {
+  local names numbers column i found=()
+  IFS=, read -ra names <<<"${TSV[1]}"
+  IFS=, read -ra numbers <<<"${TSV[3]}"
+  for column in "$@"; do
+    for i in "${!names[@]}"; do [ "${names[i]}" != "$column" ] || found+=("${numbers[i]}"); done
+  done
+  (IFS=, && printf '%s\n' "${found[*]}")
+}
+
+# train_small BATCH EPOCHS ARGS...: train a small model from scratch; started again after a stop, it resumes as after `finetune`.
+train_small() {
+  local batch="$1" epochs="$2"
+  shift 2
+  train --task "$PRESET" --arch unival_tiny ${TSV[@]+"${TSV[@]}"} ${ANSWERS[@]+"${ANSWERS[@]}"} \
+    --train-subset "${TRAIN:-train}" --valid-subset "${VALID:-valid}" --criterion unival_label_smoothed \
+    --max-epoch "$epochs" --batch-size "$batch" --batch-size-valid 256 --maximize-best-checkpoint-metric \
+    --adam-betas "(0.9, 0.98)" --dropout 0 --encoder-drop-path-rate 0 --decoder-drop-path-rate 0 "$@"
 }
 
 # update_freq TOTAL BATCH: sets UPDATE_FREQ so that one update sees TOTAL rows on the GPUs at hand, BATCH a GPU at a time.

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from tests import runs, tiny
-from tests.test_run_scripts import RECIPES, name_of, recorded  # noqa: F401  a fixture
+from tests.test_run_scripts import RECIPES, SCRATCH, name_of, recorded  # noqa: F401  a fixture
 from unival.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
@@ -77,7 +77,9 @@ def is_training(script: pathlib.Path) -> bool:
 def run(recorded, script, place, checkpoint, out):  # noqa: F811
     """Run the commands of a recipe in this process."""
     task, medium = task_and_medium(script)
-    inputs = {"DATA": place / f"{task}-{medium}", "VOCAB": place / "vocabulary", "CHECKPOINT": checkpoint, "OUT": out, "GPUS": 0}
+    own = checkpoint.parent / "vocabulary"  # of a model that was trained from scratch
+    vocabulary = own if own.is_dir() else place / "vocabulary"
+    inputs = {"DATA": place / f"{task}-{medium}", "VOCAB": vocabulary, "CHECKPOINT": checkpoint, "OUT": out, "GPUS": 0}
     flags = SMALL if is_training(script) else [*VOCABULARY, "--num-workers", "0", "--beam", "2"]
     for command, arguments in recorded(script, *flags, **inputs):
         name = {"fairseq-train": "train", "fairseq-generate": "generate"}.get(command)
@@ -104,7 +106,7 @@ def test_recipe_runs_to_its_end(script, place, finished, recorded, tmp_path, tmp
         written = run(recorded, script, place, start, finished[script])
     if is_training(script):
         assert {"checkpoint_last.pt", "checkpoint_best.pt", "train.jsonl"} <= written
-        assert ("checkpoint_best_ema.pt" in written) == (task_and_medium(script)[0] == "vqa")
+        assert ("checkpoint_best_ema.pt" in written) == (task_and_medium(script)[0] == "vqa" and script not in SCRATCH)
     else:
         (scores,) = [name for name in written if name.startswith("scores-")]
         assert json.loads((tmp_path / "out" / scores).read_text())

@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMON = ROOT / "run_scripts" / "common.sh"
 INSTALL = ROOT / "run_scripts" / "install.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
+SCRATCH = [path for path in RECIPES if "\nrecipe scratch " in path.read_text(encoding="utf-8")]  # no model to start from
 COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / "run_scripts" / "rank.sh", ROOT / ".ci" / "run"]
 VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "MINUTES"}
@@ -30,6 +31,14 @@ VARIABLES |= {"RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHON", "VIRTUAL_ENV", "COND
 
 def name_of(path: pathlib.Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def needed(script: pathlib.Path) -> list[str]:
+    """The variables that a recipe cannot do without."""
+    return ["DATA", "OUT"] if script in SCRATCH else ["DATA", "VOCAB", "CHECKPOINT", "OUT"]
+
+
+NEEDED = [pytest.param(script, variable, id=f"{variable}-{name_of(script)}") for script in RECIPES for variable in needed(script)]
 
 
 def bash(*command: object, cwd: pathlib.Path, timeout: float = 120, **variables: object) -> subprocess.CompletedProcess:
@@ -65,7 +74,7 @@ def test_help_works_from_any_folder_and_leaves_nothing(script, tmp_path):
 @pytest.mark.parametrize("script", RECIPES, ids=name_of)
 def test_help_of_a_recipe_names_every_variable_it_checks(script, tmp_path):
     shown = bash(script, "--help", cwd=tmp_path).stdout
-    for variable in ("DATA", "VOCAB", "CHECKPOINT", "OUT", "GPUS"):
+    for variable in (*needed(script), "GPUS"):
         assert re.search(rf"^\s*{variable}\b.*\S", shown, re.MULTILINE), f"{variable} is not explained"
 
 
@@ -88,8 +97,7 @@ def inputs(tmp_path):
     }
 
 
-@pytest.mark.parametrize("script", RECIPES, ids=name_of)
-@pytest.mark.parametrize("variable", ["DATA", "VOCAB", "CHECKPOINT", "OUT"])
+@pytest.mark.parametrize("script, variable", NEEDED)
 def test_unset_variable_is_one_line(script, variable, inputs, tmp_path):
     del inputs[variable]
     result = bash(script, cwd=tmp_path, **inputs)
@@ -97,9 +105,8 @@ def test_unset_variable_is_one_line(script, variable, inputs, tmp_path):
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"{variable} is not set: it names the")
 
 
-@pytest.mark.parametrize("script", RECIPES, ids=name_of)
-@pytest.mark.parametrize("variable, missing", [("DATA", "data"), ("VOCAB", "vocabulary"), ("CHECKPOINT", "model.pt")])
-def test_missing_input_is_one_line(script, variable, missing, inputs, tmp_path):
+@pytest.mark.parametrize("script, variable", [case for case in NEEDED if case.values[1] != "OUT"])
+def test_missing_input_is_one_line(script, variable, inputs, tmp_path):
     inputs[variable] = tmp_path / "elsewhere"
     result = bash(script, cwd=tmp_path, **inputs)
     assert result.returncode == 2
@@ -109,10 +116,11 @@ def test_missing_input_is_one_line(script, variable, missing, inputs, tmp_path):
 
 @pytest.mark.parametrize("script", RECIPES, ids=name_of)
 def test_incomplete_folder_names_the_missing_file(script, inputs, tmp_path):
-    (tmp_path / "vocabulary" / "vocab.bpe").unlink()
-    result = bash(script, cwd=tmp_path, **inputs)
-    assert result.returncode == 2 and "vocab.bpe is missing there" in result.stderr
-    (tmp_path / "vocabulary" / "vocab.bpe").touch()
+    if "VOCAB" in needed(script):
+        (tmp_path / "vocabulary" / "vocab.bpe").unlink()
+        result = bash(script, cwd=tmp_path, **inputs)
+        assert result.returncode == 2 and "vocab.bpe is missing there" in result.stderr
+        (tmp_path / "vocabulary" / "vocab.bpe").touch()
     for table in (tmp_path / "data").glob("*.tsv"):
         table.unlink()
     result = bash(script, cwd=tmp_path, **inputs)
@@ -186,15 +194,18 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
     for command, arguments in recorded(script, "--batch-size", "7", **inputs):
         if command == "unival":
             parsed = build_parser(arguments[0]).parse_args(arguments)
-            assert pathlib.Path(parsed.table).is_file()
+            tables = parsed.table if isinstance(parsed.table, list) else [parsed.table]
+            assert all(pathlib.Path(table).is_file() for table in tables)
             continue
         is_training = command == "fairseq-train"
         parser = options.get_training_parser() if is_training else options.get_generation_parser()
         parsed = options.parse_args_and_arch(parser, input_args=arguments)
         assert parsed.batch_size == 7
-        assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == str(inputs["VOCAB"])
+        own = inputs["OUT"] / "vocabulary"  # which a recipe from scratch has trained
+        assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == str(own if script in SCRATCH else inputs["VOCAB"])
         if is_training:  # what starts over when it is started again would be --restore-file with --reset-…
-            assert parsed.finetune_from_model == str(inputs["CHECKPOINT"]) and parsed.restore_file == "checkpoint_last.pt"
+            assert parsed.finetune_from_model == (None if script in SCRATCH else str(inputs["CHECKPOINT"]))
+            assert parsed.restore_file == "checkpoint_last.pt"
             assert parsed.no_epoch_checkpoints and parsed.keep_best_checkpoints == 1  # whatever the number of epochs, a few files
 
 
