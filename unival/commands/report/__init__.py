@@ -11,7 +11,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unival.commands.report.content import MAIN, SWAPPED, UNSEEN, Curves, Report, Split, summary_lines
+from unival.commands.report.content import (
+    GUESSES,
+    MAIN,
+    OTHER_TEXT,
+    SWAPPED,
+    UNSEEN,
+    Curves,
+    Report,
+    Split,
+    summary_lines,
+)
 from unival.commands.report.reading import read_log, read_split
 from unival.errors import UserError, flag
 
@@ -46,6 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unseen", default="test_unseen", metavar="SPLIT", help="split of unseen objects (default: %(default)s)"
     )
     parser.add_argument(
+        "--other-text",
+        default="test_other_text",
+        metavar="SPLIT",
+        help="split with the same images and other texts, such as questions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--guesses", default="guesses", metavar="SPLIT", help="split with what is guessed without looking (default: %(default)s)"
+    )
+    parser.add_argument(
         "--metric", default="cider", help="score of each example and of the comparison (default: %(default)s)"
     )
     parser.add_argument(
@@ -55,13 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--advice", default="", metavar="TEXT", help="what to do when --require-ratio is not met; goes into the message and the page"
     )
     parser.add_argument(
-        "--image-column", default="image", metavar="NAME", help="column of the image (default: %(default)s)"
+        "--image-column", default="image", metavar="NAME", help="column of the image, or '' for none (default: %(default)s)"
     )
+    parser.add_argument("--text-column", default="", metavar="NAME", help="column of the text that goes with the image, such as a question")
     parser.add_argument(
         "--reference-column", default="caption", metavar="NAME", help="column of the references (default: %(default)s)"
     )
+    parser.add_argument("--boxes", action="store_true", help="references and generated texts are boxes, to be drawn on the images")
     parser.add_argument(
-        "--selected-cols", metavar="N,N", help="TSV tables: numbers of the image and the reference column, e.g. 4,2"
+        "--selected-cols", metavar="N,N", help="TSV tables: numbers of the image, the text (if any) and the reference column, e.g. 4,2"
     )
     parser.add_argument(
         "--media-root", type=pathlib.Path, metavar="DIR", help="folder that image paths are relative to"
@@ -102,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 def read_splits(args: argparse.Namespace) -> list[Split]:
     """The splits in the order of ``--table``; every split must have all four files."""
     files = {name: named_paths(getattr(args, name), flag(name)) for name in FILES}
-    roles = {args.main: MAIN, args.swapped: SWAPPED, args.unseen: UNSEEN}
+    roles = {args.main: MAIN, args.swapped: SWAPPED, args.unseen: UNSEEN, args.other_text: OTHER_TEXT, args.guesses: GUESSES}
     for name, paths in files.items():
         for split in files["table"].keys() ^ paths.keys():
             raise UserError(f"split {split}: give it to --table and to {flag(name)}, or to neither")

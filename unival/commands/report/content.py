@@ -5,16 +5,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unival.boxes import Box
 from unival.errors import UserError
 
-MAIN, SWAPPED, UNSEEN = "main", "swapped", "unseen"
+MAIN, SWAPPED, UNSEEN, OTHER_TEXT, GUESSES = "main", "swapped", "unseen", "other text", "guesses"
 FAILED_HEADING = "This model has not learnt to look at the image"
 THUMBNAIL = 224  # pixels, longest side
 HEADINGS = {
     MAIN: "Unseen scenes",
     SWAPPED: "Same model, another image's pixels",
     UNSEEN: "Unseen objects, reported apart",
+    OTHER_TEXT: "Same model and images, another text",
+    GUESSES: "Guesses of somebody who does not look",
 }
+RIGHT = ("exact_match", "accuracy", "vqa_score", "box_accuracy")  # scores that are 1 where a row is right
+GENERATED_COLOUR, REFERENCE_COLOUR = "#e4007c", "#1a7f37"  # of boxes
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,17 @@ class ScoredRow:
 
     row: int  # row number in the table
     where: str  # file, row and column of the image, for messages
-    load_image: Callable[[], bytes]  # returns its encoded bytes; called only for examples that are shown
+    load_image: Callable[[], bytes] | None  # returns its encoded bytes; called only for examples that are shown; None: there is none
     references: tuple[str, ...]
     hypothesis: str
     scores: Mapping[str, float]
+    id: str = ""
+    asked: str = ""  # the text that goes with the image, such as a question
+    boxes: tuple[tuple[Box, str], ...] = ()  # what is drawn on the image, with its colour
 
     @property
-    def is_exact(self) -> bool:
-        return self.scores.get("exact_match", 0.0) >= 1.0
+    def is_right(self) -> bool:
+        return any(self.scores.get(name, 0.0) >= 1.0 for name in RIGHT)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,17 @@ class Report:
         return right.summary[self.metric] / swapped.summary[self.metric]
 
 
+    @property
+    def changed(self) -> float | None:
+        """The share of rows that are answered differently when they are asked otherwise; None if the split is missing."""
+        right, other = self.split(MAIN), self.split(OTHER_TEXT)
+        if right is None or other is None:
+            return None
+        said = {example.id: example.hypothesis for example in right.examples}
+        pairs = [(said[example.id], example.hypothesis) for example in other.examples if example.id in said]
+        return sum(one != another for one, another in pairs) / len(pairs) if pairs else None
+
+
 def evenly(examples: Sequence[ScoredRow], count: int) -> list[ScoredRow]:
     """``count`` examples at even distances through a split."""
     count = min(count, len(examples))
@@ -92,12 +111,15 @@ def key_figures(report: Report) -> list[tuple[str, str]]:
     """The key figures, at the top of the page and of the image, as (value, label)."""
     name = display_name(report.metric)
     figures = []
-    for role, label in ((MAIN, f"{name}, right pixels"), (SWAPPED, f"{name}, another image's pixels")):
+    labels = {MAIN: "right pixels", SWAPPED: "another image's pixels", OTHER_TEXT: "another text", GUESSES: "without looking"}
+    for role, label in labels.items():
         split = report.split(role)
         if split is not None:
-            figures.append((f"{split.summary[report.metric]:.3f}", label))
+            figures.append((f"{split.summary[report.metric]:.3f}", f"{name}, {label}"))
     if report.ratio is not None:
         figures.append((format_ratio(report.ratio), "right pixels to other pixels"))
+    if report.changed is not None:
+        figures.append((f"{report.changed:.0%}", "say something else when asked otherwise"))
     for role, label in ((MAIN, "exactly right, unseen scenes"), (UNSEEN, "exactly right, unseen objects")):
         split = report.split(role)
         if split is not None and "exact_match" in split.summary:
@@ -117,23 +139,34 @@ def format_ratio(ratio: float) -> str:
 def display_name(metric: str) -> str:
     """``cider`` -> ``CIDEr``, ``bleu4`` -> ``BLEU-4``."""
     known = {"cider": "CIDEr", "cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE"}
-    known["exact_match"] = "exact match"
+    known |= {"exact_match": "exact match", "box_accuracy": "box accuracy", "mean_iou": "mean IoU"}
     return known.get(metric, f"BLEU-{metric[4:]}" if metric.startswith("bleu") else metric)
 
 
 def thumbnail(example: ScoredRow) -> bytes:
-    """The example's image as a small JPEG.
+    """The example's image as a small JPEG, with its boxes.
 
     Raises:
         UserError: it cannot be read; names file, row and column.
     """
-    from unival.modalities.pillow import read_image  # imports torch
+    from PIL import ImageDraw
 
+    from unival.modalities.pillow import read_sized_image  # imports torch
+
+    assert example.load_image is not None, f"{example.where}: has no image"
     try:
-        small = read_image(example.load_image(), 2 * THUMBNAIL).convert("RGB")
+        read, full = read_sized_image(example.load_image(), 2 * THUMBNAIL)
+        small = read.convert("RGB")
     except UserError as error:
         raise UserError(f"{example.where}: {error}") from error
+    if example.boxes:  # small images are enlarged, so that lines are not broader than things
+        scale = THUMBNAIL / max(small.size)
+        small = small.resize((round(small.width * scale), round(small.height * scale)))
     small.thumbnail((THUMBNAIL, THUMBNAIL))
+    pen = ImageDraw.Draw(small)
+    for box, colour in example.boxes:
+        left, top, right, bottom = (round(x * small.width / full[0]) for x in box)
+        pen.rectangle((min(left, right), min(top, bottom), max(left, right), max(top, bottom)), outline=colour, width=3)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
     return stream.getvalue()

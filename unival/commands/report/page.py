@@ -10,8 +10,12 @@ import importlib.resources
 import jinja2
 
 from unival.commands.report.content import (
+    GENERATED_COLOUR,
+    GUESSES,
     HEADINGS,
     MAIN,
+    OTHER_TEXT,
+    REFERENCE_COLOUR,
     SWAPPED,
     UNSEEN,
     Report,
@@ -29,13 +33,17 @@ EXPLAINED = {
     "looks describes that other image and scores low here; one that recites likely sentences scores the same.",
     UNSEEN: "Objects that training never showed, whose names (or combinations of a colour and a shape) a model trained from "
     "scratch has never read: low scores are expected. These rows are not part of the figures of the main split.",
+    OTHER_TEXT: "The same images with the text of another row about them, which is answered differently, and the references of before. A "
+    "model that reads what it is asked answers the other text and scores low here.",
 }
 
 
 def html_page(report: Report, count: int) -> str:
     """Make the page as text, with ``count`` examples of the main split and half as many of the others."""
     sections = [
-        (split, evenly(split.examples, count if split.role == MAIN else max(count // 2, 1))) for split in report.splits
+        (split, evenly(split.examples, count if split.role == MAIN else max(count // 2, 1)))
+        for split in report.splits
+        if split.role != GUESSES
     ]
     return _template().render(
         report=report,
@@ -46,7 +54,8 @@ def html_page(report: Report, count: int) -> str:
         sections=sections,
         headings=HEADINGS,
         explained=EXPLAINED,
-        swapped=SWAPPED,
+        no_verdict=(SWAPPED, OTHER_TEXT),
+        colours=(GENERATED_COLOUR, REFERENCE_COLOUR),
     )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from unival.commands.report.content import (
+    GUESSES,
     HEADINGS,
     MAIN,
+    OTHER_TEXT,
     SWAPPED,
     UNSEEN,
     Curves,
@@ -124,6 +126,7 @@ def draw_key_figures(figure: "Figure", report: Report) -> None:
 
 def draw_bars(axes: "Axes", splits: Sequence[Split], metric: str) -> None:
     labels = {MAIN: "right pixels", SWAPPED: "another image's\npixels", UNSEEN: "unseen\nobjects"}
+    labels |= {OTHER_TEXT: "another\ntext", GUESSES: "without\nlooking"}
     values = [split.summary[metric] for split in splits]
     colours = {MAIN: GOOD, SWAPPED: BAD}
     bars = axes.bar(
@@ -139,14 +142,16 @@ def draw_example(axes: "Axes", example: ScoredRow, metric: str) -> None:
     """Draw an image, with the generated caption above it and the first reference and the score below it."""
     from PIL import Image
 
-    axes.imshow(Image.open(io.BytesIO(thumbnail(example))), interpolation="bilinear")
+    if example.load_image is not None:
+        axes.imshow(Image.open(io.BytesIO(thumbnail(example))), interpolation="bilinear")
     axes.set_axis_off()
-    mark, colour = ("✓", GOOD) if example.is_exact else ("✗", BAD)
+    mark, colour = ("✓", GOOD) if example.is_right else ("✗", BAD)
     said = escape_dollars(wrapped(f"{mark} {example.hypothesis or '(nothing)'}", 32, 2))
     axes.set_title(said, color=colour, fontsize=12, fontweight="bold")
     first = example.references[0] if example.references else ""
     score = f"\n{display_name(metric)} {example.scores[metric]:.2f}" if metric in example.scores else ""
-    below = escape_dollars(wrapped(f"reference: {first}", 42, 2)) + score
+    asked = f"{wrapped(example.asked, 42, 2)}\n" if example.asked else ""
+    below = escape_dollars(asked + wrapped(f"reference: {first}", 42, 2)) + score
     axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=10, color=MUTED)
 
 

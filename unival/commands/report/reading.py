@@ -4,12 +4,18 @@ import argparse
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from unival.commands.report.content import Curves, ScoredRow, Split
+from unival.boxes import box_text, boxes_of, parse_numbers
+from unival.commands.report.content import GENERATED_COLOUR, REFERENCE_COLOUR, Curves, ScoredRow, Split
 from unival.errors import UserError
 from unival.metrics.intervals import FIELD
 from unival.text import read_text
+
+if TYPE_CHECKING:
+    from unival.data.table import Table
 
 
 def read_json(path: pathlib.Path) -> dict:
@@ -86,6 +92,20 @@ def points(records: Iterable[Mapping[str, object]], x: str, y: str) -> tuple[tup
     return tuple(sorted(found.items()))
 
 
+def read_references(cell: object, table: "Table", row: int, args: argparse.Namespace) -> tuple[str, ...]:
+    """The references of a row as texts: ``x0,y0,x1,y1`` of boxes.
+
+    Raises:
+        UserError: the cell holds something else; it is named.
+    """
+    from unival.data.cells import cell_errors, cell_references, is_joined
+
+    if not args.boxes:
+        return tuple(cell_references(cell, table, row, args.reference_column)[0])
+    with cell_errors(table, row, args.reference_column):
+        return tuple(map(box_text, boxes_of(cell, is_joined(table))))
+
+
 def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: argparse.Namespace) -> Split:
     """Read a split from its four files.
 
@@ -98,11 +118,11 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     Raises:
         UserError: a file or column is missing, or the files do not belong together.
     """
-    from unival.data.cells import cell_references, decode_media
+    from unival.data.cells import decode_media
     from unival.data.table import open_table
     from unival.metrics.score import read_generated
 
-    columns = (args.image_column, args.reference_column)
+    columns = tuple(filter(None, (args.image_column, args.text_column, args.reference_column)))
     table = open_table(files["table"], columns, args.selected_cols, args.media_root)
     generated = read_generated(files["generated"])
     if max(generated) >= len(table):
@@ -121,7 +141,13 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     examples = []
     for row, (text, _) in sorted(generated.items()):
         record = table[row]
-        references, _ = cell_references(record[args.reference_column], table, row, args.reference_column)
-        load = partial(decode_media, record[args.image_column], table, row, args.image_column)
-        examples.append(ScoredRow(row, table.where(row, args.image_column), load, tuple(references), text, scores[row]))
+        references = read_references(record[args.reference_column], table, row, args)
+        load = partial(decode_media, record[args.image_column], table, row, args.image_column) if args.image_column else None
+        example = ScoredRow(row, table.where(row, args.image_column), load, references, text, scores[row])
+        if args.text_column:
+            example = replace(example, asked=str(record[args.text_column]))
+        if args.boxes:
+            drawn = [*((reference, REFERENCE_COLOUR) for reference in references), (text, GENERATED_COLOUR)]
+            example = replace(example, boxes=tuple((parse_numbers(said), colour) for said, colour in drawn))
+        examples.append(replace(example, id=str(record.get("id", row))))
     return Split(name, role, tuple(examples), summary)
