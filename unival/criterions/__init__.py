@@ -1,6 +1,7 @@
-"""Losses: importing this package registers ``unival_label_smoothed`` and ``unival_encouraging`` with fairseq."""
+"""Losses: importing this package registers its criterions with fairseq, which are all named ``unival_…``."""
 
 from unival.criterions.encouraging import EncouragingCriterion
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
+from unival.criterions.scst import GroundingScstCriterion, ScstCriterion
 
-__all__ = ["EncouragingCriterion", "LabelSmoothedCriterion"]
+__all__ = ["EncouragingCriterion", "GroundingScstCriterion", "LabelSmoothedCriterion", "ScstCriterion"]

@@ -4,6 +4,7 @@ Randomness (which caption, which alternative, augmentation) comes from a generat
 else: the same row in the same epoch is the same example whatever the number of workers or GPUs.
 """
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -332,6 +333,15 @@ class Stream(OrderedRows):
     def references(self) -> list[list[str]]:
         """The references of every example, for metrics that need corpus statistics; reads no media."""
         return self._references(check=False)
+
+    def readable_references(self) -> list[list[str]]:
+        """As :meth:`references`, without the rows that have none."""
+        found = []
+        for row in range(len(self)):
+            with contextlib.suppress(UserError):  # what is wrong with the row is told when it is read
+                for name, record in self.made(row, self.generator(row)):
+                    found.append(self.slot_references(predicted_slots(self.instructions[name][0])[0], record, row).texts)
+        return found
 
     def _references(self, check: bool) -> list[list[str]]:
         references, empty, outside = [], 0, 0

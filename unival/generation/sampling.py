@@ -16,6 +16,8 @@ class Sampling(search.Sampling):
     the probabilities of all others underflow to zero at low temperatures and sampling fails.
     """
 
+    random: torch.Generator | None = None  # where random numbers come from, on the device of the scores; None: torch's own
+
     def step(
         self,
         step: int,
@@ -39,9 +41,9 @@ class Sampling(search.Sampling):
         finished = lprobs.eq(-math.inf).all(-1, keepdim=True)
         chances, ranked = self._candidates(lprobs.masked_fill(finished, 0.0))
         if step == 0:  # one draw per sentence as in fairseq, so that the same random numbers give the same tokens
-            drawn = torch.multinomial(chances[:, 0], beam, replacement=True)
+            drawn = torch.multinomial(chances[:, 0], beam, replacement=True, generator=self.random)
         else:
-            drawn = torch.multinomial(chances.view(sentences * beam, -1), 1, replacement=True)
+            drawn = torch.multinomial(chances.view(sentences * beam, -1), 1, replacement=True, generator=self.random)
         drawn = drawn.view(sentences, beam, 1)
         tokens = drawn if ranked is None else ranked.gather(2, drawn)
         total = lprobs.gather(2, tokens).squeeze(2)

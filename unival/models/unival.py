@@ -139,15 +139,19 @@ class UnivalModel(FairseqEncoderDecoderModel):
         prev_output_tokens: Tensor,
         media: list[dict[str, Any]] | None = None,
         code_masks: Tensor | None = None,
+        target_rows: Tensor | None = None,
         return_all_hiddens: bool = False,
         features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits ``b x t x v`` of rows with the same kinds of media; arguments as in the encoder's and decoder's ``forward``.
 
+        With ``target_rows`` (b), sources have several targets each: it says which source, encoded once, every row of the decoder has.
         With ``features_only``, features ``b x t x c`` instead: :meth:`output_layer` makes logits of those that are needed.
         """
         with self.autocast(src_tokens.device):
             encoder_out = self.encoder(src_tokens, src_lengths, media, code_masks, return_all_hiddens)
+            if target_rows is not None:
+                encoder_out = encoder_out.reorder(target_rows)
             more = {"features_only": features_only, "return_all_hiddens": return_all_hiddens}
             return self.decoder(prev_output_tokens, encoder_out, code_masks, **more)
 

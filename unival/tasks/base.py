@@ -18,6 +18,7 @@ from torch import Tensor
 from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
+from unival.criterions.scst import ScstCriterion
 from unival.data.collate import source_rows
 from unival.errors import UserError
 from unival.generation.options import answer_options, as_dict
@@ -35,6 +36,7 @@ from unival.tasks.instructed import InstructedTask
 from unival.tasks.loop import weightless
 from unival.tasks.progress import Progress
 from unival.tasks.resume import Settings, given_settings
+from unival.tasks.rollouts import RolloutMaker
 from unival.vocab import FairseqBpe, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class UnivalTask(InstructedTask):
         self.is_training = False  # else trained models are evaluated
         self.is_generating = False  # whether this is fairseq-generate, which takes tables without answers, too
         self.shard = (0, 1)  # (index, number) of shards of the rows to evaluate
+        self.rollouts: RolloutMaker | None = None  # of self-critical training
         self.progress = Progress()
         self.bpe: FairseqBpe | None = None  # for fairseq-generate
 
@@ -199,6 +202,8 @@ class UnivalTask(InstructedTask):
         criterion = super().build_criterion(cfg, from_checkpoint)
         if self.checks is not None:
             self.checks.after_criterion(criterion)
+        if isinstance(criterion, ScstCriterion) and self.is_training:
+            self.rollouts = RolloutMaker(self, criterion)
         return criterion
 
     # --- checkpoints ------------------------------------------------------------------------------------------------------------
@@ -238,12 +243,20 @@ class UnivalTask(InstructedTask):
         ema_model: Any = None,
     ) -> Any:
         """fairseq's training step, with the loss restricted to the candidate answers."""
-        sample = self.with_limits(sample)
+        if self.rollouts is None:
+            sample = self.with_limits(sample)
+        elif sample["nsentences"]:
+            sample = self.rollouts(sample, model, update_num)
         if isinstance(criterion, LabelSmoothedCriterion):
             criterion.set_num_updates(update_num)
         step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         self.progress.trained(update_num, step[2], self.planned_updates)
         return step
+
+    def idle_batch(self, model: Any) -> dict[str, Any]:
+        """The batch of a step without rows."""
+        batch = super().idle_batch(model)
+        return batch if self.rollouts is None else self.rollouts.trivial(batch)
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any, ema_model: Any = None) -> Any:
         """The validation step: loss, and the metrics' statistics of generated texts; of the moving average by ``--validate-with``."""

@@ -151,10 +151,14 @@ class LoopTask(FairseqTask):
 
         A row without media stands in, its loss times 0; random numbers are drawn as if there had been none.
         """
-        sample = {**self.stand_in(model), **{key: sample[key] for key in ("stream_names",) if key in sample}}
+        sample = {**self.idle_batch(model), **{key: sample[key] for key in ("stream_names",) if key in sample}}
         with torch.random.fork_rng([sample["target"].device] if sample["target"].is_cuda else []):
             step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad=True)
         return weightless(step)
+
+    def idle_batch(self, model: nn.Module) -> dict[str, Any]:
+        """The batch of :meth:`idle_step`."""
+        return self.stand_in(model)
 
     def stand_in(self, model: nn.Module) -> dict[str, Any]:
         """A batch of one row without media, on the model's device."""
