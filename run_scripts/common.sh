@@ -240,6 +240,15 @@ train_small() {
     --adam-betas "(0.9, 0.98)" --dropout 0 --encoder-drop-path-rate 0 --decoder-drop-path-rate 0 "$@"
 }
 
+# rewarded_area: sets REWARDED to the flags of the boxes that self-critical training rewards, by AREA.
+rewarded_area() {
+  case "${AREA:-large}" in
+    large) REWARDED=(--min-area-size 100000) ;;
+    medium | small | all) REWARDED=(--reward-area "$AREA") ;;
+    *) die "AREA=$AREA: there are small, medium, large and all" ;;
+  esac
+}
+
 # update_freq TOTAL BATCH: sets UPDATE_FREQ so that one update sees TOTAL rows on the GPUs at hand, BATCH a GPU at a time.
 update_freq() {
   local gpus batch

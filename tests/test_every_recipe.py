@@ -57,7 +57,7 @@ def place(tmp_path_factory):
 
 def task_and_medium(script: pathlib.Path) -> tuple[str, str]:
     """Which tables a recipe takes, by its name."""
-    name = script.stem if script.parent.name in ("linear_only", "zero_shot") else script.parent.name
+    name = script.stem if script.parent.name in ("linear_only", "zero_shot", "scst") else script.parent.name
     medium = next((medium for medium in ("video", "audio") if name.startswith(medium)), "image")
     if "caption" in name or name == "nocaps":
         return "caption", medium

@@ -15,16 +15,25 @@ from unival.checkpoints.published_options import task_options
 from unival.tasks.presets import CAPTION, PRESETS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
+
+def recipe_name(script: pathlib.Path) -> str:
+    return f"{script.parent.name}/{script.stem}" if script.parent.name in ("linear_only", "scst") else script.parent.name
+
+
 PUBLISHED = json.loads((ROOT / "tests" / "golden" / "published_recipes.json").read_text(encoding="utf-8"))
 PUBLISHED["nocaps"] = PUBLISHED["caption_coco"]  # trained on COCO, and evaluated as COCO is
 PUBLISHED["okvqa"] = PUBLISHED["vizwiz"] = PUBLISHED["vqa"]  # our choice: nothing is published of their training
-TRAINING = [path for path in RECIPES if path.name == "train.sh" or path.parent.name == "linear_only"]
+PUBLISHED["scst/refcoco"] = PUBLISHED["scst/refcocog"] = PUBLISHED["scst/refcocoplus"]
+OWN = {"scst/caption_coco"}  # nothing is published of it
+TRAINING = [path for path in RECIPES if path.name == "train.sh" or path.parent.name in ("linear_only", "scst")]
+TRAINING = [path for path in TRAINING if recipe_name(path) not in OWN]
 EVALUATION = [path for path in RECIPES if path.name == "eval.sh"]
 TASKS = {"image": "caption", "video": "video_caption", "audio": "audio_caption"}  # the published names by medium
 
 CRITERIONS = {
     "adjust_label_smoothed_encouraging_loss": "unival_encouraging",
     "adjust_label_smoothed_cross_entropy": "unival_label_smoothed",
+    "refcoco_scst_reward_criterion": "unival_grounding_scst",
 }
 METRICS = {"score": "box_accuracy", "snli_score": "accuracy"}
 # Options that have another name or form here: published option -> what ours must be.
@@ -44,6 +53,7 @@ WITHOUT = {
     "drop_best_ratio": "has no effect in the original, whose loss ignores it; it would have one here",
     "drop_best_after": "likewise",
     "prompt_type": "part of the instruction",
+    "scst_args": "length limits are those of validation",
     "acc_thresh": "box_accuracy takes 0.5 unless unival score --box-threshold says otherwise",
     "fixed_validation_seed": "validation draws nothing at random",
     "seed": "nor does evaluation",
@@ -55,10 +65,6 @@ ALWAYS = {"stop_on_max_len": True}
 # How the original generates where its --eval-args say nothing.
 GENERATION = {"max_len_b": 200, "no_repeat_ngram_size": 0, "unnormalized": False, "temperature": 1.0}
 IN_FLOAT32 = "evaluation computes in float32: --fp16 halves the time on a GPU and rounds"
-
-
-def recipe_name(script: pathlib.Path) -> str:
-    return f"linear_only/{script.stem}" if script.parent.name == "linear_only" else script.parent.name
 
 
 def normal(value: Any) -> Any:
