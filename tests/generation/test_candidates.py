@@ -222,7 +222,7 @@ def test_the_best_is_first_and_as_many_as_asked_for(model: UnivalModel) -> None:
         ({"inference": "beam", "zero_shot": True}, None, "zero-shot masking needs candidate answers"),
         ({"reject_below": "low"}, TRIE, "generation option reject_below is 'low': expected a number"),
     ],
-    ids=str,
+    ids=["no candidates", "sampling", "diverse beams", "lenpen", "batch", "inference", "zero-shot", "reject"],
 )
 def test_options_that_cannot_be_are_named(model: UnivalModel, options: dict[str, Any], trie: Trie | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
