@@ -22,7 +22,7 @@ COMMON = ROOT / "run_scripts" / "common.sh"
 INSTALL = ROOT / "run_scripts" / "install.sh"
 RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
 SCRATCH = [path for path in RECIPES if "\nrecipe scratch " in path.read_text(encoding="utf-8")]  # no model to start from
-COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "tests" / "run.sh", *RECIPES]
+COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "run_scripts" / "sampler.sh", ROOT / "tests" / "run.sh", *RECIPES]
 SCRIPTS = [*COMMANDS, COMMON, ROOT / "run_scripts" / "rank.sh", ROOT / ".ci" / "run"]
 VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "AREA", "MINUTES"}
 VARIABLES |= {"OMP_NUM_THREADS", "TMPDIR", "SEED", "GPUS", "LAUNCHER", "NODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}

@@ -15,7 +15,22 @@ from PIL import Image
 
 from unival.cli import main
 from unival.commands.report import named_paths, ratio_failure
-from unival.commands.report.content import FAILED_HEADING, Curves, Report, Split, display_name, evenly
+from unival.commands.report.content import (
+    FAILED_HEADING,
+    GENERATED_COLOUR,
+    GUESSES,
+    MAIN,
+    OTHER_TEXT,
+    REFERENCE_COLOUR,
+    Curves,
+    Report,
+    ScoredRow,
+    Split,
+    display_name,
+    evenly,
+    key_figures,
+    thumbnail,
+)
 from unival.commands.report.page import html_page
 from unival.commands.report.picture import escape_dollars, picture, wrapped
 from unival.commands.report.reading import read_log
@@ -373,3 +388,35 @@ def test_a_long_title_fits_the_picture():
         top = pixels[: pixels.shape[0] // 25]
         inked = np.flatnonzero((top < 128).any(axis=0))
         assert len(inked) and inked[0] > 5 and inked[-1] < top.shape[1] - 5
+
+
+# Questions and boxes ---------------------------------------------------------------------------------------------
+
+
+def test_boxes_are_drawn_where_they_are():
+    """An image of 56 pixels is enlarged to 224: an edge at 14 is drawn at 56."""
+    stream = io.BytesIO()
+    Image.new("RGB", (56, 28)).save(stream, "PNG")
+    boxes = (((14, 7, 28, 21), REFERENCE_COLOUR), ((50, 20, 40, 10), GENERATED_COLOUR))  # a model may swap edges
+    row = ScoredRow(0, "a.jsonl, row 0", stream.getvalue, ("14,7,28,21",), "50,20,40,10", {}, boxes=boxes)
+    drawn = np.asarray(Image.open(io.BytesIO(thumbnail(row)))).astype(int)
+    assert drawn.shape == (112, 224, 3)
+    expected = {(57, 50): REFERENCE_COLOUR, (111, 50): REFERENCE_COLOUR, (180, 41): GENERATED_COLOUR, (80, 60): "#000000"}
+    for (x, y), colour in expected.items():
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert abs(drawn[y, x] - wanted).max() < 60, (x, y, drawn[y, x])
+
+
+def test_answers_that_change_with_the_question_are_counted_by_row():
+    def split(role, said):
+        rows = tuple(ScoredRow(i, "", None, ("a",), text, {"accuracy": 1.0}, id=name, asked="<b>?") for i, (name, text) in enumerate(said))
+        return Split(role, role, rows, {"accuracy": 0.5})
+
+    main_split, other = split(MAIN, [("x", "a"), ("y", "b"), ("z", "c")]), split(OTHER_TEXT, [("z", "c"), ("x", "b")])
+    report = Report("title", "accuracy", (main_split, other, split(GUESSES, [("x", "a")])))
+    assert report.changed == 0.5 and Report("title", "accuracy", (main_split,)).changed is None
+    assert ("50%", "say something else when asked otherwise") in key_figures(report)
+    content = html_page(report, 3)
+    assert content.count('<div class="asked">&lt;b&gt;?</div>') == 3 + 1, "guesses are not shown; an other text has half as many"
+    assert content.count("<img") == 0 and content.count('class="card right"') == 3
+    assert picture(report)

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--advice", default="", metavar="TEXT", help="what to do when --require-ratio is not met; goes into the message and the page"
     )
     parser.add_argument(
-        "--image-column", default="image", metavar="NAME", help="column of the image, or '' for none (default: %(default)s)"
+        "--image-column", default="image", metavar="NAME", help="column of the image, or none to show none (default: %(default)s)"
     )
     parser.add_argument("--text-column", default="", metavar="NAME", help="column of the text that goes with the image, such as a question")
     parser.add_argument(
@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.examples < 1:
         raise UserError(f"--examples {args.examples}: must be at least 1")
+    args.image_column = "" if args.image_column == "none" else args.image_column
     report = Report(
         title=args.title,
         metric=args.metric,

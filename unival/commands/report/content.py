@@ -19,7 +19,7 @@ HEADINGS = {
     GUESSES: "Guesses of somebody who does not look",
 }
 RIGHT = ("exact_match", "accuracy", "vqa_score", "box_accuracy")  # scores that are 1 where a row is right
-GENERATED_COLOUR, REFERENCE_COLOUR = "#e4007c", "#1a7f37"  # of boxes
+GENERATED_COLOUR, REFERENCE_COLOUR = "#e4007c", "#0090ff"  # of boxes
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def draw_key_figures(figure: "Figure", report: Report) -> None:
     for place, (value, label) in enumerate(figures):
         across = (place + 0.5) / len(figures)
         figure.text(across, 0.940, value, ha="center", va="center", fontsize=21, fontweight="bold", color=INK)
-        figure.text(across, 0.918, label, ha="center", va="center", fontsize=11, color=MUTED)
+        figure.text(across, 0.926, wrapped(label, 150 // len(figures), 2), ha="center", va="top", fontsize=11, color=MUTED)
 
 
 def draw_bars(axes: "Axes", splits: Sequence[Split], metric: str) -> None:
