@@ -121,7 +121,7 @@ def test_validation_and_generation_show_the_same_scores_as_unival_score(capfd, d
     assert "BLEU" not in text and text.splitlines()[-1] == f"Generate valid with beam=2: {scores.removeprefix('valid: ')}"
     assert (tmp_path / "generate-valid.log").is_file()
     assert main(["score", str(tmp_path / "generate-valid.txt"), "--table", str(data / "valid.jsonl")]) == 0
-    theirs = dict(line.split() for line in capfd.readouterr().out.splitlines())
+    theirs = dict(line.split()[:2] for line in capfd.readouterr().out.splitlines())  # their intervals follow
     assert dict(part.split() for part in scores[7:].split(", ")) == theirs
     code, shown, error = run(capfd, "generate", data, *common, *flags, "--shard-id", "0")  # standard output is for programs
     assert (code, [line.split("-")[0] for line in shown.splitlines()[:-1]]) == (0, ["S", "T", "H", "D", "P"] * 3)
@@ -185,7 +185,8 @@ MISTAKES = {
     "missing folder": ({"DATA": "nowhere", "vocab_dir": "DATA/vocab"}, "nowhere: no such table or folder"),
     "missing split": ({"valid_subset": "valif"}, "train.jsonl, valid.jsonl"),
     "unknown option": ({"max_epochs": "3"}, "unknown option --max-epochs; did you mean --max-epoch"),
-    "unknown task": ({"task": "unival_captoin"}, "--task unival_captoin: choose from unival, unival_caption and"),
+    "unknown task": ({"task": "unival_captoin"}, "--task unival_captoin: choose from unival, unival_caption, unival_vqa"),
+    "unknown choice of few": ({"on_bad_answer": "ignore"}, "--on-bad-answer ignore: choose from raise, skip"),
     "unknown architecture": ({"arch": "unival_huge"}, "unival_tiny, unival_base, unival_large and"),
     "unknown criterion": ({"criterion": "unival_smooth"}, "unival_label_smoothed"),
     "unknown optimizer": ({"optimizer": "adan"}, "--optimizer adan: choose from"),

@@ -126,7 +126,11 @@ def test_a_run_trains_what_was_chosen(tmp_path, capsys):
     moved = {key for key, value in after["model"].items() if not value.equal(before["model"][key])}
     assert moved == {"encoder.media.image.proj.weight", "encoder.media.image.proj.bias"}
     assert len(after["last_optimizer_state"]["param_groups"][0]["params"]) == len(after["last_optimizer_state"]["state"]) == 2
-    capsys.readouterr()
-    assert runs.train(data, tmp_path / "new", *flags, "--trainable", "decoder", "--max-update", "3") == 1
+    assert f"starting from {start}\n" in capsys.readouterr().out, "fairseq's count begins anew: no updates are said"
     message = f"{tmp_path / 'new' / 'checkpoint_last.pt'}: its optimizer trained other parameters than this run does"
-    assert message in capsys.readouterr().err
+    for more, advice in (((), "--reset-optimizer"), (("--finetune-from-model", str(start)), "another --save-dir")):
+        assert runs.train(data, tmp_path / "new", *flags, "--trainable", "decoder", "--max-update", "3", *more) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.endswith(f"or {advice}\n")
+    assert runs.train(data, tmp_path / "scratch", *flags, "--trainable", "decoder", "--max-update", "1", "--no-save") == 0
+    assert "warning: no checkpoint to start from" in capsys.readouterr().out

@@ -42,6 +42,11 @@ REPHRASED: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
             r"num\. shared model params: (?P<all>[\d,]+) \(num\. trained: (?P<trained>[\d,]+)\)",
             "model: {all} parameters, {trained} of them trained",
         ),
+        (  # fairseq has reset its count, as --finetune-from-model does
+            "fairseq.trainer",
+            r"Loaded checkpoint (?P<path>.+) \(epoch \d+ @ 0 updates\)",
+            "starting from {path}",
+        ),
         (
             "fairseq.trainer",
             r"Loaded checkpoint (?P<path>.+) \(epoch (?P<epoch>\d+) @ (?P<updates>\d+) updates\)",

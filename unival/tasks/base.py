@@ -188,6 +188,8 @@ class UnivalTask(InstructedTask):
         if start is not None:
             restore.check_trained(self.cfg, start, model)
             restore.warn_of_silent_options(start.container, model)
+        elif cfg.peft or cfg.trainable:
+            logger.warning("no checkpoint to start from: what --peft and --trainable leave frozen keeps its initial weights")
         self.averages_late = averages.start_from_weights(self.cfg, start)
         return model
 

@@ -160,9 +160,10 @@ def check_trained(cfg: Any, start: Start, model: nn.Module) -> None:
     else:
         differs = saved != len(sizes)
     if differs:
+        other = "another --save-dir" if cfg.finetune_from_model is not None else "--reset-optimizer"  # fairseq refuses both together
         raise UserError(
-            f"{start.path}: its optimizer trained other parameters than this run does: give that run's --trainable, --freeze and the"
-            " like, or --reset-optimizer"
+            f"{start.path}: its optimizer trained other parameters than this run does: give that run's --trainable, --freeze, --peft"
+            f" and the like, or {other}"
         )
 
 

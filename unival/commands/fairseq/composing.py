@@ -61,6 +61,9 @@ def known_options(parser: argparse.ArgumentParser) -> list[str]:
     return sorted(set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", parser.format_usage())))
 
 
+FEW = 8  # choices that a message lists in full
+
+
 def usage_error(message: str, options: Sequence[str]) -> str:
     """Rewrite argparse's message with the nearest of the choices, whose list can be pages long."""
     unknown = re.fullmatch(r"unrecognized arguments: (.*)", message, flags=re.S)
@@ -76,7 +79,7 @@ def usage_error(message: str, options: Sequence[str]) -> str:
         option, given, names = choice[1].split("/")[0], choice[2], re.findall(r"[\w.@-]+", choice[3])
         ours = [name for name in names if name.startswith("unival")]
         near = difflib.get_close_matches(given, names, 3, 0.5)
-        shown = list(dict.fromkeys([*ours, *near])) or names
+        shown = names if len(names) <= FEW else list(dict.fromkeys([*ours, *near])) or names
         rest = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
         return f"{option} {given}: choose from {', '.join(shown)}{rest}"
     if message.endswith("are required: data"):
