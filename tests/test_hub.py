@@ -217,7 +217,7 @@ WRONG_CALLS = {
 
 
 def test_a_missing_column_is_not_among_those_of_the_row(model, place):
-    with pytest.raises(UserError, match=r"^unknown column 'image'; there are photo\n"):
+    with pytest.raises(UserError, match=r"^no column 'image'; there are photo\n"):
         model.run(QUESTION, {"photo": place / "good.png"})
 
 

@@ -208,7 +208,7 @@ def test_resolve_by_position_and_name():
     assert named.columns == ("image", "q", "answer", "box")
     assert named.resolve(["box", "answer", "q", "image"]) == named
     with pytest.raises(
-        InstructionError, match="unknown column 'q', did you mean 'Q'. there are img, Q, a, b"
+        InstructionError, match="no column 'q', is 'Q' meant. there are img, Q, a, b"
     ) as caught:
         instruction.resolve(["img", "Q", "a", "b"])
     assert caught.value.position == instruction.source[2].position

@@ -370,6 +370,8 @@ def _unknown(kind: str, name: str, known: Collection[str]) -> str:
     if kind != "column" and name in OFASYS_NAMES:
         return f"unsupported {kind} {name!r}; {there_are}"
     close = difflib.get_close_matches(name.lower(), list(folded), n=1)
+    if kind == "column":  # either may be the misspelled one
+        return f"no column {name!r}" + (f", is {folded[close[0]]!r} meant? " if close else "; ") + there_are
     return f"unknown {kind} {name!r}" + (f", did you mean {folded[close[0]]!r}? " if close else "; ") + there_are
 
 

@@ -54,7 +54,7 @@ def test_wrong_column(capsys, data, tmp_path):
 def test_a_column_that_one_split_lacks(capsys, own_data, tmp_path):
     (own_data / "mute.jsonl").write_text(json.dumps({"image": "images/valid.jsonl-0.png"}) + "\n")
     line = train_error(capsys, own_data, tmp_path, "--valid-subset", "mute")
-    assert line.startswith(f"unival: error: {own_data / 'mute.jsonl'}: unknown column 'caption'; there are image; in the")
+    assert line.startswith(f"unival: error: {own_data / 'mute.jsonl'}: no column 'caption'; there are image; in the")
     assert "instruction '[IMAGE:image]" in line
     assert line.count("\n") == 1 and line.endswith("'\n")
 

@@ -112,7 +112,7 @@ def test_answers_that_are_no_candidates(tmp_path, capsys):
         (("--task", "unival_captions"), "--task unival_captions: there is none; available: unival, unival_caption"),
         (("--task", "unival_caption", "--workers", "-1"), "--workers -1: must be 0 or more"),
         (("--task", "unival_caption", "--patch-image-size", "0"), "--patch-image-size is 0"),
-        (("--instruction", "[IMAGE:photo] what? -> [TEXT:caption]"), "unknown column 'photo'"),
+        (("--instruction", "[IMAGE:photo] what? -> [TEXT:caption]"), "no column 'photo'"),
         (("--instruction", "[IMAGE:image] what? -> [TEXT:caption,closed_set]"), "give --closed-set FILE"),
         (("--task", "unival_caption", "--json", f"{os.devnull}/x"), "cannot be written"),
     ],

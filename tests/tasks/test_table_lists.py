@@ -82,7 +82,7 @@ def test_which_table_is_read(folder):
         (("one", "two", "absent"), "absent.jsonl: no such table"),
         (("one", "", "valid"), "an empty name"),
         (("one", "folder", "valid"), "is a folder, and a list as data holds tables"),
-        (("one", "other", "valid"), "other.jsonl: unknown column 'caption'"),
+        (("one", "other", "valid"), "other.jsonl: no column 'caption'"),
         (("one", "broken", "valid"), "broken.jsonl, row 0 .line 1., column 'image'"),
     ],
 )
