@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from tests import tiny
 from unival.data.builders import BUILDERS, Builder
+from unival.data.room import Piece, fit
 from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
@@ -194,6 +195,27 @@ def test_texts_of_few_words_but_many_tokens_are_cut_and_counted(vocab):
     long = "x" * 3000  # one word, a token per letter in this vocabulary
     example = only(dataset(RowTable([{"q": long, "a": long}]), vocab, "[TEXT:q] -> [TEXT:a]")[0])
     assert len(example.source) == 1002 and len(example.target) == 1001 and example.truncated == 2
+    few = only(dataset(RowTable([{"q": long, "a": long}]), vocab, "[TEXT:q] -> [TEXT:a]", TextLimits(source_tokens=7, target_tokens=5))[0])
+    assert few.source.tolist() == [*example.source[:8], vocab.eos] and few.target.tolist() == [*example.target[:5], vocab.eos]
+
+
+def test_what_is_given_makes_room_for_the_answer(vocab):
+    """A row of long text is cut where it is given, and counted; the answer and the text before it stay whole."""
+    row = {"q": "x" * 3000, "r": "z" * 2000, "a": "red square"}
+    answer, between = vocab.encode(" red square"), vocab.encode(" so")
+    for given in ("[TEXT:q,no_loss]", "[TEXT:r,no_loss] [TEXT:q,no_loss]"):
+        for after in ("", ",after_eos"):
+            example = only(dataset(RowTable([row]), vocab, f"[TEXT:a] -> {given} so [TEXT:a{after}]")[0])
+            end = [*between, *([vocab.eos] if after else []), *answer]
+            fed, target = example.prev_output.tolist(), example.target.tolist()
+            assert len(fed) == 1001 and example.truncated == 1
+            assert fed[-len(end) :] == end and example.prefix.tolist() == fed[1 : -len(answer)]
+            assert target[-len(answer) - 1 :] == [*answer, vocab.eos] and set(target[: -len(answer) - 1]) == {vocab.pad}
+    swapped = {"q": "red", "a": "x" * 3000}
+    example = only(dataset(RowTable([swapped]), vocab, "[TEXT:q] -> [TEXT:q,no_loss] [TEXT:a]")[0])
+    assert example.prefix.tolist() == vocab.encode(" red") and example.truncated == 1
+    tight = [Piece([1] * 20, False, False), Piece([2] * 9, True, True)]  # the answer takes more than half
+    assert fit(tight, 16) == ([1] * 7 + [2] * 9, [False] * 7 + [True] * 9)
 
 
 # --- several examples of a row -------------------------------------------------------------------------------------------------

@@ -102,6 +102,24 @@ def test_given_beginnings_are_forced_and_not_part_of_the_answer(vocab):
         )
 
 
+def test_texts_are_cut_to_the_positions_of_the_model(vocab):
+    """In training, and of several loaded models to the fewest; the other side keeps its room."""
+    table = RowTable([{"q": "a red square " * 10, "a": "red " * 20}])
+    own = task(vocab, UnivalTask, instruction="[TEXT:q] -> [TEXT:a]")
+    whole = own.build_dataset(table)[0][0]
+    model = own.build_model(model_config(max_source_positions=16, max_target_positions=9)).eval()
+    data = own.build_dataset(table)
+    (example,) = data[0]
+    assert (whole.truncated, example.truncated) == (0, 2)
+    assert example.source.tolist() == [*whole.source[:17], vocab.eos] and example.prev_output.tolist() == whole.prev_output[:10].tolist()
+    assert bool(model(**data.collater([[example]])["net_input"])[0].isfinite().all())
+    loads = task(vocab, UnivalTask, instruction="[TEXT:q] -> [TEXT:a]")
+    for source in (16, 12, 2000):
+        loads.build_model(model_config(max_source_positions=source), from_checkpoint=True)
+    (example,) = loads.build_dataset(table)[0]
+    assert len(example.source) == 14 and torch.equal(example.target, whole.target)
+
+
 def test_a_checkpoint_from_before_an_option_existed_takes_its_default(vocab):
     """Its options lack what came later; it is not taken for a published one, and takes images."""
     built = task(vocab).build_model(model_config(), from_checkpoint=False)

@@ -22,6 +22,7 @@ from unival.data.collate import collate
 from unival.data.example import BadSample, Example, Sample, TargetTokens
 from unival.data.media import load_media
 from unival.data.order import OrderedRows
+from unival.data.room import Piece, fit
 from unival.data.table import Table, row_errors
 from unival.errors import BadAnswerError, InstructionError, UserError
 from unival.instructions import Instruction, Slot
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MOST_TOKENS = 1000  # of a whole source or target; published models have 1024 positions
+
 
 @dataclass(frozen=True)
 class TextLimits:
@@ -43,7 +46,8 @@ class TextLimits:
 
     source: int = 80
     target: int = 30
-    tokens: int = 1000  # of the whole source and of the whole target; the models have 1024 positions
+    source_tokens: int = MOST_TOKENS  # of the whole source
+    target_tokens: int = MOST_TOKENS  # of the whole target
 
 
 class Stream(OrderedRows):
@@ -199,10 +203,9 @@ class Stream(OrderedRows):
             cuts += cut
         tokens, loss, references, target_cuts, empty, conf, is_outside = self.read_target(instruction, record, row, rng, geometry)
         vocabulary, target = self.vocabulary, self.targets[predicted_slot(instruction).modality]
-        limit = self.limits.tokens
-        room = self.target_room(target, tokens, row)
-        cuts += target_cuts + (len(source) > limit) + (len(tokens) > room)
-        source, tokens, loss = source[:limit], tokens[:room], loss[:room]
+        limit = self.limits.source_tokens
+        cuts += target_cuts + (len(source) > limit)
+        source = source[:limit]
         return Example(
             row=row,
             stream=self.number,
@@ -223,15 +226,16 @@ class Stream(OrderedRows):
             has_codes=target.has_code_positions,
         )
 
-    def target_room(self, target: Target, tokens: Sequence[int], row: int) -> int:
-        """Most tokens that a target may have; a target of fixed length is never truncated.
+    def target_room(self, target: Target, count: int, row: int) -> int:
+        """Most tokens that a target, here one of ``count``, may have; a target of fixed length is never truncated.
 
         Raises:
             UserError: the prefix leaves no room for a target of fixed length.
         """
-        if target.length is None or len(tokens) <= max(self.limits.tokens, target.length):
-            return max(self.limits.tokens, target.length or 0)
-        reason = f"the target has {len(tokens)} tokens, and {self.limits.tokens} fit: shorten what is given before the prediction"
+        limit = self.limits.target_tokens
+        if target.length is None or count <= max(limit, target.length):
+            return max(limit, target.length or 0)
+        reason = f"the target has {count} tokens, and {limit} fit: shorten what is given before the prediction"
         raise UserError(f"{self.table.where(row)}: {reason}")
 
     def read_target(
@@ -243,15 +247,13 @@ class Stream(OrderedRows):
         geometry: Mapping[str, Geometry],
     ) -> TargetTokens:
         """The tokens of the target, and what belongs to them."""
-        tokens: list[int] = []
-        loss: list[bool] = []
+        pieces: list[Piece] = []
         references: list[str] = []
         empty = truncated = 0
         conf, is_outside = None, False
         for slot in instruction.target:
             if slot.attributes.get("after_eos"):
-                tokens.append(self.vocabulary.eos)
-                loss.append(False)
+                pieces.append(Piece([self.vocabulary.eos], has_loss=False, is_whole=True))
             if has_loss(slot):
                 if not self.with_target:
                     break
@@ -266,10 +268,12 @@ class Stream(OrderedRows):
                 is_outside = True
                 if self.is_train:
                     raise self.bad_answer(slot, value, row)
-            tokens += ids
-            loss += [has_loss(slot)] * len(ids)
+            pieces.append(Piece(ids, has_loss(slot), is_whole=has_loss(slot)))
             truncated += cut
-        return TargetTokens(tokens, loss, references, truncated, empty, conf, is_outside)
+        count = sum(len(piece.ids) for piece in pieces)
+        room = self.target_room(self.targets[predicted_slot(instruction).modality], count, row)
+        tokens, loss = fit(pieces, room)
+        return TargetTokens(tokens, loss, references, truncated + (count > room), empty, conf, is_outside)
 
     def is_outside(self, ids: Sequence[int]) -> bool:
         """Whether token ids to predict are none of the candidate answers."""
@@ -279,7 +283,8 @@ class Stream(OrderedRows):
         """The error of a row whose answer is no candidate; ``more`` is added about other rows."""
         assert self.candidates is not None, "an answer outside of nothing"
         reason = f"{value!r} is none of the {len(self.candidates):,} candidate answers"
-        return BadAnswerError(f"{self.table.where(row, slot.column)}: {reason}{more}; --on-bad-answer skip leaves such rows out")
+        advice = "" if self.skip_answers else "; --on-bad-answer skip leaves such rows out"
+        return BadAnswerError(f"{self.table.where(row, slot.column)}: {reason}{more}{advice}")
 
     def value(self, slot: Slot, record: Mapping[str, Any], row: int, rng: np.random.Generator) -> Any:
         """The value of a slot to encode as ids: of several, a random one in training, the first in evaluation."""

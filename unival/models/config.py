@@ -33,8 +33,8 @@ class CoreConfig(FairseqDataclass):
     decoder_drop_path_rate: float = field(
         default=0.1, metadata={"help": "stochastic depth of the last decoder layer; earlier layers linearly less"}
     )
-    max_source_positions: int = field(default=1024, metadata={"help": "longest source text in tokens"})
-    max_target_positions: int = field(default=1024, metadata={"help": "longest target in tokens"})
+    max_source_positions: int = field(default=1024, metadata={"help": "longest source text in tokens; longer ones are truncated"})
+    max_target_positions: int = field(default=1024, metadata={"help": "longest target in tokens; longer ones are truncated"})
     attn_scale_factor: float = field(default=2.0, metadata={"help": "scores are divided by sqrt(factor x head width)"})
     token_bucket_size: int = field(default=256, metadata={"help": "relative-position buckets of text"})
     image_bucket_size: int = field(default=42, metadata={"help": "largest side of the patch grid"})

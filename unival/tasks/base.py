@@ -160,6 +160,7 @@ class UnivalTask(InstructedTask):
         restore.refuse_other_models(cfg)
         if from_checkpoint:
             cfg = saved_config(cfg)
+            self.fit_positions(cfg)
             for name in [name for name in FOLLOWING if cfg[name] is None]:  # an option that was added after the checkpoint
                 cfg[name] = getattr(self.media, name)
             model = super().build_model(cfg, from_checkpoint)
@@ -178,6 +179,7 @@ class UnivalTask(InstructedTask):
             cfg.modalities = ",".join(sorted(media_of_instructions(self.instructions)))
         for name in FOLLOWING:
             cfg[name] = getattr(self.media, name)
+        self.fit_positions(cfg)
         if self.checks is not None:
             self.checks.before_model(start.container if start else None)
         model = super().build_model(cfg, from_checkpoint)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from unival.data.stream import Stream, TextLimits
+from unival.data.stream import MOST_TOKENS, Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
 from unival.generation.options import answer_options
@@ -53,6 +53,7 @@ class InstructedTask(LoopTask):
         self.vocabulary = vocabulary
         self.given = given
         self.trained = trained
+        self.positions = (MOST_TOKENS, MOST_TOKENS)  # of source and target in the models, as far as they are known
         names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
         options = MetricOptions(cfg.eval_box_threshold, cfg.eval_cider_df)
         generation = {**self.preset.generation, **answer_options(cfg)}
@@ -91,6 +92,11 @@ class InstructedTask(LoopTask):
         assert kind is not None, "the parser lets only those predict that can"
         return kind(self.vocabulary, self.media)
 
+    def fit_positions(self, cfg: Any) -> None:
+        """Limit the tokens of sources and targets to the positions of a model with these options; of an ensemble, the fewest."""
+        source, target = self.positions
+        self.positions = min(source, cfg.max_source_positions), min(target, cfg.max_target_positions)
+
     def open_table(self, path: str | pathlib.Path) -> Table:
         """Open a table of this task (TSV: with the columns of the published tables)."""
         columns = self.cfg.columns.split(",") if self.cfg.columns else self.preset.tsv_columns
@@ -119,7 +125,7 @@ class InstructedTask(LoopTask):
             instructions or self.instructions,
             self.vocabulary,
             self.media,
-            TextLimits(self.media.max_src_length, self.media.max_tgt_length),
+            TextLimits(self.media.max_src_length, self.media.max_tgt_length, *self.positions),
             train=train,
             seed=self.cfg.seed,
             skip_bad=train and self.cfg.on_bad_sample == "skip",
