@@ -62,6 +62,13 @@ def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tens
     return kept
 
 
+def lacks_weights(model: Any, state: Mapping[str, Tensor]) -> bool:
+    """Whether a model has weights that neither a checkpoint has nor :func:`fit_to_checkpoint` adds."""
+    new = tuple(f"{MEDIA_PREFIX}{name}." for name in split_names(model.cfg.new_modalities))
+    missing = model.state_dict().keys() - renamed(model, state).keys()
+    return any(not key.startswith(new) and not method_of(key) for key in missing)
+
+
 def renamed(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy of a state dict with this package's keys."""
     kept: OrderedDict[str, Tensor] = OrderedDict(state)

@@ -17,6 +17,7 @@ from unival.checkpoints.names.published import model_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError, flag
 from unival.models.config import silent_options
+from unival.models.fitting import lacks_weights
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ def end_if_finished(cfg: Any, start: Start) -> None:
 def check_trained(cfg: Any, start: Start, model: nn.Module) -> None:
     """Check that a run which goes on with the optimizer state of its checkpoint trains the same parameters.
 
+    Weights that do not fit are left to loading, which names them.
+
     Raises:
         UserError: the state is of another number of parameters.
     """
@@ -159,7 +162,7 @@ def check_trained(cfg: Any, start: Start, model: nn.Module) -> None:
         differs = bool(flat) and sum(sizes) not in flat
     else:
         differs = saved != len(sizes)
-    if differs:
+    if differs and not lacks_weights(model, start.container["model"]):
         other = "another --save-dir" if cfg.finetune_from_model is not None else "--reset-optimizer"  # fairseq refuses both together
         raise UserError(
             f"{start.path}: its optimizer trained other parameters than this run does: give that run's --trainable, --freeze, --peft"
