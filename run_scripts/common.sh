@@ -192,6 +192,9 @@ help_answers() {
   REGION='[IMAGE:image] which region does the text " [TEXT:text,clean=caption] " describe? -> [BOX:box]'
   QUESTION='TEXT:question,clean=question,ending="?",max_length=80'
   VIDEO_QUESTION="[VIDEO:video] [$QUESTION] -> [$QUESTION,no_loss] [TEXT:answer,weighted,closed_set]"
+  BOXES=(--max-tgt-length 20 --patch-image-size 512 --max-image-size 512 --best-checkpoint-metric box_accuracy
+    --eval-args '{"beam": 5, "min_len": 4, "max_len_a": 0, "max_len_b": 4}')
+  ONE_BOX=(--min-len 4 --max-len-a 0 --max-len-b 4)
   UNNORMALIZED='{"beam": 5, "unnormalized": true, "max_len_b": 200, "no_repeat_ngram_size": 0}'
 }
 

@@ -8,4 +8,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 SPLIT="${SPLIT:-valid}"
 recipe evaluation grounding image "$@"
-evaluate --min-len 4 --max-len-a 0 --max-len-b 4 "$@"
+evaluate "${ONE_BOX[@]}" "$@"

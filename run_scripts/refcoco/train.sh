@@ -9,5 +9,4 @@
 # 10 epochs, as the published script has (the paper names 8). Images become 512 x 512; a box is four bins.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe training grounding image "$@"
-finetune 8 256 10 "${CROSS_ENTROPY[@]}" --lr 5e-5 --max-tgt-length 20 --patch-image-size 512 --max-image-size 512 \
-  --best-checkpoint-metric box_accuracy --eval-args '{"beam": 5, "min_len": 4, "max_len_a": 0, "max_len_b": 4}' "$@"
+finetune 8 256 10 "${CROSS_ENTROPY[@]}" "${BOXES[@]}" --lr 5e-5 "$@"

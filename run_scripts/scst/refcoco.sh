@@ -12,6 +12,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe training grounding image "$@"
 rewarded_area
-finetune 8 256 10 --criterion unival_grounding_scst "${REWARDED[@]}" --lr 3e-5 --max-tgt-length 20 --patch-image-size 512 \
-  --max-image-size 512 --best-checkpoint-metric box_accuracy \
-  --eval-args '{"beam": 5, "min_len": 4, "max_len_a": 0, "max_len_b": 4}' "$@"
+finetune 8 256 10 --criterion unival_grounding_scst "${REWARDED[@]}" "${BOXES[@]}" --lr 3e-5 "$@"
