@@ -110,7 +110,6 @@ def open_table(args: argparse.Namespace) -> Any:
     from unival.data.problems import Findings
     from unival.modalities.composed import MediaOptions
     from unival.tasks.base import UnivalTask
-    from unival.tasks.closed_set import closed_slot
     from unival.tasks.config import UnivalTaskConfig
     from unival.tasks.presets import PRESETS
 
@@ -123,10 +122,9 @@ def open_table(args: argparse.Namespace) -> Any:
     task = kind(cfg, load_vocabulary(cfg))
     table = task.open_table(args.table)
     streams = [task.build_dataset(table, instructions=[instruction]) for instruction in task.instructions] or [task.build_dataset(table)]
-    closed = closed_slot(task.instructions[0])
-    if closed is None:
-        return Findings(streams)
-    return Findings(streams, frozenset(task.target_of(task.instructions).closed_set(closed, task.answers, task.media.max_tgt_length) or ()))
+    for stream in streams:
+        stream.candidates = None if task.trie is None else task.trie.answers
+    return Findings(streams)
 
 
 def load_vocabulary(cfg: Any) -> Any:

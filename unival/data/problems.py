@@ -1,6 +1,6 @@
 """Find the rows of a table that cannot be read: every row is read as training and evaluation read it, its media decoded, in parallel."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import Dataset
@@ -55,12 +55,10 @@ class Findings(Dataset[Finding]):
 
     Args:
         streams: streams over the one table, such as one for each alternative of an instruction.
-        candidates: token ids of the candidate answers; None: any answer will do.
     """
 
-    def __init__(self, streams: Sequence[Stream], candidates: Collection[tuple[int, ...]] | None = None) -> None:
+    def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = streams
-        self.candidates = candidates
 
     def __len__(self) -> int:
         return len(self.streams[0])
@@ -80,16 +78,13 @@ class Findings(Dataset[Finding]):
 
     def outside(self, stream: Stream, row: int, examples: Sequence[Example]) -> Problem | None:
         """The problem of the first example whose answer to learn is no candidate."""
-        if self.candidates is None:
+        example = next((example for example in examples if example.is_outside), None)
+        if example is None or stream.candidates is None:
             return None
-        for example in examples:
-            answer = [token for token in example.target.tolist() if token != stream.vocabulary.pad][:-1]  # without eos
-            if tuple(answer) not in self.candidates:
-                column = next(str(predicted_slot(i).column) for all_of in stream.instructions.values() for i in all_of)
-                said = stream.vocabulary.decode(answer).strip()
-                message = f"{stream.table.where(row, column)}: {said!r} is none of the {len(self.candidates):,} candidate answers"
-                return problem_of(stream, row, message)
-        return None
+        column = next(str(predicted_slot(i).column) for all_of in stream.instructions.values() for i in all_of)
+        said = stream.vocabulary.decode([token for token in example.target.tolist() if token != stream.vocabulary.pad][:-1]).strip()
+        message = f"{stream.table.where(row, column)}: {said!r} is none of the {len(stream.candidates):,} candidate answers"
+        return problem_of(stream, row, message)
 
 
 def problem_of(stream: Stream, row: int, message: str) -> Problem:
