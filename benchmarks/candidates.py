@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from harness import (
-    PUBLISHED_VOCABULARY,
     Builders,
     Figure,
     Stopwatch,
@@ -25,6 +24,7 @@ from harness import (
     dictionary,
     main,
     media_input,
+    model_arguments,
     text_input,
 )
 
@@ -154,9 +154,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--whole-batch", type=int, default=8, help="answers at a time, each for all rows (default: %(default)s)")
     result.add_argument("--tokens", type=int, default=3, help="of the searches (default: %(default)s)")
     result.add_argument("--beam", type=int, default=5)
-    result.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="its size (default: %(default)s, as published)")
-    result.add_argument("--arch", default="unival_base")
-    return result
+    return model_arguments(result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from harness import (
-    PUBLISHED_VOCABULARY,
     Builders,
     Figure,
     Stopwatch,
@@ -22,6 +21,7 @@ from harness import (
     dictionary,
     main,
     media_input,
+    model_arguments,
     net_input,
     text_input,
 )
@@ -108,9 +108,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--source", type=int, default=64, help="tokens of the text alone (default: %(default)s)")
     result.add_argument("--tokens", type=int, default=16, help="tokens to generate (default: %(default)s)")
     result.add_argument("--beam", type=int, default=5)
-    result.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="its size (default: %(default)s, as published)")
-    result.add_argument("--arch", default="unival_base")
-    return result
+    return model_arguments(result)
 
 
 if __name__ == "__main__":

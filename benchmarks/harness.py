@@ -54,6 +54,13 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def model_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the options of benchmarks of a model."""
+    parser.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="its size (default: %(default)s, as published)")
+    parser.add_argument("--arch", default="unival_base")
+    return parser
+
+
 class Tree:
     """A process that measures figures of one tree when asked to."""
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from harness import (
-    PUBLISHED_VOCABULARY,
     Builders,
     Figure,
     Stopwatch,
@@ -26,6 +25,7 @@ from harness import (
     dictionary,
     main,
     media_input,
+    model_arguments,
     net_input,
     text_input,
 )
@@ -116,9 +116,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--audio-hop", type=int, default=200, help="samples between frames of the spectrogram (default: %(default)s)")
     result.add_argument("--target", type=int, default=20, help="target tokens (default: %(default)s)")
     result.add_argument("--matmul", type=int, default=1024, help="size of the matmul (default: %(default)s)")
-    result.add_argument("--vocabulary", type=int, default=PUBLISHED_VOCABULARY, help="its size (default: %(default)s, as published)")
-    result.add_argument("--arch", default="unival_base")
-    return result
+    return model_arguments(result)
 
 
 if __name__ == "__main__":
