@@ -12,8 +12,8 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+from common.files import Entry, Source, read_object
 from downstream.clips import Segment, cut_all
-from downstream.files import Entry, Source, read_object
 from downstream.frame import Dataset, Report, Row, Size, main
 
 from unival.errors import UserError

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.files import Source, read_csv
+from common.files import Source, read_csv
 from downstream.frame import Dataset, Report, Row, Size, main
 
 CAPTIONS = [f"caption_{i}" for i in range(1, 6)]

@@ -10,7 +10,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from downstream.files import Entry, Source, read_json
+from common.files import Entry, Source, read_json
 from downstream.frame import ANSWERS, Dataset, Report, Row, Size, main
 
 from unival.errors import UserError

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.files import Source, read_object
+from common.files import Source, read_object
 from downstream.frame import Dataset, Report, Row, Size, main
 
 TABLES = {"train": "train", "validate": "valid", "val": "valid", "test": "test"}

@@ -13,8 +13,8 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from common.files import Entry, Source
 from downstream import video_qa
-from downstream.files import Entry, Source
 from downstream.frame import Dataset, Report, Row, Size, main
 
 from unival.errors import UserError

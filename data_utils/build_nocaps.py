@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.files import Source, read_object
+from common.files import Source, read_object
 from downstream.frame import Dataset, Report, Row, Size, main
 
 DOMAINS = {"in-domain": "valid_in_domain", "near-domain": "valid_near_domain", "out-domain": "valid_out_domain"}

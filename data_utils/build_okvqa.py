@@ -13,10 +13,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.answers import as_given, candidates, normalise, weighted
-from downstream.files import Source
+from common.answers import as_given, candidates, normalise, weighted
+from common.files import Source
+from common.questions import read_questions
 from downstream.frame import Dataset, Report, Row, Size, main
-from downstream.questions import read_questions
 
 SPLITS = {"train": "train2014", "valid": "val2014"}
 

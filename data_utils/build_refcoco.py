@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from downstream.files import Entry, Source, entries, read_object, read_pickle
+from common.files import Entry, Source, entries, read_object, read_pickle
 from downstream.frame import Dataset, Report, Row, Size, main
 
 TABLES = {"train": "train", "val": "valid", "test": "test", "testA": "testA", "testB": "testB"}

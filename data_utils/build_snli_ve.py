@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.files import Source, read_lines
+from common.files import Source, read_lines
 from downstream.frame import Dataset, Report, Row, Size, main
 
 FILES = {"train": "snli_ve_train.jsonl", "valid": "snli_ve_dev.jsonl", "test": "snli_ve_test.jsonl"}

@@ -12,10 +12,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from downstream.answers import as_given, candidates, majority, normalise, weighted
-from downstream.files import Source, read_list
+from common.answers import as_given, candidates, majority, normalise, weighted
+from common.files import Source, read_list
+from common.questions import texts_of
 from downstream.frame import Dataset, Report, Row, Size, main
-from downstream.questions import texts_of
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 

@@ -18,10 +18,10 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 
-from downstream.answers import as_given, candidates, normalise, weighted
-from downstream.files import Source, read_list, read_object
+from common.answers import as_given, candidates, normalise, weighted
+from common.files import Source, read_list, read_object
+from common.questions import Question, read_questions
 from downstream.frame import Dataset, Report, Row, Size, main
-from downstream.questions import Question, read_questions
 
 LEAST = 9  # questions that a candidate answer must be the most frequent answer of
 PUBLISHED = 3_129

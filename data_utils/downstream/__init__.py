@@ -1,5 +1,3 @@
-"""What builders of benchmarks share: ``files`` reads a data set's own files, ``frame`` makes tables
-of them and says what differs.
-
-``answers`` chooses candidate answers and weighs them, ``clips`` cuts segments out of videos.
+"""What builders of benchmarks share: ``frame`` makes tables of a data set's rows and says what differs, ``clips`` cuts segments
+out of videos.
 """

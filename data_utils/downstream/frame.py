@@ -13,24 +13,22 @@ something differs (which is said), and 2 for an error, after which no table is w
 
 import argparse
 import json
-import os
 import pathlib
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from unival.errors import UserError
+from common.files import Source
+from common.media import MediaRoot
+from common.progress import Progress
 
-from .files import Source
+from unival.errors import UserError
 
 ANSWERS = "answers.txt"
 NO_FILE = "without a file"
 NAMED = 3  # files of media that are named among those that are missing
-SECONDS = 30.0  # between two lines of progress; on a terminal, one line is rewritten
-SECONDS_ON_TERMINAL = 0.5
 DONE, DIFFERS, FAILED = 0, 1, 2  # exit codes
 
 
@@ -106,15 +104,12 @@ class Tally:
 class Report:
     """What a builder says besides its rows: notes, rows that a recipe leaves out, the candidate answers."""
 
-    def __init__(self, sizes: Mapping[str, Size], stream: TextIO | None = None) -> None:
+    def __init__(self, sizes: Mapping[str, Size]) -> None:
         self.sizes = sizes
         self.tallies: dict[str, Tally] = {}
         self.notes: list[str] = []
         self.answers: list[str] | None = None
-        self._stream = sys.stderr if stream is None else stream
-        self._is_terminal = self._stream.isatty()
-        self._seconds = SECONDS_ON_TERMINAL if self._is_terminal else SECONDS
-        self._next = time.monotonic() + self._seconds
+        self._progress = Progress()
 
     def of(self, table: str) -> Tally:
         """The counts of a table."""
@@ -134,40 +129,12 @@ class Report:
 
     def progress(self) -> None:
         """Show how many rows there are so far, now and then."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._seconds
-            counts = "rows so far: " + ", ".join(f"{table} {tally.rows:,}" for table, tally in self.tallies.items())
-            self._stream.write(f"\r\x1b[K{counts}" if self._is_terminal else f"{counts}\n")
-            self._stream.flush()
+        if self._progress.is_due:
+            self._progress.show({table: tally.rows for table, tally in self.tallies.items()})
 
     def end_progress(self) -> None:
         """Remove the line of progress from a terminal."""
-        if self._is_terminal:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-
-
-class MediaRoot:
-    """The folder of the media; folders are listed once, since there are hundreds of thousands of files."""
-
-    def __init__(self, folder: str | None):
-        self.folder = folder
-        self._names: dict[str, set[str]] = {}
-        if folder is not None and not os.path.isdir(folder):
-            raise UserError(f"--media-root {folder}: there is no such folder")
-
-    def choose(self, paths: Sequence[str]) -> str | None:
-        """The first path that exists; None if none does. Without a folder, the first one."""
-        if self.folder is None:
-            return paths[0]
-        return next((path for path in paths if self._exists(path)), None)
-
-    def _exists(self, path: str) -> bool:
-        folder, name = os.path.split(path)
-        if folder not in self._names:
-            place = os.path.join(self.folder or "", folder)
-            self._names[folder] = set(os.listdir(place)) if os.path.isdir(place) else set()
-        return name in self._names[folder]
+        self._progress.end()
 
 
 class Tables:

@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Callable, Iterator
 
-from .answers import candidates
-from .files import Entry, Source, read_list
-from .frame import Report, Row
+from common.answers import candidates
+from common.files import Entry, Source, read_list
+
+from downstream.frame import Report, Row
 
 FILES = {"train": "train_qa.json", "valid": "val_qa.json", "test": "test_qa.json"}
 ANSWERABLE = "test_answerable"
