@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from fairseq.data import Dictionary
@@ -31,7 +31,7 @@ from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import limit_loss
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.copying import TaskState
-from unival.tasks.inputs import data_folder, find_table, media_of_instructions, shard_of
+from unival.tasks.inputs import data_folder, find_table, shard_of
 from unival.tasks.instructed import InstructedTask
 from unival.tasks.loop import weightless
 from unival.tasks.progress import Progress
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 @register_task("unival", dataclass=UnivalTaskConfig)
 class UnivalTask(InstructedTask):
     """A task for any instruction over any table, with the methods that fairseq calls."""
+
+    training_checks: ClassVar[type[TrainingChecks]] = TrainingChecks
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class UnivalTask(InstructedTask):
         task.shard = shard_of(cfg, is_training=training)
         task.is_generating = not (training or from_checkpoint)
         if training:
-            task.checks = TrainingChecks(task)
+            task.checks = cls.training_checks(task)
         elif cfg.weights == "ema" and cfg.path is not None:
             task.paths_of_averages = resume.named_checkpoints(cfg.path, cfg.checkpoint_suffix or "")
         return task
@@ -175,8 +177,9 @@ class UnivalTask(InstructedTask):
             if self.cfg.validate_with != "model" and distributed.get_global_rank() == 0:  # of a run that was stopped while saving
                 averages.keep_best(pathlib.Path(self.cfg.save_dir), self.cfg.checkpoint_suffix)
             restore.end_if_finished(self.cfg, start)
-        if cfg.modalities is None and self.instructions:
-            cfg.modalities = ",".join(sorted(media_of_instructions(self.instructions)))
+        needed = self.needed_media()
+        if cfg.modalities is None and needed is not None:
+            cfg.modalities = ",".join(sorted(needed))
         for name in FOLLOWING:
             cfg[name] = getattr(self.media, name)
         self.fit_positions(cfg)

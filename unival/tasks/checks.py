@@ -18,7 +18,7 @@ from unival.data.stream import Stream
 from unival.errors import UserError, flag
 from unival.generation.options import check_generation_options, generation_options
 from unival.instructions import Instruction
-from unival.metrics import METRICS, Metric
+from unival.metrics import METRICS
 from unival.modalities import with_media
 from unival.modalities.composed import MediaOptions
 from unival.tasks.averages import check_average
@@ -51,7 +51,7 @@ class TrainingChecks:
         with self._timed():
             check_counts(task.cfg)
             check_schedule(task.cfg)
-            check_splits(task.cfg)
+            self.check_data()
             check_average(task.cfg)
 
     @contextlib.contextmanager
@@ -59,6 +59,10 @@ class TrainingChecks:
         start = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - start
+
+    def check_data(self) -> None:
+        """Check which tables there are, before anything is read."""
+        check_splits(self.task.cfg)
 
     def before_model(self, start: Mapping[str, Any] | None) -> None:
         """Check generation options, packages for the instruction's media, the columns of every table, and one row of each.
@@ -69,23 +73,38 @@ class TrainingChecks:
         with self._timed():
             if start is not None:
                 check_best_so_far(self.task.cfg, start)
-            check_packages(self.task.instructions, self.task.media)
-            splits, data = used_splits(self.task.cfg), self.task.cfg.data
-            for split in splits:
-                is_train = split == self.task.cfg.train_subset
-                paths = find_train_tables(data, split) if is_train else [find_table(data, split, False)]
-                for path in dict.fromkeys(paths):
-                    dataset = self.task.build_dataset(self.task.open_table(path), train=is_train)
-                    if not self.task.cfg.skip_checks:
-                        if is_train:
-                            check_answers(dataset)
-                        first_examples(dataset, 1)
-                        if not is_train:  # evaluation never skips broken rows: they would end the run after an epoch
-                            self.references[split] = dataset.check_rows()
-                    if is_train:
-                        self.rows += len(dataset) * paths.count(path) / len(paths)
-            check_eval_args(self.task)  # last, since a data set reports errors of its instruction first
-            self.found.append(f"tables of {', '.join(splits)}")
+            self.check_tables()
+
+    def check_tables(self) -> None:
+        """See :meth:`before_model`."""
+        check_packages(self.task.instructions, self.task.media)
+        splits, data = used_splits(self.task.cfg), self.task.cfg.data
+        for split in splits:
+            is_train = split == self.task.cfg.train_subset
+            paths = find_train_tables(data, split) if is_train else [find_table(data, split, False)]
+            for path in dict.fromkeys(paths):
+                dataset = self.task.build_dataset(self.task.open_table(path), train=is_train)
+                references = self.check_table(dataset)
+                if is_train:
+                    self.rows += len(dataset) * paths.count(path) / len(paths)
+                elif references is not None:
+                    self.references[split] = references
+        check_eval_args(self.task)  # last, since a data set reports errors of its instruction first
+        self.found.append(f"tables of {', '.join(splits)}")
+
+    def check_table(self, dataset: Stream) -> list[list[str]] | None:
+        """Check answers and one row of a table, of one to evaluate every row (not with ``--skip-checks``).
+
+        Returns:
+            The references of a table to evaluate, row by row.
+        """
+        if self.task.cfg.skip_checks:
+            return None
+        if dataset.is_train:
+            check_answers(dataset)
+        first_examples(dataset, 1)
+        # evaluation never skips broken rows: they would end the run after an epoch
+        return None if dataset.is_train else dataset.check_rows()
 
     def after_model(self, model: nn.Module) -> None:
         """Check the free disk space for checkpoints."""
@@ -95,22 +114,26 @@ class TrainingChecks:
     def after_criterion(self, criterion: nn.Module) -> None:
         """Check that validation computes the value by which the best checkpoint is chosen."""
         self.criterion = criterion
-        check_best_metric(self.task.cfg, criterion, self.task.evaluation.metrics)
+        check_best_metric(self.task.cfg, criterion, self.task.evaluation.scores)
 
     def before_first_update(self, model: nn.Module) -> None:
         """Try a few rows with loss and generation (not with ``--skip-checks``), then log the checks in one line."""
         cfg = self.task.cfg
         if self.criterion is not None and not cfg.skip_checks:
             with self._timed():
-                splits = used_splits(cfg)
-                valid = None if cfg.disable_validation else self.task.datasets[splits[1]]
-                train = self.task.datasets[splits[0]]
-                assert isinstance(train, Stream)
-                logged = run_trial(self.task, model, self.criterion, train, valid)
+                logged = self.try_rows(model, self.criterion)
             if not cfg.disable_validation and cfg.best_checkpoint_metric not in logged:
                 raise UserError(_not_computed(cfg, sorted(logged)))
             self.found.append("loss and generation" if logged else "loss")
         logger.info("checked before the first update: %s (%.1f s)", "; ".join(self.found), self.seconds)
+
+    def try_rows(self, model: nn.Module, criterion: nn.Module) -> set[str]:
+        """Try a few rows; returns the names of the values that validation logs."""
+        splits = used_splits(self.task.cfg)
+        valid = None if self.task.cfg.disable_validation else self.task.datasets[splits[1]]
+        train = self.task.datasets[splits[0]]
+        assert isinstance(train, Stream)
+        return run_trial(self.task, model, criterion, train, valid)
 
 
 def check_counts(cfg: Any) -> None:
@@ -167,7 +190,7 @@ def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> 
                 logger.warning("the package %s is not installed: %s", package, purpose)
 
 
-def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metric]) -> None:
+def check_best_metric(cfg: Any, criterion: nn.Module, scores_by_generation: Sequence[str]) -> None:
     """Check that validation computes ``--best-checkpoint-metric``, and that its direction is right.
 
     Raises:
@@ -180,7 +203,7 @@ def check_best_metric(cfg: Any, criterion: nn.Module, metrics: Mapping[str, Metr
             if is_given:
                 logger.warning("--%s has no effect with --disable-validation: there is no score", option)
         return
-    scores = {score: True for metric in metrics.values() for score in metric.keys}  # higher is better for all metrics
+    scores = dict.fromkeys(scores_by_generation, True)  # higher is better for all metrics
     is_ours = isinstance(criterion, LabelSmoothedCriterion)
     if is_ours or type(criterion).__module__.startswith("fairseq."):
         logged = criterion.logged_scores() if is_ours else FAIRSEQ_SCORES  # type: ignore[operator]

@@ -28,6 +28,7 @@ class Evaluation:
         eval_args: ``--eval-args``, a JSON object of generation options that precede the defaults.
         print_samples: number of texts that are logged per validation.
         options: settings of the metrics.
+        prefix: begins the names of all values that are logged.
 
     Raises:
         UserError: an unknown metric, or one whose programs are not installed.
@@ -40,7 +41,9 @@ class Evaluation:
         eval_args: str,
         print_samples: int,
         options: MetricOptions = NO_OPTIONS,
+        prefix: str = "",
     ):
+        self.prefix = prefix
         self.metric_options = options
         self.metrics: dict[str, Metric] = make_metrics(metrics, options=options)
         self.fitted: dict[str, dict[str, Metric]] = {}  # split -> name -> metric
@@ -49,6 +52,11 @@ class Evaluation:
         self.print_samples = print_samples
         self._generators: dict[int, Any] = {}  # by the id of their model, which they keep
         self._left_to_print = print_samples
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the scores that are logged."""
+        return [f"{self.prefix}{score}" for metric in self.metrics.values() for score in metric.keys]
 
     def measure(self, metrics: Sequence[str]) -> None:
         """Use other metrics, by their names.
@@ -114,7 +122,7 @@ class Evaluation:
                 self._print(output.text, references)
             for name, metric in self.fitted[sample["split"]].items():
                 for key, value in metric.update(output.text, references).items():
-                    name_and_key = f"_{name}:{key}"
+                    name_and_key = f"_{self.prefix}{name}:{key}"
                     sums[name_and_key] = sums.get(name_and_key, 0.0) + value
         return sums
 
@@ -133,14 +141,14 @@ class Evaluation:
     def log(self, logging_outputs: list[dict[str, Any]]) -> None:
         """Sum the statistics over batches and workers; scores are computed from the sums."""
         for name, metric in self.metrics.items():
-            prefix = f"_{name}:"
+            prefix = f"_{self.prefix}{name}:"
             keys = sorted({key for output in logging_outputs for key in output if key.startswith(prefix)})
             if not keys:
                 continue
             for key in keys:
                 log.log_scalar(key, float(sum(output.get(key, 0.0) for output in logging_outputs)))
             for score in metric.keys:
-                log.log_derived(score, _score(metric, prefix, keys, score))
+                log.log_derived(f"{self.prefix}{score}", _score(metric, prefix, keys, score))
 
 
 def _score(metric: Metric, prefix: str, keys: list[str], score: str) -> Callable[[Any], float]:

@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from unival.tasks import resume
 from unival.tasks.closed_set import build_trie
 from unival.tasks.config import UnivalTaskConfig, add_newer_options
 from unival.tasks.evaluation import Evaluation
+from unival.tasks.inputs import media_of_instructions
 from unival.tasks.loop import LoopTask
 from unival.tasks.presets import ANY, Preset
 from unival.tasks.resume import Settings
@@ -92,6 +93,10 @@ class InstructedTask(LoopTask):
         assert kind is not None, "the parser lets only those predict that can"
         return kind(self.vocabulary, self.media)
 
+    def needed_media(self) -> set[str] | None:
+        """The media that a model of this task takes; None: not known without an instruction."""
+        return media_of_instructions(self.instructions) if self.instructions else None
+
     def fit_positions(self, cfg: Any) -> None:
         """Limit the tokens of sources and targets to the positions of a model with these options; of an ensemble, the fewest."""
         source, target = self.positions
@@ -101,9 +106,16 @@ class InstructedTask(LoopTask):
         """Open a table of this task (TSV: with the columns of the published tables)."""
         columns = self.cfg.columns.split(",") if self.cfg.columns else self.preset.tsv_columns
         selected = self.cfg.selected_cols or self.preset.tsv_selected
+        return self.open_table_with(path, columns, selected)
+
+    def open_table_with(
+        self, path: str | pathlib.Path, columns: Sequence[str] | None, selected: str | None, media_root: Any = None
+    ) -> Table:
+        """Open a table; names and numbers of its columns are for TSV."""
+        media_root = media_root or self.cfg.media_root
         if pathlib.Path(path).suffix == ".tsv":
-            return open_table(path, columns, selected, self.cfg.media_root)
-        return open_table(path, media_root=self.cfg.media_root)
+            return open_table(path, columns, selected, media_root)
+        return open_table(path, media_root=media_root)
 
     def absent_columns(self, table: Table) -> list[str]:
         """The columns that the instruction predicts and a table lacks, as tables whose answers only a benchmark's server has."""
@@ -120,18 +132,24 @@ class InstructedTask(LoopTask):
         """Make the data set of a table with this task's instruction, or with another one."""
         if not instructions and not self.instruction_text:
             raise UserError(NO_INSTRUCTION)
+        candidates = None if instructions or self.trie is None else self.trie.answers
+        return self.stream(table, instructions or self.instructions, train, with_target=with_target, candidates=candidates)
+
+    def stream(
+        self, table: Table, instructions: Sequence[Instruction] | Mapping[str, Sequence[Instruction]], train: bool, **kwargs: Any
+    ) -> Stream:
+        """Make a data set with this task's options; ``kwargs`` are those of :class:`unival.data.stream.Stream` that differ."""
         return Stream(
             table,
-            instructions or self.instructions,
+            instructions,
             self.vocabulary,
             self.media,
             TextLimits(self.media.max_src_length, self.media.max_tgt_length, *self.positions),
             train=train,
             seed=self.cfg.seed,
             skip_bad=train and self.cfg.on_bad_sample == "skip",
-            with_target=with_target,
-            candidates=None if instructions or self.trie is None else self.trie.answers,
             skip_answers=train and self.cfg.on_bad_answer == "skip",
+            **kwargs,
         )
 
     def generator_for(
