@@ -261,7 +261,7 @@ def test_a_builder_makes_two_targets_of_a_row_that_share_its_image(vocab, two_ta
 
 def test_builders_that_cannot_be_used(vocab, two_targets, monkeypatch):
     table = RowTable([{"image": PNG, "caption": "red", "answer": "no"}])
-    with pytest.raises(UserError, match="builder 'three': no such builder; available: plain, two targets"):
+    with pytest.raises(UserError, match="builder 'three': no such builder; available: plain, caption, .*, two targets"):
         dataset(table, vocab, builder="three")
     with pytest.raises(UserError, match="row 0: its builder names the instruction 'caption'; the stream has ''"):
         dataset(table, vocab, builder="two targets")[0]
@@ -271,6 +271,18 @@ def test_builders_that_cannot_be_used(vocab, two_targets, monkeypatch):
     monkeypatch.setitem(BUILDERS, "broken", Builder(lambda record, table, rng: [("", {**record, "image": record["nothing"]})]))
     (bad,) = [dataset(table, vocab, builder="broken", train=True, skip_bad=True)[0]]
     assert "row 0" in bad.message and "nothing" in bad.message
+
+
+def test_the_first_tokens_of_a_target_may_carry_no_loss(vocab):
+    """They are said and learned from, but not given to generation; of a target that has no others the end is learned."""
+    red, left = vocab.encode(" red"), vocab.encode(" left of")
+    example = only(dataset(RowTable([{"q": "red", "a": "left of"}]), vocab, "[TEXT:q] -> [TEXT:q,no_loss] [TEXT:a,loss_from=2]")[0])
+    assert example.prev_output.tolist() == [vocab.bos, *red, *left] and example.prefix.tolist() == red
+    assert example.target.tolist() == [*[vocab.pad] * (len(red) + 2), *left[2:], vocab.eos] and len(left) > 2
+    short = only(dataset(RowTable([{"q": "red", "a": "left of"}]), vocab, "[TEXT:q] -> [TEXT:a,loss_from=99]")[0])
+    assert short.target.tolist() == [*[vocab.pad] * len(left), vocab.eos]
+    with pytest.raises(InstructionError, match="a slot with loss_from must be the only one to predict"):
+        dataset(RowTable([{"q": "red", "a": "left of"}]), vocab, "[TEXT:q] -> [TEXT:a,loss_from=2] [TEXT:q]")
 
 
 def test_a_column_that_is_named_twice_is_read_twice(vocab, tmp_path):

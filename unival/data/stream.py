@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unival.data.builders import ONLY, Made, builder_of
+from unival.data.builders import ONLY, builder_of
+from unival.data.builders.making import Maker
 from unival.data.cells import cell_errors, check_media, is_joined, warn_of_empty
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example, Sample, TargetTokens
@@ -69,7 +70,8 @@ class Stream(OrderedRows):
         skip_answers: like ``skip_bad``, for rows whose answer is no candidate (in training; evaluation keeps them).
 
     Raises:
-        UserError: the table does not have a column, an instruction cannot be used, or no builder has this name.
+        UserError: the table does not have a column, an instruction cannot be used, no builder has this name, or the builder needs other
+            rows' texts and all are equal.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Stream(OrderedRows):
         self.loaders: dict[str, MediaLoader] = {kind.name: kind.media.loader(media) for kind in kinds if kind.media}
         self.targets: dict[str, Target] = {kind.name: kind.target(vocabulary, media) for kind in kinds if kind.target}
         self._check_slots(every)
+        self.made = Maker(self.builder, builder, table, self.instructions, self.targets, limits.source)
 
     def _check_slots(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
@@ -157,18 +160,6 @@ class Stream(OrderedRows):
         which = [self.number] if self.number else []  # the first stream is read as a plain data set
         return np.random.default_rng([self.seed, self.epoch, number, *which])
 
-    def made(self, row: int, rng: np.random.Generator) -> Sequence[Made]:
-        """The builder's pairs (name of an instruction, record) for a row."""
-        with row_errors(self.table, row):
-            pairs = list(self.builder.build(self.table[row], self.table, rng))  # build may be a generator
-        if not pairs:
-            raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
-        for name, _ in pairs:
-            if name not in self.instructions:
-                have = ", ".join(map(repr, self.instructions))
-                raise UserError(f"{self.table.where(row)}: its builder names the instruction {name!r}; the stream has {have}")
-        return pairs
-
     def _read(
         self, name: str, record: Mapping[str, Any], row: int, rng: np.random.Generator, shared: dict[Any, Loaded]
     ) -> Example:
@@ -202,7 +193,11 @@ class Stream(OrderedRows):
             source += ids
             cuts += cut
         tokens, loss, references, target_cuts, empty, conf, is_outside = self.read_target(instruction, record, row, rng, geometry)
-        vocabulary, target = self.vocabulary, self.targets[predicted_slot(instruction).modality]
+        predicted = predicted_slot(instruction)
+        vocabulary, target = self.vocabulary, self.targets[predicted.modality]
+        given = loss.index(True) if True in loss else len(tokens)
+        silent = given + int(predicted.attributes.get("loss_from", 0))
+        learned = {i for i, keep in enumerate(loss) if keep and i >= silent}
         limit = self.limits.source_tokens
         cuts += target_cuts + (len(source) > limit)
         source = source[:limit]
@@ -211,10 +206,8 @@ class Stream(OrderedRows):
             stream=self.number,
             source=torch.tensor([vocabulary.bos, *source, vocabulary.eos]),
             prev_output=torch.tensor([vocabulary.bos, *tokens]),
-            target=torch.tensor(
-                [*(t if keep else vocabulary.pad for t, keep in zip(tokens, loss, strict=True)), vocabulary.eos]
-            ),
-            prefix=torch.tensor(tokens[: loss.index(True)] if True in loss else tokens, dtype=torch.long),
+            target=torch.tensor([*(t if i in learned else vocabulary.pad for i, t in enumerate(tokens)), vocabulary.eos]),
+            prefix=torch.tensor(tokens[:given], dtype=torch.long),
             media=media,
             references=references,
             truncated=cuts,

@@ -41,7 +41,7 @@ class TextTarget(Target):
     def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
         """Check that weights are those of the one answer to predict (a row has one confidence), and what attributes belong together."""
         attributes = slot.attributes
-        for name in ("weighted", "after_eos"):
+        for name in ("weighted", "after_eos", "loss_from"):
             if attributes.get(name) and predicted_slots(instruction) != [slot]:
                 raise instruction.error(slot, f"a slot with {name} must be the only one to predict")
         if "map" in attributes:
@@ -198,6 +198,7 @@ TEXT = Modality(
         "max_length": AttributeSpec(int, minimum=1),  # in words
         "uncased": AttributeSpec(bool),
         "no_punctuation": AttributeSpec(bool),
+        "loss_from": AttributeSpec(int, minimum=1, target_only=True),  # so many first tokens carry no loss
         "weighted": AttributeSpec(bool, target_only=True),  # cells hold answers with weights
         "clean": AttributeSpec(str, choices=tuple(CLEANING)),  # as published recipes do
         "ending": AttributeSpec(str),  # is appended to texts that do not end with it, after they are cut

@@ -1,0 +1,72 @@
+"""The builder of a stream at work: it makes the records of rows, and its mistakes name the row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unival.data.builders.base import Builder, Made
+from unival.data.builders.negatives import Reading, check_negatives
+from unival.data.cells import cell_errors
+from unival.data.table import Table
+from unival.errors import UserError
+from unival.instructions import Instruction
+from unival.modalities.target import Context, Target
+
+
+class Maker:
+    """Makes the records of a table's rows.
+
+    Args:
+        builder: the builder.
+        name: its name, for messages.
+        table: the rows.
+        instructions: the stream's, by name, with their alternatives.
+        targets: what encodes the slots of modalities without media, by name.
+        words: longest source text in words.
+
+    Raises:
+        UserError: the builder needs wrong texts, and the table has none.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        name: str,
+        table: Table,
+        instructions: Mapping[str, Sequence[Instruction]],
+        targets: Mapping[str, Target],
+        words: int,
+    ):
+        self.builder = builder
+        self.table = table
+        self.names = tuple(instructions)
+        self.more: tuple[Any, ...] = ()  # further arguments of the builder's function
+        if builder.negatives is not None and builder.negatives.instruction in instructions:
+            column = builder.negatives.column
+            alternatives = instructions[builder.negatives.instruction]
+            slots = [slot for each in alternatives for slot in each.source if slot.column == column]
+            if len(slots) < len(alternatives):
+                missing = f"the builder {name!r} replaces {column}s by wrong ones here: the source needs [TEXT:{column}]"
+                lacking = next(each for each in alternatives if all(slot.column != column for slot in each.source))
+                raise lacking.error(lacking.source[0], missing)
+            reading = Reading(tuple((targets[slot.modality], slot) for slot in slots), Context(words))
+            check_negatives(builder, name, table, reading)
+            self.more = (reading,)
+
+    def __call__(self, row: int, rng: np.random.Generator) -> Sequence[Made]:
+        """The builder's pairs (name of an instruction, record) for a row.
+
+        Raises:
+            UserError: the row is broken, or the builder makes nothing of it that the stream can read.
+        """
+        record = self.table[row]
+        with cell_errors(self.table, row, None):
+            pairs = list(self.builder.build(record, self.table, rng, *self.more))  # build may be a generator
+        if not pairs:
+            raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
+        for name, _ in pairs:
+            if name not in self.names:
+                have = ", ".join(map(repr, self.names))
+                raise UserError(f"{self.table.where(row)}: its builder names the instruction {name!r}; the stream has {have}")
+        return pairs
