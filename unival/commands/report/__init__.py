@@ -3,6 +3,9 @@
 It only reads the output of the other commands: a table per split, ``fairseq-generate``'s output, the scores of `unival
 score`` (``--json``, ``--per-row`) and fairseq's JSON training log. Three splits have a section of their own: the main one, the
 same rows with another image's pixels (does the model look?), and unseen objects (whose names the model cannot know).
+
+With ``--stage`` it is the report of a pretraining: every stream's curve over all stages, what each stage forgot and gained, examples of
+every task (a split each, with ``--view``), and the curves of what was trained afterwards.
 """
 
 import argparse
@@ -22,7 +25,8 @@ from unival.commands.report.content import (
     Split,
     summary_lines,
 )
-from unival.commands.report.reading import read_log, read_split
+from unival.commands.report.reading import View, read_log, read_split
+from unival.commands.report.stages import Pretraining, read_afterwards, read_stage
 from unival.errors import UserError, flag
 
 FILES = {
@@ -87,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--media-root", type=pathlib.Path, metavar="DIR", help="folder that image paths are relative to"
     )
+    add_stage_arguments(parser)
     parser.add_argument(
         "--examples", type=int, default=48, metavar="N", help="examples of the main part (default: %(default)s)"
     )
@@ -95,14 +100,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_stage_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the report of a pretraining."""
+    parser.add_argument(
+        "--stage", action="append", default=[], metavar="NAME=FILE", help="the report is of a pretraining: log of a stage, once per stage"
+    )
+    parser.add_argument(
+        "--view",
+        action="append",
+        default=[],
+        metavar="SPLIT=IMAGE,TEXT,REFERENCE,METRIC",
+        help="columns and score of a split where they are not those of the options for all, e.g. regions=image,text,box,box_accuracy "
+        "(boxes are drawn) or sounds=,,caption,cider",
+    )
+    parser.add_argument(
+        "--after", action="append", default=[], metavar="NAME=FILE", help="with --stage: log of a run that follows; may be repeated"
+    )
+    parser.add_argument(
+        "--after-metric", default="cider", metavar="NAME", help="score of the runs of --after (default: %(default)s)"
+    )
+    parser.add_argument("--note", default="", metavar="TEXT", help="with --stage: what else is to be said at the top of the page")
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the page and the image; returns the exit code, 1 if ``--require-ratio`` is not met."""
-    from unival.commands.report.page import html_page
-    from unival.commands.report.picture import picture
-
     if args.examples < 1:
         raise UserError(f"--examples {args.examples}: must be at least 1")
     args.image_column = "" if args.image_column == "none" else args.image_column
+    return run_pretraining(args) if args.stage else run_splits(args)
+
+
+def run_pretraining(args: argparse.Namespace) -> int:
+    """Write the page and the image of a pretraining."""
+    from unival.commands.report.stages_page import pretraining_page
+    from unival.commands.report.stages_picture import pretraining_picture, pretraining_summary
+
+    stages = tuple(read_stage(name, path) for name, path in named_paths(args.stage, "--stage").items())
+    after = tuple(read_afterwards(name, path, args.after_metric) for name, path in named_paths(args.after, "--after").items())
+    report = Pretraining(args.title, stages, tuple(read_splits(args)), after, args.after_metric, args.note)
+    write(args.out, pretraining_page(report, args.examples), pretraining_picture(report), pretraining_summary(report))
+    return 0
+
+
+def run_splits(args: argparse.Namespace) -> int:
+    """Write the page and the image of a task; returns the exit code."""
+    from unival.commands.report.page import html_page
+    from unival.commands.report.picture import picture
+
+    tables = named_paths(args.table, "--table")
+    if args.main not in tables:
+        raise UserError(f"--main {args.main}: no such split; given are {', '.join(tables)}")
+    for name, value in (("after", args.after), ("note", args.note)):
+        if value:
+            raise UserError(f"--{name}: is for the report of a pretraining, which --stage asks for")
     report = Report(
         title=args.title,
         metric=args.metric,
@@ -110,15 +160,19 @@ def run(args: argparse.Namespace) -> int:
         curves=read_log(args.log, args.metric) if args.log else Curves(),
     )
     report = replace(report, failure=ratio_failure(report, args.require_ratio, args.advice))
-    page, image = html_page(report, args.examples), picture(report)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "report.html").write_text(page, encoding="utf-8")
-    (args.out / "report.png").write_bytes(image)
-    places = [f"page: {args.out / 'report.html'}", f"picture: {args.out / 'report.png'}"]
-    sys.stdout.write("\n".join([*summary_lines(report), *places]) + "\n")
+    write(args.out, html_page(report, args.examples), picture(report), summary_lines(report))
     if report.failure:
         sys.stderr.write(report.failure + "\n")
     return 1 if report.failure else 0
+
+
+def write(out: pathlib.Path, page: str, image: bytes, summary: Sequence[str]) -> None:
+    """Write both files, and say what is in them and where they are."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "report.png").write_bytes(image)
+    places = [f"page: {out / 'report.html'}", f"picture: {out / 'report.png'}"]
+    sys.stdout.write("\n".join([*summary, *places]) + "\n")
 
 
 def read_splits(args: argparse.Namespace) -> list[Split]:
@@ -128,12 +182,28 @@ def read_splits(args: argparse.Namespace) -> list[Split]:
     for name, paths in files.items():
         for split in files["table"].keys() ^ paths.keys():
             raise UserError(f"split {split}: give it to --table and to {flag(name)}, or to neither")
-    if args.main not in files["table"]:
-        raise UserError(f"--main {args.main}: no such split; given are {', '.join(files['table'])}")
+    views = read_views(args, list(files["table"]))
     return [
-        read_split(split, roles.get(split, split), {name: paths[split] for name, paths in files.items()}, args)
+        read_split(split, roles.get(split, split), {name: paths[split] for name, paths in files.items()}, views[split])
         for split in files["table"]
     ]
+
+
+def read_views(args: argparse.Namespace, splits: Sequence[str]) -> dict[str, View]:
+    """How each split is shown: by the options for all, or by its ``--view``."""
+    root = args.media_root
+    common = View(args.image_column, args.text_column, args.reference_column, args.metric, args.boxes, args.selected_cols, root)
+    views = dict.fromkeys(splits, common)
+    for value in args.view:
+        split, _, said = value.partition("=")
+        parts = said.split(",")
+        if len(parts) != 4 or not parts[2] or not parts[3]:
+            raise UserError(f"--view {value}: expected SPLIT=IMAGE,TEXT,REFERENCE,METRIC, for example captions=image,,caption,cider")
+        if split not in views:
+            raise UserError(f"--view {value}: no split {split}; given are {', '.join(splits)}")
+        image, text, reference, metric = parts
+        views[split] = View(image, text, reference, metric, metric == "box_accuracy", args.selected_cols, root)
+    return views
 
 
 def named_paths(values: Sequence[str], option: str) -> dict[str, pathlib.Path]:

@@ -4,13 +4,18 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from unival.boxes import Box
 from unival.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
 MAIN, SWAPPED, UNSEEN, OTHER_TEXT, GUESSES = "main", "swapped", "unseen", "other text", "guesses"
 FAILED_HEADING = "This model has not learnt to look at the image"
 THUMBNAIL = 224  # pixels, longest side
+FRAMES = 4  # of a video that are shown
 HEADINGS = {
     MAIN: "Unseen scenes",
     SWAPPED: "Same model, another image's pixels",
@@ -43,12 +48,13 @@ class ScoredRow:
 
 @dataclass(frozen=True)
 class Split:
-    """A split with its role in the report (``main``, ``swapped``, ``unseen`` or its own name)."""
+    """A split with its role in the report (``main``, ``swapped``, ``unseen`` or its own name) and the score of each example."""
 
     name: str
     role: str
     examples: tuple[ScoredRow, ...]
     summary: Mapping[str, float]
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,25 @@ def display_name(metric: str) -> str:
     return known.get(metric, f"BLEU-{metric[4:]}" if metric.startswith("bleu") else metric)
 
 
+def film(content: bytes) -> "Picture | None":
+    """A few frames of an animated image in two rows, from the first to the last one; None: there is one frame only."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as file:
+        count = getattr(file, "n_frames", 1)
+        if count < 2:
+            return None
+        frames = []
+        for place in range(FRAMES):
+            file.seek(round(place * (count - 1) / (FRAMES - 1)))
+            frames.append(file.convert("RGB"))
+    width, height = frames[0].size
+    strip = Image.new("RGB", (2 * width + 2, FRAMES // 2 * (height + 2) - 2), "white")
+    for place, frame in enumerate(frames):
+        strip.paste(frame, (place % 2 * (width + 2), place // 2 * (height + 2)))
+    return strip
+
+
 def thumbnail(example: ScoredRow) -> bytes:
     """The example's image as a small JPEG, with its boxes.
 
@@ -155,8 +180,9 @@ def thumbnail(example: ScoredRow) -> bytes:
 
     assert example.load_image is not None, f"{example.where}: has no image"
     try:
-        read, full = read_sized_image(example.load_image(), 2 * THUMBNAIL)
-        small = read.convert("RGB")
+        content = example.load_image()
+        read, full = read_sized_image(content, 2 * THUMBNAIL)
+        small = read.convert("RGB") if example.boxes else film(content) or read.convert("RGB")
     except UserError as error:
         raise UserError(f"{example.where}: {error}") from error
     if example.boxes:  # small images are enlarged, so that lines are not broader than things

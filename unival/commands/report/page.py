@@ -45,7 +45,7 @@ def html_page(report: Report, count: int) -> str:
         for split in report.splits
         if split.role != GUESSES
     ]
-    return _template().render(
+    return template("page.html").render(
         report=report,
         captions=sum(len(split.examples) for split in report.splits),
         figures=key_figures(report),
@@ -59,13 +59,18 @@ def html_page(report: Report, count: int) -> str:
     )
 
 
-def _template() -> jinja2.Template:
-    """Load ``page.html``: values are escaped, and undefined names are errors."""
+def template(name: str) -> jinja2.Template:
+    """Load a template of this package: values are escaped, and undefined names are errors."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.FunctionLoader(lambda file: importlib.resources.files(__package__).joinpath(file).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters.update(display_name=display_name, thumbnail_uri=thumbnail_uri)
-    return environment.from_string(importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def thumbnail_uri(example: ScoredRow) -> str:

@@ -1,10 +1,9 @@
 """Read the content of a report from files: tables, generated texts, scores and the training log."""
 
-import argparse
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,29 @@ from unival.text import read_text
 
 if TYPE_CHECKING:
     from unival.data.table import Table
+
+
+@dataclass(frozen=True)
+class View:
+    """How the rows of a split are shown.
+
+    Attributes:
+        image: column of the image; "": none is shown.
+        text: column of the text that goes with the image, such as a question; "": there is none.
+        reference: column of the references.
+        metric: the score of each example.
+        boxes: references and generated texts are boxes, to be drawn on the images.
+        selected_cols: of TSV tables, the numbers of these columns.
+        media_root: folder that image paths are relative to; None: that of the table.
+    """
+
+    image: str
+    text: str
+    reference: str
+    metric: str
+    boxes: bool
+    selected_cols: str | None
+    media_root: pathlib.Path | None
 
 
 def read_json(path: pathlib.Path) -> dict:
@@ -64,8 +86,7 @@ def read_log(path: pathlib.Path, metric: str) -> Curves:
     fairseq adds a handler for the file in every epoch, so that later epochs are logged several times: equal lines are counted
     once. Lines that are not JSON objects (the configuration, warnings) are ignored.
     """
-    lines = dict.fromkeys(read_text(path).split("\n"))
-    records = [record for record in map(parse_record, lines) if record is not None]
+    records = read_records(path)
     valid_metric = points(records, "valid_num_updates", f"valid_{metric}")
     within_epochs = points(records, "num_updates", "loss")
     by_epoch = points(records, "train_num_updates", "train_loss")  # a short run may have no lines within its epochs
@@ -75,6 +96,12 @@ def read_log(path: pathlib.Path, metric: str) -> Curves:
         metric=valid_metric,
         metric_name=metric if valid_metric else "",
     )
+
+
+def read_records(path: pathlib.Path) -> list[dict[str, object]]:
+    """The JSON objects of a log, each once."""
+    lines = dict.fromkeys(read_text(path).split("\n"))
+    return [record for record in map(parse_record, lines) if record is not None]
 
 
 def parse_record(line: str) -> dict[str, object] | None:
@@ -92,7 +119,7 @@ def points(records: Iterable[Mapping[str, object]], x: str, y: str) -> tuple[tup
     return tuple(sorted(found.items()))
 
 
-def read_references(cell: object, table: "Table", row: int, args: argparse.Namespace) -> tuple[str, ...]:
+def read_references(cell: object, table: "Table", row: int, view: View) -> tuple[str, ...]:
     """The references of a row as texts: ``x0,y0,x1,y1`` of boxes.
 
     Raises:
@@ -100,20 +127,20 @@ def read_references(cell: object, table: "Table", row: int, args: argparse.Names
     """
     from unival.data.cells import cell_errors, cell_references, is_joined
 
-    if not args.boxes:
-        return tuple(cell_references(cell, table, row, args.reference_column)[0])
-    with cell_errors(table, row, args.reference_column):
+    if not view.boxes:
+        return tuple(cell_references(cell, table, row, view.reference)[0])
+    with cell_errors(table, row, view.reference):
         return tuple(map(box_text, boxes_of(cell, is_joined(table))))
 
 
-def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: argparse.Namespace) -> Split:
+def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], view: View) -> Split:
     """Read a split from its four files.
 
     Args:
         name: the split's name, for messages.
         role: its part in the report.
         files: path of the ``table``, ``generated``, ``summary`` and ``per_row`` file.
-        args: the command's arguments: columns, media root, metric.
+        view: columns, media root, metric.
 
     Raises:
         UserError: a file or column is missing, or the files do not belong together.
@@ -122,8 +149,8 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
     from unival.data.table import open_table
     from unival.metrics.score import read_generated
 
-    columns = tuple(filter(None, (args.image_column, args.text_column, args.reference_column)))
-    table = open_table(files["table"], columns, args.selected_cols, args.media_root)
+    columns = tuple(filter(None, (view.image, view.text, view.reference)))
+    table = open_table(files["table"], columns, view.selected_cols, view.media_root)
     generated = read_generated(files["generated"])
     if max(generated) >= len(table):
         raise UserError(
@@ -136,18 +163,18 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], args: ar
             f"{files['per_row']}: no scores of row {missing}, which {files['generated']} has: not of the same run"
         )
     summary = parse_scores(without_intervals(read_json(files["summary"])), str(files["summary"]))
-    if args.metric not in summary:
-        raise UserError(f"{files['summary']}: no {args.metric}; there are {', '.join(summary)} (choose with --metric)")
+    if view.metric not in summary:
+        raise UserError(f"{files['summary']}: no {view.metric}; there are {', '.join(summary)} (choose with --metric)")
     examples = []
     for row, (text, _) in sorted(generated.items()):
         record = table[row]
-        references = read_references(record[args.reference_column], table, row, args)
-        load = partial(decode_media, record[args.image_column], table, row, args.image_column) if args.image_column else None
-        example = ScoredRow(row, table.where(row, args.image_column), load, references, text, scores[row])
-        if args.text_column:
-            example = replace(example, asked=str(record[args.text_column]))
-        if args.boxes:
+        references = read_references(record[view.reference], table, row, view)
+        load = partial(decode_media, record[view.image], table, row, view.image) if view.image else None
+        example = ScoredRow(row, table.where(row, view.image), load, references, text, scores[row])
+        if view.text:
+            example = replace(example, asked=str(record[view.text]))
+        if view.boxes:
             drawn = [*((reference, REFERENCE_COLOUR) for reference in references), (text, GENERATED_COLOUR)]
             example = replace(example, boxes=tuple((parse_numbers(said), colour) for said, colour in drawn))
         examples.append(replace(example, id=str(record.get("id", row))))
-    return Split(name, role, tuple(examples), summary)
+    return Split(name, role, tuple(examples), summary, view.metric)
