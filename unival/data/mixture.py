@@ -4,21 +4,27 @@ Batches are planned for all processes (ranks) together.  A round is one batch on
 No batch is empty, and in a round all processes have rows of the same streams, so that all use the same parts of the model, as gradient
 synchronisation expects.
 
+In training, several streams are read whole in every epoch, or as often as their weights say (:func:`mix`), or epochs are bounded and
+streams have shares of their rows (:mod:`unival.data.bounded`).  In evaluation they are read one after the other, and no batch has rows of
+two streams.
+
 A plain data set is a mixture of one stream.  If the number of batches is not a multiple of the number of processes, fairseq replaces the
 missing batches by a copy of another, whose gradient it then weighs wrongly.  Here, the rows of the last update (or the last two, if one
-has too few) are spread evenly instead: see :func:`spread`.  Batches of several streams are made by :func:`mix`.
+has too few) are spread evenly instead: see :func:`spread`.
 """
 
 import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
+import torch
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
+from unival.data.bounded import PLACE, BoundedPlan, Rows, Segment, Shares
 from unival.data.example import Sample
 from unival.data.reading import Reader
 from unival.data.stream import Stream
@@ -26,45 +32,57 @@ from unival.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Rows = np.ndarray  # row numbers within a mixture, int64
-
-
-class Segment(TypedDict):
-    """A part of an epoch that was trained with the same settings; the rest of the epoch depends on all earlier segments."""
-
-    ranks: int
-    update_freq: int
-    batch_size: int
-    rounds: int
-
-
 class Mixture(FairseqDataset):
     """Several streams with one row numbering: first the rows of stream 0, then those of stream 1, and so on.
 
     Args:
-        streams: the streams; several must all be for training.  Each gets its number, which seeds its random numbers.
-        weights: how often a row of each stream is read in an epoch: once (1, the default), in half of the epochs (0.5), three times (3).
+        streams: the streams, all for training or all for evaluation.
+        weights: how often a row of each stream is read in an epoch of training: once (1, the default), in half of the epochs (0.5), three
+            times (3).
+        shares: instead of weights, the share of each stream in the rows of training, in any unit; or a function that gives the shares by
+            the number of updates done.  Epochs are bounded, and a stream is walked through pass by pass, whatever the epoch.
+        rows_per_epoch: with shares, the rows of an epoch on all processes together (default: as many as the streams have).
+        numbers: with shares or in evaluation, a number for each stream, which seeds its random numbers (default: its place).
 
     Raises:
-        UserError: there are no streams, a weight is not above 0, or the number of weights is not that of the streams.
+        UserError: there are no streams, a weight is not above 0, or weights or shares are not one number for each stream.
     """
 
-    def __init__(self, streams: Sequence[Stream], weights: Sequence[float] = ()):
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        weights: Sequence[float] = (),
+        *,
+        shares: Shares | None = None,
+        rows_per_epoch: int | None = None,
+        numbers: Sequence[int] = (),
+    ):
         super().__init__()
         if not streams:
             raise UserError("a mixture needs at least one stream")
-        assert len(streams) == 1 or all(stream.is_train for stream in streams), "several streams are mixed for training"
+        assert len({stream.is_train for stream in streams}) == 1, "streams for training and for evaluation"
+        assert streams[0].is_train or not (weights or shares), "weights and shares are for training"
+        assert not (weights and shares), "weights or shares"
+        self.streams = list(streams)
+        self.numbers = list(numbers) or list(range(len(streams)))
+        for number, stream in zip(self.numbers, streams, strict=True):
+            stream.number = number
+        names = [stream.name for stream in streams]
+        self.names = [name if names.count(name) == 1 else f"{name}.{place}" for place, name in enumerate(names)]
+        sizes = [len(stream) for stream in streams]
+        self.plan: BoundedPlan | None = None
+        if shares is not None:
+            self.plan = BoundedPlan(streams, shares, sum(sizes) if rows_per_epoch is None else rows_per_epoch)
+            self.rows = sizes
+            self.starts = np.arange(len(streams) + 1) << PLACE  # passes go on for ever
+            return
+        assert rows_per_epoch is None, "rows per epoch without shares"
         weights = weights or [1.0] * len(streams)
         if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):
             raise UserError(f"weights of streams {list(weights)}: expected {len(streams)} numbers above 0")
-        self.streams = list(streams)
-        for number, stream in enumerate(streams):
-            stream.number = number
-        names = [stream.name for stream in streams]
-        self.names = [name if names.count(name) == 1 else f"{name}.{number}" for number, name in enumerate(names)]
-        self.rows = [max(1, round(weight * len(stream))) for weight, stream in zip(weights, streams, strict=True)]  # in an epoch
-        passes = [math.ceil(rows / len(stream)) for rows, stream in zip(self.rows, streams, strict=True)]
-        self.starts = np.cumsum([0, *(times * len(stream) for times, stream in zip(passes, streams, strict=True))])
+        self.rows = [max(1, round(weight * size)) for weight, size in zip(weights, sizes, strict=True)]  # in an epoch
+        passes = [math.ceil(rows / size) for rows, size in zip(self.rows, sizes, strict=True)]
+        self.starts = np.cumsum([0, *(times * size for times, size in zip(passes, sizes, strict=True))])
 
     @property
     def is_train(self) -> bool:
@@ -78,11 +96,31 @@ class Mixture(FairseqDataset):
 
     @property
     def size(self) -> int | list[int]:
-        """Rows of the only stream's table, or a list with every stream's rows per epoch; saved with a position in an epoch."""
+        """Rows of the only stream's table, or a list with every stream's rows (of an epoch, with weights); saved with a position."""
         return len(self.streams[0]) if len(self.streams) == 1 else self.rows
 
+    @property
+    def split(self) -> str:
+        """The name of the streams' tables among those of a run; batches carry it."""
+        return self.streams[0].split
+
+    @split.setter
+    def split(self, name: str) -> None:
+        for stream in self.streams:
+            stream.split = name
+
+    def take_shard(self, number: int, count: int) -> None:
+        """In evaluation, take of every stream every ``count``-th row only, from row ``number`` on; some may have none.
+
+        Raises:
+            UserError: every stream has fewer rows than there are shards.
+        """
+        max(self.streams, key=len).take_shard(number, count)
+        for stream in self.streams:
+            stream.shard = (number, count)
+
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return sum(self.rows) if self.plan is not None else int(self.starts[-1])
 
     def __getitem__(self, number: int) -> Sample:
         stream = int(np.searchsorted(self.starts, number, side="right")) - 1
@@ -90,8 +128,10 @@ class Mixture(FairseqDataset):
 
     def orders(self) -> list[Rows]:
         """For every stream, the row numbers that the current epoch reads, in order."""
+        if not self.is_train:
+            return [start + stream.ordered_indices() for start, stream in zip(self.starts, self.streams, strict=False)]  # maybe a shard
         if len(self.streams) == 1 and self.rows[0] == len(self.streams[0]):
-            return [self.streams[0].ordered_indices()]  # in evaluation maybe only a shard
+            return [self.streams[0].ordered_indices()]
         return [start + stream.order(rows) for start, stream, rows in zip(self.starts, self.streams, self.rows, strict=False)]
 
     def by_stream(self, numbers: Rows) -> list[Rows]:
@@ -101,7 +141,11 @@ class Mixture(FairseqDataset):
     def collater(self, samples: list[Sample]) -> dict[str, Any]:
         """Batch rows of any streams, see :meth:`unival.data.stream.Stream.collater`; with several streams, add ``stream_names``."""
         batch = self.streams[0].collater(samples)
-        return batch if len(self.streams) == 1 else {**batch, "stream_names": self.names}
+        if len(self.streams) == 1 and self.plan is None:
+            return batch
+        places = {number: place for place, number in enumerate(self.numbers)}
+        stream = torch.tensor([places[number] for number in batch["stream"].tolist()], dtype=torch.long)
+        return {**batch, "stream": stream, "stream_names": self.names}
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, before its rows are read."""
@@ -219,11 +263,14 @@ class EpochBatches(EpochBatchIterator):
         )
         self.mixture = mixture
         self.rows_by_epoch = list(rows_by_epoch) or mixture.rows[:1]
-        for stream, rows in zip(mixture.streams, [min(self.rows_by_epoch), *mixture.rows[1:]], strict=True):
-            if mixture.is_train and rows < ranks:
+        for place, (stream, rows) in enumerate(zip(mixture.streams, [min(self.rows_by_epoch), *mixture.rows[1:]], strict=True)):
+            if mixture.is_train and mixture.plan is None and rows < ranks:
                 path = stream.table.path
-                whose = path if rows == mixture.rows[stream.number] else f"a table that a later epoch trains on, after {path}"
+                whose = path if rows == mixture.rows[place] else f"a table that a later epoch trains on, after {path}"
                 raise UserError(f"{whose}: {rows} rows cannot be shared by {ranks} processes: use at most {rows}")
+        self.plan = mixture.plan
+        if self.plan is not None:
+            self.plan.whole_updates = skip_remainder_batch
         self.batch_size = batch_size
         self.update_freq = list(update_freq)
         self.pin_memory = pin_memory
@@ -240,6 +287,8 @@ class EpochBatches(EpochBatchIterator):
 
     def __len__(self) -> int:
         """Rounds in a whole epoch."""
+        if self.plan is not None:
+            return self.plan.length(self.setting(self.epoch))
         return len(self.rounds(self.epoch, self.shuffle, [])) - self.skip_remainder_batch
 
     @property
@@ -257,6 +306,8 @@ class EpochBatches(EpochBatchIterator):
     def length(self, epoch: int) -> int:
         """Updates in a whole epoch; it does not depend on the order of the batches."""
         freq = self.rounds_per_update(epoch)
+        if self.plan is not None:
+            return self._updates(self.plan.length(self.setting(epoch)), epoch)
         rows = self.rows_by_epoch[(epoch - 1) % len(self.rows_by_epoch)]
         if (freq, rows) not in self._lengths:
             orders = self.mixture.orders() if len(self.mixture.streams) > 1 else [np.arange(rows)]
@@ -279,6 +330,9 @@ class EpochBatches(EpochBatchIterator):
         """
         if self.dry:
             return []
+        if self.plan is not None:
+            batches = self.plan.batches(self.plan.position(epoch, self.setting), self.setting(epoch))
+            return [batches[i : i + self.num_shards] for i in range(0, len(batches), self.num_shards)]
         segments = [*before, self.setting(epoch)]
         batches = first_batches(self.mixture.orders(), segments[0]["batch_size"])
         if shuffle and len(self.mixture.streams) == 1:
@@ -294,6 +348,9 @@ class EpochBatches(EpochBatchIterator):
     def deal(self, batches: list[Rows], last: Segment | None, segment: Segment) -> list[Rows]:
         """Deal the batches that the last segment left: batch ``i`` is for rank ``i % ranks`` of this segment, in round ``i // ranks``."""
         if len(self.mixture.streams) > 1:
+            if not self.mixture.is_train:  # every stream for itself, so that in a round all ranks have the same one
+                streams = self.mixture.by_stream(joined(batches))
+                return [batch for rows in streams for batch in spread(cut(rows, segment["batch_size"]), segment["ranks"], 1)]
             if last is not None and (last["ranks"], last["batch_size"]) == (segment["ranks"], segment["batch_size"]):
                 return batches  # as without an interruption
             return mix(self.mixture.by_stream(joined(batches)), segment["ranks"], segment["batch_size"])
@@ -333,7 +390,7 @@ class EpochBatches(EpochBatchIterator):
             pin_memory=self.pin_memory,
         )
         iterator = CountingIterator(reader, start=offset)
-        return iterator.take(len(iterator) - 1) if self.skip_remainder_batch else iterator
+        return iterator.take(len(iterator) - 1) if self.skip_remainder_batch and self.plan is None else iterator
 
     def state_dict(self) -> dict[str, Any]:
         """fairseq's position; within an epoch also the segments, to resume with another number of processes or batch size."""
@@ -341,20 +398,27 @@ class EpochBatches(EpochBatchIterator):
         if state["iterations_in_epoch"]:
             state["stretches"] = [*self._before, self.setting(self.epoch, self.iterations_in_epoch - self._start)]
             state["rows"] = self.mixture.size
+        if self.plan is not None:
+            position = self.plan.position(state["epoch"], self.setting)
+            if state["iterations_in_epoch"]:
+                position = self.plan.after(position, self.setting(self.epoch), self.iterations_in_epoch - self._start)
+            state |= {"plan": self.plan.saved(position), "rows": self.mixture.size}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume at a checkpoint's position, which is converted so that the number of updates done stays the same."""
         done = state_dict.get("iterations_in_epoch", 0)
         freq = self.rounds_per_update(state_dict["epoch"])
+        rows, size = state_dict.get("rows", self.mixture.size), self.mixture.size
+        if rows != size:
+            raise UserError(
+                f"{self.mixture.where} has {size} rows, but had {rows} when the checkpoint was saved"
+                f"{' within an epoch' if done else ''}: restore the table, or give --reset-dataloader to start with the first epoch"
+            )
+        if self.plan is not None and "plan" in state_dict:  # else as if the epochs before had had these settings
+            self.plan.load(state_dict["epoch"], state_dict["plan"])
         if done:
             same = self.setting(state_dict["epoch"], done)
             self._before = state_dict.get("stretches") or [same]  # a state of fairseq's own has the current settings
-            rows, size = state_dict.get("rows", self.mixture.size), self.mixture.size
-            if rows != size:
-                raise UserError(
-                    f"{self.mixture.where} has {size} rows, but had {rows} when the checkpoint was saved within an epoch:"
-                    " restore the table, or give --reset-dataloader to start with the first epoch"
-                )
             done = freq * sum(math.ceil(segment["rounds"] / segment["update_freq"]) for segment in self._before)
         super().load_state_dict({**state_dict, "iterations_in_epoch": done})

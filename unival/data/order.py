@@ -8,6 +8,7 @@ from fairseq.data import FairseqDataset
 from unival.data.table import Table
 from unival.errors import UserError
 
+BLOCK = 2**12  # rows of the passes over a small table that are drawn together
 NO_BATCH_SIZE = "give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)"
 
 
@@ -65,6 +66,24 @@ class OrderedRows(FairseqDataset):
         """The rows in the order of a pass."""
         which = [number, self.number, 1] if number or self.number else []  # pass 0 of stream 0: as a plain data set
         return np.random.default_rng([self.seed, self.epoch, *which]).permutation(len(self)).astype(np.int64)
+
+    def walk(self, start: int, count: int) -> np.ndarray:
+        """``count`` numbers to read in training from position ``start`` on of an endless walk through the rows: pass after pass, each in
+        its own random order, whatever the epoch.
+
+        Number ``i + k * len(self)`` is row ``i`` in pass ``k``.  Positions may be asked for in any parts.
+        """
+        rows = len(self)
+        passes = max(1, BLOCK // rows)  # in a block, whose generator is the same wherever the walk starts
+        block = passes * rows
+        first = start // block
+        parts = [np.empty(0, dtype=np.int64)]
+        for number in range(first, -(-(start + count) // block)):
+            rng = np.random.default_rng([self.seed, 0, number, self.number, 1])  # no epoch is 0
+            order = rng.permuted(np.tile(np.arange(rows), (passes, 1)), axis=1) if passes > 1 else rng.permutation(rows)
+            numbers = (order + np.arange(number * passes, (number + 1) * passes)[:, None] * rows).ravel()
+            parts.append(numbers[max(0, start - number * block) : start + count - number * block])
+        return np.concatenate(parts)
 
     def batch_by_size(
         self,
