@@ -16,27 +16,18 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
 from unival.data.order import OrderedRows
+from unival.data.plan import Rows, Segment
 from unival.errors import UserError
 
 WHOLE = 720_720_000  # a share of 1: thousandths and fractions to 1/16 are exact; an epoch may have more than 10**10 rows
 PLACE = 40  # bits of a row number below those of its stream's place in the mixture
 
-Rows = np.ndarray  # row numbers within a mixture, int64
 Shares = Sequence[float] | Callable[[int], Sequence[float]]  # or a function of the number of updates done
-
-
-class Segment(TypedDict):
-    """A part of an epoch that was trained with the same settings; the rest of the epoch depends on all earlier segments."""
-
-    ranks: int
-    update_freq: int
-    batch_size: int
-    rounds: int
 
 
 @dataclass(frozen=True)
