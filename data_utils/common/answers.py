@@ -28,7 +28,7 @@ def candidates(answers: Iterable[str], least: int = 1, most: int | None = None) 
     return [answer for answer, count in counts.most_common(most) if count >= least]
 
 
-def weighted(answers: Iterable[str], known: Container[str]) -> dict[str, float]:
-    """The soft scores of annotators' answers, as far as these are candidates."""
+def weighted(answers: Iterable[str], known: Container[str] | None = None) -> dict[str, float]:
+    """The soft scores of annotators' answers, as far as these are candidates (None: of all)."""
     scores = soft_scores([normalise(answer) for answer in answers])
-    return {answer: round(score, 1) for answer, score in scores.items() if answer in known}
+    return {answer: round(score, 1) for answer, score in scores.items() if answer and (known is None or answer in known)}

@@ -1,7 +1,9 @@
-"""Reading of the files that a data set is distributed in: JSON, JSON lines, CSV, pickles; messages name file, entry and key."""
+"""Reading of the files that a data set is distributed in: JSON, JSON lines, CSV, pickles; messages name file, entry and key.
+
+Large JSON files are read by ``json_stream``; CSV files and lines are not held in memory.
+"""
 
 import csv
-import io
 import json
 import pathlib
 import pickle
@@ -31,7 +33,7 @@ class Entry:
 
     def __init__(self, values: Any, where: str):
         if not isinstance(values, dict):
-            raise UserError(f"{where}: expected an object, got {_shown(values)}")
+            raise UserError(f"{where}: expected an object, got {shown(values)}")
         self.values = values
         self.where = where
 
@@ -45,7 +47,7 @@ class Entry:
 
     def wrong(self, key: str, expected: str) -> NoReturn:
         """Refuse the value of a key."""
-        raise UserError(f"{self.where}, key {key!r}: expected {expected}, got {_shown(self[key])}")
+        raise UserError(f"{self.where}, key {key!r}: expected {expected}, got {shown(self[key])}")
 
     def text(self, key: str) -> str:
         """A text, without outer spaces and with single spaces between its words; it may be empty."""
@@ -98,23 +100,33 @@ class Entry:
 def entries(values: Any, where: str) -> Iterator[Entry]:
     """The objects of a list that is ``where``."""
     if not isinstance(values, list | tuple):
-        raise UserError(f"{where}: expected a list, got {_shown(values)}")
+        raise UserError(f"{where}: expected a list, got {shown(values)}")
     return (Entry(value, f"{where} {i}") for i, value in enumerate(values))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message."""
     kind = {dict: "an object", list: "a list", type(None): "null"}.get(type(value))
     text = repr(value)
     return kind or (text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 class Source:
-    """The folder with a data set's own files, in itself or in the folders directly in it."""
+    """The folder with a data set's own files, in itself or in the folders directly in it.
 
-    def __init__(self, folder: str | pathlib.Path):
+    Args:
+        folder: the folder.
+        option: what the folder was given by, for messages.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, option: str = "--source "):
         self.folder = pathlib.Path(folder)
+        self.where = f"{option}{folder}"
         if not self.folder.is_dir():
-            raise UserError(f"--source {folder}: there is no such folder")
+            raise UserError(f"{self.where}: there is no such folder")
 
     def find(self, *names: str) -> pathlib.Path | None:
         """The first of the files that there is.
@@ -127,7 +139,7 @@ class Source:
                 return self.folder / name
             found = sorted(path for path in self.folder.glob(f"*/{_literal(name)}") if path.is_file())
             if len(found) > 1:
-                raise UserError(f"--source {self.folder}: {name} is there twice: {found[0]}, {found[1]}; give the folder of one")
+                raise UserError(f"{self.where}: {name} is there twice: {found[0]}, {found[1]}; give the folder of one")
             if found:
                 return found[0]
         return None
@@ -138,7 +150,7 @@ class Source:
         if found is None:
             there = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
             has = ", ".join(there[:NAMED]) + (", ..." if len(there) > NAMED else "")
-            raise UserError(f"--source {self.folder}: there is no {' or '.join(names)}; the folder has {has or 'nothing'}")
+            raise UserError(f"{self.where}: there is no {' or '.join(names)}; the folder has {has or 'nothing'}")
         return found
 
 
@@ -166,18 +178,24 @@ def read_list(path: pathlib.Path) -> Iterator[Entry]:
     return entries(read_json(path), f"{path}, entry")
 
 
-def read_lines(path: pathlib.Path) -> Iterator[Entry]:
-    """The objects of a file with one a line, which is not held in memory."""
+def text_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """The numbers of a text file's lines, from 1, and the lines, without their ends; the file is not held in memory."""
     try:
         with path.open("rb") as file:
             refuse_wide(file.peek(HEAD)[:HEAD], path)
             for number, line in enumerate(file, start=1):
-                where = f"{path}, line {number}"
-                text = decode(line.removeprefix(BOM), where, path)
-                if text.strip():
-                    yield Entry(_line(text, where), where)
+                text = decode(line.removeprefix(BOM), f"{path}, line {number}", path)
+                yield number, text.removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_lines(path: pathlib.Path) -> Iterator[Entry]:
+    """The objects of a file with one a line, which is not held in memory."""
+    for number, text in text_lines(path):
+        if text.strip():
+            where = f"{path}, line {number}"
+            yield Entry(_line(text, where), where)
 
 
 def _line(text: str, where: str) -> Any:
@@ -190,8 +208,8 @@ def _line(text: str, where: str) -> Any:
 
 
 def read_csv(path: pathlib.Path) -> Iterator[Entry]:
-    """The rows of a CSV file with a header; a quoted cell may have commas and line breaks."""
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+    """The rows of a CSV file with a header, which is not held in memory; a quoted cell may have commas and line breaks."""
+    reader = csv.reader((f"{part}\n" for _, line in text_lines(path) for part in line.split("\r")), strict=True)
     header: list[str] = []
     try:
         for cells in reader:

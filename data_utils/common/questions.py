@@ -4,12 +4,12 @@ import pathlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from unival.errors import UserError
 
 from .answers import majority
-from .files import Entry, read_object
+from .files import Entry
+from .json_stream import stream_list
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Question:
 
 
 def read_questions(questions: pathlib.Path, annotations: pathlib.Path | None, split: str) -> Iterator[Question]:
-    """The questions of a file, with the answers that another one has.
+    """The questions of a file, with the answers that another one has; of both, the answers are in memory.
 
     Args:
         split: folder of the images, such as "train2014"; their files are named after it.
@@ -40,7 +40,7 @@ def read_questions(questions: pathlib.Path, annotations: pathlib.Path | None, sp
         UserError: a question has no answers in ``annotations``.
     """
     answers = {} if annotations is None else _answers(annotations)
-    for question in read_object(questions).entries("questions"):
+    for question in stream_list(questions, "questions"):
         number = question.integer("question_id")
         if annotations is not None and number not in answers:
             raise UserError(f"{question.where}, key 'question_id': {annotations} has no answers for {number}")
@@ -50,20 +50,14 @@ def read_questions(questions: pathlib.Path, annotations: pathlib.Path | None, sp
 
 def _answers(path: pathlib.Path) -> dict[int, tuple[list[str], str]]:
     found = {}
-    for entry in read_object(path, _answer_alone).entries("annotations"):
+    for entry in stream_list(path, "annotations"):
         answers = texts_of(entry)
         best = entry.text("multiple_choice_answer") if "multiple_choice_answer" in entry else majority(answers)
-        found[entry.integer("question_id")] = answers, best
+        found[entry.integer("question_id")] = answers, sys.intern(best)
     return found
 
 
 def texts_of(entry: Entry) -> list[str]:
     """The texts of an entry's answers."""
     where = f"{entry.where}, answers"
-    return [answer if isinstance(answer, str) else Entry(answer, where).text("answer") for answer in entry.list("answers")]
-
-
-def _answer_alone(value: dict[str, Any]) -> Any:
-    """Keep the text of an answer alone: of millions, their objects would take gigabytes."""
-    answer = value.get("answer")
-    return sys.intern(" ".join(answer.split())) if "answer_id" in value and isinstance(answer, str) else value
+    return [sys.intern(Entry(answer, where).text("answer")) for answer in entry.list("answers")]

@@ -3,7 +3,7 @@
 import importlib
 import os
 
-from tests.data_utils.downstream.conftest import DATA_UTILS
+from tests.data_utils.conftest import DATA_UTILS
 
 
 def test_folders_that_were_not_used_for_long_are_forgotten(monkeypatch, tmp_path):

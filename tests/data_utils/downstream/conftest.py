@@ -7,11 +7,9 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests import tiny
+from tests.data_utils.conftest import DATA_UTILS
 from unival.data.stream import Stream, TextLimits
 from unival.data.table import open_table
 from unival.instructions import parse
@@ -19,7 +17,6 @@ from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions
 from unival.vocab import Vocabulary
 
-DATA_UTILS = pathlib.Path(__file__).resolve().parents[3] / "data_utils"
 MEDIA = MediaOptions(patch_image_size=32, patch_frame_size=32, num_frames=2)
 
 
@@ -56,11 +53,6 @@ class Built:
         return [example for row in range(len(stream)) for example in stream.read(row)]
 
 
-@pytest.fixture(scope="session")
-def vocabulary(tmp_path_factory) -> Vocabulary:
-    return tiny.vocabulary(tmp_path_factory.mktemp("vocabulary"))
-
-
 @pytest.fixture
 def build(monkeypatch, tmp_path, capsys, vocabulary):
     """Runs a builder by its name on the files in tmp_path/source; further flags follow. ``sizes`` in place of the published ones."""
@@ -77,42 +69,3 @@ def build(monkeypatch, tmp_path, capsys, vocabulary):
         return Built(code, shown.out, shown.err, out, vocabulary)
 
     return run
-
-
-@pytest.fixture
-def source(tmp_path):
-    """Writes files of the data set's own into tmp_path/source: text as it is, bytes as they are, else JSON."""
-
-    def write(**files: Any) -> pathlib.Path:
-        folder = tmp_path / "source"
-        for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-                path.write_text(text, encoding="utf-8")
-        return folder
-
-    return write
-
-
-@pytest.fixture
-def media(tmp_path):
-    """Writes small images, videos (.mp4 or .avi names; an animated image inside) or audio files below tmp_path/media."""
-
-    def write(*names: str) -> pathlib.Path:
-        for i, name in enumerate(names):
-            path = tmp_path / "media" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".wav":
-                tiny.write_sound(path, seconds=0.1)
-            elif path.suffix in (".mp4", ".avi"):
-                tiny.write_video(path.with_suffix(".webp"), frames=3, size=32)
-                path.with_suffix(".webp").rename(path)
-            else:
-                Image.fromarray(np.full((24, 40, 3), 10 * i, np.uint8)).save(path)
-        return tmp_path / "media"
-
-    return write
