@@ -48,6 +48,7 @@ def describe_checkpoint(
         "tied": tied,
         "vocabulary": vocabulary(container, architecture),
         "training": training(container),
+        "made_from": made_from(container),
         "non_finite": non_finite(state),
     }
 
@@ -145,6 +146,13 @@ def training(container: Mapping[str, Any]) -> dict[str, Any]:
         "optimizer_state": container.get("last_optimizer_state") is not None,
         "ema": bool(extra.get("ema")),
     }
+
+
+def made_from(container: Mapping[str, Any]) -> dict[str, Any]:
+    """How ``unival convert`` or ``unival merge`` made the checkpoint; empty if it was not made by them."""
+    extra = container.get("extra_state")
+    found = extra.get("converted_from") if isinstance(extra, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def list_keys(state: Mapping[str, Tensor], pattern: str) -> list[dict[str, Any]]:

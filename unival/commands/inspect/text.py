@@ -23,6 +23,8 @@ def summary_text(found: Mapping[str, Any]) -> str:
         lines += _field("task", _task(found["task"]))
         lines += _field("instruction", str(found["task"]["instruction"] or "not known: give --instruction"))
     lines += _field("training", _training(found["training"]))
+    if found["made_from"].get("format") == "merge":
+        lines += _field("merged", _merged(found["made_from"]))
     lines += _field("keys", _fit(found["total"]["keys"], found["fit"]))
     lines += _field("values", _values(found["non_finite"]))
     if found["tied"]:
@@ -153,6 +155,20 @@ def _training(about: Mapping[str, Any]) -> str:
     parts.append("EMA weights kept" if about["ema"] else "no EMA weights")
     runs = about["optimizer_history"]
     return ", ".join(parts) + (f"; {len(runs)} optimizers one after the other" if len(runs) > 1 else "")
+
+
+def _merged(about: Mapping[str, Any]) -> str:
+    """The record of ``unival merge``."""
+    files, given = about.get("files") or [], about.get("coefficients")
+    coefficients = [f"{c:g} " for c in given] if given and len(given) == len(files) else [""] * len(files)
+    named = [f"{c}{_hashed(file)}" for c, file in zip(coefficients, files, strict=True)]
+    options = "".join(f", {name} {value}" for name, value in (about.get("options") or {}).items())
+    base = f"; base {_hashed(about['base'])}" if about.get("base") else ""
+    return f"{about.get('method')}{options} of the {about.get('weights')} weights of {', '.join(named)}{base}"
+
+
+def _hashed(file: Mapping[str, Any]) -> str:
+    return f"{file.get('file')} (sha256 {str(file.get('sha256'))[:12]})"
 
 
 def _number(value: Any) -> str:
