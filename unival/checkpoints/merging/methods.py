@@ -81,5 +81,5 @@ def make_rule(name: str, options: Mapping[str, Any]) -> tuple[Rule, dict[str, An
             has = ", ".join(flag(option) for option in known) or "no options"
             raise UserError(f"{flag(given)} is no option of --method {name}, which has {has}")
     chosen = {**known, **options}
-    make: Any = method.make
-    return (make(**chosen) if inspect.isclass(make) else functools.partial(make, **chosen)), chosen
+    rule: Any = functools.partial(method.make, **chosen)
+    return (rule() if inspect.isclass(method.make) else rule), chosen
