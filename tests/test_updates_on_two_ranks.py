@@ -65,7 +65,8 @@ def place(tmp_path_factory):
         (folder / f"{name} 2").mkdir()
     trainings = [runs.train_flags(folder / data, folder / f"{name} 2", *flags) for name, (data, flags) in ways.items()]
     resumed = runs.train_flags(folder / "good", folder / "parts stopped 2", *PARTS, "--update-freq", "2")
-    run_on_two_ranks(folder, *trainings, resumed, ["python", "tests.optim.parts_on_ranks", "check"])
+    checks = [["python", "tests.optim.parts_on_ranks", "check"], ["python", "tests.criterions.updates", "check"]]
+    run_on_two_ranks(folder, *trainings, resumed, *checks)
     assert runs.train(folder / "good", folder / "plain 1", *PLAIN, "--update-freq", "4") == 0
     assert runs.train(folder / "good", folder / "parts 1", *PARTS, "--update-freq", "4") == 0
     assert runs.train(folder / "bad", folder / "skip 1", *SKIP, "--update-freq", "2") == 0

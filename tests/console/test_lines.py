@@ -101,6 +101,16 @@ def test_the_number_of_updates(plan, per_epoch, expected):
     assert plan.updates(per_epoch) == expected
 
 
+def test_a_validation_has_a_line_for_each_stream(console):
+    streams = {f"stream-{i}": {"loss": "2.5", "nll_loss": "2", "ntokens": "900", "cider": f"0.{i}"} for i in range(10)}
+    stats = {"epoch": 1, "valid_loss": "3", "valid_num_updates": "8", "valid_best_stream-2/cider": "0.3"}
+    stats |= {f"valid_{name}/{key}": value for name, values in streams.items() for key, value in values.items()}
+    console.handle(record("valid", json.dumps(stats), path=BAR_MODULE))
+    console.handle(record("fairseq.checkpoint_utils", "Saved checkpoint out/a.pt (epoch 1 @ 8 updates, score 1) (writing took 1 seconds)"))
+    expected = [f"  stream-{i}  loss 2.5, cider {i / 10:g}" for i in range(10)]
+    assert lines(console) == ["epoch 1, 8 updates, valid: loss 3, best_stream-2/cider 0.3; saved out/a.pt", *expected]
+
+
 def test_a_validation_and_where_it_was_saved_are_one_line(console):
     console.plan = RunPlan(metric="cider", maximize=True)
     for value, best in (("0.5", None), ("0.25", "0.5")):

@@ -5,14 +5,17 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq import optim
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
 
 from tests import tiny
 from tests.tasks.test_task import config
 from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
+from unival.criterions.scst import ScstConfig, ScstCriterion
 from unival.data.mixture import Mixture
 from unival.data.rows import RowTable
+from unival.errors import UserError
 from unival.instructions import parse
 from unival.modalities import MODALITIES
 from unival.tasks.base import UnivalTask
@@ -65,8 +68,79 @@ def test_losses_are_those_of_the_rows_alone(place, rdrop):
         LabelSmoothedCriterion.reduce_metrics([log, only_text])
         values = logged.get_smoothed_values()
     both, tokens = (float(log[key] + only_text[key]) for key in ("nll_loss/texts", "ntokens/texts"))
-    assert values["nll_loss/texts"] == pytest.approx(both / tokens / math.log(2), abs=1e-3)
-    assert values["loss/others"] == 0
+    called = "{0}/{1}" if rdrop else "{1}/{0}"  # in training, and in validation
+    assert values[called.format("nll_loss", "texts")] == pytest.approx(both / tokens / math.log(2), abs=1e-3)
+    assert values[called.format("loss", "others")] == 0
+
+
+def trained(place, weights):
+    """The model and its gradients' parameters after a step with weight decay; loss and log of the step."""
+    task, _, mixture = place
+    model = tiny.model(task.vocabulary)
+    batch = mixture.collater([mixture[number] for number in NUMBERS])
+    if weights:
+        batch["stream_loss_weights"] = torch.tensor(weights, dtype=torch.float64)
+    criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    optimizer = optim.build_optimizer(Namespace(optimizer="sgd", lr=[0.1], momentum=0.9, weight_decay=0.1), parameters)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    loss, size, log = task.train_step(batch, model, criterion, optimizer, 0)
+    task.optimizer_step(optimizer, model, 0)
+    after = model.state_dict()
+    return loss.item(), log, {key for key in before if not torch.equal(before[key], after[key])}, after
+
+
+def test_loss_weights_of_streams(place):
+    """1 keeps bits; nothing is learned of a stream of weight 0, not even by weight decay or in batch norms, but it is logged."""
+    loss, log, changed, after = trained(place, None)
+    assert any("image.backbone" in key and "running_mean" in key for key in changed)
+    same = trained(place, [1, 1, 1])
+    assert same[0] == loss and all(torch.equal(after[key], value) for key, value in same[3].items())
+    halved = trained(place, [0.5, 2, 0])
+    parts = {name: float(log[f"loss/{name}"]) for name in ("pictures", "texts")}
+    assert halved[0] == pytest.approx(0.5 * parts["pictures"] + 2 * parts["texts"])
+    assert float(halved[1]["loss/pictures"]) == parts["pictures"] and halved[1]["sample_size"] == log["sample_size"]
+    without = trained(place, [0, 1, 1])
+    assert without[0] == pytest.approx(parts["texts"]) and float(without[1]["loss/pictures"]) == parts["pictures"]
+    assert changed - without[2] == {key for key in changed if "image" in key or "patch" in key}
+    nothing = trained(place, [0, 0, 0])
+    assert nothing[0] == 0 and not nothing[2] and list(nothing[1]) == list(log)
+
+
+def test_values_of_streams(place):
+    """Accuracy, counts and shares of time, of training and of validation."""
+    task, model, mixture = place
+    batch = mixture.collater([mixture[number] for number in NUMBERS])
+    criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False, report_accuracy=True))
+    log = criterion(model, batch)[2]
+    alone = criterion.eval()(model, mixture.streams[0].collater([mixture[0], mixture[2]]))[2]
+    for training in (True, False):
+        log = criterion.train(training)(model, batch)[2]
+        with metrics.aggregate(new_root=True) as logged:
+            LabelSmoothedCriterion.reduce_metrics([log, {key: value * 0 for key, value in log.items()}])
+            values = logged.get_smoothed_values()
+        called = "{1}/{0}" if training else "{0}/{1}"
+        of = {key: [values[called.format(name, key)] for name in mixture.names] for key in ("accuracy", "ntokens", "nsentences", "loss")}
+        assert of["accuracy"][0] == pytest.approx(100 * float(alone["n_correct"]) / alone["total"], abs=1e-3)
+        assert of["ntokens"][0] == alone["ntokens"] and of["ntokens"][2] == of["accuracy"][2] == of["loss"][2] == 0
+        assert of["nsentences"] == [2, 2, 0]
+    with metrics.aggregate(new_root=True) as logged:
+        for _ in range(2):
+            LabelSmoothedCriterion.reduce_metrics([criterion.train()(model, batch)[2]])
+        shares = [logged.get_smoothed_values()[f"time_share/{name}"] for name in mixture.names]
+    assert sum(shares) == pytest.approx(1, abs=1e-3) and shares[0] > shares[1] > shares[2] == 0, "images take longer than texts"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"loss_normalization": "example"}, "--loss-normalization"), ({"scale_by_candidates": True}, "--scale-by-candidates")],
+)
+def test_self_critical_training_has_a_normalisation_of_its_own(place, options, message):
+    with pytest.raises(UserError, match=f"{message} does not go with self-critical training"):
+        ScstCriterion(place[0], ScstConfig(sentence_avg=False, **options))
+    criterion = ScstCriterion(place[0], ScstConfig(sentence_avg=False))
+    with pytest.raises(UserError, match="loss weights of streams do not go"):
+        criterion(place[1], {"rollouts": object(), "stream_loss_weights": torch.ones(3)})
 
 
 def test_tokens_that_are_dropped_count_for_no_stream(place):

@@ -25,7 +25,7 @@ SECONDS_PER_REPEAT = 60.0
 # Values of fairseq that are neither losses nor scores.
 BOOKKEEPING = frozenset(
     ["epoch", "nll_loss", "ppl", "wps", "ups", "wpb", "bsz", "num_updates", "wall", "train_wall", "lr", "gnorm", "clip"]
-    + ["loss_scale", "gb_free", "gb_total", "ema_decay", "n_correct", "total"]
+    + ["loss_scale", "gb_free", "gb_total", "ema_decay", "n_correct", "total", "ntokens", "nsentences"]
 )
 COUNTS = frozenset(["num_skipped", "num_truncated", "num_empty"])  # shown unless 0
 # fairseq's messages that are shown, rewritten: logger, pattern, text.
@@ -121,6 +121,7 @@ class Console(logging.Handler):
         self.seen = Seen()
         self._bar = ""
         self._pending = ""  # scores of a validation, until the path of the saved model is known
+        self._below: list[str] = []  # lines that follow it
         self._next_progress = clock() + (0 if self.is_terminal else SECONDS_PER_LINE)
         self._last_tick: tuple[int, float] | None = None  # update, time
         self._seconds_per_update: float | None = None
@@ -210,12 +211,11 @@ class Console(logging.Handler):
         subset = record.name
         scores = {key.removeprefix(f"{subset}_"): value for key, value in stats.items()}
         self._keep_best(scores)
-        said = {key: value for key, value in scores.items() if key not in BOOKKEEPING and (key not in COUNTS or float(value))}
-        shown = ", ".join(f"{key} {_number(value)}" for key, value in said.items())
+        shown, *of_streams = _scores(scores)
         self._flush_pending()
         self._last_tick = None
         when = f"epoch {stats['epoch']}, {scores['num_updates']} updates, " if "epoch" in stats and "num_updates" in scores else ""
-        self._pending = f"{when}{subset}: {shown}"
+        self._pending, self._below = f"{when}{subset}: {shown}", of_streams
         if not when:
             self._flush_pending()
 
@@ -275,14 +275,26 @@ class Console(logging.Handler):
             self._bar = ""
 
     def _flush_pending(self) -> None:
-        text, self._pending = self._pending, ""
+        text, self._pending, below, self._below = self._pending, "", self._below, []
         if text:
-            self._write(text)
+            self._write("\n".join([text, *below]))
 
     def _write(self, text: str) -> None:
         self._erase()
         self.stream.write(text + "\n")
         self.stream.flush()
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    """The scores of a validation in words: those of all rows, and a line for each stream, whose scores are called ``<stream>/<score>``."""
+    found: dict[str, list[str]] = {"": []}
+    for name, value in scores.items():
+        stream, _, key = name.rpartition("/") if not name.startswith("best_") else ("", "", name)
+        if key not in BOOKKEEPING and (key not in COUNTS or float(value)):
+            found.setdefault(stream, []).append(f"{key} {_number(value)}")
+    width = max(map(len, found))
+    overall = ", ".join(found.pop(""))
+    return [overall, *(f"  {stream:{width}}  {', '.join(said)}" for stream, said in found.items())]
 
 
 def _share(done: int, total: int | None) -> str:

@@ -13,17 +13,20 @@ Shapes: ``r`` copies of the batch (2 with R-Drop), ``m`` counted tokens, ``k`` a
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 from torch import Tensor
 
+from unival.criterions.repeating import repeat_groups
+from unival.criterions.streams import GroupRuns, by_stream, log_streams
+from unival.criterions.weighting import Kept, Weighting, WeightingConfig
 from unival.errors import UserError
 from unival.vocab import FIRST_TOKEN
 
@@ -31,7 +34,7 @@ RANGE_SLACK = 1e-6  # the published e / (k - 1 + 1e-6): finite if only one token
 
 
 @dataclass
-class LabelSmoothedConfig(FairseqDataclass):
+class LabelSmoothedConfig(WeightingConfig):
     label_smoothing: float = field(
         default=0.0, metadata={"help": "share of the target's weight spread over the other tokens"}
     )
@@ -69,6 +72,16 @@ class Tokens:
         """Values (r x m) times the confidence of their row."""
         return values if self.conf is None else values * self.conf
 
+    @cached_property
+    def rows(self) -> Tensor:
+        """The row of each counted token (m)."""
+        return self.counts.nonzero()[:, 0]
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """r x m, True: the target has the highest score."""
+        return self.logits.detach().argmax(-1) == self.target
+
 
 @register_criterion("unival_label_smoothed", dataclass=LabelSmoothedConfig)
 class LabelSmoothedCriterion(FairseqCriterion):
@@ -86,6 +99,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         self.eos = task.target_dictionary.eos()
         self.num_updates: int | None = None
         self.range = parse_range(cfg.constraint_range, len(task.target_dictionary))
+        self.weighting = Weighting(cfg, cfg.sentence_avg)
         _check_share("label-smoothing", cfg.label_smoothing)
         _check_share("drop-worst-ratio", cfg.drop_worst_ratio)
         if cfg.reg_alpha < 0 or cfg.ignore_prefix_size < 0:
@@ -117,8 +131,9 @@ class LabelSmoothedCriterion(FairseqCriterion):
             UserError: a target token is not allowed by the candidate answers or the range.
         """
         rdrop = self.cfg.use_rdrop and self.training
-        net_input = sample["net_input"]
-        features, extra = model(**(repeat_groups(net_input) if rdrop else net_input), features_only=True)
+        net_input = repeat_groups(sample["net_input"]) if rdrop else sample["net_input"]
+        runs = GroupRuns(model, sample) if self.training and GroupRuns.are_needed(sample) else None
+        features, extra = model(**net_input, features_only=True, **({"contexts": runs.contexts} if runs else {}))
         tokens = self.select_tokens(model, features, sample)
         losses, nll = self.token_losses(tokens)
         lprobs = tokens.lprobs
@@ -127,8 +142,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
             losses, nll = losses[:, kept], nll[:, kept]
         if rdrop:
             losses = losses + self.cfg.reg_alpha / 2 * self.divergence(lprobs, tokens.conf, kept)
-        sentences = sample["target"].size(0) * losses.size(0)
-        sample_size = sentences if self.cfg.sentence_avg else losses.numel()
+        of_streams = self.stream_values(sample, tokens, kept, losses, nll, runs)
+        losses, sample_size = self.weighted_losses(losses, sample, tokens, kept)
         auxiliary = extra.get("auxiliary_loss")
         if auxiliary is not None and losses.numel():
             losses = losses + auxiliary * sample_size / losses.numel()
@@ -136,17 +151,47 @@ class LabelSmoothedCriterion(FairseqCriterion):
             "loss": losses.detach().sum(),
             "nll_loss": nll.detach().sum(),
             "ntokens": losses.numel(),
-            "nsentences": sentences,
+            "nsentences": sample["target"].size(0) * losses.size(0),
             "sample_size": sample_size,
         }
         if auxiliary is not None:
             logging_output["auxiliary_loss"] = auxiliary.detach() * sample_size
         if self.cfg.report_accuracy:
-            correct = tokens.logits.detach().argmax(-1) == tokens.target
-            logging_output["n_correct"] = correct.sum()
-            logging_output["total"] = correct.numel()
-        logging_output |= by_stream(sample, tokens.counts, kept, {"loss": losses, "nll_loss": nll})
-        return (losses.sum() if reduce else losses.flatten()), sample_size, logging_output
+            logging_output["n_correct"] = tokens.correct.sum()
+            logging_output["total"] = tokens.correct.numel()
+        logging_output |= of_streams
+        loss = losses.sum() if reduce else losses.flatten()
+        if runs and runs.is_silent:
+            loss = loss.detach().requires_grad_(torch.is_grad_enabled())  # a backward pass that reaches nothing
+        return loss, sample_size, logging_output
+
+    def weighted_losses(
+        self, losses: Tensor, sample: Mapping[str, Any], tokens: Tokens, kept: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """Losses of the kept tokens (r x m) by their weights in training, and the sample size of the batch."""
+        size = sample["target"].size(0) * losses.size(0) if self.cfg.sentence_avg else losses.numel()
+        if not (self.training and self.weighting.applies(sample)):
+            return losses, size
+        choices = torch.as_tensor(tokens.lprobs.size(-1) if tokens.choices is None else tokens.choices, device=losses.device)
+        rows, choices = tokens.rows, choices.expand(len(tokens.rows))
+        if kept is not None:
+            rows, choices = rows[kept], choices[kept]
+        weights, own_size = self.weighting(sample, Kept(rows, choices, len(losses)), losses.dtype)
+        return losses * weights, size if own_size is None else own_size
+
+    def stream_values(
+        self, sample: Mapping[str, Any], tokens: Tokens, kept: Tensor | None, losses: Tensor, nll: Tensor, runs: GroupRuns | None
+    ) -> dict[str, Tensor]:
+        """Values to log of every stream; empty if the batch is of a single one."""
+        if "stream_names" not in sample:
+            return {}
+        rows = tokens.rows if kept is None else tokens.rows[kept]
+        sums = {key: (value.detach().sum(0), rows) for key, value in (("loss", losses), ("nll_loss", nll))}
+        sums["ntokens"] = torch.full_like(rows, len(losses)), rows
+        if self.cfg.report_accuracy:
+            sums["n_correct"] = tokens.correct.sum(0), tokens.rows
+            sums["total"] = torch.full_like(tokens.rows, len(losses)), tokens.rows
+        return by_stream(sample, sums, len(losses), runs.seconds() if runs else None)
 
     def select_tokens(self, model: Any, features: Tensor | Sequence[Tensor], sample: Mapping[str, Any]) -> Tokens:
         """Select the features of the counted tokens, project them to the allowed part of the vocabulary, and normalise."""
@@ -285,10 +330,7 @@ class LabelSmoothedCriterion(FairseqCriterion):
         if any("auxiliary_loss" in log for log in logging_outputs):
             metrics.log_scalar("auxiliary_loss", total("auxiliary_loss") / max(sample_size, 1), sample_size, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
-        for name in [key.removeprefix("loss/") for key in (logging_outputs or [{}])[0] if key.startswith("loss/")]:
-            tokens = total(f"ntokens/{name}")
-            for key in ("loss", "nll_loss"):
-                metrics.log_scalar(f"{key}/{name}", total(f"{key}/{name}") / max(tokens, 1) / math.log(2), tokens, round=3)
+        log_streams(logging_outputs)
         predicted = utils.item(total("total"))
         if predicted > 0:
             metrics.log_scalar("total", predicted)
@@ -324,57 +366,6 @@ def select_features(features: Sequence[Tensor], counts: Tensor) -> Tensor:
         picked.append(apart.flatten(1, 2) if bool(part.all()) else apart[:, part])
         start = end
     return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
-
-
-def by_stream(sample: Mapping[str, Any], counts: Tensor, kept: Tensor | None, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums per stream as ``<key>/<name of the stream>``: all streams, always in one order; 0 for a stream without rows in the batch.
-
-    Args:
-        sample: a batch; without ``stream_names`` there is only one stream, and the result is empty.
-        counts: b x t, True: a counted token.
-        kept: indices of the counted tokens that stay after dropping; None: all.
-        losses: by key, r x kept tokens.
-    """
-    if "stream_names" not in sample:
-        return {}
-    rows: Tensor = sample["stream"]  # b
-    owners = rows.unsqueeze(1).expand_as(counts)[counts]  # m
-    owners = owners if kept is None else owners[kept]
-    values = {key: loss.detach().sum(0) for key, loss in losses.items()}
-    values["ntokens"] = torch.full_like(owners, len(losses["loss"]))
-    sums = {key: (owners, value) for key, value in values.items()} | {"nsentences": (rows, torch.full_like(rows, len(losses["loss"])))}
-    return {
-        f"{key}/{name}": value.new_zeros(len(sample["stream_names"])).index_add_(0, owner, value)[number]
-        for number, name in enumerate(sample["stream_names"])
-        for key, (owner, value) in sums.items()
-    }
-
-
-def repeat_groups(net_input: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's input with every row twice: the rows of each group, then their copies."""
-    return {**net_input, "groups": [_repeat_group(group) for group in net_input["groups"]]}
-
-
-def _repeat_group(net_input: Mapping[str, Any]) -> dict[str, Any]:
-    """One group's input twice: tensors are repeated along the batch, media item by item; other values stay as they are."""
-    size = net_input["src_tokens"].size(0)
-    repeated: dict[str, Any] = {}
-    for key, value in net_input.items():
-        if key == "media" and value is not None:
-            repeated[key] = [_repeat_media(item) for item in value]
-        elif isinstance(value, Tensor):
-            assert value.size(0) == size, f"net_input[{key!r}] has {value.size(0)} rows, src_tokens has {size}"
-            repeated[key] = torch.cat([value, value])
-        else:
-            repeated[key] = value
-    return repeated
-
-
-def _repeat_media(item: Mapping[str, Any]) -> dict[str, Any]:
-    """One modality's items twice.  All tensors have one entry per item, except ``rows``: the index of each row's item."""
-    repeated = {key: torch.cat([value, value]) if isinstance(value, Tensor) else value for key, value in item.items()}
-    repeated["rows"] = torch.cat([item["rows"], item["rows"] + len(item["values"])])
-    return repeated
 
 
 def parse_range(text: str | None, vocabulary: int) -> tuple[int, int] | None:

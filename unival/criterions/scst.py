@@ -120,8 +120,8 @@ class ScstCriterion(LabelSmoothedCriterion):
     def __init__(self, task: Any, cfg: ScstConfig) -> None:
         super().__init__(task, cfg)
         self.cfg: ScstConfig = cfg
-        for name, value in {"use_rdrop": cfg.use_rdrop, "drop_worst_ratio": cfg.drop_worst_ratio}.items():
-            if value:
+        for name in ("use_rdrop", "drop_worst_ratio", "loss_normalization", "scale_by_candidates"):
+            if getattr(cfg, name) != getattr(ScstConfig, name):
                 raise UserError(f"{flag(name)} does not go with self-critical training")
         if cfg.ce_weight < 0 or cfg.lambda_reinforce <= 0:
             raise UserError(f"--ce-weight {cfg.ce_weight} must not be negative, --lambda-reinforce {cfg.lambda_reinforce} must be above 0")
@@ -143,6 +143,8 @@ class ScstCriterion(LabelSmoothedCriterion):
         if rollouts is None:
             return super().forward(model, sample, reduce)
         assert reduce, "losses of hypotheses are summed"
+        if sample.get("stream_loss_weights") is not None:
+            raise UserError("loss weights of streams do not go with self-critical training")
         features, _ = model(**sample["net_input"], features_only=True)
         tokens = self.select_tokens(model, features, rollouts.hypotheses)
         nll = negative_log_likelihood(tokens)

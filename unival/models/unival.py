@@ -106,7 +106,11 @@ class UnivalModel(FairseqEncoderDecoderModel):
         return FeedForward(stack, layer)
 
     def forward(
-        self, groups: Sequence[Mapping[str, Any]], return_all_hiddens: bool = False, features_only: bool = False
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        return_all_hiddens: bool = False,
+        features_only: bool = False,
+        contexts: Sequence[contextlib.AbstractContextManager[Any]] | None = None,
     ) -> tuple[Tensor | list[Tensor], dict[str, Any]]:
         """Logits ``b x t x v`` of the target given the source, for all groups of a batch in one pass: DDP sees one forward, one backward.
 
@@ -114,12 +118,16 @@ class UnivalModel(FairseqEncoderDecoderModel):
             groups: arguments of :meth:`forward_group`, one dict per kind of media; their rows follow each other.
             return_all_hiddens: keep the states of all layers, of a single group.
             features_only: return features ``b x t x c`` instead, as a list if there are several groups.
+            contexts: one for each group, in which it is run.
 
         Returns:
             Logits, padded with 0 where a group's targets are shorter than the longest, or features; and the decoder's dict.
         """
         options: dict[str, Any] = {"return_all_hiddens": return_all_hiddens, "features_only": features_only}
-        outputs = [self.forward_group(**group, **options) for group in groups]
+        outputs = []
+        for group, context in zip(groups, contexts or [contextlib.nullcontext()] * len(groups), strict=True):
+            with context:
+                outputs.append(self.forward_group(**group, **options))
         if len(outputs) == 1:
             return outputs[0]
         parts = [part for part, _ in outputs]

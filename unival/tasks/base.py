@@ -298,7 +298,8 @@ class UnivalTask(InstructedTask):
         masks = self.trie.target_masks(target, self.vocabulary.pad, size)
         if "outside" in sample:  # in evaluation: an answer that is no candidate has its loss over the whole vocabulary
             masks[sample["outside"]] = True
-        return {**sample, "constraint_masks": masks}
+        counts = torch.full_like(sample["stream"], len(self.trie.answers))
+        return {**sample, "constraint_masks": masks, "num_candidates": counts}
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         """Prepare an epoch; fairseq calls this before its first update."""

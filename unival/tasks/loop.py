@@ -140,6 +140,8 @@ class LoopTask(FairseqTask):
         if sample["nsentences"]:
             step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
             self._used.note(optimizer)
+            if step[0].is_leaf:  # its streams have loss weights of 0: nothing was learned, and no communication took place
+                self.idle_step(sample, model, criterion, optimizer, update_num)
         else:
             self._used.note(optimizer)
             step = self.idle_step(sample, model, criterion, optimizer, update_num)
