@@ -37,6 +37,7 @@ def test_the_loss_is_that_of_the_allowed_symbols_alone(vocab):
     task = own_task(vocab)
     dataset = task.build_dataset(RowTable([{"q": "the left", "a": "red"}]))
     sample = task.with_limits(dataset.collater([dataset[0]]))
+    assert sample["num_candidates"].tolist() == [len(ANSWERS)]
     model = tiny.model(vocab)
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
     loss, size, _ = criterion(model, sample)

@@ -271,7 +271,8 @@ class UnivalTask(InstructedTask):
         if sample["nsentences"]:
             step = self.measure(self.with_limits(sample), first, second, criterion)
         else:  # fewer rows than processes
-            step = weightless(self.measure({**self.stand_in(model), "split": sample["split"]}, first, second, criterion))
+            kept = {key: sample[key] for key in ("split", "stream_names") if key in sample}
+            step = weightless(self.measure({**self.stand_in(model), **kept}, first, second, criterion))
         self.progress.rows("validating", sample, self.datasets)
         return step
 
@@ -298,7 +299,7 @@ class UnivalTask(InstructedTask):
         masks = self.trie.target_masks(target, self.vocabulary.pad, size)
         if "outside" in sample:  # in evaluation: an answer that is no candidate has its loss over the whole vocabulary
             masks[sample["outside"]] = True
-        counts = torch.full_like(sample["stream"], len(self.trie.answers))
+        counts = torch.full_like(sample["stream"], self.trie.size)
         return {**sample, "constraint_masks": masks, "num_candidates": counts}
 
     def begin_epoch(self, epoch: int, model: Any) -> None:

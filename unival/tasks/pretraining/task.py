@@ -88,11 +88,12 @@ class PretrainTask(UnivalTask):
         target, size = sample["target"], len(self.vocabulary)
         sample = limit_loss(sample, size)
         tries = {number: stream.trie for number, stream in enumerate(self.streams.values()) if stream.trie is not None}
-        masks = None
+        masks, counts = None, torch.zeros_like(sample["stream"])
         for number, trie in tries.items():
             rows = sample["stream"] == number
             if not bool(rows.any()):
                 continue
+            counts[rows] = trie.size
             if masks is None:
                 masks = sample.get("constraint_masks", torch.ones(*target.shape, size, dtype=torch.bool, device=target.device)).clone()
             trie.to(target.device)
@@ -101,4 +102,4 @@ class PretrainTask(UnivalTask):
             return sample
         if "outside" in sample:
             masks[sample["outside"]] = True
-        return {**sample, "constraint_masks": masks}
+        return {**sample, "constraint_masks": masks, "num_candidates": counts}
