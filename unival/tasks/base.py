@@ -271,8 +271,8 @@ class UnivalTask(InstructedTask):
         if sample["nsentences"]:
             step = self.measure(self.with_limits(sample), first, second, criterion)
         else:  # fewer rows than processes
-            kept = {key: sample[key] for key in ("split", "stream_names") if key in sample}
-            step = weightless(self.measure({**self.stand_in(model), **kept}, first, second, criterion))
+            row = self.stand_in(model) | {key: sample[key] for key in ("split", "stream_names") if key in sample}
+            step = weightless(self.measure(row, first, second, criterion))
         self.progress.rows("validating", sample, self.datasets)
         return step
 

@@ -47,6 +47,7 @@ class LoopTask(FairseqTask):
         self._began = False
         self._idle_updates = 0  # of the present epoch
         self._used = UsedParts()  # by the present update
+        self._silent = False  # whether a batch of the present update has only streams of loss weight 0
         self._skipped = ""  # what was wrong with the last row that was skipped
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -141,6 +142,7 @@ class LoopTask(FairseqTask):
             step = super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
             self._used.note(optimizer)
             if step[0].is_leaf:  # its streams have loss weights of 0: nothing was learned, and no communication took place
+                self._silent = True
                 self.idle_step(sample, model, criterion, optimizer, update_num)
         else:
             self._used.note(optimizer)
@@ -183,18 +185,23 @@ class LoopTask(FairseqTask):
         Raises:
             UserError: an epoch has no row that can be used.
         """
-        if "skip" not in (self.cfg.on_bad_sample, self.cfg.on_bad_answer) or has_gradient(optimizer):
+        silent, self._silent = self._silent, False
+        if not (silent or "skip" in (self.cfg.on_bad_sample, self.cfg.on_bad_answer)) or has_gradient(optimizer):
             with self._used.only(optimizer):
                 super().optimizer_step(optimizer, model, update_num)
         else:
             if isinstance(optimizer, AMPOptimizer):
                 optimizer.scaler.update()  # ends the update that its scaling began
-            self._idle_updates += 1
-            assert self._train_batches is not None, "an update without batches"
-            if self._idle_updates == self._train_batches.updates:
-                tables = self._train_batches.mixture.where
-                raise UserError(f"{tables}: no row can be used (--on-bad-sample, --on-bad-answer), for example {self._skipped}")
+            if not silent:
+                self._count_idle_update()
         average_statistics(model)
+
+    def _count_idle_update(self) -> None:
+        self._idle_updates += 1
+        assert self._train_batches is not None, "an update without batches"
+        if self._idle_updates == self._train_batches.updates:
+            tables = self._train_batches.mixture.where
+            raise UserError(f"{tables}: no row can be used (--on-bad-sample, --on-bad-answer), for example {self._skipped}")
 
 
 def look_for_unused_parts(cfg: UnivalTaskConfig) -> None:
