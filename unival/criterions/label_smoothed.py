@@ -87,7 +87,8 @@ class Tokens:
 class LabelSmoothedCriterion(FairseqCriterion):
     """Label-smoothed cross-entropy over a batch of the package's format.
 
-    Drop-worst (it needs ``set_num_updates`` before each step) and R-Drop apply in training only: validation losses stay comparable.
+    Drop-worst (it needs ``set_num_updates`` before each step, and compares losses without weights), R-Drop and weights of tokens apply in
+    training only: validation losses stay comparable.
 
     Raises:
         UserError: a setting outside its range.
@@ -119,13 +120,15 @@ class LabelSmoothedCriterion(FairseqCriterion):
         Args:
             model: called as ``model(**net_input, features_only=True)``; returns features ``b x t x c`` (or a list of these, one per group
                 of the batch) and a dict.  Its ``output_layer(features, tokens)`` makes logits of features.  ``auxiliary_loss`` in the dict
-                is per token (or per sentence with ``--sentence-avg``) and is added to the loss.
+                is per unit of the sample size and is added to the loss.  For several streams, ``contexts`` says what to run groups in.
             sample: a batch with ``net_input`` and ``target`` (b x t).  Optional: ``conf`` (b), ``constraint_masks`` (b x t x v, True:
-                allowed), ``constraint_range`` (start, end), ``stream`` (b) with ``stream_names`` (values are logged per stream, too).
+                allowed), ``constraint_range`` (start, end), ``num_candidates`` (b; 0: none), ``stream`` (b) with ``stream_names`` (values
+                are logged per stream, too) and ``stream_loss_weights`` (one for each name, in training; 0: nothing is learned of it).
             reduce: return the sum over tokens; else a vector of the kept tokens' losses.
 
         Returns:
-            The loss (natural logarithm), the sample size (kept tokens, or sentences with ``--sentence-avg``) and the values to log.
+            The loss (natural logarithm), the sample size (kept tokens, or sentences with ``--sentence-avg``, or by
+            ``--loss-normalization``: see :mod:`unival.criterions.weighting`) and the values to log.
 
         Raises:
             UserError: a target token is not allowed by the candidate answers or the range.
