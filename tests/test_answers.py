@@ -55,7 +55,7 @@ def test_a_plain_answer_has_weight_one():
         (["", " "], "must not be empty"),
         (["0.3|!+red"], "'0.3|!.red' in a list: lists hold plain answers"),
         (["red", 3], "expected a string or a list of strings"),
-        (3, "expected answers .*, got int"),
+        (3, "expected answers .*, got a number"),
         ({"a\0": 1.0}, "NUL"),
         (["a\ud800"], "surrogate"),
     ],

@@ -169,7 +169,7 @@ WRONG_CALLS = {
     "None to caption": (lambda m, p: m.caption(None), "expected paths, bytes or images, got NoneType"),
     "a number to caption": (lambda m, p: m.caption(3), "got int"),
     "a row to caption": (lambda m, p: m.caption({"image": "a.jpg"}), "got dict"),
-    "None as a medium": (lambda m, p: m.caption([None]), "row 0, column 'image': expected a path or base64 text, got NoneType"),
+    "None as a medium": (lambda m, p: m.caption([None]), "row 0, column 'image': expected a path or base64 text, got null"),
     "no media": (lambda m, p: m.caption([]), "expected at least one row"),
     "a text file": (lambda m, p: m.caption(text_file(p)), "row 0, column 'image': .*is open as text"),
     "a used file": (lambda m, p: m.caption([io.BytesIO(b"")]), "row 0, column 'image': .*was read to its end"),
@@ -191,7 +191,7 @@ WRONG_CALLS = {
     "instruction None": (lambda m, p: m.run(None, {"image": "a"}), "instruction None: expected a text"),
     "a number as text": (
         lambda m, p: m.run("[IMAGE:image] [TEXT:q] -> [TEXT:a]", {"image": p / "good.png", "q": 3}),
-        "row 0, column 'q': expected a string or a list of strings, got int",
+        "row 0, column 'q': expected a string or a list of strings, got a number",
     ),
     "batch size as text": (lambda m, p: m.run(QUESTION, {"image": p / "good.png"}, batch_size="2"), "batch size '2': must be"),
     "batch size 0": (lambda m, p: m.caption(p / "good.png", batch_size=0), "batch size 0: must be"),

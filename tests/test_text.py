@@ -138,7 +138,7 @@ def test_answers_that_cannot_be_and_repeated_ones(tmp_path, caplog):
     [
         ('{"image": "a", "image": "b"}', "column 'image': the row names this column twice"),
         ("{}", "the row has no columns; expected an object such as"),
-        ("[1]", "expected a JSON object, got list"),
+        ("[1]", "expected a JSON object, got a list"),
         ("[" * 100000, "nested too deeply"),
         ('{"a": ' + "9" * 9000 + "}", "4300 digits"),
         ('{"image":', "character 10: not valid JSON"),

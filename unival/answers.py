@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.text import WEIGHT_MARK, is_weighted_answer, not_empty, texts_of, why_not_text
 
 SHOWN = 60  # characters of a cell that messages quote
@@ -100,7 +100,7 @@ def _weighted(cell: Any, is_joined: bool) -> list[tuple[str, float]]:
             _check(answer, weight)
         return [(answer, float(weight)) for answer, weight in cell.items()]
     if not isinstance(cell, str):
-        raise UserError(f"expected answers (a text, an object {{answer: weight}}, or a list of texts), got {type(cell).__name__}")
+        raise UserError(f"expected answers (a text, an object {{answer: weight}}, or a list of texts), got {kind_of(cell)}")
     has_weights = WEIGHT_MARK in cell
     texts = texts_of(cell, is_joined or has_weights)
     return list(map(_parse, texts)) if has_weights else [(text, 1.0) for text in texts]
@@ -116,7 +116,7 @@ def _parse(text: str) -> tuple[str, float]:
 
 def _check(answer: Any, weight: Any) -> None:
     if not isinstance(answer, str):
-        raise UserError(f"answer {answer!r} is of type {type(answer).__name__}: answers are texts")
+        raise UserError(f"answer {answer!r} is {kind_of(answer)}: answers are texts")
     reason = why_not_text(answer)
     if reason is not None:
         raise UserError(reason)

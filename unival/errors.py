@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+from typing import Any
+
 MISSING_PLUGIN = "a plugin that registers it may be missing: give --user-dir (in Python, import it first)"
 SHOWN_WIDTH = 110  # characters of an instruction that are shown below an error message
+JSON_KINDS = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 class UserError(ValueError):
@@ -46,6 +51,34 @@ class InstructionError(UserError):
 def flag(name: str) -> str:
     """An option's name on the command line, as messages have it: ``batch_size`` -> ``--batch-size``."""
     return "--" + name.replace("_", "-")
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number of things, as messages have it: ``1 row``, ``1,204 rows``, ``2 processes``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in JSON's words where it has one: ``null``, ``true``, ``a number``, ``a string``, ``a list``, ``an object``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return JSON_KINDS.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def unknown(what: str, name: str, known: Collection[str], has: str = "") -> str:
+    """The message about a name that there is not, with the one that may be meant.
+
+    Args:
+        what: what it is the name of, such as ``--peft``.
+        name: the name.
+        known: the names that there are.
+        has: what has the known names, as in "this model has" (default: "there are").
+    """
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    if not close:
+        return f"unknown {what} {name!r}; {has or 'choose from'} {', '.join(known)}"
+    has = has or "there are"
+    return f"unknown {what} {name!r}, did you mean {close[0]!r}? {has[0].upper()}{has[1:]} {', '.join(known)}"
 
 
 def printable(text: str) -> str:

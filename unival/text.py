@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import pathlib
 import re
@@ -10,7 +11,7 @@ import string
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 
 BOM = codecs.BOM_UTF8
 # Byte order mark -> encoding, as iconv names it. Longer marks come first, since UTF-32LE's starts with UTF-16LE's.
@@ -68,6 +69,33 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
     refuse_wide(data[:HEAD], file)
     return decode(data.removeprefix(BOM), str(file), file).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_writable(option: str, path: str | os.PathLike[str]) -> None:
+    """Check that a file can be written, before there is anything to write; nothing is made.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be written to; names the option.
+    """
+    file = pathlib.Path(path).absolute()
+    folder = next(parent for parent in file.parents if parent.exists())
+    if file.is_dir() or not folder.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        reason = "it is a folder" if file.is_dir() else "no permission" if file.exists() else f"{folder} is not a folder to write to"
+        raise UserError(f"{option} {path}: cannot be written: {reason}")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON, in folders that are made where they are missing.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    file = pathlib.Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from error
 
 
 def lone_returns(path: str | os.PathLike[str]) -> str:
@@ -202,7 +230,8 @@ def texts_of(cell: Any, is_joined: bool) -> list[str]:
     if is_joined:
         texts = cell.split(REFERENCE_SEPARATOR)
     if not texts or not all(isinstance(text, str) for text in texts):
-        kind = type(cell).__name__ if texts else "an empty list"
+        odd = next((text for text in texts if not isinstance(text, str)), None)
+        kind = kind_of(cell) if not isinstance(cell, list) else f"a list with {kind_of(odd)}" if texts else "an empty list"
         raise UserError(f"expected a string or a list of strings, got {kind}")
     reason = next(filter(None, map(why_not_text, texts)), None)
     if reason is not None:

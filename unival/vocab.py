@@ -316,4 +316,3 @@ def train_vocabulary(texts: Iterable[str], size: int, directory: str | pathlib.P
     (folder / MERGES_FILE).write_text(f"{VERSION_LINE}\n{merge_lines}", encoding="utf-8")
     (folder / DICT_FILE).write_text("".join(f"{number} {count}\n" for number, count in ranked), encoding="utf-8")
     (folder / SIZES_FILE).write_text(json.dumps({"num_codes": 0, "num_bins": 0}) + "\n", encoding="utf-8")
-    logger.info("trained a vocabulary of %d BPE tokens on %d texts: %s", len(encoder), counted.total(), folder)

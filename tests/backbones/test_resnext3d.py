@@ -117,7 +117,7 @@ def test_clips_of_a_batch_do_not_touch_each_other():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="unknown video backbone 'resnet3d18'; choose from resnext3d14, .*resnet3d101"):
+    with pytest.raises(UserError, match="unknown video backbone 'resnet3d18', did you mean 'resnext3d14'. There are .*resnet3d101"):
         ResNeXt3D("resnet3d18")
 
 

@@ -62,7 +62,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(place, tmp_path):
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_an_adapter_on_its_base_is_the_trained_model(place, tmp_path, suffix, capsys):
     file = tmp_path / f"adapter.{suffix}"
+    capsys.readouterr()
     assert adapter("extract", checkpoint(place, "all"), "--out", file) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{file}: ") and said.out.count("\n") == 1 and not said.err  # nothing of training
     assert file.stat().st_size < 0.3 * pathlib.Path(checkpoint(place, "base")).stat().st_size
     trained, base = from_checkpoint(checkpoint(place, "all")), from_checkpoint(checkpoint(place, "base"))
     stacked = from_checkpoint(checkpoint(place, "base"), adapter=file)

@@ -102,6 +102,7 @@ def test_rows_of_another_table(output, table):
         (["--columns", "text"], "text"),
         (["--metrics", "cider,"], "metrics 'cider,': empty name; choose from cider"),
         (["--metrics", "cider,bleurt"], "unknown metric 'bleurt', did you mean 'bleu'"),
+        (["--box-threshold", "50"], "^--box-threshold 50: must be an intersection over union .IoU., above 0 and at most 1"),
         (["--tokenizer", "moses"], "unknown tokenizer 'moses'; choose from python, ptb"),
     ],
 )
@@ -170,8 +171,20 @@ def test_rows_whose_references_have_no_word(output, tmp_path, lone, caplog):
     file = tmp_path / "test.tsv"
     file.write_text(f"a red cat&&!\n{lone}\ntwo birds\n")
     arguments = ["--table", file, "--selected-cols", "0"]
-    with pytest.raises(UserError, match=r"test.tsv, row 1: no reference has a letter or digit, and rouge_l compares words"):
+    with pytest.raises(UserError, match=r"test.tsv, row 1 \(line 2\), column 'caption': no reference has a letter"):
         score(output(), *arguments, "--metrics", "exact_match,rouge_l")
     assert score(output(), *arguments, "--metrics", "exact_match") == 0 and not caplog.text
     with pytest.raises(UserError, match="^valid: row 1: no reference has a letter or digit"):
         Evaluation(["cider"], {}, "{}", 0).fit("valid", list(read_references(file, ["0"]).values()))
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "accuracy", "vqa_score"])
+def test_answers_that_no_reference_has_are_named(output, tmp_path, caplog, metric):
+    """A score of 0 since labels have other names; not where a row has the answer of another."""
+    file = tmp_path / "labels.tsv"
+    for labels, warns in ((("for", "against", "for"), True), (("no", "yes", "for"), False)):
+        file.write_text("".join(f"{label}\n" for label in labels))
+        caplog.clear()
+        assert score(output({0: "yes", 1: "no", 2: "maybe"}), "--table", file, "--selected-cols", "0", "--metrics", metric) == 0
+        said = f"{metric} is 0: no generated text ('yes', 'no', 'maybe') is a reference of any row ('for', 'against')"
+        assert (said in caplog.text) == warns

@@ -64,13 +64,13 @@ def test_two_outputs_are_compared(tmp_path, score):
     difference = found["differences"]["exact_match"]
     # b is right in every row and a in none, so every draw has the difference 1; swapping leaves it at 1 or -1 in 2 of 2^4 ways
     assert difference["value"] == 1 and difference["interval"] == [1, 1] and difference["p"] == pytest.approx(2 / 16, abs=0.025)
-    line = f"exact_match  0.0000 -> 1.0000  +1.0000 [+1.0000, +1.0000]  p {difference['p']:.4f}"
+    line = f"exact_match  0.0000 -> 1.0000  +1.0000 [+1.0000, +1.0000]  p {difference['p']:.3f}"
     assert printed.splitlines()[0] == line and len(printed.splitlines()) == 5
     bleu = found["differences"]["bleu1"]
     assert bleu["value"] == pytest.approx(found["b"]["bleu1"] - found["a"]["bleu1"])
     assert bleu["interval"][0] <= bleu["value"] <= bleu["interval"][1]
     assert score(*command, "--resamples", "2000")[1] == printed  # seeded
-    assert score("--compare", a, a, "--metrics", "exact_match,bleu")[1].count("+0.0000 [+0.0000, +0.0000]  p 1.0000") == 5
+    assert score("--compare", a, a, "--metrics", "exact_match,bleu")[1].count("+0.0000 [+0.0000, +0.0000]  p 1.000") == 5
 
     partial = write(tmp_path, "partial.txt", {0: "a cat", 3: "a man on a horse"})
     assert score("--compare", a, partial, "--metrics", "exact_match")[0] != 0
@@ -125,8 +125,8 @@ def test_submissions(tmp_path, score):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["7", "8", "7", "9"], "row 2: has the id 7 of row 0; a submission has one answer per question_id"),
-        (["7", "x8", "9", "10"], "row 1: question_id must be an integer, got 'x8' (--id-column says which column has the ids)"),
+        (["7", "8", "7", "9"], "row 2 (line 3), column 'question_id': has the id 7 of row 0; a submission has one answer per question_id"),
+        (["7", "x8", "9", "10"], "row 1 (line 2), column 'question_id': question_id must be an integer, got 'x8' (--id-column"),
     ],
 )
 def test_ids_that_no_server_takes(tmp_path, score, ids, message):

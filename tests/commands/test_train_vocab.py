@@ -32,7 +32,7 @@ def test_train_vocab_command(tmp_path, capsys):
     with pytest.raises(UserError, match="there is no column 'captoin'; there are caption"):
         command("--table", str(table), "--column", "captoin", "--out", str(out))
     table.write_text('{"caption": 3}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"row 0 \(line 1\), column 'caption': expected text, got int"):
+    with pytest.raises(UserError, match=r"row 0 \(line 1\), column 'caption': expected text, got a number"):
         command("--table", str(table), "--column", "caption", "--out", str(out))
 
 

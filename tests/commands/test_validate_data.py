@@ -40,7 +40,7 @@ def test_every_bad_row_is_explained(table, capsys, tmp_path, workers):
         "row 0 (line 1), column 'image' (images/train.jsonl-0.png): cannot decode",
         "row 1 (line 2), column 'image': 'images/nothing.png' is neither a file",
         "row 2 (line 3), column 'caption': a reference must not be empty (the value is ['', ' '])",
-        "row 3 (line 4), column 'caption': expected a string or a list of strings, got dict (the value is {'a dog': 1})",
+        "row 3 (line 4), column 'caption': expected a string or a list of strings, got an object (the value is {'a dog': 1})",
         "row 4 (line 5), column 'image': no such column",
         "row 5 (line 6), character",
     ]
@@ -109,7 +109,7 @@ def test_answers_that_are_no_candidates(tmp_path, capsys):
     ("flags", "said"),
     [
         ((), "give --instruction"),
-        (("--task", "unival_captions"), "--task unival_captions: there is none; available: unival, unival_caption"),
+        (("--task", "unival_captions"), "unknown --task 'unival_captions', did you mean 'unival_caption'? There are unival, "),
         (("--task", "unival_caption", "--workers", "-1"), "--workers -1: must be 0 or more"),
         (("--task", "unival_caption", "--patch-image-size", "0"), "--patch-image-size is 0"),
         (("--instruction", "[IMAGE:photo] what? -> [TEXT:caption]"), "no column 'photo'"),

@@ -222,7 +222,7 @@ def test_broken_tsv_rows(tmp_path, line, message):
     [
         (b'{"a": 1,}', ", character 9: not valid JSON: "),
         (b'{"a": 1', ", character 8: not valid JSON: "),
-        (b"[1, 2]", ": expected a JSON object, got list: [1, 2]"),
+        (b"[1, 2]", ": expected a JSON object, got a list: [1, 2]"),
         (b"", ": blank line between rows"),
         (b'{"b": 1}', ", column 'a': no such column; the row has 'b'"),
         (b'{"a": "\xe9"}', ": not UTF-8 text (byte 0xe9 at position 7 of the line)"),
@@ -274,5 +274,5 @@ def test_media_that_is_neither(tsv, tmp_path, value):
 
 
 def test_media_of_another_type(tsv):
-    with pytest.raises(UserError, match=r"column 'image': expected a path or base64 text, got list"):
+    with pytest.raises(UserError, match=r"column 'image': expected a path or base64 text, got a list"):
         decode_media(["a.jpg"], open_table(tsv), 0, "image")

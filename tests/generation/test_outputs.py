@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unival.generation.outputs import Output, make_output, reject, text_of
+from unival.generation.outputs import Output, make_output, reject, text_of, with_answer_scores
 
 
 def test_hypotheses_become_an_output_and_its_alternatives():
@@ -37,19 +37,22 @@ def test_rows_whose_best_answer_scores_too_low_have_none(lenpen):
 
     low, high, next_best = hypothesis(-1.0, -3.0, -2.0, lenpen=lenpen), hypothesis(-1.0, -2.0, lenpen=lenpen), hypothesis(-9.0, -9.0)
     below = -4.5 / 2.4**lenpen  # between the two
-    rows = reject([[low, next_best], [high, next_best]], [0, 0], below, lenpen)
+    scored = with_answer_scores([[low, next_best], [high, next_best]], [0, 0], lenpen)
+    rows = reject(scored, below)
     none, answer = (make_output(beams, decode, eos=2) for beams in rows)
-    assert none == Output("", pytest.approx(float(low["score"])), rejected=True)
+    score = pytest.approx(float(low["score"]))
+    assert none == Output("", score, rejected=True, answer_score=score)
     assert answer.text == "box 2" and not answer.rejected and len(answer.alternatives) == 1
     assert [[text_of(beam, decode) for beam in beams] for beams in rows] == [[""], ["box 2", "box 2"]]
     assert not len(rows[0][0]["positional_scores"])
-    again = reject([[low, next_best], [high, next_best]], [0, 0], -math.inf, lenpen)
+    again = reject(scored, -math.inf)
     assert [[text_of(beam, decode) for beam in beams] for beams in again] == [["box 3", "box 2"], ["box 2", "box 2"]]
 
 
 def test_a_given_prefix_does_not_count_when_answers_are_rejected():
     """Search scores it too: the same answer behind an unlikely question is not less sure."""
     unlikely = {**hypothesis(-1.0, -1.0), "score": torch.tensor(-5.0)}
-    (kept,), (rejected,) = (reject([[unlikely]], [3], below, 1.0) for below in (-1.5, -0.5))
+    (kept,), (rejected,) = (reject(with_answer_scores([[unlikely]], [3], 1.0), below) for below in (-1.5, -0.5))
+    assert make_output(kept, lambda ids: {"text": "a"}, eos=2).answer_score == -1.0
     assert len(kept[0]["tokens"]) == 2 and len(rejected[0]["tokens"]) == 0
     assert float(rejected[0]["score"]) == -5.0

@@ -312,7 +312,7 @@ def test_special_symbols_stay_out_of_a_range() -> None:
         ({"unnormalized": True, "lenpen": 0.5}, "--lenpen 0.5 has no effect with --unnormalized"),
         ({"score_reference": True}, "--score-reference"),
         ({"print_alignment": "hard"}, "--print-alignment"),
-        ({"stop_on_max_len": True}, "unknown generation option 'stop_on_max_len': choose from beam"),
+        ({"stop_on_max_len": True}, "unknown generation option 'stop_on_max_len'"),
         ({"zero_shot": True}, "zero-shot"),
         ({"constraint_range": (3, 9)}, "constraint range 3,9"),
         ({"constraint_range": (8, 21)}, "<= 20"),

@@ -113,7 +113,7 @@ def test_accuracy_refuses_rows_without_ten_answers(references):
     rows = {"q1": ["red"] * 10, "q2": references}
     with pytest.raises(UserError, match="^row q2: vqa_accuracy needs a list of the answers of 10 annotators.*: use vqa_score or accuracy"):
         evaluate(dict.fromkeys(rows, "red"), rows, ["vqa_accuracy"])
-    with pytest.raises(UserError, match="^valid: row 1: vqa_accuracy needs"):
+    with pytest.raises(UserError, match="^valid: row 1: vqa_accuracy needs .*[(]the value is .'.*red'"):
         Evaluation(["vqa_accuracy"], {}, "{}", 0).fit("valid", list(rows.values()))
 
 
@@ -136,7 +136,9 @@ def test_the_weight_of_the_answer_in_every_form_of_a_cell(tmp_path, capsys, name
     found = json.loads((tmp_path / "s.json").read_text())
     assert (found["vqa_score"], found["accuracy"]) == (pytest.approx((0.9 + 0.3) / 4), 0.5)
     assert main([*arguments, "--metrics", "vqa_accuracy"]) != 0
-    assert "t.jsonl, row 0: vqa_accuracy needs a list of the answers of 10 annotators" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "t.jsonl, row 0 (line 1), column 'answer': vqa_accuracy needs a list of the answers of 10 annotators" in said
+    assert "(the value is ['" in said and "|!+red'" in said
     assert main([*arguments, "--metrics", "exact_match"]) == (0 if name == "list" else 1)
     assert name == "list" or "with weights, where a metric compares texts: use vqa_score or accuracy" in capsys.readouterr().err
     assert main([*arguments, "--metrics", "vqa_score,cider"]) != 0

@@ -127,7 +127,7 @@ def test_boxes():
         rows = [metric.update(box, references) for box in said]
         assert [metric.compute(row)["mean_iou"] for row in rows] == pytest.approx([1, 0.5, 1 / 3, 0, 0])
         assert metric.compute(sum_statistics(rows)) == {"box_accuracy": hits / 5, "mean_iou": pytest.approx((1.5 + 1 / 3) / 5)}
-    with pytest.raises(UserError, match="threshold of boxes is 50.0: must be an intersection over union, above 0 and at most 1"):
+    with pytest.raises(UserError, match="box_threshold 50: must be an intersection over union .IoU., above 0 and at most 1"):
         MetricOptions(box_threshold=50.0)
 
 

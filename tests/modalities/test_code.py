@@ -141,7 +141,7 @@ def test_the_search_has_room_for_more_codes_than_there_are_positions_of_text(tmp
         ([0] * 15 + [1.5], "image code 15 is 1.5"),
         ([True] * 16, "image code 0 is True"),
         ("1 2 x", "image code 2 is 'x'"),
-        ({"a": 1}, "expected image codes.*got dict"),
+        ({"a": 1}, "expected image codes.*got an object"),
         ([], "0 image codes"),
     ],
 )

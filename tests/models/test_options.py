@@ -1,12 +1,15 @@
 """The options of positions and embeddings, each against its definition."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from tests import tiny
-from unival.errors import UserError
+from unival.errors import UserError, flag
 from unival.models.bias import code_positions
+from unival.models.config import UnivalConfig
 from unival.models.encoder import UnivalEncoder
 from unival.models.fitting import fit_to_checkpoint
 
@@ -36,6 +39,14 @@ def embedded(model, vocab, name):
         raw = part.proj(features.flatten(2).transpose(1, 2))
         positions = part.positions(part.layout(tuple(features.shape[2:]), part.bucket_size))
     return segment, raw, positions
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(UnivalConfig) if type(f.default) is int or "drop" in f.name])
+def test_counts_and_probabilities_are_checked(vocab, name):
+    value = UnivalConfig.__dataclass_fields__[name].default
+    wrong = 1.0 if "drop" in name else min(1, value) - 1
+    with pytest.raises(UserError, match=rf"^{flag(name)} {wrong:g}: must be at least (0 and below 1|{min(1, value):g})$"):
+        tiny.model(vocab, **{name: wrong})
 
 
 NAMES = ["image", "video", "audio"]

@@ -180,7 +180,7 @@ def test_a_base_loads_with_new_parts_as_they_are(vocab, caplog):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"peft": "lorra"}, "unknown --peft 'lorra'; choose from lora, adapters, prefix, bitfit"),
+        ({"peft": "lorra"}, "unknown --peft 'lorra', did you mean 'lora'. There are lora, adapters, prefix, bitfit"),
         ({"peft": ""}, "unknown --peft ''"),
         ({"lora_rank": 4}, "--lora-rank 4 is for --peft lora, which is not chosen"),
         ({"peft": "lora", "lora_rank": 0}, "--lora-rank 0: must be at least 1"),

@@ -6,7 +6,7 @@ import torch
 from tests import runs, tiny
 from unival.errors import UserError
 from unival.models.build import build_model
-from unival.models.trainable import choose_trainable, disjoint_groups, groups
+from unival.models.trainable import choose_trainable, disjoint_groups, groups, said_of_trained
 
 PROJECTION = 1_573_632  # parameters of one at base size: 2048 x 768 and 768
 POSITIONS = 1_355_520  # of the position table of one modality: 1765 x 768
@@ -28,13 +28,13 @@ def base(**options):
     return model
 
 
-def test_linear_projections_only(caplog):
-    caplog.set_level("INFO")
-    found = trained(base(trainable="projections"))
+def test_linear_projections_only():
+    model = base(trainable="projections")
+    found = trained(model)
     assert set(found) == {f"encoder.media.{name}.proj.{part}" for name in ("image", "video", "audio") for part in ("weight", "bias")}
     assert sum(found.values()) == 3 * PROJECTION
     parts = ", ".join(f"{name}_proj 1,573,632" for name in ("audio", "image", "video"))
-    assert f"training 4,720,896 of 326,846,664 parameters ({parts}); 322,125,768 are frozen" in caplog.text
+    assert f"training 4,720,896 of 326,846,664 parameters ({parts}); 322,125,768 are frozen" == said_of_trained(model)
     found = trained(base(trainable="projections", modalities="image"))  # not those of other media, as the original does
     assert sum(found.values()) == PROJECTION and all(name.startswith("encoder.media.image.proj.") for name in found)
 
@@ -73,8 +73,8 @@ def test_groups_have_what_their_names_say(vocab):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trainable": "projection"}, "unknown --trainable 'projection'; this model has embeddings, encoder, .*image_cnn.*projections"),
-        ({"freeze": "encoder,video_cnn"}, "unknown --freeze 'video_cnn'; this model has"),
+        ({"trainable": "projection"}, "unknown --trainable 'projection', did you mean 'projections'. This model has .*image_cnn"),
+        ({"freeze": "encoder,video_cnn"}, "unknown --freeze 'video_cnn', did you mean 'audio_cnn'. This model has"),
         ({"trainable": " , "}, "--trainable ' , ' names no group; choose from"),
         ({"trainable": "decoder,image_cnn", "freeze_image_backbone": True}, "--trainable image_cnn: another option freezes all of it"),
         ({"freeze": "encoder,decoder,image,embeddings"}, "nothing is left to train"),

@@ -106,7 +106,10 @@ def test_training_and_generation_stay_within_the_set(tmp_path, capsys):
     others = model.run(instruction, images, closed_set=["green", "left of"])
     assert {output.text for output in others} <= {"green", "left of"}
     free = ["--task", "unival", "--no-repeat-ngram-size", "0"]
+    capsys.readouterr()
     generated = read_generated(runs.generate(data, out / "checkpoint_last.pt", out, "valid", *free))
+    said = capsys.readouterr().err  # the metric of training, and from which scores a threshold can be chosen
+    assert "\nvalid: exact_match " in said and "answers score from -" in said and "% are below -" in said
     assert len(generated) == 6 and {text for text, _ in generated.values()} <= set(ANSWERS)  # nothing was said again
 
     # Every candidate scored: as in validation, by fairseq-generate, in Python and by `unival run`; then some rows rejected
@@ -135,5 +138,6 @@ def test_training_and_generation_stay_within_the_set(tmp_path, capsys):
     assert main(["run", "--path", str(out / "checkpoint_last.pt"), *flags, *(row["image"] for row in images)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["text"], line.get("rejected", False)) for line in lines] == [(text, not text) for text in expected]
+    assert [line["answer_score"] < least for line in lines] == [not text for text in expected]
     zero_shot = model.run(instruction, images, inference="candidates", zero_shot=True)
     assert all(one.score < other.score for one, other in zip(zero_shot, said, strict=True))  # among the whole vocabulary

@@ -141,9 +141,10 @@ WRONG = {
     "broken row to train on": ({"dataset.train_subset": "broken"}, "broken.jsonl, row 0.*column 'image'"),
     "broken row of the second split": ({"dataset.valid_subset": "valid,broken"}, "broken.jsonl, row 0"),
     "file that a late row names": ({"dataset.valid_subset": "valid,absent"}, "absent.jsonl, row 2.*column 'image'.*nowhere.png"),
-    "no text in a late row": ({"dataset.valid_subset": "valid,number"}, "number.jsonl, row 3.*column 'caption'.*got int"),
+    "no text in a late row": ({"dataset.valid_subset": "valid,number"}, "number.jsonl, row 3.*column 'caption'.*got a number"),
     "nothing left to skip": ({"dataset.train_subset": "ruins", "on_bad_sample": "skip"}, "none of the first 3 rows.*ruins.jsonl, row 0"),
     "skip is for training": ({"dataset.valid_subset": "broken", "on_bad_sample": "skip"}, "broken.jsonl, row 0"),
+    "threshold of boxes": ({"eval_box_threshold": 50.0}, "^--eval-box-threshold 50: must be an intersection over union .IoU., above 0"),
     "answer outside the closed set": (
         {"instruction": CLOSED, "closed_set": "answers.txt", "eval_args": '{"no_repeat_ngram_size": 0}'},
         "column 'caption': .* is none of the 2 candidate answers",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unival.errors import UserError
+from unival.errors import UserError, unknown
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Pann(nn.Module):
         spec_augment: bool = True,
     ):
         if name not in PANNS:
-            raise UserError(f"unknown audio backbone {name!r}; choose from {', '.join(PANNS)}")
+            raise UserError(unknown("audio backbone", name, PANNS))
         plan = PANNS[name]
         self._check(plan, sample_rate, hop_size, window_size, mel_bins, fmin, fmax)
         super().__init__()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.backbones.layouts import RESNETS
-from unival.errors import UserError
+from unival.errors import UserError, unknown
 
 
 class ResNet(TimmResNet):
@@ -28,7 +28,7 @@ class ResNet(TimmResNet):
 
     def __init__(self, name: str, stages: int = 4):
         if name not in RESNETS:
-            raise UserError(f"unknown image backbone {name!r}; choose from {', '.join(RESNETS)}")
+            raise UserError(unknown("image backbone", name, RESNETS))
         if stages not in (3, 4):
             raise UserError(f"the image backbone must have 3 or 4 stages, got {stages}")
         layout = RESNETS[name]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.backbones.layouts import RESNETS3D
-from unival.errors import UserError
+from unival.errors import UserError, unknown
 
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (256, 512, 1024, 2048)
@@ -52,7 +52,7 @@ class ResNeXt3D(nn.Module):
     def __init__(self, name: str):
         super().__init__()
         if name not in RESNETS3D:
-            raise UserError(f"unknown video backbone {name!r}; choose from {', '.join(RESNETS3D)}")
+            raise UserError(unknown("video backbone", name, RESNETS3D))
         layout = RESNETS3D[name]
         self.conv1 = nn.Conv3d(3, STEM_CHANNELS, 7, (1, 2, 2), padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(STEM_CHANNELS)

@@ -41,15 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--inference", choices=("beam", "candidates"), help="search, or score every candidate answer (default: as in validation, else beam)"
     )
     parser.add_argument("--zero-shot", action="store_true", default=None, help="mask what is no candidate after the softmax")
-    parser.add_argument("--reject-below", type=float, metavar="X", help="no answer where the best one's score is below this")
+    parser.add_argument("--reject-below", type=float, metavar="X", help="no answer where the best one's answer_score (--json) is lower")
     parser.add_argument("--nbest", type=int, default=1, help="answers per row, best first, a line each (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="rows at a time (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="a JSON object a row: inputs, text, score, box or codes if predicted, alternatives (of --nbest); rejected where there is no"
-        " answer (--reject-below)",
+        help="a JSON object a row: inputs, text, score, answer_score (without a prefix given in the target; what --reject-below compares),"
+        " box or codes if predicted, alternatives (of --nbest); rejected where there is no answer",
     )
     parser.add_argument(
         "--on-bad-sample",
@@ -105,10 +105,11 @@ def _json(row: dict[str, Any], answer: Any) -> str:
 
 
 def _said(output: Any) -> dict[str, Any]:
-    """Text and score, the box or the image codes of a target that has them, and whether the answer was rejected, if so."""
+    """Text and scores, the box or the image codes of a target that has them, and whether the answer was rejected, if so."""
     values = {name: getattr(output, name) for name in ("box", "codes")}
     rejected = {"rejected": True} if output.rejected else {}
-    return {"text": output.text, "score": output.score, **{name: v for name, v in values.items() if v is not None}, **rejected}
+    scores = {"score": output.score, "answer_score": output.answer_score}
+    return {"text": output.text, **scores, **{name: v for name, v in values.items() if v is not None}, **rejected}
 
 
 def _row(text: str) -> dict:

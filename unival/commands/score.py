@@ -2,22 +2,22 @@
 
 import argparse
 import contextlib
-import json
-import os
+import functools
 import pathlib
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unival.data.cells import cell_errors, is_joined, warn_of_empty
 from unival.data.table import TSV_SUFFIXES, open_table
 from unival.errors import UserError
 from unival.metrics import METRICS, Metric, MetricOptions, make_metrics
-from unival.metrics.base import NO_OPTIONS
+from unival.metrics.base import NO_OPTIONS, check_box_threshold
 from unival.metrics.intervals import FIELD, RESAMPLES, SEED
 from unival.metrics.score import Scores, evaluate_rows, list_some, read_outputs
 from unival.metrics.submission import FORMATS, parse_target, submission
 from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
+from unival.text import check_writable, write_json
 
 NOTHING = "none"  # instead of metrics
 
@@ -61,12 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score, print one line per score, write the requested files; returns the exit code."""
     names = [] if args.metrics == NOTHING else args.metrics.split(",")
+    check_box_threshold("--box-threshold", args.box_threshold)
     options = MetricOptions(args.box_threshold, args.cider_df)
     metrics = make_metrics(names, make_tokenizer(args.tokenizer), options)  # missing packages are reported before files are read
     targets = [parse_target(text) for text in args.submission]
     _check_arguments(args, names)
-    for path in filter(None, (args.json, args.per_row, *(path for _, path in targets))):
-        _check_writable(path)
+    written = [("--json", args.json), ("--per-row", args.per_row), *(("--submission", path) for _, path in targets)]
+    for option, path in written:
+        if path is not None:
+            check_writable(option, path)
     outputs = [[path] for path in args.compare] if args.compare else [args.output]
     texts = [read_outputs(paths) for paths in outputs]
     columns = tuple(args.columns.split(","))
@@ -74,20 +77,21 @@ def run(args: argparse.Namespace) -> int:
         write_submissions(targets, texts[0], args)
     if not names:
         for path in filter(None, (args.json, args.per_row)):
-            _write_json(path, {})
+            write_json(path, {})
         return 0
+    where = functools.partial(_where, args.table, columns, args.selected_cols)
     references = read_references(args.table, columns, args.selected_cols, one_reader(metrics.values()))
     if args.compare and args.allow_partial:
         texts = [{row: text for row, text in each.items() if row in texts[0] and row in texts[1]} for each in texts]
     scores = [
-        score_texts(each, references, names, args.tokenizer, args.allow_partial, f"{args.table}, ", options, " ".join(paths))
+        score_texts(each, references, names, args.tokenizer, args.allow_partial, f"{args.table}, ", options, " ".join(paths), where)
         for each, paths in zip(texts, outputs, strict=True)
     ]
     lines, content = _compared(scores[0], scores[1], args) if args.compare else _scored(scores[0], args)
     if args.json:
-        _write_json(args.json, content)
+        write_json(args.json, content)
     if args.per_row:
-        _write_json(args.per_row, {str(row): values for row, values in scores[0].rows.items()})
+        write_json(args.per_row, {str(row): values for row, values in scores[0].rows.items()})
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
@@ -121,9 +125,9 @@ def _scored(scores: Scores, args: argparse.Namespace) -> tuple[list[str], dict[s
 def _compared(a: Scores, b: Scores, args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     """What is printed of two outputs' scores and of their differences, and what is written as JSON."""
     found = a.differences(b, args.resamples, args.seed)
-    width = max(map(len, found))
+    width, places = max(map(len, found)), max(1, len(str(args.resamples)) - 1)  # p is a multiple of 1 / (resamples + 1)
     lines = [
-        f"{name:{width}}  {a.total[name]:.4f} -> {b.total[name]:.4f}  {value:+.4f} [{low:+.4f}, {high:+.4f}]  p {p:.4f}"
+        f"{name:{width}}  {a.total[name]:.4f} -> {b.total[name]:.4f}  {value:+.4f} [{low:+.4f}, {high:+.4f}]  p {p:.{places}f}"
         for name, (value, (low, high), p) in found.items()
     ]
     return lines, {"a": a.total, "b": b.total, "differences": {name: each._asdict() for name, each in found.items()}}
@@ -145,9 +149,9 @@ def write_submissions(targets: Sequence[tuple[str, str]], texts: Mapping[int, st
         raise UserError(f"{table.where(lacking)}: no column {args.id_column!r} with the ids (--id-column) among {columns} (--columns)")
     ids = {row: record[args.id_column] for row, record in records.items()}
     said = {row: texts[row] for row in rows}
-    contents = [(path, submission(name, said, ids, f"{args.table}, ")) for name, path in targets]
+    contents = [(path, submission(name, said, ids, functools.partial(table.where, column=args.id_column))) for name, path in targets]
     for path, content in contents:
-        _write_json(path, content)
+        write_json(path, content)
 
 
 def one_reader(metrics: Iterable[Metric]) -> type[Metric]:
@@ -194,6 +198,11 @@ def _naming_columns(column: str) -> Iterator[None]:
         raise UserError(f"{error} (--columns names the column of the references, here {column!r})") from error
 
 
+def _where(table: str, columns: Sequence[str], selected_cols: str | None, row: int) -> str:
+    """The place of a row's references."""
+    return open_table(table, columns=columns, selected_cols=selected_cols).where(row, columns[-1])
+
+
 def score_file(
     output: str,
     references: Mapping[int, Sequence[str]],
@@ -216,18 +225,19 @@ def score_texts(
     whose: str,
     options: MetricOptions,
     output: str,
+    where: Callable[[int], str] | None = None,
 ) -> Scores:
     """Score generated rows against the references with the same row numbers.
 
     With ``allow_partial`` only rows on both sides are scored, but document frequencies are still those of all references.
-    Messages about rows of the table start with ``whose``, those about generated rows with ``output``.
+    Messages about rows of the table start with ``whose`` (or name their place by ``where``), those about generated rows with ``output``.
 
     Raises:
         UserError: a row is on one side only (unless ``allow_partial``), or scoring fails.
     """
     both = match_rows(texts, references, allow_partial, output)
     pairs = {row: texts[row] for row in both}, {row: references[row] for row in both}
-    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose, options=options)
+    return evaluate_rows(*pairs, metrics, tokenizer, fit_on=references, whose=whose, options=options, where=where)
 
 
 def match_rows(texts: Mapping[int, str], rows: Collection[int], allow_partial: bool, output: str) -> list[int]:
@@ -253,20 +263,3 @@ def match_rows(texts: Mapping[int, str], rows: Collection[int], allow_partial: b
         found = f"{len(missing)} rows of the table were not generated, {len(unknown)} generated rows are not in it"
         sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
     return both
-
-
-def _check_writable(path: str) -> None:
-    file = pathlib.Path(path).absolute()
-    folder = next(parent for parent in file.parents if parent.exists())
-    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "is a folder" if file.is_dir() else f"{folder} is not a folder that can be written to"
-        raise UserError(f"{path}: cannot be written: {reason}")
-
-
-def _write_json(path: str, value: object) -> None:
-    file = pathlib.Path(path)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written: {error.strerror}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from unival.data.cells import cell_texts
 from unival.data.table import Table, open_table
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.vocab import train_vocabulary
 
 
@@ -57,6 +57,6 @@ def _column_texts(table: Table, columns: list[str]) -> Iterator[str]:
             values = row[column] if isinstance(row[column], list) else [row[column]]
             for value in values:
                 if not isinstance(value, str):
-                    raise UserError(f"{table.where(i, column)}: expected text, got {type(value).__name__}")
+                    raise UserError(f"{table.where(i, column)}: expected text, got {kind_of(value)}")
                 cell_texts(value, table, i, column)  # raises an error about text that cannot be encoded
                 yield f" {value.strip()}"

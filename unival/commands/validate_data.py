@@ -1,8 +1,6 @@
 """``unival validate-data``: read every row of a table as training and evaluation do, and explain those that cannot be read."""
 
 import argparse
-import json
-import pathlib
 import sys
 import tempfile
 from collections import Counter
@@ -10,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, get_type_hints
 
-from unival.errors import UserError, flag
+from unival.errors import UserError, flag, unknown
+from unival.text import check_writable, write_json
 
 COUNTS = {  # what is no reason to call a row bad
     "truncated": "texts are cut to their limit",
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 0:
         raise UserError(f"--workers {args.workers}: must be 0 or more")
     if args.json:
-        _check_writable(pathlib.Path(args.json))
+        check_writable("--json", args.json)
     every = open_table(args)
     counts, problems = dict.fromkeys(COUNTS, 0), []
     try:
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(summary(args.table, len(every), problems, counts) + "\n")
     if args.json:
         found_all = {"table": args.table, "rows": len(every), **counts, "bad": [asdict(problem) for problem in problems]}
-        pathlib.Path(args.json).write_text(json.dumps(found_all, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(args.json, found_all)
     return int(bool(problems))
 
 
@@ -115,7 +114,7 @@ def open_table(args: argparse.Namespace) -> Any:
 
     kind = TASK_REGISTRY.get(args.task)
     if kind is None or not issubclass(kind, UnivalTask):
-        raise UserError(f"--task {args.task}: there is none; available: {', '.join(PRESETS)}")
+        raise UserError(unknown("--task", args.task, PRESETS))
     given = {name: getattr(args, name) for name in ("instruction", "media_root", "columns", "selected_cols", "closed_set", "vocab_dir")}
     media = {field.name: getattr(args, field.name) for field in fields(MediaOptions) if hasattr(args, field.name)}
     cfg = OmegaConf.structured(UnivalTaskConfig(data=args.table, seed=1, cpu=True, bf16=False, fp16=False, **given, **media))
@@ -138,11 +137,3 @@ def load_vocabulary(cfg: Any) -> Any:
     with tempfile.TemporaryDirectory() as made:
         train_vocabulary(["a"], 256, made)
         return Vocabulary.load(made, NUM_CODES, NUM_BINS)
-
-
-def _check_writable(file: pathlib.Path) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.open("a").close()
-    except OSError as error:
-        raise UserError(f"--json {file}: cannot be written: {error.strerror}") from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unival.data.table import Table, TsvTable, row_errors
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.text import references_of, texts_of
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def decode_media(value: Any, table: Table, row: int, column: str) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise UserError(f"{table.where(row, column)}: expected a path or base64 text, got {type(value).__name__}")
+        raise UserError(f"{table.where(row, column)}: expected a path or base64 text, got {kind_of(value)}")
     path = media_path(value, table)
     if path is not None:
         try:

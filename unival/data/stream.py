@@ -25,7 +25,7 @@ from unival.data.media import load_media
 from unival.data.order import OrderedRows
 from unival.data.room import Piece, fit
 from unival.data.table import Table, row_errors
-from unival.errors import BadAnswerError, InstructionError, UserError
+from unival.errors import BadAnswerError, InstructionError, UserError, counted
 from unival.instructions import Instruction, Slot
 from unival.modalities import MODALITIES
 from unival.modalities.base import MediaLoader
@@ -312,9 +312,7 @@ class Stream(OrderedRows):
         """A row's value; rows of a JSONL table may lack columns that the first row has."""
         assert column is not None
         if column not in record:
-            raise UserError(
-                f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}"
-            )
+            raise UserError(f"{self.table.where(row, column)}: no such column; the row has {', '.join(map(repr, record))}")
         return record[column]
 
     def check_rows(self) -> list[list[str]]:
@@ -331,6 +329,11 @@ class Stream(OrderedRows):
     def references(self) -> list[list[str]]:
         """The references of every example, for metrics that need corpus statistics; reads no media."""
         return self._references(check=False)
+
+    def where_reference(self, number: int) -> str:
+        """File, row, line and column of one of :meth:`references`, for messages."""
+        row, instruction, _ = list(self._evaluated())[number]
+        return self.table.where(row, predicted_slots(instruction)[0].column)
 
     def readable_references(self) -> list[list[str]]:
         """As :meth:`references`, without the rows that have none."""
@@ -357,8 +360,8 @@ class Stream(OrderedRows):
                 self._check_cell(slot, record, row)
         warn_of_empty(empty, self.table)
         if outside:
-            said = "the answers of %d rows are no candidates; their loss is over the whole vocabulary"
-            logger.warning(f"%s: {said}", self.table.path, outside)
+            said = f"the answers of {counted(outside, 'row')} are no candidates; their loss is over the whole vocabulary"
+            logger.warning("%s: %s", self.table.path, said)
         return references
 
     def _evaluated(self) -> Iterator[tuple[int, Instruction, Mapping[str, Any]]]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unival.data.line_index import line_offsets
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.text import BOM, HEAD, decode, lone_returns, refuse_wide
 
 logger = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ def parse_row(text: str, where: str, advice: str = "") -> dict[str, Any]:
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number with thousands of digits
         raise UserError(f"{where}: {_reason(error)}") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}: {text[:60]}")
+        raise UserError(f"{where}: expected a JSON object, got {kind_of(row)}: {text[:60]}")
     if not row:
         raise UserError(f'{where}: the row has no columns; expected an object such as {{"image": "a.jpg"}}')
     return row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import numbers
 import typing
@@ -14,7 +13,7 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 
-from unival.errors import UserError, flag
+from unival.errors import UserError, flag, unknown
 from unival.generation.answer_options import INFERENCE, AnswerOptions
 from unival.generation.trie import Trie
 from unival.vocab import FIRST_TOKEN
@@ -76,9 +75,7 @@ def generation_options(args: Any) -> argparse.Namespace:
     for name, value in given.items():
         if name not in defaults and not name.startswith("_"):
             known = sorted(set(defaults) - {"_name", *REFUSED})
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f", did you mean {close[0]!r}? There are" if close else ": choose from"
-            raise UserError(f"unknown generation option {name!r}{hint} {', '.join(known)}")
+            raise UserError(unknown("generation option", name, known))
         if name in types and not name.startswith("_"):
             given[name] = _typed(name, value, types[name])
     return argparse.Namespace(**{**defaults, **given})

@@ -31,6 +31,7 @@ class TaskScorer(BaseScorer):
         self.metrics: Mapping[str, Metric] = {}
         self._expected: deque[Sequence[str]] = deque()
         self._sums: dict[str, dict[str, float]] = {}
+        self.answer_scores: list[float] = []  # of the rows' best answers, see :class:`unival.generation.outputs.Output`
         TaskScorer._latest = weakref.ref(self)
 
     @classmethod
@@ -66,6 +67,14 @@ class TaskScorer(BaseScorer):
     def score(self, order: Any = None) -> float:
         """The first score."""
         return next(iter(self.scores().values()))
+
+    def said_of_answer_scores(self) -> str:
+        """How the scores of the rows' best answers are distributed, from which a threshold for ``--reject-below`` can be chosen."""
+        import numpy as np
+
+        least, *tenths, middle, most = np.quantile(self.answer_scores, [0, 0.05, 0.1, 0.25, 0.5, 1]).tolist()
+        shares = ", ".join(f"{share}% are below {score:.3g}" for share, score in zip((5, 10, 25, 50), (*tenths, middle), strict=True))
+        return f"answers score from {least:.3g} to {most:.3g}, {shares} (--reject-below)"
 
     def result_string(self, order: Any = None) -> str:
         """All scores on one line."""

@@ -4,12 +4,11 @@ A metric takes raw text, tokenises it as coco-caption does, and computes statist
 (``base.Metric``). Validation and ``score.evaluate`` use the same metrics, so both give the same number.
 """
 
-import difflib
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from unival.errors import UserError
+from unival.errors import UserError, unknown
 from unival.metrics import document_frequency
 from unival.metrics.accuracy import Accuracy
 from unival.metrics.base import NO_OPTIONS, SHOWN, MeanMetric, Metric, MetricOptions, has_word
@@ -62,11 +61,9 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize, options:
     """
     if "" in names:
         raise UserError(f"metrics {','.join(names)!r}: empty name; choose from {', '.join(METRICS)}")
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], METRICS, n=1)
-        hint = f", did you mean {close[0]!r}? There are" if close else "; choose from"
-        raise UserError(f"unknown metric {unknown[0]!r}{hint} {', '.join(METRICS)}")
+    others = [name for name in names if name not in METRICS]
+    if others:
+        raise UserError(unknown("metric", others[0], METRICS))
     if options.cider_df is not None:
         takers = [name for name in METRICS if METRICS[name].takes_cider_df]
         if not set(takers) & set(names):
@@ -75,7 +72,12 @@ def make_metrics(names: Sequence[str], tokenizer: Tokenizer = tokenize, options:
     return {name: METRICS[name](tokenizer, options) for name in dict.fromkeys(names)}
 
 
-def check_references(references: Mapping[Key, Sequence[str]], metrics: Iterable[Metric], whose: str = "") -> None:
+def check_references(
+    references: Mapping[Key, Sequence[str]],
+    metrics: Iterable[Metric],
+    whose: str = "",
+    where: Callable[[Key], str] | None = None,
+) -> None:
     """Check that the metrics can use the references of every row.
 
     Where a metric compares words, every row needs a reference with one; those without are ignored where there are others, which is logged.
@@ -84,16 +86,18 @@ def check_references(references: Mapping[Key, Sequence[str]], metrics: Iterable[
         references: row number or key -> references of the row.
         metrics: the metrics that will be computed.
         whose: prefix of the messages, such as the table.
+        where: names the place of a row, with file, line and column where it has them (default: the prefix and its key).
 
     Raises:
         UserError: a metric refuses the references of a row (:meth:`Metric.refusal`), or none of them has a word, so that anything
             would score 0.
     """
     metrics = list(metrics)
+    where = where or (lambda key: f"{whose}row {key}")
     for key, texts in references.items():
         reason = next(filter(None, (metric.refusal(texts) for metric in metrics)), None)
         if reason is not None:
-            raise UserError(f"{whose}row {key}: {reason}")
+            raise UserError(f"{where(key)}: {reason} (the value is {_shown(texts)})")
     metric = next((metric for metric in metrics if metric.needs_words), None)
     if metric is None:
         return
@@ -103,12 +107,17 @@ def check_references(references: Mapping[Key, Sequence[str]], metrics: Iterable[
         wordless = [text for text in written if not has_word(text, metric.tokenizer(text))]
         if len(wordless) == len(written):
             raise UserError(
-                f"{whose}row {key}: no reference has a letter or digit, and {metric.name} compares words:"
+                f"{where(key)}: no reference has a letter or digit, and {metric.name} compares words:"
                 f" {', '.join(repr(text[:SHOWN]) for text in wordless[:3])}; leave the row out"
             )
         left_out += len(wordless)
     if left_out:
         logger.warning("%signoring %d references without a letter or digit (their rows have others)", whose, left_out)
+
+
+def _shown(texts: Sequence[str]) -> str:
+    shown = repr(list(texts))
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 __all__ = ["METRICS", "MeanMetric", "Metric", "MetricOptions", "Tokenizer", "check_references", "make_metrics", "tokenize"]

@@ -28,8 +28,17 @@ class MetricOptions:
     cider_df: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.box_threshold <= 1:
-            raise UserError(f"the threshold of boxes is {self.box_threshold}: must be an intersection over union, above 0 and at most 1")
+        check_box_threshold("box_threshold", self.box_threshold)
+
+
+def check_box_threshold(option: str, value: float) -> None:
+    """Check an overlap from which a box is right.
+
+    Raises:
+        UserError: it is out of range; names the option.
+    """
+    if not 0 < value <= 1:
+        raise UserError(f"{option} {value:g}: must be an intersection over union (IoU), above 0 and at most 1")
 
 
 NO_OPTIONS = MetricOptions()
@@ -86,6 +95,10 @@ class Metric:
         if weighted is None or not self.needs_words:
             return None
         return f"{weighted[:SHOWN]!r} has a weight, and {self.name} compares texts: use vqa_score or accuracy"
+
+    def form(self, text: str) -> str | None:
+        """How the metric writes a text to compare it as a whole, for equality; None: it compares parts of texts."""
+        return None
 
     def fit(self, references: Iterable[Sequence[str]]) -> None:
         """Compute statistics of the whole table from its references, row by row, before ``update``. Does nothing by default."""

@@ -1,17 +1,21 @@
 """Score generated texts: read the output of ``fairseq-generate`` and compute metrics over a corpus."""
 
+import logging
 import pathlib
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from unival.answers import plain_answer
 from unival.errors import UserError
 from unival.metrics import check_references, make_metrics
 from unival.metrics.base import NO_OPTIONS, Metric, MetricOptions
 from unival.metrics.intervals import RESAMPLES, SEED, Difference, Interval, differences, intervals
 from unival.metrics.tokenize import make_tokenizer
 from unival.text import BOM, HEAD, decode, lone_returns, not_empty, refuse_wide, why_not_text
+
+logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -67,6 +71,7 @@ def evaluate_rows(
     fit_on: Mapping[Key, Sequence[str]] | None = None,
     whose: str = "",
     options: MetricOptions = NO_OPTIONS,
+    where: Callable[[Key], str] | None = None,
 ) -> Scores:
     """Scores of a corpus and of its rows.
 
@@ -78,6 +83,7 @@ def evaluate_rows(
         fit_on: references of the corpus from which CIDEr computes document frequencies; default: ``references``.
         whose: prefix of messages about rows, such as the table.
         options: settings of the metrics.
+        where: names the place of a row in messages (default: the prefix and its key).
 
     Raises:
         UserError: nothing to score, unknown metric or tokenizer, a key that only one side has, or a key without references (or
@@ -88,7 +94,7 @@ def evaluate_rows(
     corpus = references if fit_on is None else fit_on
     words = make_tokenizer(tokenizer, [*hypotheses.values(), *(text for texts in corpus.values() for text in texts)])
     scorers = make_metrics(metrics, words, options).values()
-    check_references(corpus, scorers, whose)
+    check_references(corpus, scorers, whose, where)
     pairs = [(hypotheses[key], references[key]) for key in keys]
     scores = Scores(rows={key: {} for key in keys})
     for metric in scorers:
@@ -98,7 +104,20 @@ def evaluate_rows(
             scores.rows[key].update(metric.compute(row))
         scores.total.update(metric.compute(sum_statistics(statistics)))
         scores.statistics.append((metric, statistics))
+    warn_of_nothing_in_common(scorers, scores.total, pairs)
     return scores
+
+
+def warn_of_nothing_in_common(metrics: Iterable[Metric], total: Mapping[str, float], pairs: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Warn where a score is 0 since no text is a reference of any row, as where the labels of a table are not what a model says."""
+    for metric in metrics:
+        if metric.form("") is None or total[metric.name] > 0:
+            continue
+        said = {metric.form(text): text for text, _ in pairs}
+        known = {metric.form(plain_answer(text)): plain_answer(text) for _, references in pairs for text in references}
+        if not said.keys() & known.keys():
+            some, others = (", ".join(repr(text[:_SHOWN]) for text in list(texts.values())[:3]) for texts in (said, known))
+            logger.warning("%s is 0: no generated text (%s) is a reference of any row (%s)", metric.name, some, others)
 
 
 def sum_statistics(statistics: Iterable[Mapping[str, float]]) -> dict[str, float]:

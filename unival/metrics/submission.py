@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +49,14 @@ def parse_target(text: str) -> tuple[str, str]:
     return name, path
 
 
-def submission(name: str, texts: Mapping[int, str], ids: Mapping[int, Any], whose: str) -> list[dict[str, Any]]:
+def submission(name: str, texts: Mapping[int, str], ids: Mapping[int, Any], where: Callable[[int], str]) -> list[dict[str, Any]]:
     """The content of a file.
 
     Args:
         name: a key of ``FORMATS``.
         texts: row number -> generated text.
         ids: row number -> id as the table has it.
-        whose: prefix of messages about rows, such as the table.
+        where: names the place of a row's id in messages.
 
     Raises:
         UserError: an id is not what the format takes, or two rows have the same.
@@ -64,9 +64,9 @@ def submission(name: str, texts: Mapping[int, str], ids: Mapping[int, Any], whos
     form = FORMATS[name]
     rows: dict[Any, int] = {}
     for row in texts:
-        value = _parse_id(form, ids[row], f"{whose}row {row}")
+        value = _parse_id(form, ids[row], where(row))
         if value in rows:
-            raise UserError(f"{whose}row {row}: has the id {value!r} of row {rows[value]}; a submission has one {form.text} per {form.id}")
+            raise UserError(f"{where(row)}: has the id {value!r} of row {rows[value]}; a submission has one {form.text} per {form.id}")
         rows[value] = row
     return [{form.id: value, form.text: texts[row]} for value, row in rows.items()]
 

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 
-from unival.errors import UserError
+from unival.errors import UserError, unknown
 from unival.metrics.java import UTF8, java_command, java_program, last_line
 
 Tokenizer = Callable[[str], tuple[str, ...]]  # raw text -> lower-case tokens
@@ -220,5 +220,5 @@ def make_tokenizer(name: str, texts: Iterable[str] = ()) -> Tokenizer:
         UserError: unknown name, or "ptb" without Java or pycocoevalcap.
     """
     if name not in TOKENIZERS:
-        raise UserError(f"unknown tokenizer {name!r}; choose from {', '.join(TOKENIZERS)}")
+        raise UserError(unknown("tokenizer", name, TOKENIZERS))
     return TOKENIZERS[name](texts)

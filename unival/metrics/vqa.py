@@ -71,6 +71,10 @@ class AnswerMetric(MeanMetric):
     reads = "answers"
     needs_words = False
 
+    def form(self, text: str) -> str:
+        """As :func:`unival.metrics.exact_match.normalize`."""
+        return normalize(text)
+
     @classmethod
     def references(cls, cell: Any, is_joined: bool) -> tuple[list[str], int]:
         """The answers of a cell, and how many are blank."""
@@ -101,6 +105,10 @@ class VqaAccuracy(AnswerMetric):
 
     name = "vqa_accuracy"
     keys = ("vqa_accuracy",)
+
+    def form(self, text: str) -> str:
+        """See :func:`process`."""
+        return process(text)
 
     def refusal(self, references: Sequence[str]) -> str | None:
         """Anything but ten plain answers is refused."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.instructions import Instruction, Slot
 from unival.modalities.base import Modality
 from unival.modalities.geometry import Geometry
@@ -54,7 +54,7 @@ class CodeTarget(Target):
         if isinstance(cell, str):
             return [self._checked(text.split()) for text in (cell.split(REFERENCE_SEPARATOR) if is_joined else [cell])]
         if not isinstance(cell, list | tuple):
-            raise UserError(f"expected image codes, numbers in a list or with spaces between, got {type(cell).__name__}")
+            raise UserError(f"expected image codes, numbers in a list or with spaces between, got {kind_of(cell)}")
         if any(isinstance(part, list | tuple) or (isinstance(part, str) and " " in part) for part in cell):
             return [codes for part in cell for codes in self.values(part, False)]
         return [self._checked(cell)]

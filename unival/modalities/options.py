@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, get_args, get_type_hints
 
-from unival.errors import UserError, flag
+from unival.errors import UserError, flag, unknown
 
 if TYPE_CHECKING:
     from unival.modalities.base import Modality
@@ -15,25 +15,26 @@ NEVER = object()  # before: a value that no option has
 
 
 class Rule(NamedTuple):
-    """Which values an option may have, and the message about others (a template with ``option`` and ``value``)."""
+    """Which values an option may have, and the message about others, of the option's name and the value."""
 
     holds: Callable[[Any], bool]
-    message: str
+    message: Callable[[str, Any], str]
 
 
 def at_least(minimum: int, words: str = "") -> Rule:
     """Rule: numbers of at least ``minimum``."""
-    return Rule(lambda value: value >= minimum, f"{{option}} is {{value}}; {words or f'it must be {minimum} or more'}")
+    return Rule(lambda value: value >= minimum, lambda option, value: f"{option} is {value}; {words or f'it must be {minimum} or more'}")
 
 
 def one_of(*choices: str) -> Rule:
     """One of some words."""
-    return Rule(lambda value: value in choices, f"unknown {{option}} {{value!r}}; choose from {', '.join(choices)}")
+    return Rule(lambda value: value in choices, lambda option, value: unknown(option, value, choices))
 
 
 def positive(words: str) -> Rule:
     """Rule: finite numbers above 0."""
-    return Rule(lambda value: math.isfinite(value) and value > 0, f"{{option}} is {{value}}; it must be a positive {words}")
+    message = "{} is {}; it must be a positive " + words
+    return Rule(lambda value: math.isfinite(value) and value > 0, message.format)
 
 
 def option(
@@ -81,7 +82,7 @@ class Checked:
             rule: Rule | None = field.metadata.get("rule")
             value = getattr(self, field.name)
             if rule is not None and value is not None and not rule.holds(value):
-                raise UserError(rule.message.format(option=flag(field.name), value=value))
+                raise UserError(rule.message(flag(field.name), value))
 
 
 class Declared(NamedTuple):

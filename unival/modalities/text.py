@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from unival.answers import answers_of
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.instructions import PLAIN, AttributeSpec, Instruction, Slot
 from unival.modalities.base import Modality
 from unival.modalities.geometry import Geometry
@@ -107,7 +107,7 @@ class TextTarget(Target):
         whole: dict[tuple[int, ...], tuple[str, bool]] = {}  # ids -> answer, and whether it was truncated
         for number, answer in enumerate(answers):
             if not isinstance(answer, str):
-                raise UserError(f"answer {number} of the closed set is {answer!r} ({type(answer).__name__}): answers are texts")
+                raise UserError(f"answer {number} of the closed set is {answer!r} ({kind_of(answer)}): answers are texts")
             check_answer(answer, f"answer {number} of the closed set, {answer[:SHOWN]!r}")
             if not words_of(slot, answer):
                 empty.append(answer)

@@ -1,12 +1,13 @@
 """Configuration of the model: one dataclass for the command line, one per stack for the modules."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import OmegaConf
 
+from unival.errors import UserError, flag
 from unival.modalities import MODALITIES, with_media
 from unival.modalities.composed import MediaOptions
 from unival.modalities.options import compose, declared, kept_field, owners
@@ -169,6 +170,26 @@ def silent_options(media: Collection[str]) -> set[str]:
     """``SILENT_OPTIONS`` and those of the modalities that a model with these media (names in lower case) uses."""
     kinds = [modality.model_options for modality in MODALITIES.values() if modality.media is None or modality.key in media]
     return {*SILENT_OPTIONS, *(option.name for kind in kinds for option in declared(kind) if option.field.metadata["silent"])}
+
+
+def check_counts(cfg: UnivalConfig) -> None:
+    """Check the counts and probabilities among the options of a model.
+
+    A count is at least 1, or its default where that is less (0: no limit).
+
+    Raises:
+        UserError: an option is out of range; the first is named.
+    """
+    for option in fields(UnivalConfig):
+        value = cfg[option.name]
+        if isinstance(value, int) and not isinstance(value, bool) and value < (least := _least(option.default)):
+            raise UserError(f"{flag(option.name)} {value}: must be at least {least}")
+        if "drop" in option.name and not 0 <= value < 1:
+            raise UserError(f"{flag(option.name)} {value:g}: must be at least 0 and below 1")
+
+
+def _least(default: Any) -> int:
+    return min(1, default) if isinstance(default, int) else 1
 
 
 def saved_config(options: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.checkpoints.adapters import METHODS
-from unival.errors import UserError, flag
+from unival.errors import UserError, flag, unknown
 from unival.models.attention import MultiheadAttention
 from unival.models.config import UnivalConfig
 from unival.models.feed_forward import Layer
@@ -162,7 +162,7 @@ def chosen_linears(layers: list[Layer], names: tuple[str, ...]) -> Iterator[nn.L
     known = list(dict.fromkeys(name for name, _ in found))
     for name in names or ("",):
         if name not in known:
-            raise UserError(f"unknown --lora-layers {name!r}; the layers have {', '.join(known)}")
+            raise UserError(unknown("--lora-layers", name, known, "the layers have"))
     return (module for name, module in found if name in names)
 
 
@@ -174,19 +174,14 @@ def check_options(cfg: Any, methods: tuple[str, ...]) -> None:
     """
     for method in methods or (() if cfg.peft is None else ("",)):
         if method not in METHODS:
-            raise UserError(f"unknown --peft {method!r}; choose from {', '.join(METHODS)}")
+            raise UserError(unknown("--peft", method, METHODS))
     for method, options in METHODS.items():
         for name in options:
             if method not in methods and cfg[name] != UnivalConfig.__dataclass_fields__[name].default:
                 raise UserError(f"{flag(name)} {cfg[name]} is for --peft {method}, which is not chosen")
-    for name in ("lora_rank", "adapter_width", "prefix_length"):
-        if cfg[name] < 1:
-            raise UserError(f"{flag(name)} {cfg[name]}: must be at least 1")
     if not (math.isfinite(cfg.lora_alpha) and cfg.lora_alpha > 0):
         raise UserError(f"--lora-alpha {cfg.lora_alpha}: must be a positive number")
-    if not 0 <= cfg.lora_dropout < 1:
-        raise UserError(f"--lora-dropout {cfg.lora_dropout}: must be at least 0 and below 1")
     places = split_names(cfg.adapter_after)
     for place in places or ("",):
         if place not in PLACES:
-            raise UserError(f"unknown --adapter-after {place!r}; choose from {', '.join(PLACES)}")
+            raise UserError(unknown("--adapter-after", place, PLACES))

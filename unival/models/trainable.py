@@ -5,21 +5,18 @@ parameters is in eval mode during training (no batch-norm statistics, dropout or
 scales are frozen keeps its statistics.  Dropout and stochastic depth of frozen transformer layers stay as configured.
 """
 
-import logging
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unival.checkpoints.adapters import method_of
-from unival.errors import UserError, flag
+from unival.errors import UserError, flag, unknown
 from unival.modalities import media_of
 from unival.modalities.base import MediaEmbedding
 from unival.text import split_names
-
-logger = logging.getLogger(__name__)
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, _BatchNorm)
 # Groups by the names of their parameters; those of media come from the descriptors of the modalities, see :func:`groups`
@@ -84,8 +81,13 @@ def _without_empty(found: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return {group: names for group, names in found.items() if names}
 
 
+def chooses(cfg: Any) -> bool:
+    """Whether the options of a model say what is trained."""
+    return any(option is not None for option in (cfg.trainable, cfg.freeze, cfg.peft))
+
+
 def choose_trainable(model: Any) -> None:
-    """Freeze what the options of a model do not train, and log how many parameters are trained.
+    """Freeze what the options of a model do not train.
 
     Args:
         model: a :class:`unival.models.unival.UnivalModel`; parameters that other options froze stay frozen.
@@ -94,7 +96,7 @@ def choose_trainable(model: Any) -> None:
         UserError: a group is unknown, all of a group that ``--trainable`` names is frozen, or nothing is left to train.
     """
     cfg = model.cfg
-    if cfg.trainable is None and cfg.freeze is None and cfg.peft is None:
+    if not chooses(cfg):
         return
     known = groups(model)
     wanted, frozen = _chosen("trainable", cfg.trainable, known), _chosen("freeze", cfg.freeze, known)
@@ -113,7 +115,6 @@ def choose_trainable(model: Any) -> None:
     for media in model.encoder.media.values():
         assert isinstance(media, MediaEmbedding)
         media.keep_untrained()
-    logger.info(said_of_trained(model, trained))
 
 
 def trained_keys(model: Any) -> set[str]:
@@ -132,13 +133,14 @@ def _chosen(option: str, value: str | None, known: Mapping[str, set[str]]) -> se
         raise UserError(f"{flag(option)} {value!r} names no group; choose from {', '.join(known)}")
     for group in split_names(value or ""):
         if group not in known:
-            raise UserError(f"unknown {flag(option)} {group!r}; this model has {', '.join(known)}")
+            raise UserError(unknown(flag(option), group, known, "this model has"))
         chosen |= known[group]
     return chosen
 
 
-def said_of_trained(model: nn.Module, trained: Set[str]) -> str:
+def said_of_trained(model: nn.Module) -> str:
     """How many parameters are trained, as a line to log: of all, and by disjoint group."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     by_group = {group: sum(sizes[name] for name in names & trained) for group, names in disjoint_groups(model).items()}
     parts = ", ".join(f"{group} {count:,}" for group, count in by_group.items() if count)

@@ -18,7 +18,7 @@ from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError, flag
 from unival.modalities import media_of, with_media
 from unival.modalities.composed import MediaOptions
-from unival.models.config import FOLLOWING, StackConfig, UnivalConfig
+from unival.models.config import FOLLOWING, StackConfig, UnivalConfig, check_counts
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
 from unival.models.feed_forward import FeedForward
@@ -88,6 +88,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
     def build_model(cls, cfg: UnivalConfig, task: Any) -> "UnivalModel":
         """Build the model for a task's dictionary."""
         dictionary = task.source_dictionary
+        check_counts(cfg)
         for side, heads in (("encoder", cfg.encoder_attention_heads), ("decoder", cfg.decoder_attention_heads)):
             if cfg.encoder_embed_dim % heads:
                 raise UserError(

@@ -22,10 +22,10 @@ from unival.criterions.scst import ScstCriterion
 from unival.data.collate import source_rows
 from unival.errors import UserError
 from unival.generation.options import answer_options, as_dict
-from unival.generation.outputs import Decode, Output, make_output, reject, text_of
+from unival.generation.outputs import Decode, Output, make_output, reject, text_of, with_answer_scores
 from unival.generation.search import UnivalGenerator, without_prompts
-from unival.models.config import FOLLOWING, saved_config
-from unival.models.trainable import choose_trainable
+from unival.models.config import FOLLOWING, check_counts, saved_config
+from unival.models.trainable import choose_trainable, chooses, said_of_trained
 from unival.tasks import averages, restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import limit_loss
@@ -117,6 +117,8 @@ class UnivalTask(InstructedTask):
         path = find_table(self.cfg.data, split, is_train_subset, epoch)
         table = self.open_table(path)
         absent = self.absent_columns(table) if self.is_generating else []
+        if self.is_generating and self.cfg.eval_metrics is None and self.trained.metrics:
+            self.evaluation.measure(self.trained.metrics)
         dataset = self.build_dataset(table, train=self.is_training and is_train_subset, with_target=not absent)
         dataset.split = split
         dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
@@ -128,7 +130,7 @@ class UnivalTask(InstructedTask):
             logger.warning("%s: no column %r to score with; generating without (the columns are %s)", path, absent[0], columns)
         elif not dataset.is_train and self.evaluation.metrics:
             known = self.checks.references.pop(split, None) if self.checks is not None else None
-            self.evaluation.fit(split, dataset.references() if known is None else known)
+            self.evaluation.fit(split, dataset.references() if known is None else known, dataset.where_reference)
 
     def max_positions(self) -> None:
         """None: rows are not filtered by length; texts are truncated to their limits instead, and counted."""
@@ -171,6 +173,7 @@ class UnivalTask(InstructedTask):
                 path = self.paths_of_averages.pop(0)
                 model.weights_instead = ema_weights(read(path), path)
             return model
+        check_counts(cfg)
         self.is_training = True
         start, self.start = self.start, None
         if start is not None:
@@ -188,6 +191,8 @@ class UnivalTask(InstructedTask):
         model = super().build_model(cfg, from_checkpoint)
         model.load_backbones()
         choose_trainable(model)
+        if chooses(cfg):
+            logger.info(said_of_trained(model))
         if self.checks is not None:
             self.checks.after_model(model)
         if start is not None:
@@ -349,7 +354,7 @@ class UnivalTask(InstructedTask):
         """The generation step of fairseq-generate, which prints the sources: they replace the groups in the batch."""
         hypotheses = self.hypotheses(generator, models, sample, prefix_tokens)
         sample["net_input"] = {"src_tokens": source_rows(sample["net_input"]["groups"], self.vocabulary.pad)}
-        self.evaluation.announce(sample, self.progress, self.datasets)
+        self.evaluation.announce(sample, self.progress, self.datasets, [float(beams[0]["answer_score"]) for beams in hypotheses])
         if self.bpe is not None and generator.has_own_text:
             decoders = self.decoders(generator, sample)
             rows = zip(hypotheses, decoders, strict=True)
@@ -364,10 +369,8 @@ class UnivalTask(InstructedTask):
         with torch.no_grad():
             hypotheses = generator.generate(models, sample, prefix_tokens=prefix, bos_token=self.vocabulary.bos)
         prompts = [0] * len(hypotheses) if prefix is None else prefix.ne(self.vocabulary.pad).sum(dim=1).tolist()
-        hypotheses = without_prompts(hypotheses, prompts)
-        if generator.reject_below is None:
-            return hypotheses
-        return reject(hypotheses, prompts, generator.reject_below, generator.lenpen)
+        hypotheses = with_answer_scores(without_prompts(hypotheses, prompts), prompts, generator.lenpen)
+        return hypotheses if generator.reject_below is None else reject(hypotheses, generator.reject_below)
 
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any], nbest: int = 1) -> list[Output]:
         """Generate an output for every row of a batch, with the ``nbest`` - 1 next best hypotheses as alternatives."""

@@ -83,13 +83,13 @@ class Evaluation:
             raise UserError(f'--eval-args {self.eval_args!r}: expected an object such as {{"beam": 5}}')
         return Namespace(**{**fitting_defaults(self.generation, is_limited), **changes})
 
-    def fit(self, split: str, references: Sequence[Sequence[str]]) -> None:
-        """Fit the metrics to a split: some need the references of its whole table, given row by row.
+    def fit(self, split: str, references: Sequence[Sequence[str]], where: Callable[[int], str] | None = None) -> None:
+        """Fit the metrics to a split: some need the references of its whole table, given row by row; ``where`` names a row's place.
 
         Raises:
             UserError: a row has no reference that the metrics can use.
         """
-        check_references(dict(enumerate(references)), self.metrics.values(), f"{split}: ")
+        check_references(dict(enumerate(references)), self.metrics.values(), f"{split}: ", where)
         fitted = self.fitted[split] = dict(self.metrics)
         for name, metric in fitted.items():
             if type(metric).fit is not Metric.fit:  # metrics that do not need fitting are shared: METEOR runs a process
@@ -126,11 +126,12 @@ class Evaluation:
                     sums[name_and_key] = sums.get(name_and_key, 0.0) + value
         return sums
 
-    def announce(self, sample: dict[str, Any], progress: Progress, datasets: Mapping[str, Any]) -> None:
-        """Give fairseq-generate's scorer (``--scoring unival``) the references of a batch before it gets the texts."""
+    def announce(self, sample: dict[str, Any], progress: Progress, datasets: Mapping[str, Any], answer_scores: Sequence[float]) -> None:
+        """Give fairseq-generate's scorer (``--scoring unival``) the references and scores of a batch before it gets the texts."""
         scorer = TaskScorer.current()
         if scorer is not None:
             scorer.expect(self.fitted.get(sample["split"], {}), sample["references"])
+            scorer.answer_scores.extend(answer_scores)
             progress.rows("generating", sample, datasets)
 
     def _print(self, text: str, references: list[str]) -> None:

@@ -14,6 +14,7 @@ from unival.generation.search import UnivalGenerator, build_generator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
 from unival.metrics import MetricOptions
+from unival.metrics.base import check_box_threshold
 from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions
 from unival.modalities.target import Target, decode, predicted_slot, predicted_slots
@@ -55,9 +56,10 @@ class InstructedTask(LoopTask):
         self.given = given
         self.trained = trained
         self.positions = (MOST_TOKENS, MOST_TOKENS)  # of source and target in the models, as far as they are known
-        names = self.preset.metrics if cfg.eval_metrics is None else tuple(name for name in cfg.eval_metrics.split(",") if name)
+        check_box_threshold("--eval-box-threshold", cfg.eval_box_threshold)
         options = MetricOptions(cfg.eval_box_threshold, cfg.eval_cider_df)
         generation = {**self.preset.generation, **answer_options(cfg)}
+        names = resume.metric_names(cfg.eval_metrics, self.preset)
         self.evaluation = Evaluation(names, generation, cfg.eval_args, cfg.eval_print_samples, options)
         self.decide()
 

@@ -57,6 +57,7 @@ class Settings:
         num_codes, num_bins: number of image codes and location bins in the vocabulary.
         vocabulary: the vocabulary in a checkpoint.
         media: options of reading cells, also of texts: option -> value.
+        metrics: names of the metrics of validation.
     """
 
     task: str | None = None
@@ -66,6 +67,7 @@ class Settings:
     num_bins: int | None = None
     vocabulary: KeptVocabulary | None = None
     media: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] | None = None
 
     def over(self, other: "Settings") -> "Settings":
         """These settings, completed with those of another source."""
@@ -190,7 +192,13 @@ def settings_of_options(saved: Any, model: Mapping[str, Any] | None = None) -> S
         num_codes=saved.get("num_codes"),
         num_bins=saved.get("num_bins"),
         media={**vars(MediaOptions()), **followed, **options_in(saved)},
+        metrics=metric_names(saved.get("eval_metrics"), PRESETS.get(str(name), ANY)) or None,
     )
+
+
+def metric_names(eval_metrics: str | None, preset: Preset) -> tuple[str, ...]:
+    """The metrics of ``--eval-metrics``; without it, those of a task's preset."""
+    return preset.metrics if eval_metrics is None else tuple(name for name in eval_metrics.split(",") if name)
 
 
 def settings_of_state(state: Mapping[str, Any]) -> Settings:

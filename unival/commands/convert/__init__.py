@@ -5,7 +5,6 @@ list each one.  The result is compared key by key with the model that its config
 """
 
 import argparse
-import json
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from unival.modalities import with_media
 from unival.models.build import build_model
 from unival.models.published_buffers import published_buffers
 from unival.models.unival import SIZES
+from unival.text import check_writable, write_json
 
 FP16, FP32 = torch.float16, torch.float32
 BART_DEFAULTS: dict[str, Any] = {"modalities": ",".join(name for name, media in with_media().items() if media.always), "seed": 1}
@@ -118,14 +118,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         path = pathlib.Path(args.report)
         if path.resolve() in {pathlib.Path(name).resolve() for name in (*args.inputs, args.output)}:
             raise UserError(f"--report {path} is the input or the output; give another file")
-        existed = path.exists()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("a").close()
-        except OSError as error:
-            raise UserError(f"--report {path} cannot be written: {error.strerror or error}") from error
-        if not existed:
-            path.unlink()
+        check_writable("--report", path)
 
 
 def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], report: KeyReport) -> None:
@@ -139,6 +132,5 @@ def _note_what_stays(args: argparse.Namespace, container: Mapping[str, Any], rep
 
 def _tell(args: argparse.Namespace, report: KeyReport) -> None:
     if args.report:
-        text = json.dumps({"inputs": args.inputs, "output": args.output, **report.as_dict()}, indent=1)
-        pathlib.Path(args.report).write_text(text, encoding="utf-8")
+        write_json(args.report, {"inputs": args.inputs, "output": args.output, **report.as_dict()})
     sys.stdout.write(f"{args.output}: {args.to}, from {args.source} {', '.join(args.inputs)}\n{report.text(args.verbose)}\n")

@@ -349,6 +349,7 @@ def _generate(request: Request, session: Session) -> None:
     from fairseq import options
     from fairseq_cli.generate import main
 
+    from unival.generation.scorer import TaskScorer
     from unival.tasks.inputs import shard_of
 
     _check_task(request)
@@ -365,6 +366,8 @@ def _generate(request: Request, session: Session) -> None:
     scorer = main(cfg)
     if results:  # without it the last line of the output has the scores
         session.tell(f"{cfg.dataset.gen_subset}: {scorer.result_string()}")
+        if isinstance(scorer, TaskScorer):
+            session.tell(scorer.said_of_answer_scores())
         session.tell(f"the texts are in {pathlib.Path(results) / name.replace('.log', '.txt')}, the whole log is {session.path}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from unival.boxes import box_text, boxes_of, parse_numbers
 from unival.commands.report.content import GENERATED_COLOUR, REFERENCE_COLOUR, Curves, ScoredRow, Split
-from unival.errors import UserError
+from unival.errors import UserError, kind_of
 from unival.metrics.intervals import FIELD
 from unival.text import read_text
 
@@ -52,7 +52,7 @@ def read_json(path: pathlib.Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a JSON {type(value).__name__}, not an object")
+        raise UserError(f"{path}: holds {kind_of(value)}, not a JSON object")
     return value
 
 

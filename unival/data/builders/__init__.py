@@ -29,7 +29,7 @@ from unival.data.builders.captions import CAPTION, CAPTION_AND_MATCHING, MATCHIN
 from unival.data.builders.grounding import GROUNDING, GROUNDING_AND_REGION, REGION
 from unival.data.builders.questions import QUESTION, QUESTION_AND_MATCHING
 from unival.data.table import Table
-from unival.errors import UserError
+from unival.errors import UserError, unknown
 
 __all__ = ["BUILDERS", "ONLY", "Builder", "Made", "Negatives", "Record", "builder_of", "no_instructions", "plain", "slot_of"]
 
@@ -59,5 +59,5 @@ def builder_of(name: str) -> Builder:
         UserError: no builder has this name.
     """
     if name not in BUILDERS:
-        raise UserError(f"builder {name!r}: no such builder; available: {', '.join(BUILDERS)}")
+        raise UserError(unknown("builder", name, BUILDERS))
     return BUILDERS[name]
