@@ -23,6 +23,8 @@ from common.files import Source, read_list, read_object
 from common.questions import Question, read_questions
 from downstream.frame import Dataset, Report, Row, Size, main
 
+from unival.errors import counted
+
 LEAST = 9  # questions that a candidate answer must be the most frequent answer of
 PUBLISHED = 3_129
 VISUAL_GENOME = 1_445_322  # questions of version 1.2
@@ -56,7 +58,7 @@ def rows(source: Source, args: argparse.Namespace, report: Report) -> Iterator[R
     everything = [question for questions in official.values() for question in questions]
     answers = candidates((normalise(question.best) for question in everything), args.least)
     if official["train"] and official["valid"] and args.least == LEAST and len(answers) != PUBLISHED:
-        report.note(f"{len(answers):,} candidate answers, {PUBLISHED:,} in the published recipes")
+        report.note(f"{counted(len(answers), 'candidate answer')}, {PUBLISHED:,} in the published recipes")
     report.answers, known = answers, set(answers)
     tables = _tables_of_images(source) if args.karpathy else {}
     held_out = set()
@@ -114,7 +116,7 @@ def _visual_genome(source: Source, known: set[str], held_out: set[int], report: 
                 values = {"question": question.name("question"), "answer": {answer: 1.0}}
                 yield Row("train", f"vg{question.integer('qa_id')}", [path, path.split("/")[1]], values)
     differs = "" if seen == VISUAL_GENOME else f" (version 1.2 has {VISUAL_GENOME:,})"
-    report.note(f"{used:,} of {seen:,} questions of Visual Genome are in train{differs}")
+    report.note(f"in train: {used:,} of {counted(seen, 'question')} of Visual Genome{differs}")
 
 
 DATASET = Dataset("vqa", __doc__, "image", rows, sizes, references="answer", arguments=arguments)

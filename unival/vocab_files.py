@@ -7,7 +7,7 @@ import pathlib
 import re
 from typing import Any
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.text import read_text
 
 ENCODER_FILE, MERGES_FILE, DICT_FILE = "encoder.json", "vocab.bpe", "dict.txt"
@@ -119,11 +119,11 @@ def check_same_numbers(entries: list[tuple[str, int]], encoder: dict[str, int], 
     if unknown:
         example = next(token for token, _ in entries if token in unknown)
         raise UserError(
-            f"{path} lists {len(unknown)} tokens that are not numbers of {ENCODER_FILE} (the first is {example!r}); "
+            f"{path} lists {counted(len(unknown), 'token')} not among the numbers of {ENCODER_FILE} (the first is {example!r}); "
             f"{MIXED_FILES}"
         )
     if unlisted:
         raise UserError(
-            f"{path} lacks {len(unlisted)} numbers of {ENCODER_FILE} (the first is {min(unlisted, key=int)}); "
+            f"{path} lacks {counted(len(unlisted), 'number')} of {ENCODER_FILE} (the first is {min(unlisted, key=int)}); "
             f"texts that need them could not be encoded; {MIXED_FILES}"
         )

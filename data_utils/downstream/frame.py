@@ -24,7 +24,7 @@ from common.files import Source
 from common.media import MediaRoot
 from common.progress import Progress
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 ANSWERS = "answers.txt"
 NO_FILE = "without a file"
@@ -220,12 +220,8 @@ def _count(cell: Any) -> int:
     return 0 if cell is None else len(cell) if isinstance(cell, list | dict) else 1
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row" + ("" if count == 1 else "s")
-
-
 def _reasons(tally: Tally) -> str:
-    return ", ".join(f"{_rows(count)} {reason}" for reason, count in (tally.left_out + tally.chosen).items())
+    return ", ".join(f"{counted(count, 'row')} {reason}" for reason, count in (tally.left_out + tally.chosen).items())
 
 
 # --- what differs -----------------------------------------------------------------------------------------------------
@@ -244,11 +240,11 @@ def differences(report: Report) -> list[str]:
     for table, tally in report.tallies.items():
         for reason, count in tally.left_out.items():
             names = f", such as {', '.join(tally.absent)}" if reason == NO_FILE else ""
-            found.append(f"{table}: {_rows(count)} {reason} left out{names}")
+            found.append(f"{table}: {counted(count, 'row')} {reason} left out{names}")
         size = report.sizes.get(table, Size())
         rows = tally.rows + tally.chosen.total()
         if size.rows is not None and rows != size.rows:
-            found.append(f"{table}: {_rows(rows)}, the data set has {size.rows:,}")
+            found.append(f"{table}: {counted(rows, 'row')}, the data set has {size.rows:,}")
     absent = [table for table, size in report.sizes.items() if size.rows is not None and table not in report.tallies]
     return found + [f"{table}: not made, since its file is not there" for table in absent]
 
@@ -274,14 +270,14 @@ def summary(dataset: Dataset, report: Report, out: pathlib.Path) -> tuple[str, b
     width = max(map(len, report.tallies))
     for table, tally in report.tallies.items():
         chosen = "".join(f"; {count:,} {reason} left out" for reason, count in tally.chosen.items())
-        media = f"{len(tally.media):,} {dataset.column} files, {tally.references:,} references"
-        lines.append(f"{table:{width}}  {tally.rows:>9,} rows, {media}{chosen}")
+        media = f"{counted(len(tally.media), f'{dataset.column} file')}, {counted(tally.references, 'reference')}"
+        lines.append(f"{table:{width}}  {tally.rows:>9,} {'row' if tally.rows == 1 else 'rows'}, {media}{chosen}")
     if report.answers is not None:
-        lines.append(f"{ANSWERS}: {len(report.answers):,} candidate answers")
+        lines.append(f"{ANSWERS}: {counted(len(report.answers), 'candidate answer')}")
     differ = differences(report)
     lines += [f"warning: {text}" for text in [*differ, *of_the_paper(report)]]
     tables = ", ".join(f"{table}.jsonl" for table, tally in report.tallies.items() if tally.rows)
-    state = "complete" if not differ else f"not the complete data set ({len(differ)} differences, see above)"
+    state = "complete" if not differ else f"not the complete data set ({counted(len(differ), 'difference')}, see above)"
     return "\n".join([*lines, f"{out}: wrote {tables}; {state}"]), not differ
 
 

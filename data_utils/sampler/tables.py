@@ -73,7 +73,7 @@ def build(out: pathlib.Path, maker: Maker, source: Source, workers: int = 1) -> 
             count = getattr(settings, split)
             if count:
                 tables[split] = _write_split(maker, split, count, room, workers)
-                log.info("%s: %d rows", split, count)
+                log.info("%s: %d %s", split, count, "row" if count == 1 else "rows")
         for split, count in {"test": settings.test, "valid": settings.valid_swapped}.items():
             if count:
                 column = next(iter(maker.folders))

@@ -195,9 +195,9 @@ def test_our_networks_are_recognised(name):
 @pytest.mark.parametrize(
     "value, message",
     [
-        (lambda x: x.to(torch.int8), r"1 keys are not of a floating-point type: conv1.weight \(int8\)"),
-        (lambda x: x.to(torch.complex64), r"1 keys are not of a floating-point type: conv1.weight \(complex64\)"),
-        (lambda x: x * float("nan"), "1 keys hold values that are infinite or not a number: conv1.weight"),
+        (lambda x: x.to(torch.int8), r"1 key not of a floating-point type: conv1.weight \(int8\)"),
+        (lambda x: x.to(torch.complex64), r"1 key not of a floating-point type: conv1.weight \(complex64\)"),
+        (lambda x: x * float("nan"), "1 key with values that are infinite or not a number: conv1.weight"),
     ],
 )
 def test_values_that_are_no_weights_are_refused(torchvision_net, tmp_path, value, message):

@@ -148,7 +148,7 @@ def test_sharded_folder(tmp_path):
     for path in (tmp_path, index):
         assert {key: len(value) for key, value in files.read(path).items()} == {"a": 2, "b": 3}
     index.write_text(json.dumps({"weight_map": {**places, "c": places["b"]}}))
-    with pytest.raises(UserError, match="1 keys are in none of the 2 shards, the first is c"):
+    with pytest.raises(UserError, match="no shard has 1 key of the index, the first is c"):
         files.read(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.bin"}}))
     with pytest.raises(UserError, match="is not a file in the folder of the index"):

@@ -284,9 +284,9 @@ def test_values_that_half_precision_cannot_hold(own, tmp_path):
     state["encoder.pos_ln.bias"][1] = 7e4
     files.write(tmp_path / "big.pt", {**container, "model": state})
     message = refused(tmp_path / "big.pt", tmp_path / "c.pt", "--half")
-    assert "big.pt: 1 keys have values beyond float16's largest" in message and "encoder.pos_ln.bias (up to 70000)" in message
+    assert "big.pt: 1 key with values beyond float16's largest" in message and "encoder.pos_ln.bias (up to 70000)" in message
     report = run(tmp_path / "big.pt", tmp_path / "c.pt", "--report", tmp_path / "r.json")
-    assert any("1 keys have values that are infinite or not a number" in note for note in report["notes"])
+    assert any("infinite or not a number already in IN: values of 1 key" in note for note in report["notes"])
 
 
 def test_shards_are_joined(own, tmp_path):

@@ -79,20 +79,20 @@ def test_tsv_with_several_references_in_a_cell(output, tmp_path, capsys):
 
 def test_rows_that_were_not_generated(output, table, tmp_path, capsys):
     partial = output({1: "a dog"})
-    with pytest.raises(UserError, match="2 of the table's 3 rows were not generated: 0, 2 .*--allow-partial"):
+    with pytest.raises(UserError, match="not generated: 2 of the table's 3 rows: 0, 2 .*--allow-partial"):
         score(partial, "--table", table)
     target = tmp_path / "scores.json"
     assert score(partial, "--table", table, "--allow-partial", "--metrics", "cider,exact_match", "--json", target) == 0
-    assert "scoring 1 rows: 2 rows of the table were not generated" in capsys.readouterr().err
+    assert "scoring 1 row, not 2 of the table that were not generated" in capsys.readouterr().err
     found = json.loads(target.read_text())
     assert found["exact_match"] == 1
     assert found["cider"] == pytest.approx(5.0)  # frequencies come from the whole table: of the row alone it would be 0
 
 
 def test_rows_of_another_table(output, table):
-    with pytest.raises(UserError, match="1 generated rows are not in the table, which has 3 rows: 3; is it the table"):
+    with pytest.raises(UserError, match="not in the table, which has 3 rows: 1 generated row, 3; is it the table"):
         score(output({**SAID, 3: "x"}), "--table", table)
-    with pytest.raises(UserError, match="2 generated rows are not in the table"):
+    with pytest.raises(UserError, match="not in the table, which has 3 rows: 2 generated rows"):
         score(output({7: "x", 8: "y"}), "--table", table, "--allow-partial")
 
 

@@ -44,7 +44,7 @@ def test_shards_are_one_evaluation(tmp_path, score):
     for outputs in (shards, [tmp_path / "out"]):
         assert score(*outputs, "--metrics", "cider,bleu,exact_match") == expected
     code, _, said_of = score(shards[0])
-    assert code != 0 and "generate-test.txt: 2 of the table's 4 rows were not generated: 0, 2" in said_of
+    assert code != 0 and "generate-test.txt: not generated: 2 of the table's 4 rows: 0, 2" in said_of
     code, _, said_of = score(*shards, whole)
     assert code != 0 and f"row 0 is in {shards[1]} and in {whole}: expected files that share the rows" in said_of
     (tmp_path / "empty").mkdir()

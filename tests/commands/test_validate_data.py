@@ -48,8 +48,8 @@ def test_every_bad_row_is_explained(table, capsys, tmp_path, workers):
     for line, start in zip(lines, wanted, strict=True):
         assert line.startswith(f"{table}, {start}"), line
     assert last == (
-        f"{table}: 6 of 10 rows are bad: 3 in column 'image', 2 in column 'caption', 1 in the row itself;"
-        " 1 texts are cut to their limit; 1 empty references beside others are ignored"
+        f"{table}: 6 bad rows of 10: 3 in column 'image', 2 in column 'caption', 1 in the row itself;"
+        " 1 text cut to the limit; 1 empty reference ignored beside others"
     )
     found = json.loads(out.read_text())
     assert (found["rows"], found["truncated"], found["empty"], found["outside"]) == (10, 1, 1, 0)
@@ -67,10 +67,10 @@ def test_a_good_table_of_a_task_in_the_published_layout(tmp_path, capsys):
     table.write_text("".join(f"{i}\tx\t{row['caption'][0]}\t\t{row['image']}\n" for i, row in enumerate(rows)))
     command = ["validate-data", str(table), "--task", "unival_caption", *SMALL, "--workers", "0"]
     assert main([*command, "--media-root", str(tmp_path / "media")]) == 0
-    assert capsys.readouterr().out == f"{table}: all 2 rows can be read\n"
+    assert capsys.readouterr().out == f"{table}: 2 rows can be read\n"
     columns = ("--columns", "id,caption,image", "--selected-cols", "0,2,4")
     assert main([*command, *columns]) == 1
-    assert "2 of 2 rows are bad: 2 in column 'image'" in capsys.readouterr().out
+    assert "2 bad rows of 2: 2 in column 'image'" in capsys.readouterr().out
 
 
 def test_alternatives_and_boxes(tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_alternatives_and_boxes(tmp_path, capsys):
     assert main(["validate-data", str(path), "--instruction", instruction, *SMALL, "--workers", "0"]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert "row 1 (line 2), column 'box'" in lines[0] and "row 2 (line 3), column 'caption': no such column" in lines[1]
-    assert last == f"{path}: 2 of 3 rows are bad: 1 in column 'box', 1 in column 'caption'"
+    assert last == f"{path}: 2 bad rows of 3: 1 in column 'box', 1 in column 'caption'"
 
 
 def test_answers_that_are_no_candidates(tmp_path, capsys):
@@ -97,12 +97,12 @@ def test_answers_that_are_no_candidates(tmp_path, capsys):
     (tmp_path / "answers.txt").write_text("red\ngreen\n")
     command = ["validate-data", str(path), "--task", "unival_vqa", "--closed-set", str(tmp_path / "answers.txt"), *SMALL, "--workers", "0"]
     assert main(command) == 0
-    said = "1 rows have an answer to learn that is no candidate (--train calls them bad)"
-    assert capsys.readouterr().out == f"{path}: all 3 rows can be read; {said}\n"
+    said = "1 row with an answer to learn that is no candidate (--train calls it bad)"
+    assert capsys.readouterr().out == f"{path}: 3 rows can be read; {said}\n"
     assert main([*command, "--train"]) == 1
     line, last = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{path}, row 0 (line 1), column 'answer': 'a blue circle' is none of the 2 candidate answers (the value is {{")
-    assert last == f"{path}: 1 of 3 rows are bad: 1 in column 'answer'"
+    assert last == f"{path}: 1 bad row of 3: 1 in column 'answer'"
 
 
 @pytest.mark.parametrize(

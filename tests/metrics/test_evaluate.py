@@ -63,7 +63,7 @@ def test_references_without_a_word_do_not_count_beside_others(empty, caplog):
     assert ("references without a letter or digit" in caplog.text) != blank
     alone = {**REFERENCES, "y": empty}
     if blank:
-        with pytest.raises(UserError, match="1 rows have no list of references: y .blank texts are ignored"):
+        with pytest.raises(UserError, match="1 row without a list of references: y .blank texts are ignored"):
             evaluate(HYPOTHESES, alone, NAMES)
     else:
         with pytest.raises(UserError, match="^t.tsv, row y: no reference has a letter or digit, and [a-z_]+ compares words: .*leave"):
@@ -93,8 +93,8 @@ def test_the_corpus_gives_document_frequencies():
     "hypotheses, references, message",
     [
         ({}, {}, "nothing to score"),
-        ({1: "a", 2: "b"}, {1: ["a"]}, "1 rows have no references: 2"),
-        ({1: "a"}, {i: ["a"] for i in range(1, 9)}, "7 rows have no hypothesis: 2, 3, 4, 5, 6, ..."),
+        ({1: "a", 2: "b"}, {1: ["a"]}, "1 row without references: 2"),
+        ({1: "a"}, {i: ["a"] for i in range(1, 9)}, "7 rows without hypothesis: 2, 3, 4, 5, 6, ..."),
         ({1: "a"}, {1: []}, "no list of references: 1"),
         ({1: "a"}, {1: "a cat"}, "no list of references: 1"),
     ],

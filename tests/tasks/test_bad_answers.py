@@ -37,7 +37,7 @@ def task_of(vocab, **options):
 
 def test_training_names_and_counts_them_at_the_start(vocab, table, caplog):
     data = task_of(vocab).build_dataset(table, train=True)
-    said = r"t.jsonl, row 1 \(line 2\), column 'a': 'green' is none of the 2 candidate answers \(of the first 3 rows 2 answers are none\)"
+    said = r"t.jsonl, row 1 \(line 2\), column 'a': 'green' is none of the 2 candidate answers \(nor are 2 answers of the first 3 rows\)"
     with pytest.raises(BadAnswerError, match=f"{said}; --on-bad-answer skip"):
         check_answers(data)
     with pytest.raises(BadAnswerError, match="row 1 .*'green' is none of the 2 candidate answers; --on-bad-answer skip"):
@@ -45,7 +45,7 @@ def test_training_names_and_counts_them_at_the_start(vocab, table, caplog):
     skipping = task_of(vocab, on_bad_answer="skip").build_dataset(table, train=True)
     with caplog.at_level(logging.WARNING):
         check_answers(skipping)
-    assert "2 answers are none" in caplog.text
+    assert "nor are 2 answers" in caplog.text
     batch = skipping.collater([skipping[0], skipping[1]])
     assert batch["nsentences"] == 1 and batch["skipped"][0].endswith("'green' is none of the 2 candidate answers")  # no advice to skip
     other = task_of(vocab, on_bad_sample="skip").build_dataset(table, train=True)  # of broken rows only

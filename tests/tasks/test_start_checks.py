@@ -142,7 +142,7 @@ WRONG = {
     "broken row of the second split": ({"dataset.valid_subset": "valid,broken"}, "broken.jsonl, row 0"),
     "file that a late row names": ({"dataset.valid_subset": "valid,absent"}, "absent.jsonl, row 2.*column 'image'.*nowhere.png"),
     "no text in a late row": ({"dataset.valid_subset": "valid,number"}, "number.jsonl, row 3.*column 'caption'.*got a number"),
-    "nothing left to skip": ({"dataset.train_subset": "ruins", "on_bad_sample": "skip"}, "none of the first 3 rows.*ruins.jsonl, row 0"),
+    "nothing left to skip": ({"dataset.train_subset": "ruins", "on_bad_sample": "skip"}, "3 rows none can be read.*ruins.jsonl, row 0"),
     "skip is for training": ({"dataset.valid_subset": "broken", "on_bad_sample": "skip"}, "broken.jsonl, row 0"),
     "threshold of boxes": ({"eval_box_threshold": 50.0}, "^--eval-box-threshold 50: must be an intersection over union .IoU., above 0"),
     "answer outside the closed set": (

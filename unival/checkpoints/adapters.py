@@ -18,7 +18,7 @@ from unival.checkpoints.files import weights
 from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.namespace import unwrapped
 from unival.checkpoints.shapes import MEDIA_PREFIX
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.text import split_names
 
 # Method of --peft -> its options of the model
@@ -91,7 +91,7 @@ def stack(base: Mapping[str, Any], adapter: Mapping[str, Any], base_path: str, a
             wrong.append(f"{key} {'differs' if key in state else 'is missing'}")
     if wrong:
         raise UserError(
-            f"{adapter_path}: was trained on another base than {base_path} ({len(wrong)} of {len(expected)} weights):"
+            f"{adapter_path}: was trained on another base than {base_path} ({len(wrong)} of {counted(len(expected), 'weight')}):"
             f" {', '.join(wrong[:SHOWN])}"
         )
     state = {**kept, **weights(adapter, adapter_path)}

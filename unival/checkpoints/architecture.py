@@ -14,6 +14,7 @@ from unival.checkpoints.names.hf_ofa import is_hf_ofa
 from unival.checkpoints.names.ofa import is_ofa
 from unival.checkpoints.names.published import is_published
 from unival.checkpoints.namespace import unwrapped
+from unival.errors import counted
 
 ARCHITECTURES: dict[str, str] = {
     "unival": "unival",
@@ -112,4 +113,4 @@ def _cnn(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> str:
     inner = shapes_of({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
     stages = {match[1] for key in inner if (match := re.match(r"layer(\d+)\.", key))}
     name = looks_like(inner) or "of unknown layout"
-    return f"{name}, {len(stages)} stages" if stages and len(stages) != 4 else name
+    return f"{name}, {counted(len(stages), 'stage')}" if stages and len(stages) != 4 else name

@@ -17,7 +17,7 @@ from unival.backbones.pann import PANNS
 from unival.checkpoints import files
 from unival.checkpoints.inflate import inflate as inflate_weights
 from unival.checkpoints.summary import non_finite, type_name
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 from unival.modalities import with_media
 from unival.modalities.base import Network, Shapes
 
@@ -87,7 +87,7 @@ def backbone_weights(
     if problems:
         shown = "; ".join(problems[:SHOWN]) + (f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else "")
         hint = _hint(shapes_of(state), kind, expected)
-        raise UserError(f"{path}: does not fit the {kind} backbone ({len(problems)} keys): {shown}{hint}")
+        raise UserError(f"{path}: does not fit the {kind} backbone ({counted(len(problems), 'key')}): {shown}{hint}")
     _check_values(state, str(path))
     if inflate:
         state = inflate_weights(state, dict(shapes))
@@ -130,7 +130,7 @@ def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, 
         found = _prefixes(state, probes)
         if not found:
             raise UserError(
-                f"{path}: has no {kind} backbone: none of its {len(state)} keys is {' or '.join(probes)};"
+                f"{path}: has no {kind} backbone: none of its keys is {' or '.join(probes)};"
                 f" they are {_shorten(sorted(state))}"
             )
         if len(found) > 1:
@@ -140,7 +140,7 @@ def _find(state: Mapping[str, Tensor], kind: str, path: str) -> tuple[dict[str, 
     outside = sorted(key for key in state if not key.startswith(prefix))
     lines = [f"taken from {prefix}*"] if prefix else []
     if outside:
-        lines.append(f"left out {len(outside)} keys outside {prefix}*: {_shorten(outside)}")
+        lines.append(f"left out {counted(len(outside), 'key')} outside {prefix}*: {_shorten(outside)}")
     return inner, lines
 
 
@@ -164,7 +164,7 @@ def _leave_out(state: dict[str, Tensor], network: Network, shapes: Shapes) -> tu
         elif key.endswith(COUNTER):
             reason = "counters of batches are not used"
         elif stage and stages and stage[0] not in stages:
-            reason = f"the backbone has {len(stages)} stages, {stage[0]}* is beyond them"
+            reason = f"the backbone has {counted(len(stages), 'stage')}, {stage[0]}* is beyond them"
         if reason is None:
             kept[network.renamed.get(key, key)] = value
         else:
@@ -230,10 +230,10 @@ def _check_values(state: Mapping[str, Tensor], path: str) -> None:
     """Refuse weights that are not of a floating-point type, and values that are not finite."""
     odd = [f"{key} ({type_name(value)})" for key, value in state.items() if value.dtype not in FLOATS and not key.endswith(COUNTER)]
     if odd:
-        raise UserError(f"{path}: {len(odd)} keys are not of a floating-point type: {_shorten(odd)}")
+        raise UserError(f"{path}: {counted(len(odd), 'key')} not of a floating-point type: {_shorten(odd)}")
     broken = non_finite(state)
     if broken:
-        raise UserError(f"{path}: {len(broken)} keys hold values that are infinite or not a number: {_shorten(list(broken))}")
+        raise UserError(f"{path}: {counted(len(broken), 'key')} with values that are infinite or not a number: {_shorten(list(broken))}")
 
 
 def _shorten(keys: list[str]) -> str:

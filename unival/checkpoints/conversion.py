@@ -54,7 +54,7 @@ class KeyReport:
             entries = [(key, detail) for entry, key, detail in self.entries if entry == kind]
             if not entries:
                 continue
-            lines.append(f"{len(entries):6d} keys {WORDS[kind]}")
+            lines.append(f"{len(entries):6d} {'key' if len(entries) == 1 else 'keys'} {WORDS[kind]}")
             if kind not in ("kept", "renamed"):
                 reasons = Counter(detail for _, detail in entries)
                 lines += [f"       {count:6d} {reason}" for reason, count in reasons.items() if reason]

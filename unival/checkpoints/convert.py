@@ -9,7 +9,7 @@ from unival.checkpoints.architecture import ARCHITECTURES, identify
 from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.names import hf_ofa, ofa, published
 from unival.checkpoints.shapes import media_of_weights
-from unival.errors import MISSING_PLUGIN, UserError
+from unival.errors import MISSING_PLUGIN, UserError, counted
 from unival.modalities import with_media
 
 SOURCES = ("unival", "ofa", "bart", "hf-bart", "hf-ofa")
@@ -110,7 +110,7 @@ def fitted(conversion: Conversion, shapes: Mapping[str, Sequence[int]], where: s
         if foreign := sorted(media_of_weights(unknown) - with_media().keys()):
             hint += f"; unknown modality {foreign[0]!r}: {MISSING_PLUGIN}"
         raise UserError(
-            f"{where}: does not fit the model of its options ({len(problems)} keys): {'; '.join(problems[:SHOWN])}{more}{hint}"
+            f"{where}: does not fit the model of its options ({counted(len(problems), 'key')}): {'; '.join(problems[:SHOWN])}{more}{hint}"
         )
     report = conversion.report
     report.entries = [

@@ -21,7 +21,7 @@ from unival.checkpoints.summary import (
     tied_keys,
     type_name,
 )
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 
 def describe_checkpoint(
@@ -88,7 +88,7 @@ def container_format(path: pathlib.Path) -> str:
         head = file.read(16)
     is_zip = head.startswith(files.ZIP)
     name = "torch" if is_zip else "safetensors" if head[8:9] == b"{" else "torch (before 1.6)"
-    return f"{name}, {len(found)} shards" if len(found) > 1 else name
+    return f"{name}, {counted(len(found), 'shard')}" if len(found) > 1 else name
 
 
 def vocabulary(container: Mapping[str, Any], architecture: Architecture) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def list_keys(state: Mapping[str, Tensor], pattern: str) -> list[dict[str, Any]]
     """
     found = select(state, pattern)
     if not found:
-        raise UserError(f"--keys {pattern!r}: none of the {len(state)} keys is like that; the first is {next(iter(state))}")
+        raise UserError(f"--keys {pattern!r}: no key is like that; the first is {next(iter(state))}")
     tied = tied_keys(state)
     return [
         {"key": key, "shape": list(state[key].shape), "dtype": type_name(state[key]), "tied": tied.get(key)} for key in found

@@ -22,7 +22,7 @@ from torch import Tensor
 from unival.checkpoints.checks import check_container, check_tensor
 from unival.checkpoints.inert import STAND_INS
 from unival.checkpoints.namespace import Namespace
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 # The classes and functions that a pickle may name in addition to those that torch allows: options, and numbers of numpy.
 SAFE_GLOBALS: list[Any] = [Namespace, *STAND_INS]
@@ -337,5 +337,5 @@ def _read_shards(index: pathlib.Path) -> dict[str, Any]:
         state.update(weights(read(index.parent / name), index.parent / name))
     absent = [key for key in places if key not in state]
     if absent:
-        raise UserError(f"{index}: {len(absent)} keys are in none of the {len(names)} shards, the first is {absent[0]}")
+        raise UserError(f"{index}: no shard has {counted(len(absent), 'key')} of the index, the first is {absent[0]}")
     return state

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 SHOWN = 4  # most keys in a message
 
@@ -34,7 +34,7 @@ def cast(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Te
         shown = ", ".join(f"{key} (up to {value:g})" for key, value in list(beyond.items())[:SHOWN])
         more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
         name, limit = str(dtype).removeprefix("torch."), torch.finfo(dtype or torch.float32).max
-        raise UserError(f"{len(beyond)} keys have values beyond {name}'s largest, {limit:g}: {shown}{more}")
+        raise UserError(f"{counted(len(beyond), 'key')} with values beyond {name}'s largest, {limit:g}: {shown}{more}")
     return result
 
 

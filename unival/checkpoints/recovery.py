@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unival.checkpoints.files import ZIP, read
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 UNFINISHED = ".tmp"  # suffix of files that fairseq, or this module, has not finished
 HEAD = 16  # bytes that tell the format of a file
@@ -36,7 +36,7 @@ class Saved:
         return self.score is not None and self.score == self.best
 
     def __str__(self) -> str:
-        return f"{self.path.name} ({self.updates} updates)"
+        return f"{self.path.name} ({counted(self.updates, 'update')})"
 
 
 def is_cut_short(path: pathlib.Path) -> bool:
@@ -110,7 +110,7 @@ def mend(folder: pathlib.Path, suffix: str = "", besides: Collection[pathlib.Pat
         source, reason = present, ""
         rival = newest(later)
         if rival is not None and rival.updates > present.updates:
-            source, reason = rival, f"{last.name} is of {present.updates} updates"
+            source, reason = rival, f"{last.name} is of {counted(present.updates, 'update')}"
     else:
         found = newest([path for path in files if path not in cut_short])
         if found is None:

@@ -7,7 +7,7 @@ import sys
 from unival.checkpoints import adapters, files
 from unival.checkpoints.names.published import TOKENS, is_published
 from unival.checkpoints.namespace import unwrapped
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.models.build import build_model
 from unival.models.trainable import choose_trainable, trained_keys
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the file; returns the exit code."""
     expected, out = ACTIONS[args.action], pathlib.Path(args.out)
     if len(args.inputs) != len(expected):
-        raise UserError(f"unival adapter {args.action} takes {' '.join(expected)}, got {len(args.inputs)} files")
+        raise UserError(f"unival adapter {args.action} takes {' '.join(expected)}, got {counted(len(args.inputs), 'file')}")
     if args.ema and args.action != "extract":
         raise UserError(f"--ema is for extract, not for {args.action}")
     if any(out.resolve() == pathlib.Path(name).resolve() for name in args.inputs):
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
             container = adapters.merge(container, args.inputs[1])
     files.write(out, container)
     values = sum(value.numel() for value in container["model"].values())
-    sys.stdout.write(f"{out}: {len(container['model'])} weights, {values:,} values, {out.stat().st_size / 1e6:.1f} MB\n")
+    found = f"{counted(len(container['model']), 'weight')}, {counted(values, 'value')}"
+    sys.stdout.write(f"{out}: {found}, {out.stat().st_size / 1e6:.1f} MB\n")
     return 0
 
 

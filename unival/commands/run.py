@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from unival.errors import UserError, printable
+from unival.errors import UserError, counted, printable
 from unival.tasks.presets import CAPTION
 
 SHOWN = 200  # characters of a row in a message
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(printable(_json(row, answer) if args.json else _lines(row, answer)))
         sys.stdout.flush()
     if bad:
-        sys.stderr.write(f"unival: {bad} of {len(rows)} rows could not be read\n")
+        sys.stderr.write(f"unival: {bad:,} of {counted(len(rows), 'row')} could not be read\n")
     return int(bad > 0 and args.on_bad_sample != "skip")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from unival.data.cells import cell_errors, is_joined, warn_of_empty
 from unival.data.table import TSV_SUFFIXES, open_table
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.metrics import METRICS, Metric, MetricOptions, make_metrics
 from unival.metrics.base import NO_OPTIONS, check_box_threshold
 from unival.metrics.intervals import FIELD, RESAMPLES, SEED
@@ -250,16 +250,16 @@ def match_rows(texts: Mapping[int, str], rows: Collection[int], allow_partial: b
     unknown = [row for row in texts if row not in rows]
     if unknown and (not allow_partial or len(unknown) == len(texts)):
         raise UserError(
-            f"{output}: {len(unknown)} generated rows are not in the table, which has {len(rows)} rows: "
+            f"{output}: not in the table, which has {counted(len(rows), 'row')}: {counted(len(unknown), 'generated row')}, "
             f"{list_some(unknown)}; is it the table that was generated from?"
         )
     if missing and not allow_partial:
         raise UserError(
-            f"{output}: {len(missing)} of the table's {len(rows)} rows were not generated: {list_some(missing)} "
+            f"{output}: not generated: {len(missing):,} of the table's {counted(len(rows), 'row')}: {list_some(missing)} "
             "(--allow-partial scores the others)"
         )
     both = [row for row in texts if row in rows]
     if missing or unknown:
-        found = f"{len(missing)} rows of the table were not generated, {len(unknown)} generated rows are not in it"
-        sys.stderr.write(f"scoring {len(both)} rows: {found}\n")
+        others = f"not {len(missing):,} of the table that were not generated, nor {len(unknown):,} that are not in it"
+        sys.stderr.write(f"scoring {counted(len(both), 'row')}, {others}\n")
     return both

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from unival.data.cells import cell_texts
 from unival.data.table import Table, open_table
-from unival.errors import UserError, kind_of
+from unival.errors import UserError, counted, kind_of
 from unival.vocab import train_vocabulary
 
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     train_vocabulary(texts, args.size, args.out)
     with (pathlib.Path(args.out) / "dict.txt").open(encoding="utf-8") as lines:
         tokens = sum(1 for _ in lines)
-    sys.stdout.write(f"{args.out}: {tokens} BPE tokens trained on {len(texts)} texts\n")
+    sys.stdout.write(f"{args.out}: {counted(tokens, 'BPE token')} trained on {counted(len(texts), 'text')}\n")
     return 0
 
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, get_type_hints
 
-from unival.errors import UserError, flag, unknown
+from unival.errors import UserError, counted, flag, unknown
 from unival.text import check_writable, write_json
 
 COUNTS = {  # what is no reason to call a row bad
-    "truncated": "texts are cut to their limit",
-    "empty": "empty references beside others are ignored",
-    "outside": "rows have an answer to learn that is no candidate (--train calls them bad)",
+    "truncated": ("text", "cut to the limit"),
+    "empty": ("empty reference", "ignored beside others"),
+    "outside": ("row", "with an answer to learn that is no candidate (--train calls it bad)"),
 }
 
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
                 counts["outside"] += 1
             counts["truncated"] += found.truncated
             counts["empty"] += found.empty
-            tell(Step(f"checking {args.table}: {len(problems)} bad rows", done, len(every)))
+            tell(Step(f"checking {args.table}: {counted(len(problems), 'bad row')}", done, len(every)))
     finally:  # also what was found until Ctrl-C
         sys.stdout.writelines(f"{problem.message}{_shown(problem)}\n" for problem in problems)
     sys.stdout.write(summary(args.table, len(every), problems, counts) + "\n")
@@ -89,8 +89,8 @@ def summary(table: str, rows: int, problems: Sequence[Any], counts: Mapping[str,
     """What was found, in one line."""
     columns = Counter("the row itself" if problem.column is None else f"column {problem.column!r}" for problem in problems)
     where = ", ".join(f"{count:,} in {column}" for column, count in columns.most_common())
-    parts = [f"{len(problems):,} of {rows:,} rows are bad: {where}" if problems else f"all {rows:,} rows can be read"]
-    parts += [f"{count:,} {COUNTS[name]}" for name, count in counts.items() if count]
+    parts = [f"{counted(len(problems), 'bad row')} of {rows:,}: {where}" if problems else f"{counted(rows, 'row')} can be read"]
+    parts += [f"{counted(count, COUNTS[name][0])} {COUNTS[name][1]}" for name, count in counts.items() if count]
     return f"{table}: {'; '.join(parts)}"
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from unival.errors import counted
+
 PROGRESS = "unival.progress"  # logger of the records of ``unival.tasks.progress``
 FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -205,7 +207,7 @@ class Console(logging.Handler):
             self._foreign(record)
             return
         if record.name == "train" and isinstance(stats, dict) and float(stats.get("train_num_skipped", 0)):
-            self.line(f"epoch {stats['epoch']}: {float(stats['train_num_skipped']):.0f} rows skipped")
+            self.line(f"epoch {stats['epoch']}: {counted(round(float(stats['train_num_skipped'])), 'row')} skipped")
         if record.name in ("train", "train_inner", "fairseq.logging.progress_bar") or not isinstance(stats, dict):
             return
         subset = record.name
@@ -214,7 +216,8 @@ class Console(logging.Handler):
         shown, *of_streams = _scores(scores)
         self._flush_pending()
         self._last_tick = None
-        when = f"epoch {stats['epoch']}, {scores['num_updates']} updates, " if "epoch" in stats and "num_updates" in scores else ""
+        has_place = "epoch" in stats and "num_updates" in scores
+        when = f"epoch {stats['epoch']}, {counted(int(scores['num_updates']), 'update')}, " if has_place else ""
         self._pending, self._below = f"{when}{subset}: {shown}", of_streams
         if not when:
             self._flush_pending()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unival.data.table import Table, TsvTable, row_errors
-from unival.errors import UserError, kind_of
+from unival.errors import UserError, counted, kind_of
 from unival.text import references_of, texts_of
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def cell_references(value: Any, table: Table, row: int, column: str) -> tuple[li
 def warn_of_empty(count: int, table: Table) -> None:
     """Log the number of empty references of a table that are ignored, if there are any."""
     if count:
-        logger.warning("%s: ignoring %d empty references (their rows have others)", table.path, count)
+        logger.warning("%s: ignoring %s (their rows have others)", table.path, counted(count, "empty reference"))
 
 
 # --- media in columns -------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def decode_media(value: Any, table: Table, row: int, column: str) -> bytes:
     except (binascii.Error, ValueError):
         content = b""
     if len(content) < MIN_MEDIA_BYTES:
-        shown = repr(value) if len(value) <= 80 else f"{value[:60]!r}... ({len(value)} characters)"
+        shown = repr(value) if len(value) <= 80 else f"{value[:60]!r}... ({counted(len(value), 'character')})"
         folders = " and ".join(str(folder) for folder in _media_folders(table))
         raise UserError(f"{table.where(row, column)}: {shown} is neither a file (searched in {folders}) nor base64")
     return content

@@ -25,7 +25,7 @@ from unival.data.example import Sample
 from unival.data.plan import Rows, Segment, cut, first_batches, joined, mix, shuffled, spread
 from unival.data.reading import Reader
 from unival.data.stream import Stream
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Mixture(FairseqDataset):
         assert rows_per_epoch is None, "rows per epoch without shares"
         weights = weights or [1.0] * len(streams)
         if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):
-            raise UserError(f"weights of streams {list(weights)}: expected {len(streams)} numbers above 0")
+            raise UserError(f"weights of streams {list(weights)}: expected {counted(len(streams), 'number')} above 0")
         self.rows = [max(1, round(weight * size)) for weight, size in zip(weights, sizes, strict=True)]  # in an epoch
         passes = [math.ceil(rows / size) for rows, size in zip(self.rows, sizes, strict=True)]
         self.starts = np.cumsum([0, *(times * size for times, size in zip(passes, sizes, strict=True))])
@@ -209,7 +209,7 @@ class EpochBatches(EpochBatchIterator):
             if mixture.is_train and mixture.plan is None and rows < ranks:
                 path = stream.table.path
                 whose = path if rows == mixture.rows[place] else f"a table that a later epoch trains on, after {path}"
-                raise UserError(f"{whose}: {rows} rows cannot be shared by {ranks} processes: use at most {rows}")
+                raise UserError(f"{whose}: {counted(rows, 'row')} cannot be shared by {ranks} processes: use at most {rows}")
         self.plan = mixture.plan
         if self.plan is not None:
             self.plan.whole_updates = skip_remainder_batch
@@ -318,10 +318,10 @@ class EpochBatches(EpochBatchIterator):
         largest = max(map(len, mine), default=0)
         if largest > self.batch_size:
             logger.info(
-                "%d rows do not divide by %d processes: batches of %d rows end the epoch",
-                sum(self.mixture.rows),
-                self.num_shards,
-                largest,
+                "%s not divisible by %s: batches of %s end the epoch",
+                counted(sum(self.mixture.rows), "row"),
+                counted(self.num_shards, "process", "processes"),
+                counted(largest, "row"),
             )
         reader = Reader(
             self.mixture,

@@ -6,7 +6,7 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from unival.data.table import Table
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 BLOCK = 2**12  # rows of the passes over a small table that are drawn together
 NO_BATCH_SIZE = "give --batch-size: batches are counted in rows here, not in tokens (--max-tokens)"
@@ -40,7 +40,7 @@ class OrderedRows(FairseqDataset):
             UserError: there are fewer rows than shards.
         """
         if count > len(self):
-            raise UserError(f"--num-shards {count}: {self.table.path} has {len(self)} rows only")
+            raise UserError(f"--num-shards {count}: {self.table.path} has {counted(len(self), 'row')} only")
         self.shard = (number, count)
 
     def set_epoch(self, epoch: int) -> None:

@@ -3,7 +3,7 @@
 import logging
 
 from unival.data.stream import Stream
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.instructions import Slot
 from unival.modalities.target import Context, predicted_slot
 
@@ -41,7 +41,7 @@ def check_answers(stream: Stream) -> None:
                 raise
     if first is None:
         return
-    more = f" (of the first {rows:,} rows {count:,} answers are none)" if count > 1 else ""
+    more = f" (nor are {counted(count, 'answer')} of the first {counted(rows, 'row')})" if count > 1 else ""
     found = stream.bad_answer(*first, more)
     if not stream.is_skipped(found):
         raise found

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from unival.data.example import Example
 from unival.data.reading import Reader
 from unival.data.stream import Stream
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities.target import predicted_slot
 
 SHOWN = 80  # characters of a value
@@ -83,7 +83,7 @@ class Findings(Dataset[Finding]):
             return None
         column = next(str(predicted_slot(i).column) for all_of in stream.instructions.values() for i in all_of)
         said = stream.vocabulary.decode([token for token in example.target.tolist() if token != stream.vocabulary.pad][:-1]).strip()
-        message = f"{stream.table.where(row, column)}: {said!r} is none of the {len(stream.candidates):,} candidate answers"
+        message = f"{stream.table.where(row, column)}: {said!r} is none of the {counted(len(stream.candidates), 'candidate answer')}"
         return problem_of(stream, row, message)
 
 
@@ -97,7 +97,7 @@ def problem_of(stream: Stream, row: int, message: str) -> Problem:
     named = (column for column in columns if message.startswith(stream.table.where(row, column)))
     column = next(named, None)
     value = repr(record[column]) if column in record else None
-    shown = value if value is None or len(value) <= SHOWN else f"{value[:SHOWN]}... ({len(value)} characters)"
+    shown = value if value is None or len(value) <= SHOWN else f"{value[:SHOWN]}... ({counted(len(value), 'character')})"
     return Problem(row, row + 1, column, shown, message)
 
 

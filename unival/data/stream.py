@@ -228,7 +228,7 @@ class Stream(OrderedRows):
         limit = self.limits.target_tokens
         if target.length is None or count <= max(limit, target.length):
             return max(limit, target.length or 0)
-        reason = f"the target has {count} tokens, and {limit} fit: shorten what is given before the prediction"
+        reason = f"the target has {counted(count, 'token')}, and {limit} fit: shorten what is given before the prediction"
         raise UserError(f"{self.table.where(row)}: {reason}")
 
     def read_target(
@@ -275,7 +275,7 @@ class Stream(OrderedRows):
     def bad_answer(self, slot: Slot, value: Any, row: int, more: str = "") -> BadAnswerError:
         """The error of a row whose answer is no candidate; ``more`` is added about other rows."""
         assert self.candidates is not None, "an answer outside of nothing"
-        reason = f"{value!r} is none of the {len(self.candidates):,} candidate answers"
+        reason = f"{value!r} is none of the {counted(len(self.candidates), 'candidate answer')}"
         advice = "" if self.skip_answers else "; --on-bad-answer skip leaves such rows out"
         return BadAnswerError(f"{self.table.where(row, slot.column)}: {reason}{more}{advice}")
 

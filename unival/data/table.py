@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unival.data.line_index import line_offsets
-from unival.errors import UserError, kind_of
+from unival.errors import UserError, counted, kind_of
 from unival.text import BOM, HEAD, decode, lone_returns, refuse_wide
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class TsvTable(Table):
         if len(self.columns) != len(self._selected):
             chosen = f"selected_cols {selected_cols!r} has" if selected_cols is not None else f"{path} has"
             raise UserError(
-                f"{chosen} {len(self._selected)} columns, but got {len(self.columns)} names: "
+                f"{chosen} {counted(len(self._selected), 'column')}, but got {counted(len(self.columns), 'name')}: "
                 f"{', '.join(self.columns)}; {self._widths()}"
             )
         _check_unique(path, self.columns)
@@ -211,7 +211,7 @@ class TsvTable(Table):
             if not line:
                 raise UserError(f"{self.where(i)}: blank line between rows")
             names = f" ({', '.join(self.columns)})" if len(self.columns) == self._width else ""
-            expected = f"{self._width} columns{names} as in row {self._model}"
+            expected = f"{counted(self._width, 'column')}{names} as in row {self._model}"
             raise UserError(f"{self.where(i)}: expected {expected}, got {len(fields)}")
         return dict(zip(self.columns, (fields[number] for number in self._selected), strict=True))
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.generation.trie import ROOT, Trie
 from unival.models.decoder import UnivalDecoder
 from unival.models.tree import Block, TreeDecoder
@@ -199,6 +199,6 @@ class CandidateScorer:
         longest = self.trie.max_length - 1
         if longest_prompt + longest > positions:
             raise UserError(
-                f"the longest prompt has {longest_prompt} tokens, the longest candidate answer {longest}: together they exceed the"
-                f" {positions} positions of the model"
+                f"the longest prompt has {counted(longest_prompt, 'token')}, the longest candidate answer {longest}: together they exceed"
+                f" the {positions} positions of the model"
             )

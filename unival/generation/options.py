@@ -13,7 +13,7 @@ from typing import Any, Optional
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 
-from unival.errors import UserError, flag, unknown
+from unival.errors import UserError, counted, flag, unknown
 from unival.generation.answer_options import INFERENCE, AnswerOptions
 from unival.generation.trie import Trie
 from unival.vocab import FIRST_TOKEN
@@ -168,7 +168,7 @@ def _limits(o: argparse.Namespace, vocabulary: int) ->  Iterator[tuple[bool, str
     yield o.min_len < 0, f"--min-len {o.min_len} must not be negative"
     yield o.no_repeat_ngram_size < 0, f"--no-repeat-ngram-size {o.no_repeat_ngram_size} must not be negative"
     yield o.sampling_topp > 1, f"--sampling-topp {o.sampling_topp}: must be at most 1, it is a probability"
-    yield o.sampling_topk > vocabulary, f"--sampling-topk {o.sampling_topk}: the vocabulary has {vocabulary} tokens"
+    yield o.sampling_topk > vocabulary, f"--sampling-topk {o.sampling_topk}: the vocabulary has {counted(vocabulary, 'token')}"
     yield (
         o.diverse_beam_groups > 0 and o.beam % max(o.diverse_beam_groups, 1) != 0,
         f"--diverse-beam-groups {o.diverse_beam_groups} does not divide --beam {o.beam}",
@@ -230,7 +230,7 @@ def _closed_set_contradictions(
 
 def _fixed_length_contradictions(o: argparse.Namespace, length: int) -> Iterator[tuple[bool, str]]:
     """Options that would make an answer of the fixed length impossible."""
-    answers = f"answers have exactly {length} tokens here"
+    answers = f"answers have exactly {counted(length, 'token')} here"
     defaults = GenerationConfig()
     yield o.no_repeat_ngram_size > 0, f"--no-repeat-ngram-size {o.no_repeat_ngram_size}: {answers}, which may repeat"
     yield o.min_len > length, f"--min-len {o.min_len}: {answers}"

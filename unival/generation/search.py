@@ -23,7 +23,7 @@ from fairseq.sequence_generator import EnsembleModel, SequenceGenerator
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.generation.candidates import CandidateScorer
 from unival.generation.no_repeat import NoRepeat
 from unival.generation.options import check_generation_options, generation_options
@@ -291,7 +291,7 @@ class UnivalGenerator(SequenceGenerator):
         room = self.max_len - 1
         if self.match_source_len:
             if int(src_lengths.max()) > room:
-                raise UserError(f"--match-source-len: a source has {int(src_lengths.max())} tokens, an answer at most {room}")
+                raise UserError(f"--match-source-len: a source has {counted(int(src_lengths.max()), 'token')}, an answer at most {room}")
             return src_lengths
         return (self.max_len_a * src_lengths.double() + self.max_len_b).long().clamp(max=room)
 
@@ -303,7 +303,7 @@ class UnivalGenerator(SequenceGenerator):
         """Refuse prompts (lengths: b) that leave no room for the longest candidate answer within the row's limit (b)."""
         if self.length is not None:
             if int(prompts.max()) > 0 and int(limits.max()) > self.positions:
-                most = f"the longest prompt has {int(prompts.max())} tokens, the answer {self.length}"
+                most = f"the longest prompt has {counted(int(prompts.max()), 'token')}, the answer {self.length}"
                 raise UserError(f"{most}: together they exceed the {self.positions} positions of the model")
             return
         needed = prompts + (1 if self.trie is None else self.trie.max_length - 1)
@@ -316,11 +316,11 @@ class UnivalGenerator(SequenceGenerator):
                 else f"--max-len-b {self.max_len_b} (--max-len-a {self.max_len_a}, {self.max_len} positions in the model)"
             )
             raise UserError(
-                f"{option} allows {int(limits[row])} tokens, but the longest prompt has {int(prompts[row])}{answer}: needs at least"
-                f" {int(needed[row])}"
+                f"{option} allows {counted(int(limits[row]), 'token')}, but the longest prompt has {int(prompts[row])}{answer}: needs at"
+                f" least {int(needed[row])}"
             )
         if self.min_len > int(limits.min()):
-            raise UserError(f"--min-len {self.min_len} is longer than the {int(limits.min())} tokens that a row may have")
+            raise UserError(f"--min-len {self.min_len} is longer than the {counted(int(limits.min()), 'token')} that a row may have")
 
     def _prefix_tokens(
         self, step: int, lprobs: Tensor, scores: Tensor, tokens: Tensor, prefix_tokens: Tensor, beam_size: int

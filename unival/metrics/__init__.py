@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from unival.errors import UserError, unknown
+from unival.errors import UserError, counted, unknown
 from unival.metrics import document_frequency
 from unival.metrics.accuracy import Accuracy
 from unival.metrics.base import NO_OPTIONS, SHOWN, MeanMetric, Metric, MetricOptions, has_word
@@ -112,7 +112,7 @@ def check_references(
             )
         left_out += len(wordless)
     if left_out:
-        logger.warning("%signoring %d references without a letter or digit (their rows have others)", whose, left_out)
+        logger.warning("%signoring %s without a letter or digit (their rows have others)", whose, counted(left_out, "reference"))
 
 
 def _shown(texts: Sequence[str]) -> str:

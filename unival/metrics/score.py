@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from unival.answers import plain_answer
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.metrics import check_references, make_metrics
 from unival.metrics.base import NO_OPTIONS, Metric, MetricOptions
 from unival.metrics.intervals import RESAMPLES, SEED, Difference, Interval, differences, intervals
@@ -224,10 +224,10 @@ def _check_keys(hypotheses: Mapping[Key, str], references: Mapping[Key, Sequence
     for one, other, missing in ((hypotheses, references, "references"), (references, hypotheses, "hypothesis")):
         lone = [key for key in one if key not in other]
         if lone:
-            raise UserError(f"{len(lone)} rows have no {missing}: {list_some(lone)}")
+            raise UserError(f"{counted(len(lone), 'row')} without {missing}: {list_some(lone)}")
     empty = [key for key, texts in references.items() if isinstance(texts, str) or not not_empty(texts)]
     if empty:
-        raise UserError(f"{len(empty)} rows have no list of references: {list_some(empty)} (blank texts are ignored)")
+        raise UserError(f"{counted(len(empty), 'row')} without a list of references: {list_some(empty)} (blank texts are ignored)")
 
 
 def list_some(values: Sequence[object], count: int = 5) -> str:

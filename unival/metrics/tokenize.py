@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 
-from unival.errors import UserError, unknown
+from unival.errors import UserError, counted, unknown
 from unival.metrics.java import UTF8, java_command, java_program, last_line
 
 Tokenizer = Callable[[str], tuple[str, ...]]  # raw text -> lower-case tokens
@@ -196,7 +196,7 @@ class PtbTokenizer:
         answers = done.stdout.split("\n")[:-1]
         if done.returncode or len(answers) != len(asked):
             raise UserError(
-                f"the PTB tokenizer failed after {len(answers)} of {len(asked)} lines with exit code {done.returncode}: "
+                f"the PTB tokenizer failed after {len(answers)} of {counted(len(asked), 'line')} with exit code {done.returncode}: "
                 f"{last_line(done.stderr)}"
             )
         for text, answer in zip(asked, answers, strict=True):

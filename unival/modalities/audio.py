@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unival.backbones.pann import MIN_RATE, PANNS, filters_sample_rate
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 from unival.modalities import decord_reader, kinds
 from unival.modalities.audio_files import INSTALL, open_audio, resampler
 from unival.modalities.base import (
@@ -111,7 +111,7 @@ class AudioLoader:
         """
         with open_audio(data, self.backend) as audio:
             if audio.frames == 0:
-                raise UserError(f"cannot decode the audio ({len(data)} bytes): it has no samples")
+                raise UserError(f"cannot decode the audio ({counted(len(data), 'byte')}): it has no samples")
             return Loaded(fill(self.span(audio, rng if train else None), self.samples, self.filling))
 
     def span(self, audio: AudioReader, rng: np.random.Generator | None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities import decord_reader
 from unival.modalities.containers import missing_bytes, ogg_links
 from unival.modalities.pyav_audio import AudioReader, open_track, packet_samples
@@ -66,7 +66,7 @@ def _open(data: bytes, backend: str, stack: contextlib.ExitStack) -> AudioReader
         is_unknown = error.code == UNKNOWN_FORMAT or data[8:12] == b"AVI "
         if is_unknown and backend == "decord":
             return stack.enter_context(decord_reader.open_audio_track(data))
-        reason = f"cannot decode the audio ({len(data)} bytes): {error.error_string}"
+        reason = f"cannot decode the audio ({counted(len(data), 'byte')}): {error.error_string}"
         try:
             track = open_track(data)
         except UserError as other:
@@ -123,7 +123,7 @@ def _from_file(file: Any, data: bytes, stack: contextlib.ExitStack) -> AudioRead
         try:
             return file.read(count, dtype="float32", always_2d=True).mean(axis=1)  # samples x channels -> samples
         except soundfile.LibsndfileError as error:
-            raise UserError(f"cannot decode the audio ({len(data)} bytes): {error.error_string}") from error
+            raise UserError(f"cannot decode the audio ({counted(len(data), 'byte')}): {error.error_string}") from error
 
     def go_to(first: int) -> None:
         nonlocal file, position

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities.pyav_audio import PEAK, AudioReader
 from unival.modalities.pyav_index import is_plain
 from unival.modalities.pyav_pixels import display_matrix
@@ -118,7 +118,8 @@ def _decoding(data: bytes, *errors: type[BaseException]) -> Iterator[None]:
         else:  # without times, source lines and paths, and without the code of a failed check if it has a message
             text = re.sub(r"\[[\d:]+\] \S+: |\[/\S*\] ?", "", text)
             reason = re.sub(r"Check failed: .*?\(-?\d+ vs\. -?\d+\) (?=\w)", "", text)
-        raise UserError(f"cannot decode the video ({len(data)} bytes) with decord: {reason}; --video-backend pyav may read it") from error
+        size = counted(len(data), "byte")
+        raise UserError(f"cannot decode the video ({size}) with decord: {reason}; --video-backend pyav may read it") from error
 
 
 # Audio tracks ---------------------------------------------------------------------------------------------------------
@@ -164,12 +165,12 @@ def open_audio_track(data: bytes) -> Iterator[AudioReader]:
                 reason = "unknown format, or truncated"
             else:
                 reason = re.sub(r"\[[\d:]+\] \S+: ", "", text)  # without times and source lines
-            raise UserError(f"cannot decode the audio ({len(data)} bytes): {reason}") from error
+            raise UserError(f"cannot decode the audio ({counted(len(data), 'byte')}): {reason}") from error
 
         def read(first: int, count: int) -> np.ndarray:
             values = track.get_batch(range(first, first + count)).asnumpy()[0]
             if np.abs(values).max(initial=0) > PEAK:  # decord returns huge values for broken packets
-                raise UserError(f"cannot decode the audio ({len(data)} bytes): its audio track is damaged")
+                raise UserError(f"cannot decode the audio ({counted(len(data), 'byte')}): its audio track is damaged")
             return values
 
         yield AudioReader(rate, frames, read)

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities import kinds, mends
 from unival.modalities.pixels import ALPHA_MODES, BYTES, GREY, SIDEWAYS, is_transparent, orientation, to_rgb, upright
 
@@ -127,7 +127,7 @@ def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
     raise FormatError(
         f"it is {known}; supported formats: {', '.join(sorted(formats))}"
         if known
-        else f"unknown format ({len(data)} bytes)"
+        else f"unknown format ({counted(len(data), 'byte')})"
     )
 
 
@@ -158,7 +158,7 @@ def decoding(what: str, data: bytes | None = None) -> Iterator[None]:
         text = " ".join(str(error).split())[:WORDS]
         if not isinstance(error, UNDERSTOOD) and not isinstance(error, UserError):
             text = f"its content is broken ({type(error).__name__}{text and ': '}{text})"
-        size = "" if data is None else f" ({len(data)} bytes)"
+        size = "" if data is None else f" ({counted(len(data), 'byte')})"
         raise UserError(f"cannot decode the {what}{size}: {text or type(error).__name__}") from error
 
 

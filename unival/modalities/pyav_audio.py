@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities.pyav_reader import decoded, decoding, open_container
 
 SKIPS = ("mp3", "mp3float")  # packets that cannot be decoded are skipped: they depend on missing ones, or are headers of joined files
@@ -61,7 +61,7 @@ class Track:
             stream = audio_stream(container, len(self.data))
             for frame in decoded(container.demux(stream), stream.codec_context, may_skip=stream.codec_context.name in SKIPS):
                 if frame.is_corrupt:
-                    raise UserError(f"cannot decode the audio ({len(self.data)} bytes): it is damaged")
+                    raise UserError(f"cannot decode the audio ({counted(len(self.data), 'byte')}): it is damaged")
                 yield frame.sample_rate, mono(frame)
 
     def read(self, first: int, count: int) -> np.ndarray:
@@ -102,7 +102,7 @@ def audio_stream(container: Any, size: int) -> Any:
             reason = "its codec is unknown"
         else:
             reason = "it is a video without an audio track" if container.streams.video else "it is not audio"
-        raise UserError(f"cannot decode the audio ({size} bytes): {reason}")
+        raise UserError(f"cannot decode the audio ({counted(size, 'byte')}): {reason}")
     stream = max(streams, key=lambda one: (bool(one.disposition & Disposition.default), one.codec_context.channels))
     stream.codec_context.thread_count = 1  # per data worker
     return stream

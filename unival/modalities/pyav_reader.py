@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities.pyav_index import Packet, is_trusted, may_lose_frames, packets_of, shown_times
 from unival.modalities.pyav_pixels import pixels
 
@@ -73,7 +73,7 @@ def decoding(data: bytes, what: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, av.error.InvalidDataError):
             reason = "it is damaged"
-        raise UserError(f"cannot decode the {what} ({len(data)} bytes): {reason}") from error
+        raise UserError(f"cannot decode the {what} ({counted(len(data), 'byte')}): {reason}") from error
 
 
 def open_container(data: bytes, what: str) -> Any:
@@ -83,7 +83,7 @@ def open_container(data: bytes, what: str) -> Any:
     try:
         return av.open(io.BytesIO(data), metadata_errors="ignore", options=OPTIONS)
     except av.error.InvalidDataError as error:
-        raise UserError(f"cannot decode the {what} ({len(data)} bytes): unknown format, or truncated") from error
+        raise UserError(f"cannot decode the {what} ({counted(len(data), 'byte')}): unknown format, or truncated") from error
 
 
 def video_stream(container: Any) -> Any:
@@ -183,7 +183,7 @@ class Video:
         self.rewind()
         total = sum(1 for _ in self.frames)
         if not total:
-            raise UserError(f"cannot decode the video ({len(self.data)} bytes): it has no frames")
+            raise UserError(f"cannot decode the video ({counted(len(self.data), 'byte')}): it has no frames")
         self.rewind()
         return total
 
@@ -226,7 +226,7 @@ class Video:
         for number, frame in enumerate(decoded(self.container.demux(self.stream), self.decoder, is_recording)):
             check_size(frame)
             if frame.is_corrupt:
-                raise UserError(f"cannot decode the video ({len(self.data)} bytes): frame {number} is damaged")
+                raise UserError(f"cannot decode the video ({counted(len(self.data), 'byte')}): frame {number} is damaged")
             if self.times and frame.pts != self.times[min(number, len(self.times) - 1)]:
                 raise WrongIndexError
             yield number, frame

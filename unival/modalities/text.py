@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from unival.answers import answers_of
-from unival.errors import UserError, kind_of
+from unival.errors import UserError, counted, kind_of
 from unival.instructions import PLAIN, AttributeSpec, Instruction, Slot
 from unival.modalities.base import Modality
 from unival.modalities.geometry import Geometry
@@ -121,9 +121,10 @@ class TextTarget(Target):
                     " raise --max-tgt-length, or the slot's max_length"
                 )
         if empty:
-            logger.warning("%d answers of the closed set are empty once normalised, and left out, for example %r", len(empty), empty[0])
+            left_out = counted(len(empty), "answer")
+            logger.warning("left out of the closed set, since empty once normalised: %s, for example %r", left_out, empty[0])
         if not whole:
-            raise UserError(f"all {len(empty)} answers of the closed set are empty, for example {empty[0]!r}")
+            raise UserError(f"the closed set has no answer that is not empty: {counted(len(empty), 'answer')}, for example {empty[0]!r}")
         return list(whole)
 
     def decode(self, ids: Sequence[int], slot: Slot, geometry: Mapping[str, Geometry]) -> str:

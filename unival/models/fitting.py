@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unival.checkpoints.adapters import method_of
 from unival.checkpoints.shapes import MEDIA_PREFIX, media_of_weights
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.text import split_names
 
 logger = logging.getLogger(__name__)
@@ -49,16 +49,16 @@ def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tens
         keys = [key for key in kept if key.startswith(f"{MEDIA_PREFIX}{name}.")]
         for key in keys:
             del kept[key]
-        logger.info("left out of the checkpoint: %s (%d keys), which this model does not take", name, len(keys))
+        logger.info("left out of the checkpoint: %s (%s), which this model does not take", name, counted(len(keys), "key"))
     own = model.state_dict()
     for name in [name for name in new if name not in found]:
         keys = [key for key in own if key.startswith(f"{MEDIA_PREFIX}{name}.")]
         kept.update({key: own[key] for key in keys})
-        logger.info("new in this model: %s (%d keys), not in the checkpoint", name, len(keys))
+        logger.info("new in this model: %s (%s), not in the checkpoint", name, counted(len(keys), "key"))
     parts = [] if model.keeps_to_checkpoint or any(map(method_of, kept)) else [key for key in own if method_of(key)]
     if parts:
         kept.update({key: own[key] for key in parts})
-        logger.info("new in this model: --peft %s (%d keys), not in the checkpoint", model.cfg.peft, len(parts))
+        logger.info("new in this model: --peft %s (%s), not in the checkpoint", model.cfg.peft, counted(len(parts), "key"))
     return kept
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unival.checkpoints.adapters import method_of
-from unival.errors import UserError, flag, unknown
+from unival.errors import UserError, counted, flag, unknown
 from unival.modalities import media_of
 from unival.modalities.base import MediaEmbedding
 from unival.text import split_names
@@ -145,4 +145,4 @@ def said_of_trained(model: nn.Module) -> str:
     by_group = {group: sum(sizes[name] for name in names & trained) for group, names in disjoint_groups(model).items()}
     parts = ", ".join(f"{group} {count:,}" for group, count in by_group.items() if count)
     count, total = sum(sizes[name] for name in trained), sum(sizes.values())
-    return f"training {count:,} of {total:,} parameters ({parts}); {total - count:,} are frozen"
+    return f"training {count:,} of {counted(total, 'parameter')} ({parts}); {total - count:,} are frozen"

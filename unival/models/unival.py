@@ -15,7 +15,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.shapes import media_of_weights
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 from unival.modalities import media_of, with_media
 from unival.modalities.composed import MediaOptions
 from unival.models.config import FOLLOWING, StackConfig, UnivalConfig, check_counts
@@ -265,7 +265,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         problems += shapes
         if problems:
             shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise UserError(f"the checkpoint does not fit this model ({len(problems)} keys): {shown}{self._hint(state)}")
+            raise UserError(f"the checkpoint does not fit this model ({counted(len(problems), 'key')}): {shown}{self._hint(state)}")
         for name in self.encoder.media:
             network = media_of(name).network
             difference = network.compare(_of_backbone(name, state), _of_backbone(name, own), self.cfg) if network else None

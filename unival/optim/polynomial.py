@@ -25,7 +25,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 )
 from omegaconf import II, OmegaConf
 
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +81,8 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
                 )
             self.planned = planned
             self.set_total(total)
-            logger.info(
-                "the learning rate rises over %d updates and falls until update %d", self.cfg.warmup_updates, self.total_num_update
-            )
+            rise = counted(self.cfg.warmup_updates, "update")
+            logger.info("the learning rate rises over %s and falls until update %d", rise, self.total_num_update)
         return super().step_begin_epoch(epoch)
 
     def step_update(self, num_updates: int) -> float:

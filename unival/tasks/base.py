@@ -20,7 +20,7 @@ from unival.checkpoints.names.published import model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.criterions.scst import ScstCriterion
 from unival.data.collate import source_rows
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.generation.options import answer_options, as_dict
 from unival.generation.outputs import Decode, Output, make_output, reject, text_of, with_answer_scores
 from unival.generation.search import UnivalGenerator, without_prompts
@@ -123,7 +123,7 @@ class UnivalTask(InstructedTask):
         dataset.split = split
         dataset.take_shard(*((0, 1) if dataset.is_train else self.shard))
         is_over = epoch > 1 and dataset.is_train and 0 < (self.cfg.max_epoch or 0) < epoch  # fairseq loads the table of one more epoch
-        logger.log(logging.DEBUG if is_over else logging.INFO, "%s: %d rows from %s", split, len(dataset), path)
+        logger.log(logging.DEBUG if is_over else logging.INFO, "%s: %s from %s", split, counted(len(dataset), "row"), path)
         self.datasets[split] = dataset
         if absent:
             columns = ", ".join(table.columns)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, Slot
 from unival.modalities.target import Target, predicted_slots
@@ -58,7 +58,7 @@ def read_answers(path: str | pathlib.Path) -> list[str]:
     if not answers:
         raise UserError(f"--closed-set {file}: has no answers; expected one per line")
     if repeated:
-        logger.warning("--closed-set %s: %d lines repeat an answer and are ignored, for example %s", file, len(repeated), repeated[0])
+        logger.warning("--closed-set %s: ignoring repeated answers (%s), for example %s", file, counted(len(repeated), "line"), repeated[0])
     return list(answers)
 
 

@@ -137,7 +137,8 @@ def end_if_finished(cfg: Any, start: Start) -> None:
     updates = history[-1].get("num_updates", 0)
     if updates >= cfg.max_update:
         logger.info(
-            "%s: %d of --max-update %d updates are made: nothing is left to do (a larger number goes on)", path, updates, cfg.max_update
+            "%s: has all updates of --max-update %d (it has made %d): nothing is left to do (a larger number goes on)",
+            *(path, cfg.max_update, updates),
         )
         raise SystemExit(0)
 

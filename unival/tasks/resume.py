@@ -18,7 +18,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from unival.checkpoints.names.published import task_options
-from unival.errors import MISSING_PLUGIN, UserError, flag
+from unival.errors import MISSING_PLUGIN, UserError, counted, flag
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
 from unival.models.config import FOLLOWING
 from unival.tasks.closed_set import read_answers
@@ -103,7 +103,7 @@ def resolve(given: Settings, trained: Settings, defaults: Settings) -> tuple[Set
         if isinstance(value, bool):
             raise UserError(f"the checkpoint was trained {'with' if value else 'without'} {option}; use it the same way")
         if name == "closed_set":
-            differences.append(f"{option}: {len(choice)} candidates, other than the {len(value)} that the checkpoint was trained with")
+            differences.append(f"{option}: {counted(len(choice), 'candidate')}, other than the {len(value)} of the checkpoint's training")
         elif name == "instruction":
             differences.append(f"{option} {choice!r}, trained with {value!r}")
         else:
@@ -312,7 +312,7 @@ def check_vocabulary(vocabulary: Vocabulary, trained: Settings) -> None:
         raise UserError(
             f"the checkpoint was trained with another vocabulary ({kept.fingerprint[:12]}, --num-codes {trained.num_codes}"
             f" --num-bins {trained.num_bins}) than --vocab-dir, --num-codes {vocabulary.num_codes} and"
-            f" --num-bins {vocabulary.num_bins} give ({vocabulary.fingerprint[:12]}, {len(vocabulary)} tokens)"
+            f" --num-bins {vocabulary.num_bins} give ({vocabulary.fingerprint[:12]}, {counted(len(vocabulary), 'token')})"
         )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from unival.data.example import Example
 from unival.data.stream import Stream
 from unival.data.table import TRIED_ROWS
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 CPU_ROWS = 2  # rows of a trial batch, and generated tokens per row, where memory is not tried
 CPU_TOKENS = 4
@@ -40,7 +40,8 @@ def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
         if len(examples) == count:
             break
     if not examples:
-        raise UserError(f"none of the first {min(TRIED_ROWS, len(dataset))} rows can be read, not even to skip the others: {failure}")
+        tried = counted(min(TRIED_ROWS, len(dataset)), "row")
+        raise UserError(f"of the first {tried} none can be read, not even to skip the others: {failure}")
     return examples
 
 

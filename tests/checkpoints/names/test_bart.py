@@ -77,7 +77,7 @@ def test_other_sizes_are_named():
 
 def test_unknown_keys_are_refused_or_reported():
     state = {**bart_state(), "encoder.adapter.weight": torch.zeros(1), "classification_heads.mnli.dense.weight": torch.zeros(1)}
-    with pytest.raises(UserError, match="1 keys are not BART's: encoder.adapter.weight"):
+    with pytest.raises(UserError, match="1 key not of BART: encoder.adapter.weight"):
         bart.from_bart(state, our_state(), [])
     report = bart.from_bart(state, our_state(), [], drop_unexpected=True).report
     assert report.keys("unexpected") == ["encoder.adapter.weight"]

@@ -75,7 +75,7 @@ def test_vqa_by_karpathy_with_visual_genome(build, source, media):
     assert [row["id"] for row in built.rows("train")] == [10, 22, "vg101", "vg103"]
     assert built.rows("train")[-1] == {"id": "vg103", "image": "VG_100K_2/3.jpg", "question": "How many?", "answer": {"2": 1.0}}
     assert [[row["id"] for row in built.rows(table)] for table in ("valid", "test_karpathy")] == [[20], [21]]
-    assert "2 of 4 questions of Visual Genome are in train (version 1.2 has 1,445,322)" in built.text
+    assert "in train: 2 of 4 questions of Visual Genome (version 1.2 has 1,445,322)" in built.text
     assert "1 of Visual Genome about images that are held out left out" in built.text
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.names.published import TOKENS
 from unival.checkpoints.summary import same_values
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 OFFSET = 2  # BART has position p in row p + 2 (row 1 is padding), our models in row p
 POSITIONS_DETAIL = "row p is BART's row p + 2; the last two rows are new (BART has positions up to 1023)"
@@ -65,7 +65,7 @@ def from_bart(
     unknown = [key for key in state if not _is_known(key)]
     if unknown and not drop_unexpected:
         raise UserError(
-            f"{len(unknown)} keys are not BART's: {', '.join(shown.get(key, key) for key in unknown[:8])}"
+            f"{counted(len(unknown), 'key')} not of BART: {', '.join(shown.get(key, key) for key in unknown[:8])}"
             f"{' …' if len(unknown) > 8 else ''} (--drop-unexpected leaves them out)"
         )
     _check_sizes(state, fresh)
@@ -81,7 +81,7 @@ def from_bart(
             report.add("dropped", name, reason or f"the same as {TOKENS}")
         elif key == TOKENS:
             result.update(dict.fromkeys((TOKENS, TOKEN_COPIES[0]), _token_rows(value, fresh[TOKENS], rows)))
-            report.add("reshaped", name, f"{len(rows)} rows taken, {len(fresh[TOKENS]) - len(rows)} rows new")
+            report.add("reshaped", name, f"{counted(len(rows), 'row')} taken, {len(fresh[TOKENS]) - len(rows)} rows new")
             taken.update((TOKENS, TOKEN_COPIES[0]))
         elif key.endswith(".embed_positions.weight"):
             result[key] = _positions(value, fresh[key])
@@ -112,7 +112,7 @@ def published_rows(count: int, mask: int) -> list[tuple[int, int]]:
     """
     if count - 1 < mask:
         raise UserError(
-            f"the checkpoint has {count} token rows, fewer than the {mask + 1} of the vocabulary up to <mask>: give its"
+            f"the checkpoint has {counted(count, 'token row')}, fewer than the {mask + 1} of the vocabulary up to <mask>: give its"
             " vocabulary with --source-vocab"
         )
     return [*((i, i) for i in range(mask)), (mask, count - 1)]
@@ -132,7 +132,7 @@ def _check_sizes(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> No
     beyond = [key for key in state if TAKEN.fullmatch(key) and key not in fresh]
     if absent or beyond:
         what = f"lacks {absent[0]}" if absent else f"has {beyond[0]}, which the model has not"
-        raise UserError(f"the checkpoint {what} ({len(absent) + len(beyond)} keys): --arch must have its number of layers")
+        raise UserError(f"the checkpoint {what} ({counted(len(absent) + len(beyond), 'key')}): --arch must have its number of layers")
     for key in needed:
         ours, theirs = fresh[key].shape, state[key].shape
         same = ours[1:] == theirs[1:] if key == TOKENS or "positions" in key else ours == theirs
@@ -143,7 +143,7 @@ def _check_sizes(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> No
 def _token_rows(source: Tensor, fresh: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
     last = max((row for _, row in rows), default=-1)
     if last >= len(source):
-        raise UserError(f"the checkpoint has {len(source)} token rows; its vocabulary has at least {last + 1} tokens")
+        raise UserError(f"the checkpoint has {counted(len(source), 'token row')}; its vocabulary has at least {last + 1} tokens")
     table = fresh.clone()
     ours, theirs = torch.tensor(rows, dtype=torch.long).reshape(-1, 2).unbind(1)
     table[ours] = source[theirs].to(table.dtype)

@@ -20,7 +20,7 @@ from unival.checkpoints.precision import cast
 from unival.checkpoints.summary import non_finite
 from unival.commands.convert.source import OWN_BACKBONE_FILES, read_inputs, source_from_bart, source_from_unival
 from unival.commands.convert.target import own_cfg, published_cfg_of, task_state
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 from unival.modalities import with_media
 from unival.models.build import build_model
 from unival.models.published_buffers import published_buffers
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     checked = fitted(source.conversion, shapes, args.inputs[0], args.drop_unexpected)
     if broken := non_finite(checked):
-        report.note(f"{len(broken)} keys have values that are infinite or not a number already in IN, the first is {next(iter(broken))}")
+        report.note(f"infinite or not a number already in IN: values of {counted(len(broken), 'key')}, the first is {next(iter(broken))}")
     try:
         weights = cast(checked, FP16 if args.half else FP32 if args.float else None)
     except UserError as error:

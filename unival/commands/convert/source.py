@@ -15,7 +15,7 @@ from unival.checkpoints.conversion import Conversion, KeyReport
 from unival.checkpoints.convert import is_own, join_shards, to_ours
 from unival.checkpoints.names import bart, hf_bart, published
 from unival.checkpoints.shapes import options_from_weights
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.modalities.composed import options_in
 from unival.models.build import build_model
 from unival.models.config import UnivalConfig
@@ -129,7 +129,7 @@ def _bart_vocabulary(args: argparse.Namespace, count: int, task: Mapping[str, An
     if args.source_vocab is not None:
         theirs = Vocabulary.load(args.source_vocab, 0, 0)
         if len(theirs) > count:
-            raise UserError(f"--source-vocab {args.source_vocab} has {len(theirs)} tokens, the checkpoint {count} token rows")
+            raise UserError(f"--source-vocab {args.source_vocab} has {counted(len(theirs), 'token')}, the checkpoint {count} token rows")
         names = _token_names(theirs)
         names[-1:] = [f"a row without token {i}" for i in range(count - len(theirs))] + ["<mask>"]
         return len(ours), bart.token_rows(_token_names(ours), names)

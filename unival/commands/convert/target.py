@@ -11,7 +11,7 @@ from unival.checkpoints import published_options
 from unival.checkpoints.published_container import published_cfg
 from unival.commands.convert.source import Source, task_defaults
 from unival.criterions.label_smoothed import LabelSmoothedConfig
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 from unival.modalities import MODALITIES
 from unival.modalities.composed import MediaOptions, options_in
 from unival.modalities.options import declared
@@ -84,7 +84,8 @@ def task_state(args: argparse.Namespace, source: Source, symbols: int) -> dict[s
     vocabulary = Vocabulary.load(args.vocab_dir, codes, bins)
     if len(vocabulary) != symbols:
         raise UserError(
-            f"--vocab-dir {args.vocab_dir} with {codes} codes and {bins} bins has {len(vocabulary)} tokens, the checkpoint {symbols}"
+            f"--vocab-dir {args.vocab_dir} with {codes} codes and {bins} bins has {counted(len(vocabulary), 'token')}, the checkpoint"
+            f" {symbols}"
         )
     kept = source.task_state.get("vocabulary")
     if kept not in (None, vocabulary.fingerprint):

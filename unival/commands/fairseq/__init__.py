@@ -20,7 +20,7 @@ from unival.console.explain import INTERRUPTED, TERMINATED, complain, describe, 
 from unival.console.lines import RunPlan, duration
 from unival.console.plugins import OWN, load_user_dir
 from unival.console.session import Session, stopped_by_sigterm, temporary_log
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 HELP = {"-h", "--help", "--help-all"}
 OWN_FLAGS = {"--verbose", "--traceback"}
@@ -111,7 +111,7 @@ def _interrupted(request: Request, session: Session, by: str) -> str:
     if request.command != "train":
         return f"stopped by {by}"
     updates = session.console.seen.updates
-    after = f"stopped by {by} after {updates} updates"
+    after = f"stopped by {by} after {counted(updates, 'update')}"
     last = pathlib.Path(request.value("--save-dir") or "checkpoints") / "checkpoint_last.pt"
     if last.is_file():
         return f"{after}; the same command goes on from {last}"
@@ -304,7 +304,7 @@ def _where_in_training(error: Exception) -> tuple[int | None, list[int]]:
 def _sum_up(cfg: Any, session: Session, seconds: float) -> None:
     """Print the last line of a training: its duration and the path of the model."""
     seen, folder = session.console.seen, pathlib.Path(cfg.checkpoint.save_dir)
-    text = f"done in {duration(seconds)}: {seen.updates} updates"
+    text = f"done in {duration(seconds)}: {counted(seen.updates, 'update')}"
     if seen.best is not None:
         text += f", best {cfg.checkpoint.best_checkpoint_metric} {seen.best:.4g}"
     best = "checkpoint_best.pt" if cfg.task.validate_with == "model" else "checkpoint_best_ema.pt"

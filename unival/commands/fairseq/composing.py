@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 
 COMPOSER = "fairseq.dataclass.utils"  # logs every override before it lets the error through
 
@@ -80,7 +80,7 @@ def usage_error(message: str, options: Sequence[str]) -> str:
         ours = [name for name in names if name.startswith("unival")]
         near = difflib.get_close_matches(given, names, 3, 0.5)
         shown = names if len(names) <= FEW else list(dict.fromkeys([*ours, *near])) or names
-        rest = f" and {len(names) - len(shown)} others" if len(names) > len(shown) else ""
+        rest = f" and {counted(len(names) - len(shown), 'other')}" if len(names) > len(shown) else ""
         return f"{option} {given}: choose from {', '.join(shown)}{rest}"
     if message.endswith("are required: data"):
         return "give the data first: unival COMMAND DATA …; DATA is a folder with <split>.jsonl or <split>.tsv"

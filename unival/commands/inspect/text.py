@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from unival.errors import counted
+
 WIDTH = 120
 LABEL = 14  # columns of "architecture  "
 SHOWN = 8  # keys in a line
@@ -60,7 +62,7 @@ def difference_text(found: Mapping[str, Any], pattern: str | None = None) -> str
         parts = {part: entry for part, entry in found["parts"].items() if entry["changed"]}
         lines += ["", *table(["part", "values", *MEASURES], _measures(parts), right=range(1, 6))]
         equal = len(found["parts"]) - len(parts)
-        lines += [f"{equal} other parts are equal"] if equal else []
+        lines += [f"equal: {counted(equal, 'other part')}"] if equal else []
     if pattern is not None:
         chosen = {key: entry for key, entry in found["keys"].items() if fnmatch.fnmatchcase(key, pattern)}
         lines += ["", *table(["key", "values", *MEASURES], _measures(chosen), right=range(1, 6))]
@@ -96,10 +98,12 @@ def _verdict(found: Mapping[str, Any]) -> str:
         return "the files are identical"
     if found["equal"]:
         rest = "" if found["weights_only"] else ", options and training state"
-        return f"the weights{rest} are equal ({total} keys); the files are packed differently"
-    weights = f"{changed} of {total} common keys have other values" if changed else f"the values of all {total} common keys are equal"
+        return f"the weights{rest} are equal ({counted(total, 'key')}); the files are packed differently"
+    keys = counted(total, "common key")
+    weights = f"other values in {changed:,} of {keys}" if changed else f"all values are equal ({keys})"
     options, state = len(found["options"]), len(found["state"])
-    return weights if found["weights_only"] else f"{weights}; {options} options and {state} values of the training state differ"
+    others = f"; other {counted(options, 'option')} and {counted(state, 'value')} of the training state"
+    return weights + ("" if found["weights_only"] else others)
 
 
 # --- parts of the summary ---------------------------------------------------------------------------------------------------------
@@ -120,8 +124,8 @@ def _architecture(found: Mapping[str, Any]) -> str:
     for side in ("encoder", "decoder"):
         if sizes.get(f"{side}_layers"):
             more = [f"feed-forward {sizes[f'{side}_ffn']}"] if f"{side}_ffn" in sizes else []
-            more += [f"{sizes[f'{side}_heads']} heads"] if f"{side}_heads" in sizes else []
-            text += f"; {side} {sizes[f'{side}_layers']} layers" + (f" ({', '.join(more)})" if more else "")
+            more += [counted(sizes[f"{side}_heads"], "head")] if f"{side}_heads" in sizes else []
+            text += f"; {side} {counted(sizes[f'{side}_layers'], 'layer')}" + (f" ({', '.join(more)})" if more else "")
     return text + "".join(f"; {modality}: {network}" for modality, network in found["media"].items())
 
 
@@ -130,7 +134,7 @@ def _vocabulary(about: Mapping[str, Any]) -> str:
     text = f"{about['symbols']:,} symbols" + (f" ({', '.join(ranges)} among them)" if ranges else "")
     text += ", kept in the checkpoint" if about["kept"] else ", not kept in the checkpoint"
     text += f", fingerprint {str(about['fingerprint'])[:12]}" if about["fingerprint"] else ""
-    return text + (f"; closed set of {about['closed_set']} answers" if about["closed_set"] else "")
+    return text + (f"; closed set of {counted(about['closed_set'], 'answer')}" if about["closed_set"] else "")
 
 
 def _task(about: Mapping[str, Any]) -> str:
@@ -143,7 +147,7 @@ def _task(about: Mapping[str, Any]) -> str:
 def _training(about: Mapping[str, Any]) -> str:
     if not about:
         return "nothing is kept of it"
-    parts = [f"{_number(about['updates'])} updates"]
+    parts = [_updates(about["updates"])]
     if about["epoch"] is not None:
         inside = f", batch {about['batch']}" if about["batch"] else " at its start"
         parts.append(f"epoch {about['epoch']}{inside}")
@@ -171,8 +175,8 @@ def _hashed(file: Mapping[str, Any]) -> str:
     return f"{file.get('file')} (sha256 {str(file.get('sha256'))[:12]})"
 
 
-def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "unknown number of"
+def _updates(value: Any) -> str:
+    return counted(value, "update") if isinstance(value, int) else "unknown number of updates"
 
 
 def _fit(keys: int, fit: Mapping[str, Any] | None) -> str:
@@ -242,7 +246,7 @@ def size(count: int) -> str:
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"
+    return counted(count, "byte")
 
 
 def _field(name: str, text: str) -> list[str]:

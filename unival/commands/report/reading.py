@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from unival.boxes import box_text, boxes_of, parse_numbers
 from unival.commands.report.content import GENERATED_COLOUR, REFERENCE_COLOUR, Curves, ScoredRow, Split
-from unival.errors import UserError, kind_of
+from unival.errors import UserError, counted, kind_of
 from unival.metrics.intervals import FIELD
 from unival.text import read_text
 
@@ -154,7 +154,7 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], view: Vi
     generated = read_generated(files["generated"])
     if max(generated) >= len(table):
         raise UserError(
-            f"{files['generated']}: row {max(generated)}, but {files['table']} has {len(table)} rows: not its output"
+            f"{files['generated']}: row {max(generated)}, but {files['table']} has {counted(len(table), 'row')}: not its output"
         )
     scores = read_row_scores(files["per_row"])
     missing = next((row for row in generated if row not in scores), None)

@@ -9,7 +9,7 @@ import torch
 from fairseq.tasks import register_task
 
 from unival.data.mixture import Mixture
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.tasks.base import UnivalTask
 from unival.tasks.closed_set import limit_loss
 from unival.tasks.config import UnivalTaskConfig
@@ -78,7 +78,7 @@ class PretrainTask(UnivalTask):
         counts = [min(len(stream), spec.cap or len(stream)) for stream, spec in zip(streams, specs, strict=True)]
         found = shares(self.stage.balancing, counts, [spec.weight for spec in specs])
         for stream, share in zip(streams, found, strict=True):
-            logger.info("%s: %d rows, share %.3g", stream.name, len(stream), share)
+            logger.info("%s: %s, share %.3g", stream.name, counted(len(stream), "row"), share)
         return Mixture(streams, [share * sum(counts) / len(stream) for stream, share in zip(streams, found, strict=True)])
 
     def with_limits(self, sample: dict[str, Any]) -> dict[str, Any]:
