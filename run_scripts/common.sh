@@ -267,7 +267,7 @@ processes() {
   echo $((gpus * ${NODES:-${SLURM_NNODES:-1}}))
 }
 
-# train ARGS...: fairseq-train with the plugin and what all published fine-tuning has in common; ARGS come last and win. How many
+# train ARGS...: `unival train` (fairseq-train with the plugin and a short output) with what all published fine-tuning has in common; ARGS come last and win. How many
 # updates there are follows from the rows, the batches and --max-epoch, whoever gives it.
 train() {
   local device=(--cpu) schedule=(--lr-scheduler unival_polynomial --warmup-ratio 0.06)
@@ -278,11 +278,11 @@ train() {
   # a batch of one task does not use every parameter: DistributedDataParallel has to find out which
   [ "${GPUS:-$(gpu_count)}" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$(processes)"
     --ddp-backend pytorch_ddp --find-unused-parameters)
-  launch fairseq-train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
+  launch unival train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
     --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
     ${schedule[@]+"${schedule[@]}"} --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
     --save-dir "$OUT" --no-epoch-checkpoints --keep-best-checkpoints 1 --validate-interval-updates 2000 \
-    --log-format json --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
+    --log-file "$OUT/train.jsonl" --log-interval 50 "${device[@]}" "$@"
 }
 
 # launch COMMAND ARGS...: run it as LAUNCHER says, with the processes of this machine or of the allocation.
@@ -316,7 +316,7 @@ evaluate() {
   score
 }
 
-# generate ARGS...: fairseq-generate of $SPLIT into $OUT/generate-$SPLIT.txt; of several GPUs each takes a part of the rows, and writes
+# generate ARGS...: `unival generate` of $SPLIT into $OUT/generate-$SPLIT.txt; of several GPUs each takes a part of the rows, and writes
 # into $OUT/shard-N-of-M/.
 generate() {
   local gpus="${GPUS:-$(gpu_count)}" shard processes=()
@@ -336,7 +336,7 @@ generate() {
 generate_shard() {
   local device=()
   [ "${GPUS:-$(gpu_count)}" -gt 0 ] || device=(--cpu)
-  fairseq-generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" --task "$PRESET" ${TSV[@]+"${TSV[@]}"} \
+  unival generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" --task "$PRESET" ${TSV[@]+"${TSV[@]}"} \
     ${ANSWERS[@]+"${ANSWERS[@]}"} --path "$CHECKPOINT" --gen-subset "$SPLIT" --results-path "$OUT" --scoring unival \
     --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" ${device[@]+"${device[@]}"} "$@"
 }

@@ -3,11 +3,12 @@
 import base64
 import json
 import pathlib
+import re
 
 import pytest
 
 from tests import runs, tiny
-from tests.test_run_scripts import RECIPES, SCRATCH, name_of, recorded  # noqa: F401  a fixture
+from tests.test_run_scripts import RECIPES, ROOT, SCRATCH, name_of, recorded  # noqa: F401  a fixture
 from unival.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
@@ -66,7 +67,7 @@ def task_and_medium(script: pathlib.Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def finished():
-    """Folders of the training recipes that have run."""
+    """Folders of the training recipes that have run, and what they wrote."""
     return {}
 
 
@@ -74,39 +75,57 @@ def is_training(script: pathlib.Path) -> bool:
     return script.name != "eval.sh" and script.parent.name != "zero_shot"
 
 
-def run(recorded, script, place, checkpoint, out):  # noqa: F811
-    """Run the commands of a recipe in this process."""
+def run(recorded, script, place, checkpoint, out, *more):  # noqa: F811
+    """Run the commands of a recipe in this process, with more flags; returns the names of the files that are there then."""
     task, medium = task_and_medium(script)
     own = checkpoint.parent / "vocabulary"  # of a model that was trained from scratch
     vocabulary = own if own.is_dir() else place / "vocabulary"
     inputs = {"DATA": place / f"{task}-{medium}", "VOCAB": vocabulary, "CHECKPOINT": checkpoint, "OUT": out, "GPUS": 0}
-    flags = SMALL if is_training(script) else [*VOCABULARY, "--num-workers", "0", "--beam", "2"]
+    flags = [*(SMALL if is_training(script) else [*VOCABULARY, "--num-workers", "0", "--beam", "2"]), *more]
     for command, arguments in recorded(script, *flags, **inputs):
-        name = {"fairseq-train": "train", "fairseq-generate": "generate"}.get(command)
         try:
-            assert main(arguments if name is None else [name, *arguments]) == 0
+            assert main(arguments if command == "unival" else [command, *arguments]) == 0
         finally:
             runs.forget_run()
     return {path.name for path in out.iterdir()}
 
 
+# A recipe of each kind: its first start ends after one update, within an epoch, and the second makes the other one
+TRAINED = ("caption_coco", "vqa", "refcoco", "snli_ve", "easy_vqa", "video_caption_msrvtt", "audio_caption_audiocaps")
+OTHERS = ("linear_only/caption_coco", "scst/caption_coco", "scst/refcoco")
+RESUMED = {ROOT / "run_scripts" / f"{name}.sh" for name in (*(f"{name}/train" for name in TRAINED), *OTHERS)}
+TWICE = ("--batch-size", "1", "--update-freq", "1", "--max-update", "2")
+
+
+def train(recorded, script, place, out):  # noqa: F811
+    """Run a training recipe, some in two starts; returns the names of the files that it wrote."""
+    start, more = place / "start" / "checkpoint_last.pt", TWICE if script in RESUMED else ()
+    before = ""
+    if script in RESUMED:
+        run(recorded, script, place, start, out, *more, "--stop-time-hours", "1e-9", "--disable-validation")
+        before = (out / "train.log").read_text()
+    written = run(recorded, script, place, start, out, *more)
+    if script in RESUMED:
+        said = (out / "train.log").read_text().removeprefix(before)
+        assert re.findall(r"Loaded checkpoint (\S+) \(epoch 1 @ (\d+) updates\)", said) == [(str(out / "checkpoint_last.pt"), "1")]
+        assert "falls until update 2" in before and "falls until update 2" in said, "the schedule is that of the whole run"
+        assert "@ 1 updates" in before and "@ 2 updates" not in before and "@ 2 updates" in said
+    return written
+
+
 @pytest.mark.parametrize("script", RECIPES, ids=name_of)
 def test_recipe_runs_to_its_end(script, place, finished, recorded, tmp_path, tmp_path_factory):  # noqa: F811
-    start, trains = place / "start" / "checkpoint_last.pt", script.with_name("train.sh")
-    if not is_training(script) and trains.is_file():  # evaluation is of what training writes
+    trains = script if is_training(script) else script.with_name("train.sh")
+    start = place / "start" / "checkpoint_last.pt"
+    if trains.is_file():
         if trains not in finished:
-            finished[trains] = tmp_path_factory.mktemp("trained")
-            run(recorded, trains, place, start, finished[trains])
-            (tmp_path / "recorded").unlink()
-        start = finished[trains] / "checkpoint_best.pt"
-    if script in finished:
-        written = {path.name for path in finished[script].iterdir()}
-    else:
-        finished[script] = tmp_path / "out"
-        written = run(recorded, script, place, start, finished[script])
+            folder = tmp_path_factory.mktemp("trained")
+            finished[trains] = folder, train(recorded, trains, place, folder)
+        folder, written = finished[trains]
+        start = folder / "checkpoint_best.pt"  # evaluation is of what training writes
     if is_training(script):
         assert {"checkpoint_last.pt", "checkpoint_best.pt", "train.jsonl"} <= written
         assert ("checkpoint_best_ema.pt" in written) == (task_and_medium(script)[0] == "vqa" and script not in SCRATCH)
     else:
-        (scores,) = [name for name in written if name.startswith("scores-")]
+        (scores,) = [name for name in run(recorded, script, place, start, tmp_path / "out") if name.startswith("scores-")]
         assert json.loads((tmp_path / "out" / scores).read_text())

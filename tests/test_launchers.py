@@ -13,7 +13,7 @@ def test_an_update_sees_the_published_rows_on_any_number_of_gpus(tmp_path):
 
 
 LAUNCHERS = """
-fairseq-train() { echo "$@"; }
+unival() { echo "$@"; }
 torchrun() { echo torchrun "$@"; }
 srun() { echo srun "$MASTER_ADDR:$MASTER_PORT" "$@"; }
 scontrol() { printf 'first\\nsecond\\n'; }
@@ -26,8 +26,8 @@ train --lr 1 && update_freq 128 16 && echo "$UPDATE_FREQ"
 @pytest.mark.parametrize(
     ("variables", "starts", "processes", "frequency"),
     [
-        ({"GPUS": 4}, "data --user-dir", 4, 2),
-        ({"GPUS": 0}, "data --user-dir", None, 8),
+        ({"GPUS": 4}, "train data --user-dir", 4, 2),
+        ({"GPUS": 0}, "train data --user-dir", None, 8),
         ({"GPUS": 2, "NODES": 2, "LAUNCHER": "torchrun"}, "torchrun --nnodes 2 --node-rank 0 --nproc-per-node 2 ", 4, 2),
         (
             {"GPUS": 8, "LAUNCHER": "slurm", "SLURM_JOB_ID": 70001, "SLURM_NNODES": 2, "SLURM_JOB_NODELIST": "n[1-2]"},
@@ -44,7 +44,7 @@ def test_launchers(variables, starts, processes, frequency, tmp_path):
     assert int(per_update) == frequency
     assert ("--cpu" in started) == (processes is None)
     assert processes is None or f"--distributed-world-size {processes} " in started
-    assert ("rank.sh fairseq-train data" in started) == ("LAUNCHER" in variables)
+    assert ("rank.sh unival train data" in started) == ("LAUNCHER" in variables)
 
 
 def test_unusable_launchers_are_one_line(tmp_path):

@@ -80,7 +80,7 @@ def parsed(recorded, script, inputs, command):  # noqa: F811
 
     for table in inputs["DATA"].glob("*.tsv"):
         table.write_text("row\n")
-    is_training = command == "fairseq-train"
+    is_training = command == "train"
     gpus = PUBLISHED["gpus"] if is_training else 1
     (arguments,) = [given for name, given in recorded(script, **{**inputs, "GPUS": gpus}) if name == command]
     parser = options.get_training_parser() if is_training else options.get_generation_parser()
@@ -99,7 +99,7 @@ def resolved(namespace) -> dict[str, Any]:
 @pytest.mark.parametrize("script", TRAINING, ids=name_of)
 def test_training_is_the_published_one(script, inputs, recorded):  # noqa: F811
     published = PUBLISHED[recipe_name(script)]
-    ours = parsed(recorded, script, inputs, "fairseq-train")
+    ours = parsed(recorded, script, inputs, "train")
     medium = ours["columns"].split(",")[1]
     different = {}
     for option, value in published["train"].items():
@@ -125,7 +125,7 @@ def test_training_is_the_published_one(script, inputs, recorded):  # noqa: F811
 @pytest.mark.parametrize("script", EVALUATION, ids=name_of)
 def test_evaluation_is_the_published_one(script, inputs, recorded):  # noqa: F811
     published = dict(PUBLISHED[script.parent.name].get("eval", {"beam": 5, "fp16": True, "batch_size": 16}))
-    ours = parsed(recorded, script, inputs, "fairseq-generate")
+    ours = parsed(recorded, script, inputs, "generate")
     assert published.pop("fp16", None) is not None and not ours["fp16"], IN_FLOAT32
     assert {name: value for name, value in published.items() if name not in WITHOUT and ours[name] != value} == {}
     of_the_checkpoint = ("instruction", "patch_image_size", "patch_frame_size", "num_frames", "frame_fit")

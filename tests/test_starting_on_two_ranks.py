@@ -85,11 +85,11 @@ class Place:
         return self.folder / f"{name} {ranks}"
 
     def recipe(self, name: str) -> list[str]:
-        """What a recipe passes to fairseq-train, at a size for tests."""
+        """What a recipe passes to `unival train`, at a size for tests."""
         programs = self.folder / f"record {name}" / "bin"
         programs.mkdir(parents=True)
         recorded = programs.parent / "arguments"
-        (programs / "fairseq-train").write_text(f"#!/usr/bin/env bash\nprintf '%s\\0' \"$@\" >'{recorded}'\n")
+        (programs / "unival").write_text(f"#!/usr/bin/env bash\nprintf '%s\\0' \"${{@:2}}\" >'{recorded}'\n")
         (programs / "python").write_text(f'#!/usr/bin/env bash\nPYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n')
         for program in programs.iterdir():
             program.chmod(0o755)
