@@ -122,6 +122,8 @@ def test_captions_are_rewarded_by_cider_d_of_the_training_table_or_a_file(tmp_pa
         ({"ce_weight": -1.0}, "--ce-weight -1.0 must not be negative"),
         ({"scst_args": "["}, "is not JSON"),
         ({"scst_args": "[1]"}, "expected an object"),
+        ({"scst_args": '{"nbest": 2, "zero_shot": true}'}, "zero_shot is for evaluation"),
+        ({"scst_args": '{"nbest": 2, "reject_below": -1}'}, "reject_below is for evaluation"),
         ({"scst_args": '{"beam": 5}'}, "needs 2 hypotheses per row or more"),
         ({"reward": "box", "acc_thresh": 0.0}, "--acc-thresh 0.0: must be"),
         ({"reward": "box", "min_area_size": 9.0, "max_area_size": 4.0}, "areas from 9 to 4 pixels"),

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from tests.test_training import assert_equal, state
 from unival.checkpoints.files import ema_weights
 from unival.cli import main
 from unival.hub import from_checkpoint
+from unival.tasks.averages import start_from_weights
+from unival.tasks.restore import Start
 
 DECAY = 0.75
 KEYS = ("decoder.layers.0.fc1.weight", "encoder.media.image.backbone.bn1.running_mean")
@@ -104,6 +107,17 @@ def test_a_resumed_run_has_the_same_bits(data, start, trained, tmp_path):
     (tmp_path / "checkpoint_best_ema.pt").unlink(missing_ok=True)
     assert runs.train(data, tmp_path, *flags) == 0
     assert_equal(state(tmp_path / "checkpoint_best_ema.pt"), state(trained / "checkpoint_best_ema.pt"))
+
+
+@pytest.mark.parametrize(("every", "warns"), [(1, False), (2, True), (3, False)])
+def test_an_average_of_some_updates_that_goes_on_between_them_is_told(tmp_path, caplog, every, warns):
+    """fairseq keeps no count of the updates since the last one of the average; this checkpoint is of the third update."""
+    container = {"extra_state": {"ema": {"a": 1}}, "optimizer_history": [{"num_updates": 3}]}
+    cfg = Namespace(store_ema=True, ema_update_freq=every, save_dir=str(tmp_path), checkpoint_suffix="")
+    assert not start_from_weights(cfg, Start(tmp_path / "checkpoint_last.pt", container))
+    assert ("is of update 3: fairseq counts the updates" in caplog.text) == warns
+    caplog.clear()
+    assert not start_from_weights(cfg, Start(tmp_path / "another.pt", container)) and not caplog.text  # a run of its own
 
 
 def test_validation_with_an_average_needs_one(data, tmp_path, capsys):

@@ -52,6 +52,26 @@ def made(data, out, instruction, config, *flags):
 
 
 BEAM = '{"beam": 3, "nbest": 3, "unnormalized": true}'
+CANDIDATES = '{"inference": "candidates", "nbest": 3}'
+
+
+def scored(model, criterion, maker, batch):
+    """Rollouts of a batch, once the forward pass is known to give every hypothesis the score that generation gave it."""
+    sample = maker(batch, model, update=0)
+    rollouts = sample["rollouts"]
+    (generator,) = maker.generators
+    beams = generator.generate([model], batch, prefix_tokens=batch.get("prefix_tokens"), bos_token=maker.task.vocabulary.bos)
+    prompts = [maker.prompt(batch, row) for row in range(len(beams))]
+    scores = [float(beam["positional_scores"][start:].sum()) for start, row in zip(prompts, beams, strict=True) for beam in row[:3]]
+    assert rollouts.count == len(scores) == 12
+    features, _ = model(**sample["net_input"], features_only=True)
+    tokens = criterion.select_tokens(model, features, rollouts.hypotheses)
+    rows = tokens.counts.nonzero(as_tuple=True)[0]
+    picked = tokens.lprobs[0].gather(-1, tokens.target.unsqueeze(-1)).squeeze(-1)
+    found = torch.zeros(len(tokens.counts)).index_add_(0, rows, picked.detach())
+    torch.testing.assert_close(found[tokens.counts.any(1)], torch.tensor(scores), rtol=1e-4, atol=1e-4)
+    assert float(rollouts.advantages[~tokens.counts.any(1)].abs().max()) == 0
+    return sample, features
 
 
 @pytest.mark.parametrize(
@@ -63,27 +83,18 @@ BEAM = '{"beam": 3, "nbest": 3, "unnormalized": true}'
     ids=["candidate answers after prompts, two groups", "boxes"],
 )
 def test_hypotheses_are_scored_as_they_were_generated_and_gold_targets_as_ever(data, tmp_path, instruction, config, flags):
-    """The one forward gives every hypothesis the score that beam search gave it, and the cross-entropy that of plain training."""
+    """The one forward gives every hypothesis the score of its generation, and the cross-entropy that of plain training."""
     flags = [str(data / flag) if flag.endswith(".txt") else flag for flag in flags]
     model, criterion, maker, batch = made(data, tmp_path, instruction, config, *flags)
     before = torch.get_rng_state()
-    sample = maker(batch, model, update=0)
+    sample, features = scored(model, criterion, maker, batch)
     assert torch.equal(torch.get_rng_state(), before) and not model.training
-    rollouts = sample["rollouts"]
-    (generator,) = maker.generators
-    beams = generator.generate([model], batch, prefix_tokens=batch.get("prefix_tokens"), bos_token=maker.task.vocabulary.bos)
-    prompts = [maker.prompt(batch, row) for row in range(len(beams))]
-    scores = [float(beam["positional_scores"][start:].sum()) for start, row in zip(prompts, beams, strict=True) for beam in row[:3]]
-    assert len(batch["net_input"]["groups"]) == (2 if instruction is CLOSED else 1) and rollouts.count == len(scores) == 12
-    features, _ = model(**sample["net_input"], features_only=True)
-    tokens = criterion.select_tokens(model, features, rollouts.hypotheses)
-    rows = tokens.counts.nonzero(as_tuple=True)[0]
-    picked = tokens.lprobs[0].gather(-1, tokens.target.unsqueeze(-1)).squeeze(-1)
-    found = torch.zeros(len(tokens.counts)).index_add_(0, rows, picked.detach())
-    torch.testing.assert_close(found[tokens.counts.any(1)], torch.tensor(scores), rtol=1e-4, atol=1e-4)
-    gold = criterion.token_losses(criterion.select_tokens(model, features, rollouts.gold))[0].sum()
+    assert len(batch["net_input"]["groups"]) == (2 if instruction is CLOSED else 1)
+    gold = criterion.token_losses(criterion.select_tokens(model, features, sample["rollouts"].gold))[0].sum()
     torch.testing.assert_close(gold, criterion(model, maker.task.with_limits(batch))[0], rtol=1e-5, atol=1e-5)
-    assert float(rollouts.advantages[~tokens.counts.any(1)].abs().max()) == 0
+    if instruction is CLOSED:
+        other = ScstCriterion(maker.task, ScstConfig(scst_args=CANDIDATES, ce_weight=1.0, sentence_avg=False))
+        scored(model, other, RolloutMaker(maker.task, other), batch)
     criterion(model, sample)[0].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
 

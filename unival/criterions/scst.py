@@ -197,7 +197,7 @@ def parse_options(text: str) -> dict[str, Any]:
     """The generation options of ``--scst-args``, with ``nbest`` (default: 1).
 
     Raises:
-        UserError: the text is not a JSON object.
+        UserError: the text is not a JSON object, or has an option that the loss knows nothing of.
     """
     try:
         options = json.loads(text)
@@ -205,4 +205,7 @@ def parse_options(text: str) -> dict[str, Any]:
         raise UserError(f"--scst-args {text!r} is not JSON: {error}") from error
     if not isinstance(options, dict):
         raise UserError(f'--scst-args {text!r}: expected an object such as {{"sampling": true, "beam": 5, "nbest": 5}}')
+    refused = next((name for name in ("zero_shot", "reject_below") if options.get(name) not in (None, False)), None)
+    if refused is not None:
+        raise UserError(f"--scst-args {text!r}: {refused} is for evaluation; the loss is of hypotheses as they were generated")
     return {"nbest": 1, **options}

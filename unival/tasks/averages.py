@@ -11,7 +11,7 @@ from torch import nn
 from unival.checkpoints.files import ema_weights, read, write
 from unival.checkpoints.recovery import look_at
 from unival.errors import UserError
-from unival.tasks.restore import Start
+from unival.tasks.restore import Start, last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,13 @@ def start_from_weights(cfg: Any, start: Start | None) -> bool:
     Returns:
         Whether it was turned off.
     """
-    if start is None or not cfg.store_ema or (start.container.get("extra_state") or {}).get("ema"):
+    if start is None or not cfg.store_ema:
+        return False
+    if (start.container.get("extra_state") or {}).get("ema"):
+        updates, every = (start.container.get("optimizer_history") or [{}])[-1].get("num_updates", 0), cfg.ema_update_freq
+        if updates % every and start.path.resolve() == last_checkpoint(cfg).resolve():
+            said = "%s is of update %d: fairseq counts the updates between those of the average (--ema-update-freq %d) anew from here on"
+            logger.warning(f"{said}, so that it differs from that of a run without a stop", start.path, updates, every)
         return False
     cfg._get_root().ema.store_ema = False
     logger.info("%s has no moving average (EMA): it starts from the weights", start.path)

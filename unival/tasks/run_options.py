@@ -36,6 +36,7 @@ class RunOptions(FairseqDataclass):
     update_freq: Any = II("optimization.update_freq")
     distributed_world_size: int = II("distributed_training.distributed_world_size")
     store_ema: bool = II("ema.store_ema")
+    ema_update_freq: int = II("ema.ema_update_freq")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
