@@ -75,9 +75,9 @@ def test_a_good_table_of_a_task_in_the_published_layout(tmp_path, capsys):
 
 def test_alternatives_and_boxes(tmp_path, capsys):
     """Rows are read through each alternative; a box is checked against its own image."""
-    path = tiny.write_table(tmp_path, rows=3)  # images of 48 x 40
+    path = tiny.write_table(tmp_path, rows=4)  # images of 48 x 40
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row, box in zip(rows, ([0, 0, 48, 40], [5, 5, 5, 9], [0, 0, 10, 10]), strict=True):
+    for row, box in zip(rows, ([0, 0, 48, 40], [5, 5, 5, 9], [0, 0, 10, 10], [0, 0, 60, 40]), strict=True):
         row["box"] = box
     del rows[2]["caption"]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -85,7 +85,8 @@ def test_alternatives_and_boxes(tmp_path, capsys):
     assert main(["validate-data", str(path), "--instruction", instruction, *SMALL, "--workers", "0"]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert "row 1 (line 2), column 'box'" in lines[0] and "row 2 (line 3), column 'caption': no such column" in lines[1]
-    assert last == f"{path}: 2 bad rows of 3: 1 in column 'box', 1 in column 'caption'"
+    assert "row 3 (line 4), column 'box': box 0,0,60,40 is not within its image, which has 48 x 40 pixels" in lines[2]
+    assert last == f"{path}: 3 bad rows of 4: 2 in column 'box', 1 in column 'caption'"
 
 
 def test_answers_that_are_no_candidates(tmp_path, capsys):
