@@ -16,11 +16,12 @@ NUMBERED = re.compile(rf" (?:[a-z]+ )?(?:{THINGS})s\b")
 
 
 def is_count(value: ast.AST) -> bool:
-    """Whether a part of a message is a length, or a number with thousands separated."""
+    """Whether a part of a message is a length, or a number with thousands separated, but no constant."""
     inner = value.value if isinstance(value, ast.FormattedValue) else None
     spec = value.format_spec if isinstance(value, ast.FormattedValue) else None
     is_length = isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.id == "len"
-    return is_length or (isinstance(spec, ast.JoinedStr) and ast.unparse(spec) == "f','")
+    is_constant = isinstance(inner, ast.Name) and inner.id.isupper()
+    return is_length or (isinstance(spec, ast.JoinedStr) and ast.unparse(spec) == "f','" and not is_constant)
 
 
 def uncounted(source: str) -> list[str]:
