@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(data, tmp_path, capsys, mon
     (out / "train.log").unlink()
     (out / LAST).write_bytes((out / "checkpoint_1_1.pt").read_bytes()[: size // 2])  # what such a copy leaves
     assert runs.train(data, out, *FLAGS, "--max-update", "3") == 0
-    said = f"{LAST} is cut short, as after a stop while saving: resuming from checkpoint_1_1.pt (1 updates)"
+    said = f"{LAST} is cut short, as after a stop while saving: resuming from checkpoint_1_1.pt (1 update)"
     assert said in capsys.readouterr().out
     a, b = state(whole / LAST), state(out / LAST)
     for key in ("model", "last_optimizer_state"):

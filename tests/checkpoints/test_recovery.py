@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unival.checkpoints.recovery import is_cut_short, look_at, mend, newest, replace_by_copy, saved_files
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.tasks.restore import restored_file
 
 LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
@@ -121,7 +121,7 @@ def test_a_stop_while_saving_is_mended(tmp_path, stop, suffix):
     assert (said is None) == (before == counts(tmp_path) or stop == "while a later file is written")
     if said and after:
         resumed = after[LAST]
-        assert "\n" not in said and str(tmp_path) in said and f"({resumed} updates)" in said
+        assert "\n" not in said and str(tmp_path) in said and f"({counted(resumed, 'update')})" in said
         assert ("a new --save-dir starts afresh" in said) == (LAST not in {*whole, *damaged})  # it may have been removed on purpose
     assert mend(tmp_path, suffix) is None
 
