@@ -103,11 +103,23 @@ KEPT = {
 def test_files_of_every_format_and_mode_show_what_was_saved(form):
     for mode in KEPT[form]:
         image, seen = PICTURES[mode]
-        read_back = read(saved(image, form, **SAVING.get(form, {})))
+        data = saved(image, form, **SAVING.get(form, {}))
+        assert pillow.size_of(data) == pillow.read_sized_image(data, 1)[1], "by the header alone"
+        read_back = read(data)
         if form == "ICNS":  # resizes what it saves
             read_back = np.asarray(Image.fromarray(read_back.astype(np.uint8)).resize(image.size)).astype(int)
         difference = np.abs(read_back - seen)[MIDDLES].max()
         assert difference <= TOLERANCE.get(mode, 1) + LOSSY.get(form, 0), mode
+
+
+def test_the_size_in_a_header_is_that_of_the_upright_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.new("RGB", (8, 4)), "JPEG", exif=exif.tobytes())
+    for published, size in ((False, (4, 8)), (True, (8, 4))):
+        assert pillow.size_of(data, published) == pillow.read_sized_image(data, 1, published)[1] == size
+    with pytest.raises(UserError, match="unknown format"):
+        pillow.size_of(b"no image")
 
 
 def test_pil_images_of_every_mode_are_read_as_files_of_them():

@@ -41,6 +41,7 @@ COUNTS = {
     "log_interval": "common",
     "save_interval": "checkpoint",
 }
+PLACED = {"dataset.train_subset": "placed", "dataset.valid_subset": "displaced"}
 CLOSED = "[IMAGE:image] what? -> [TEXT:caption,closed_set]"
 
 
@@ -55,6 +56,9 @@ def data(tmp_path_factory):
     (folder / "absent.jsonl").write_text(whole.replace("valid.jsonl-2.png", "nowhere.png"))
     (folder / "number.jsonl").write_text(whole + '{"image": "images/valid.jsonl-0.png", "caption": 3}\n')
     (folder / "answers.txt").write_text("yes\nno\n")
+    for name, last in (("placed", 40), ("displaced", 60)):  # images of 48 x 40
+        rows = [{**json.loads(line), "box": [0, 0, last if i == 2 else 9, 9]} for i, line in enumerate(whole.splitlines())]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "images" / "broken.jsonl-0.png").write_bytes(b"nothing")
     for image in (folder / "images").glob("ruins*"):
         image.write_bytes(b"nothing")
@@ -144,6 +148,10 @@ WRONG = {
     "no text in a late row": ({"dataset.valid_subset": "valid,number"}, "number.jsonl, row 3.*column 'caption'.*got a number"),
     "nothing left to skip": ({"dataset.train_subset": "ruins", "on_bad_sample": "skip"}, "3 rows none can be read.*ruins.jsonl, row 0"),
     "skip is for training": ({"dataset.valid_subset": "broken", "on_bad_sample": "skip"}, "broken.jsonl, row 0"),
+    "box outside of a late image": (
+        {"instruction": "[IMAGE:image] where? -> [BOX:box]", "num_bins": 10, "eval_metrics": "box_accuracy", **PLACED},
+        r"displaced.jsonl, row 2 \(line 3\), column 'box': box 0,0,60,9 is not within its image, which has 48 x 40 pixels",
+    ),
     "threshold of boxes": ({"eval_box_threshold": 50.0}, "^--eval-box-threshold 50: must be an intersection over union .IoU., above 0"),
     "answer outside the closed set": (
         {"instruction": CLOSED, "closed_set": "answers.txt", "eval_args": '{"no_repeat_ngram_size": 0}'},

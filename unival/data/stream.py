@@ -21,6 +21,7 @@ from unival.data.builders.making import Maker
 from unival.data.cells import cell_errors, check_media, is_joined, warn_of_empty
 from unival.data.collate import collate
 from unival.data.example import BadSample, Example, Sample, TargetTokens
+from unival.data.headers import fits_headers
 from unival.data.media import load_media
 from unival.data.order import OrderedRows
 from unival.data.room import Piece, fit
@@ -352,6 +353,9 @@ class Stream(OrderedRows):
             found = self.slot_references(predicted[0], record, row)
             references.append(found.texts)
             empty += found.blank
+            kind = self.targets[predicted[0].modality]
+            if check and not fits_headers(kind, predicted[0], found.values[0], instruction, record, self.table, row):
+                self.read(row)
             if check and self.candidates is not None:
                 outside += self.is_outside(self.encode(predicted[0], found.values[0], Context(self.limits.target), row)[0])
             for slot in predicted[1:] if check else ():

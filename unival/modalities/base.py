@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unival.errors import UserError
 from unival.instructions import AttributeSpec
-from unival.modalities.geometry import Loaded
+from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.options import NoOptions
 from unival.modalities.target import Target
 from unival.text import split_names
@@ -97,6 +97,8 @@ class Media:
         loader: function of the options of all modalities (:class:`unival.modalities.composed.MediaOptions`) -> loader of files.
         embedding: function of the model's configuration -> :class:`MediaEmbedding`.
         has_geometry: whether ``loader`` gives a geometry, so that boxes may refer to the media.
+        geometry_of: function of the loader's options and of the bytes of a file -> geometry, where the header of the file has it; None if
+            the file has to be decoded.
         type_row: row in the type embedding with one row per modality (row 0 is text).
         packages: function of the loader's options -> optional package -> purpose, and how to install it.
         takes: kinds of files (:mod:`unival.modalities.kinds`) that slots of the modality take, the usual one first.
@@ -115,6 +117,7 @@ class Media:
     packages: Callable[[Any], Mapping[str, str]] = lambda options: {}
     takes: tuple[str, ...] = ()
     has_geometry: bool = False
+    geometry_of: Callable[[Any, bytes], Geometry] | None = None
     from_array: Callable[[np.ndarray | Tensor], bytes] | None = None
     sampled: str = ""
     network: Network | None = None

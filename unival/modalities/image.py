@@ -26,7 +26,7 @@ from unival.modalities.base import (
 )
 from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.options import at_least, one_of, option
-from unival.modalities.pillow import read_sized_image
+from unival.modalities.pillow import read_sized_image, size_of
 
 IMAGE_FITS = ("seen", "published")
 
@@ -88,6 +88,11 @@ class ImageLoader:
         return Loaded(torch.from_numpy(np.array(image)).permute(2, 0, 1), Geometry.of_resize(size, self.size))
 
 
+def place_in_header(options: Any, data: bytes) -> Geometry:
+    """The geometry that :class:`ImageLoader` gives, from the header of a file alone."""
+    return Geometry.of_resize(size_of(data, options.image_fit == "published"), options.patch_image_size)
+
+
 def statistics_of(cfg: Any) -> Statistics:
     """Mean and deviation by which a model normalises the pixels of images and frames."""
     return IMAGENET if cfg.imagenet_mean_and_std else HALF
@@ -143,6 +148,7 @@ IMAGE = Modality(
         type_row=1,
         takes=(kinds.IMAGE,),
         has_geometry=True,
+        geometry_of=place_in_header,
         from_array=image_file,
         sampled="sample_patch_num",
         network=NETWORK,

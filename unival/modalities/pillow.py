@@ -82,6 +82,18 @@ def read_sized_image(data: bytes, least: int, published: bool = False) -> tuple[
         return image, size
 
 
+def size_of(data: bytes, published: bool = False) -> tuple[int, int]:
+    """The width and height that :func:`read_sized_image` gives, from the header of a file alone: its pixels are not decoded.
+
+    Raises:
+        UserError: the bytes are not an image of a supported format.
+    """
+    with decoding("image", data):
+        file = open_image(data)
+        is_sideways = not published and orientation(file, decode=False) in SIDEWAYS
+        return (file.height, file.width) if is_sideways else file.size
+
+
 def open_image(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
     """Open a file without decoding its pixels. Call this within :func:`decoding`.
 
