@@ -69,7 +69,7 @@ def test_references_without_a_word_do_not_count_beside_others(empty, caplog):
         with pytest.raises(UserError, match="^t.tsv, row y: no reference has a letter or digit, and [a-z_]+ compares words: .*leave"):
             evaluate_rows(HYPOTHESES, alone, NAMES, whose="t.tsv, ")
         caplog.clear()
-        assert evaluate_rows(HYPOTHESES, alone, ["exact_match"]).rows["y"]["exact_match"] == 0 and not caplog.text
+        assert evaluate_rows(HYPOTHESES, alone, ["exact_match"]).rows["y"]["exact_match"] == 0 and "digit" not in caplog.text
 
 
 def test_rows():
@@ -95,8 +95,8 @@ def test_the_corpus_gives_document_frequencies():
         ({}, {}, "nothing to score"),
         ({1: "a", 2: "b"}, {1: ["a"]}, "1 row without references: 2"),
         ({1: "a"}, {i: ["a"] for i in range(1, 9)}, "7 rows without hypothesis: 2, 3, 4, 5, 6, ..."),
-        ({1: "a"}, {1: []}, "no list of references: 1"),
-        ({1: "a"}, {1: "a cat"}, "no list of references: 1"),
+        ({1: "a"}, {1: []}, "1 row without a list of references: 1"),
+        ({1: "a"}, {1: "a cat"}, "1 row without a list of references: 1"),
     ],
 )
 def test_keys_must_match(hypotheses, references, message):
