@@ -279,8 +279,8 @@ def test_run_writes_json_and_the_n_best(place, checkpoint, model, capsys):
     code, out, _ = command(capsys, *arguments, "--json")
     (expected,) = model.run(model.task.instruction_text, row, nbest=2, max_len_b=4)
     other = expected.alternatives[0]
-    found = {"inputs": row, "text": expected.text, "score": pytest.approx(expected.score)}
-    found["alternatives"] = [{"text": other.text, "score": pytest.approx(other.score)}]
+    scores = [{name: pytest.approx(getattr(each, name)) for name in ("score", "answer_score")} for each in (expected, other)]
+    found = {"inputs": row, "text": expected.text, **scores[0], "alternatives": [{"text": other.text, **scores[1]}]}
     assert code == 0 and [json.loads(line) for line in out.splitlines()] == [found, found]
     code, out, _ = command(capsys, *arguments)
     assert out == f"{row['image']}\t{expected.text}\n{row['image']}\t{other.text}\n" * 2

@@ -366,7 +366,7 @@ def _generate(request: Request, session: Session) -> None:
     scorer = main(cfg)
     if results:  # without it the last line of the output has the scores
         session.tell(f"{cfg.dataset.gen_subset}: {scorer.result_string()}")
-        if isinstance(scorer, TaskScorer):
+        if isinstance(scorer, TaskScorer) and scorer.answer_scores:
             session.tell(scorer.said_of_answer_scores())
         session.tell(f"the texts are in {pathlib.Path(results) / name.replace('.log', '.txt')}, the whole log is {session.path}")
 
