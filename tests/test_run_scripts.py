@@ -161,10 +161,7 @@ printf '%s\\0' "$(basename "$0")" "$@" '' >>"$RECORDED"
 
 @pytest.fixture
 def recorded(tmp_path):
-    """An environment whose commands only note their arguments; the answer is a list of (command, arguments).
-
-    What runs fairseq, ``unival train`` and ``unival generate``, are commands by themselves, with arguments that fairseq's own take, too.
-    """
+    """Commands only note their arguments; the answer is a list of (command, arguments), of fairseq's commands (train, generate) by name."""
     programs = tmp_path / "recording" / "bin"
     programs.mkdir(parents=True)
     scripts = {"unival": RECORDER}
