@@ -12,7 +12,7 @@ from common.files import Source
 from common.media import MediaRoot
 from common.progress import Progress
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 from . import mixture
 from .held_out import BENCHMARKS, HeldOut
@@ -132,7 +132,7 @@ class Tables:
 
 def counts(tally: Tally) -> str:
     """What became of the rows of a table."""
-    said = [f"{tally.read:,} rows read, {tally.kept:,} kept"]
+    said = [f"{counted(tally.read, 'row')} read, {tally.kept:,} kept"]
     if tally.leaks:
         each = ", ".join(f"{name} {tally.by_benchmark[name]:,}" for name in BENCHMARKS if tally.by_benchmark[name])
         said.append(f"{tally.leaks:,} about images of benchmarks left out ({each})")
@@ -205,7 +205,7 @@ def _summary(readers: Mapping[str, Reader], run: Run, tables: Tables, notes: lis
     else:
         file.write_text(mixture.text_of(there, run.media_root, run.out, tables.held_out.names), encoding="utf-8", newline="\n")
     written = ", ".join(f"{table}.jsonl" for table, tally in tables.tallies.items() if tally.kept)
-    state = f"{len(warnings)} differences, see above" if warnings else "complete"
+    state = f"{counted(len(warnings), 'difference')}, see above" if warnings else "complete"
     lines += [f"warning: {text}" for text in warnings]
     return "\n".join([*lines, f"{run.out}: wrote {written}; {state}"]), not warnings
 
@@ -213,9 +213,9 @@ def _summary(readers: Mapping[str, Reader], run: Run, tables: Tables, notes: lis
 def _differences(table: str, tally: Tally, rows: int | None) -> list[str]:
     said = []
     if tally.left_out[NO_FILE]:
-        said.append(f"{table}: {tally.left_out[NO_FILE]:,} rows {NO_FILE}, such as {', '.join(tally.absent)}")
+        said.append(f"{table}: {counted(tally.left_out[NO_FILE], 'row')} {NO_FILE}, such as {', '.join(tally.absent)}")
     if rows is not None and tally.read != rows:
-        said.append(f"{table}: {tally.read:,} rows were read, the data set has {rows:,}")
+        said.append(f"{table}: read {counted(tally.read, 'row')}, the data set has {rows:,}")
     if not tally.kept:
         said.append(f"{table}: no row is left, it was not made")
     return said

@@ -80,7 +80,7 @@ def test_coco(pretrain, source, media):
     assert f"coco  6 rows read, 2 kept; {left_out}" in built.text
     assert f"warning: coco: 1 rows without a file, such as {TRAIN.format(3)}" in built.text
     assert "images of vqa, okvqa, refcoco+, refcocog, snli_ve for validation and test were not looked for" in built.text
-    assert built.last == f"{built.out}: wrote coco.jsonl; 1 differences, see above"
+    assert built.last == f"{built.out}: wrote coco.jsonl; 1 difference, see above"
     assert built.read("coco", CAPTION, root)[0].references == ["A dog runs."]
     alone = pretrain("coco", flags=("--force",))
     assert "captions_val2014.json is not read" in alone.text and alone.code == 1
@@ -147,7 +147,7 @@ def test_visual_genome(pretrain, source, media):
         "vg_questions  5 rows read, 2 kept; 2 about images of benchmarks left out (coco 1, vqa 1); 1 without an answer left out"
         in built.text
     )
-    assert "warning: vg_questions: 5 rows were read, the data set has 1,445,322" in built.text
+    assert "warning: vg_questions: read 5 rows, the data set has 1,445,322" in built.text
     assert len(built.read("vg_regions", GROUNDING, root)) == 2
     mixture = yaml.safe_load((built.out / "mixture.yaml").read_text(encoding="utf-8"))
     assert mixture == {
@@ -196,7 +196,7 @@ def test_questions(pretrain, source, media):
     ]
     assert "vqa           2 rows read, 1 kept; 1 about images of benchmarks left out (refcoco 1)" in built.text
     assert "gqa           2 rows read, 1 kept; 1 about images of benchmarks left out (coco 1)" in built.text
-    assert "warning: gqa: 2 rows were read, the data set has 943,000" in built.text
+    assert "warning: gqa: read 2 rows, the data set has 943,000" in built.text
     root = media("gqa/images/1.jpg", f"vqa/{TRAIN.format(1)}")
     found = pretrain("vqa", "gqa", "vg", held=("coco",), media=root, flags=("--force",))
     assert [found.rows(name)[0]["image"] for name in ("vqa", "gqa")] == [f"vqa/{TRAIN.format(1)}", "gqa/images/1.jpg"]
