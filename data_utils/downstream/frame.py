@@ -259,8 +259,9 @@ def of_the_paper(report: Report) -> list[str]:
         every = tally.rows + tally.chosen.total()
         count = {"rows": every, "used": tally.rows, "media": len(tally.media), "references": tally.references}[size.of]
         if not agrees(count, size.paper):
-            what = {"media": "files", "used": "rows"}.get(size.of, size.of)
-            said.append(f"{table}: {count:,} {what}, table 15 of the paper says {size.paper}" + (f" ({size.why})" if size.why else ""))
+            what = {"media": "file", "used": "row"}.get(size.of, size.of.removesuffix("s"))
+            why = f" ({size.why})" if size.why else ""
+            said.append(f"{table}: {counted(count, what)}, table 15 of the paper says {size.paper}{why}")
     return said
 
 

@@ -62,7 +62,7 @@ def test_evaluation_keeps_them(vocab, table, caplog):
     data = task.build_dataset(table)
     with caplog.at_level(logging.WARNING):
         assert data.check_rows() == [["red"], ["green"], ["blue", "left"]]
-    assert "the answers of 1 rows are no candidates" in caplog.text
+    assert "the answers of 1 row are no candidates" in caplog.text
     model = tiny.model(vocab)
     criterion = LabelSmoothedCriterion(task, LabelSmoothedConfig(sentence_avg=False)).eval()
     batch = data.collater([data[0], data[1]])

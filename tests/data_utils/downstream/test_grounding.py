@@ -109,7 +109,7 @@ def test_snli_ve(build, source, media):
     assert built.rows("train") == [{**row, "label": "entailment"}]
     assert "1 without a label left out" in built.text
     assert built.read("test", ENTAILMENT, root)[0].references == ["no"]
-    assert "train: 1 files, table 15 of the paper says 30K" in build("snli_ve", "--force").text
+    assert "train: 1 file, table 15 of the paper says 30K" in build("snli_ve", "--force").text
 
     source(**{"snli_ve_dev.jsonl": entailment(1, "entails", "x")})
     broken = build("snli_ve", "--force")

@@ -47,7 +47,7 @@ def test_vqa(build, source, media):
     assert "2 without a candidate answer left out" in built.text and "train: 3 rows, the data set has 443,757" in built.text
     assert [row["answer"] for row in built.rows("valid")] == [["many"] * 10, [*["two"] * 9, ""], TWO]
     assert built.rows("test") == [{"id": 60, "image": FILES[5], "question": "Why?"}]
-    assert "test: 1 rows, table 15 of the paper says 453K (the number of the data set's paper" in built.text
+    assert "test: 1 row, table 15 of the paper says 453K (the number of the data set's paper" in built.text
     assert "test_dev: not made, since its file is not there" in built.text
     assert built.read("valid", IMAGE, root)[2].references == TWO
     (example,) = built.read("train", IMAGE, root)

@@ -78,7 +78,7 @@ def test_coco(pretrain, source, media):
     ]
     left_out = "2 about images of benchmarks left out (coco 1, refcoco 1); 1 without a caption left out; 1 without a file left out"
     assert f"coco  6 rows read, 2 kept; {left_out}" in built.text
-    assert f"warning: coco: 1 rows without a file, such as {TRAIN.format(3)}" in built.text
+    assert f"warning: coco: 1 row without a file, such as {TRAIN.format(3)}" in built.text
     assert "images of vqa, okvqa, refcoco+, refcocog, snli_ve for validation and test were not looked for" in built.text
     assert built.last == f"{built.out}: wrote coco.jsonl; 1 difference, see above"
     assert built.read("coco", CAPTION, root)[0].references == ["A dog runs."]

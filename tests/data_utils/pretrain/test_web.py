@@ -160,7 +160,7 @@ def test_webvid_and_its_questions(pretrain, source, media):
     assert rows[0] == {"id": "webvidqa-21179416-0", "video": first, **asked}
     assert [(row["video"], row["answer"]) for row in rows[1:]] == [(first, {"winter": 1.0}), ("5629184.mp4", {"couple": 1.0})]
     assert "webvidqa: 1 videos of val_webvidvqa.csv are left out" in built.text
-    assert "warning: webvid: 1 rows without a file, such as videos/000001_000050/7.mp4" in built.text
+    assert "warning: webvid: 1 row without a file, such as videos/000001_000050/7.mp4" in built.text
     mixture = yaml.safe_load((built.out / "mixture.yaml").read_text(encoding="utf-8"))
     assert {name: (each["builder"], each.get("medium")) for name, each in mixture["streams"].items()} == {
         "captions": ("caption_and_matching", None),
