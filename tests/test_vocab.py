@@ -204,7 +204,7 @@ def append(name, line):
         (write("vocab.bpe", "a b\n"), "vocab.bpe, line 1: expected '#version: 0.2', got 'a b'"),
         (append("vocab.bpe", "a b c\n"), "vocab.bpe, line 26: expected two tokens .* 'a b c'"),
         (append("vocab.bpe", "z z\n"), "vocab.bpe, line 26: token 'zz' is not in encoder.json"),
-        (append("dict.txt", "9999 0\n"), "lists 1 tokens that are not numbers .* '9999'"),
+        (append("dict.txt", "9999 0\n"), "lists 1 token not among the numbers .* '9999'"),
         (append("dict.txt", "9999\n"), "dict.txt, line 281: expected 'token count', got '9999'"),
         (append("dict.txt", "0 5\n"), "dict.txt, line 281: token '0' is listed twice"),
         (write("dict.txt", "0 5\n"), "lacks 279 numbers of encoder.json .the first is 1"),

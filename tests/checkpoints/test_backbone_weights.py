@@ -173,7 +173,7 @@ def test_missing_and_unexpected_keys(torchvision_net, tmp_path):
 
 
 def test_files_with_no_or_several_networks(torchvision_net, tmp_path):
-    with pytest.raises(UserError, match="has no image backbone: none of its 2 keys.*linear.bias, linear.weight"):
+    with pytest.raises(UserError, match="has no image backbone: none of its keys.*linear.bias, linear.weight"):
         load(saved(tmp_path / "a.pt", {"linear.weight": torch.zeros(1), "linear.bias": torch.zeros(1)}), "image", ResNet("resnet10"))
     twins = {f"encoder_{side}.{key}": value for side in "qk" for key, value in torchvision_net.state_dict().items()}
     with pytest.raises(UserError, match="several networks.*'encoder_k.', 'encoder_q.'"):

@@ -170,7 +170,7 @@ def test_keys_are_listed_by_pattern(capsys, container, tmp_path):
     assert rows[2] == ["decoder.embed_tokens.weight", shape, "float32", "=", "encoder.embed_tokens.weight"]
     _, found = inspect_json(capsys, path, "--keys")
     assert [entry["key"] for entry in found["keys"]] == list(container["model"])
-    with pytest.raises(UserError, match="nothing.*': none of the"):
+    with pytest.raises(UserError, match="nothing.*': no key is like that"):
         inspect(capsys, path, "--keys", "nothing.*")
     with pytest.raises(UserError, match="one checkpoint, or two"):
         inspect(capsys)

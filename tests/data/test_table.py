@@ -190,7 +190,7 @@ def test_columns_that_are_not_there(tsv, jsonl):
     assert "selected_cols '0,4,2' has 3 columns, but got 2 names: a, b" in opening(
         tsv, columns=["a", "b"], selected_cols="0,4,2"
     )
-    assert f"has 5 columns, but got 1 names: a; {widths}" in opening(tsv, columns=["a"])
+    assert f"has 5 columns, but got 1 name: a; {widths}" in opening(tsv, columns=["a"])
     assert "column name 'a' is given twice in a, b, a" in opening(tsv, columns=list("aba"), selected_cols="0,1,2")
     assert opening(jsonl, columns=["id", "captoin"]) == (
         f"{jsonl}, row 0 (line 1), column 'captoin': no such column; the row has 'id', 'image', 'caption'"
