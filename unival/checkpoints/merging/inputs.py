@@ -12,7 +12,7 @@ from unival.checkpoints.adapters import MARK, method_of
 from unival.checkpoints.architecture import ARCHITECTURES, identify
 from unival.checkpoints.names.published import rename_published
 from unival.checkpoints.summary import TOKEN_NAMES, WRAPPERS, same_values, tied_keys
-from unival.errors import UserError
+from unival.errors import UserError, counted
 
 SHOWN = 4  # most keys in a message
 MISSING = ("error", "base", "skip")
@@ -159,7 +159,7 @@ def _keys(models: Sequence[Checkpoint], base: Checkpoint | None, missing: str) -
 
 def _some(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"{len(keys)} keys ({', '.join(keys[:SHOWN])}{more})"
+    return f"{counted(len(keys), 'key')} ({', '.join(keys[:SHOWN])}{more})"
 
 
 def _one_shape(key: str, models: Sequence[Checkpoint]) -> None:

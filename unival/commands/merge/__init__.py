@@ -16,7 +16,7 @@ from unival.checkpoints.merging.merge import merged
 from unival.checkpoints.merging.methods import HELP, METHODS, Method, make_rule, method_named
 from unival.checkpoints.merging.record import merged_container, record
 from unival.checkpoints.precision import cast
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,4 +194,4 @@ def summary(out: pathlib.Path, inputs: Inputs, method: str, options: Mapping[str
     named = [f"{c}{model.name}" for c, model in zip(weighed, inputs.models, strict=True)]
     about = "".join(f", {name} {value}" for name, value in options.items())
     base = f", base {inputs.base.name}" if inputs.base else ""
-    return f"{out}: {method}{about} of {', '.join(named)}{base}; {len(inputs.keys)} keys, {out.stat().st_size / 1e6:.1f} MB\n"
+    return f"{out}: {method}{about} of {', '.join(named)}{base}; {counted(len(inputs.keys), 'key')}, {out.stat().st_size / 1e6:.1f} MB\n"
