@@ -18,6 +18,7 @@ from . import mixture
 from .held_out import BENCHMARKS, HeldOut
 from .rows import Context, Reader, Row
 
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 NAMED = 3  # files that are named among those that are missing
 NO_FILE = "without a file"
 EMPTY = {  # column -> why a row is left out where it is empty
@@ -87,7 +88,7 @@ class Tables:
                 tally.absent.append(row.media[0])
             return
         line = {"id": f"{dataset}-{row.id}", column: path, **row.values, "dataset": dataset}
-        self._files[row.table].write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._files[row.table].write(ENCODER.encode(line) + "\n")
         tally.kept += 1
 
     def _file_of(self, row: Row) -> str | None:
@@ -214,8 +215,8 @@ def _differences(table: str, tally: Tally, rows: int | None) -> list[str]:
     said = []
     if tally.left_out[NO_FILE]:
         said.append(f"{table}: {counted(tally.left_out[NO_FILE], 'row')} {NO_FILE}, such as {', '.join(tally.absent)}")
-    if rows is not None and tally.read != rows:
+    if rows is not None and tally.read not in (0, rows):
         said.append(f"{table}: read {counted(tally.read, 'row')}, the data set has {rows:,}")
     if not tally.kept:
-        said.append(f"{table}: no row is left, it was not made")
+        said.append(f"{table}: not made, there is no row for it")
     return said

@@ -18,7 +18,7 @@ from .rows import Context, Reader, Row, Table, corners
 COVERED = 0.3  # part of the image that the region of a caption covers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image: its file, its size in pixels, and its ids elsewhere."""
 

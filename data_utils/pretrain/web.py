@@ -54,7 +54,7 @@ def tsv(*names: str) -> Callable[[Context], Pairs]:
             if number == 1 and sorted(cells) == sorted(HEADER) or not line.strip():
                 continue
             entry = Entry(dict(zip(HEADER, cells if _is_address(cells[0]) else cells[::-1], strict=False)), f"{path}, line {number}")
-            if len(cells) != len(HEADER) or not _is_address(entry.text("url")):
+            if len(cells) != len(HEADER) or not _is_address(entry["url"]):
                 raise UserError(f"{entry.where}: expected an address and a caption, separated by a tab, got {line[:60]!r}")
             yield entry.text("url"), entry.text("caption")
 

@@ -55,8 +55,8 @@ def test_folders_of_img2dataset(pretrain, source, media, tmp_path):
     ]
     left_out = "1 about images of benchmarks left out (snli_ve 1); 1 without a file left out; 1 without a caption left out"
     assert f"cc3m  5 rows read, 2 kept; {left_out}" in built.text
-    assert "rows without a file, such as cc3m/00000/000000001.jpg" in built.text
-    assert built.read("cc3m", CAPTION, root)[1].references == ["a dog"]
+    assert "1 row without a file, such as cc3m/00000/000000001.jpg" in built.text
+    assert len(built.examples("cc3m")) == 4
     assert "so that it must be below --media-root" in pretrain("cc3m", media=tmp_path / "out", flags=("--force",)).error
     assert "give --media-root" in pretrain("cc3m", flags=("--force",)).error
     (root / "cc3m" / "00001" / "000010001.json").write_text("{", encoding="utf-8")
@@ -74,7 +74,7 @@ def test_tars_of_img2dataset_are_unpacked(pretrain, source, media):
         ("cc12m-000000000", "cc12m/00000/000000000.jpg", "a dog"),
         ("cc12m-000010000", "cc12m/00001/000010000.webp", "a <PERSON>"),
     ]
-    assert "1 without a file left out" in built.text and built.read("cc12m", CAPTION, root)[0].references == ["a dog"]
+    assert "1 without a file left out" in built.text and len(built.examples("cc12m")) == 4
     unpacked = root / "cc12m" / "00000" / "000000000.jpg"
     stamp = unpacked.stat().st_mtime_ns
     pretrain("cc12m", media=root, flags=("--force",))
@@ -171,6 +171,7 @@ def test_webvid_and_its_questions(pretrain, source, media):
         "images": {"epochs": 15, "schedule_epochs": 50, "streams": ["captions"]},
         "videos": {"epochs": 8, "schedule_epochs": 50, "streams": ["captions", "video_captions", "video_questions"]},
     }
+    assert len(built.examples("webvid")) == 4 and len(built.examples("webvidqa")) == 6
     assert [len(stage.streams) for stage in read_mixture(built.out / "mixture.yaml").stages] == [1, 3]
     alone = pretrain("webvidqa", flags=("--force",))
     assert alone.code == 0 and [row["video"] for row in alone.rows("webvidqa")] == ["videos/21179416.mp4"] * 2 + ["videos/5629184.mp4"]
