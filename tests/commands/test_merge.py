@@ -9,6 +9,7 @@ import torch
 
 from tests import runs, tiny
 from unival.checkpoints.files import read
+from unival.checkpoints.merging.methods import METHODS
 from unival.cli import main
 from unival.hub import from_checkpoint
 
@@ -42,6 +43,73 @@ def merge(*arguments):
 
 def states(place, *names):
     return [read(checkpoint(place, name))["model"] for name in names]
+
+
+@pytest.mark.parametrize("method", ["ties", "della", "emr", "tsv"])
+def test_every_method_writes_a_model_that_fits(place, tmp_path, method, capsys):
+    """All keys of a real model, the base included; what it says of itself names all options."""
+    models = [checkpoint(place, "one"), checkpoint(place, "two")]
+    base = ["--base", checkpoint(place, "base")] if METHODS[method].base else []
+    out = tmp_path / "merged.safetensors"
+    assert merge(*models, *base, "--method", method, "--out", out) == 0, capsys.readouterr().err
+    container = read(out)
+    (trained,) = states(place, "base")
+    assert set(container["model"]) == set(trained)
+    assert all(value.isfinite().all() for value in container["model"].values())
+    assert all(value.shape == trained[key].shape and value.dtype == trained[key].dtype for key, value in container["model"].items())
+    moved = [key for key, value in container["model"].items() if not torch.equal(value, trained[key])]
+    assert len(moved) > 50
+    made = container["extra_state"]["converted_from"]
+    assert made["method"] == method and set(made["options"]) == set(METHODS[method].options())
+    assert bool(made["base"]) == METHODS[method].base
+
+
+def test_moving_averages_and_sweeps(place, tmp_path):
+    """--weights ema takes the averages, which all three have in common; --sweep writes every point, each as alone."""
+    models = [checkpoint(place, "one"), checkpoint(place, "two")]
+    assert merge(*models, "--weights", "ema", "--out", tmp_path / "ema.pt") == 0
+    expected = from_checkpoint(models[0], weights="ema").model.state_dict()
+    found = read(tmp_path / "ema.pt")["model"]
+    assert all(torch.allclose(value, expected[key]) for key, value in found.items())
+    assert merge(*models, "--sweep", "0:1:0.5", "--half", "--out", tmp_path / "point-{}.pt") == 0
+    points = [read(tmp_path / f"point-{name}.pt")["model"] for name in ("0", "0.5", "1")]
+    for number, original in ((0, "one"), (2, "two")):
+        (state,) = states(place, original)
+        assert all(torch.equal(points[number][key], v.half() if v.is_floating_point() else v) for key, v in state.items())
+    base = ["--base", checkpoint(place, "base"), "--method", "task_arithmetic"]
+    assert merge(models[0], *base, "--sweep", "0,1", "--out", tmp_path / "scale-{}.safetensors") == 0
+    for name, original in (("0", "base"), ("1", "one")):
+        found, (state,) = read(tmp_path / f"scale-{name}.safetensors")["model"], states(place, original)
+        assert all(torch.allclose(value, state[key], atol=1e-6) for key, value in found.items() if "running" not in key), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "best"], "--method best: there are linear, "),
+        (["--method", "ties"], "--method ties needs the pretrained model that the models come from: give --base"),
+        (["--method", "slerp", "--coefficients", "1,2,3"], "--coefficients 1,2,3: must be 2 numbers, one per model, got 3"),
+        (["--coefficients", "1,x"], "--coefficients 1,x: must be numbers with commas between"),
+        (["--coefficients", "1,nan"], "--coefficients 1,nan: must be finite numbers"),
+        (["--lambda", "0.5", "--coefficients", "1,2"], "--lambda is for two models whose coefficients are shares, without --coefficients"),
+        (["--method", "ema", "--lambda", "0.5"], "--method ema has no coefficients of the models"),
+        (["--density", "0.5"], "--density is no option of --method linear, which has no options"),
+        (["--sweep", "0:1"], "--sweep 0:1: must be FROM:TO:STEP, such as 0:1:0.1"),
+        (["--sweep", "0,1"], "must have {} in its name"),
+        (["--sweep", "0,1", "--lambda", "1"], "--sweep takes the place of --lambda and --coefficients"),
+        (["--base", "one"], "--base is not used by --method linear"),
+        (["--config-from", "three.pt"], "--config-from three.pt: must be one of the models"),
+        (["--out", "one"], "is an input itself; give another file"),
+        (["--method", "fisher"], "--method fisher needs statistics of data"),
+    ],
+)
+def test_mistakes_are_one_line(place, tmp_path, capsys, arguments, message):
+    models = [checkpoint(place, "one"), checkpoint(place, "two")]
+    arguments = [models[0] if argument == "one" else argument for argument in arguments]
+    assert merge(*models, "--out", tmp_path / "out.pt", *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out.pt").exists()
 
 
 def test_a_merged_checkpoint_is_used_as_any_other(place, tmp_path, capsys):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints.merging.inputs import COUNTER, STATISTICS, Inputs, is_constant, iterate
-from unival.checkpoints.merging.tensors import Rule, Statistics, Tensors, slices, total, working
+from unival.checkpoints.merging.tensors import Rule, Statistics, Tensors, is_matrix, slices, total, working
 
 Coefficients = Sequence[float] | Callable[[str], Sequence[float]]  # one per model, or a function that gives them for a key
 
@@ -31,7 +31,7 @@ def merged(
         inputs: the checkpoints, from :func:`unival.checkpoints.merging.inputs.fitting_inputs`.
         rule: a method with its options, as :func:`unival.checkpoints.merging.methods.make_rule` makes it.
         coefficients: of the models, or a function that gives them for a key.
-        whole: give the method whole tensors instead of slices of rows.
+        whole: give the method whole matrices instead of slices of rows.
         shares: coefficients are shares of a whole: those of models that lack a key are divided among the others.
         into: tensors to write to (those of a model); new ones are made of keys that are not in it.
         statistics: one state of statistics per model; keys may be missing.
@@ -122,7 +122,8 @@ class _Merger:
         read = None if self.statistics is None else [self.statistics[number].get(key) for number in numbers]
         counted = None if read is None or any(value is None for value in read) else [value for value in read if value is not None]
         flat = [value.view(1) if value.dim() == 0 else value for value in values]
-        pieces = [slice(0, len(flat[0]))] if self.whole else slices(flat[0].shape)
+        whole = self.whole and is_matrix(key, values[0])
+        pieces = [slice(0, len(flat[0]))] if whole else slices(flat[0].shape)
         for rows in pieces:
             yield Tensors(
                 key,
@@ -131,7 +132,7 @@ class _Merger:
                 None if base is None else working(base.view(1)[rows] if base.dim() == 0 else base[rows]),
                 numbers,
                 rows.start,
-                counted if counted is None or self.whole else [value[rows] for value in counted],
+                counted if counted is None or whole else [value[rows] for value in counted],
             )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unival.checkpoints.merging import averages, task_vectors
+from unival.checkpoints.merging import averages, masks, sparse, spectral, task_vectors, weighed
 from unival.checkpoints.merging.tensors import Rule
 from unival.errors import UserError, flag
 
@@ -23,7 +23,8 @@ class Method:
         least, most: number of models.
         shares: coefficients are shares, whose default is 1 / n; else they count task vectors, and their default is 1.
         weighed: whether coefficients of the models can be given.
-        whole: it needs whole tensors.
+        whole: it needs whole matrices.
+        statistics: name of the statistics of data that it needs, one of each model; None: it needs no data.
     """
 
     make: Callable[..., Any]
@@ -34,6 +35,7 @@ class Method:
     shares: bool = True
     weighed: bool = True
     whole: bool = False
+    statistics: str | None = None
 
     def options(self) -> dict[str, Any]:
         """The options with their defaults."""
@@ -46,14 +48,41 @@ METHODS: dict[str, Method] = {
     "ema": Method(averages.moving_average, "moving average of one run's checkpoints, given in their order", weighed=False),
     "slerp": Method(averages.Slerp, "interpolation of two models on the sphere", most=2),
     "stock": Method(averages.Stock, "average, moved to the base by the angle of the task vectors", base=True),
+    "fisher": Method(weighed.fisher, "average weighed by Fisher information on the models' tables", statistics="fisher"),
+    "regmean": Method(weighed.regmean, "linear layers by least squares on the models' tables", whole=True, statistics="gram"),
     "task_arithmetic": Method(
         task_vectors.task_arithmetic, "the base and the sum of task vectors; negative ones forget", base=True, least=1, shares=False
+    ),
+    "ties": Method(sparse.Ties, "the largest values of task vectors, those of the elected sign averaged", base=True, shares=False),
+    "dare": Method(sparse.dare, "values of task vectors dropped at random, the rest rescaled", base=True, least=1, shares=False),
+    "della": Method(sparse.della, "dropped at random by magnitude, those of the elected sign averaged", base=True, shares=False),
+    "breadcrumbs": Method(sparse.Breadcrumbs, "task vectors without outliers and small values", base=True, least=1, shares=False),
+    "lwptv": Method(sparse.LayerPruned, "task vectors pruned layer by layer", base=True, least=1, shares=False),
+    "consensus": Method(masks.consensus, "of the sum of task vectors what several tasks need", base=True, shares=False),
+    "tall": Method(masks.tall, "one task's model out of the sum of task vectors, by its mask", base=True, shares=False),
+    "emr": Method(masks.Emr, "one task's model out of the elected task vector: mask and rescale", base=True, weighed=False),
+    "tsv": Method(spectral.singular_vectors, "task singular vectors made orthogonal", base=True, shares=False, whole=True),
+    "iso_c": Method(spectral.isotropic, "the sum of task matrices with equal singular values", base=True, shares=False, whole=True),
+    "iso_cts": Method(
+        spectral.isotropic_tasks, "equal singular values in common and task-specific subspaces", base=True, shares=False, whole=True
     ),
 }
 
 HELP: dict[str, str] = {  # option of methods -> what it is
     "decay": "share of the average that stays when a checkpoint is added",
-    "scale": "factor of the sum of task vectors",
+    "floor": "what is added to all Fisher information",
+    "diagonal": "share by which Gram matrices are moved to their diagonals",
+    "scale": "factor of the merged task vector",
+    "density": "share of a task vector that stays",
+    "scope": f"what the share is of: {' or '.join(sparse.SCOPES)}",
+    "outliers": "share of a task vector's largest values that is left out",
+    "elect": "keep only values of the elected sign, as in TIES",
+    "window": "width of the drop probabilities, between the largest and the smallest values",
+    "seed": "seed of what is dropped",
+    "strictness": "a task's mask has values at least this times as large as those of the other tasks together",
+    "least": "number of tasks that need a value",
+    "task": "number of the model, from 1, whose task the result is for",
+    "common": "share of the singular vectors that are common to the tasks",
 }
 
 

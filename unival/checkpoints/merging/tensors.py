@@ -1,5 +1,6 @@
 """What a method of merging is given: the tensors of one key, in float32 or float64, a slice of rows at a time."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints.summary import CHUNK
+
+TABLES = re.compile(r"embed|positions|rel_pos_table|output_projection")  # keys of embeddings
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,21 @@ class Tensors:
     start: int = 0
     statistics: Sequence[Tensor] | None = None
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the tensor is a linear map, with singular values of a meaning: no vector, no kernel, no table of embeddings."""
+        return is_matrix(self.key, self.models[0])
+
     def deltas(self) -> Iterator[Tensor]:
         """The task vectors ``theta_i - theta_base`` (Ilharco et al. 2023), one at a time."""
         assert self.base is not None, "the method's entry says that it needs no base"
         for value in self.models:
             yield value - self.base
+
+
+def is_matrix(key: str, value: Tensor) -> bool:
+    """Whether a key is that of a linear map: two axes, and no table whose rows are looked up."""
+    return value.dim() == 2 and TABLES.search(key) is None
 
 
 class Rule(Protocol):

@@ -40,18 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dtype.add_argument("--half", action="store_true", help="write float16")
     dtype.add_argument("--float", action="store_true", help="write float32")
     add("--force", action="store_true", help="overwrite the file of --out")
-    for name, default, users in _options():
-        help_text = f"{', '.join(users)}: {HELP[name]} (default: {default})"
-        add(flag(name), type=type(default), metavar="X", help=help_text)
+    for name, defaults in method_options().items():
+        values = ", ".join(f"{method} {default}" for method, default in defaults.items())
+        kind = type(next(iter(defaults.values())))
+        how: dict[str, Any] = {"action": "store_true", "default": None} if kind is bool else {"type": kind, "metavar": "X"}
+        add(flag(name), help=f"{HELP[name]} (default: {values})", **how)
 
 
-def _options() -> list[tuple[str, Any, list[str]]]:
-    """The methods' options: name, default, and the methods that have it."""
+def method_options() -> dict[str, dict[str, Any]]:
+    """The methods' options: name -> method -> default."""
     found: dict[str, dict[str, Any]] = {}
     for name, method in METHODS.items():
         for option, default in method.options().items():
             found.setdefault(option, {})[name] = default
-    return [(option, next(iter(users.values())), list(users)) for option, users in found.items()]
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,6 +108,8 @@ def check_files(args: argparse.Namespace, method: Method, outputs: Sequence[path
     if count < method.least or (method.most is not None and count > method.most):
         takes = f"{method.least} models" if method.least == method.most else f"at least {method.least} models"
         raise UserError(f"--method {args.method} takes {takes}, got {count}")
+    if method.statistics:
+        raise UserError(f"--method {args.method} needs statistics of data, which only unival.checkpoints.merging.merge.merged takes")
     if method.base and args.base is None:
         raise UserError(f"--method {args.method} needs the pretrained model that the models come from: give --base")
     if args.base is not None and not method.base and args.missing != "base":
@@ -120,7 +124,7 @@ def points_of(args: argparse.Namespace, method: Method) -> Iterator[tuple[str, l
     Raises:
         UserError: options contradict each other, or a number is none.
     """
-    given = {name: getattr(args, name) for name, _, _ in _options() if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in method_options() if getattr(args, name) is not None}
     make_rule(args.method, given)
     coefficients = coefficients_of(args, method)
     if args.sweep is None:

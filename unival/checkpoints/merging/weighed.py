@@ -1,0 +1,44 @@
+"""Averages that weigh every value by statistics of the data that a model was trained on."""
+
+import torch
+from torch import Tensor
+
+from unival.checkpoints.merging.tensors import Tensors, total
+
+
+def _average(tensors: Tensors) -> Tensor:
+    return total(tensors.models, [c / sum(tensors.coefficients) for c in tensors.coefficients])
+
+
+def fisher(tensors: Tensors, *, floor: float = 1e-6) -> Tensor:
+    """Fisher-weighted average (Matena and Raffel 2022, arXiv:2111.09832): ``sum_i c_i F_i theta_i / sum_i c_i F_i``.
+
+    F is the diagonal of the empirical Fisher information, plus ``floor``: the mean over rows of the squared gradient of the loss.
+    Keys without it (what was not trained) are averaged.
+    """
+    if tensors.statistics is None:
+        return _average(tensors)
+    above, below = torch.zeros_like(tensors.models[0]), torch.zeros_like(tensors.models[0])
+    for value, information, coefficient in zip(tensors.models, tensors.statistics, tensors.coefficients, strict=True):
+        weight = (information.to(value.dtype) + floor) * coefficient
+        above += weight * value
+        below += weight
+    return above / below
+
+
+def regmean(tensors: Tensors, *, diagonal: float = 0.1) -> Tensor:
+    """RegMean (Jin et al. 2023, arXiv:2212.09849): ``W = (sum_i c_i W_i G_i) (sum_i c_i G_i)^-1`` for a linear layer ``x W^T``.
+
+    G is the Gram matrix ``X^T X`` of the layer's inputs on data of the model's task; what is not on its diagonal is multiplied by
+    ``1 - diagonal``.  Keys without it are averaged.
+    """
+    if tensors.statistics is None:
+        return _average(tensors)
+    above = below = None
+    for value, gram, coefficient in zip(tensors.models, tensors.statistics, tensors.coefficients, strict=True):
+        own = gram.double() * coefficient
+        own = own * (1 - diagonal) + torch.diag(own.diagonal()) * diagonal
+        product = value.double() @ own
+        above, below = (product, own) if above is None or below is None else (above + product, below + own)
+    assert above is not None and below is not None, "there is at least one model"
+    return torch.linalg.lstsq(below, above.T, driver="gelsd").solution.T.to(tensors.models[0].dtype)
