@@ -71,15 +71,15 @@ def test_keys_that_a_model_lacks():
     """An error unless it is said what to do: the base's value, or the average of those that have the key, with whole shares."""
     key = "encoder.layers.0.fc1.weight"
     full, less = state(1), state(2, **{key: None})
-    refused(f"b: lacks 1 keys \\({key}\\) that a has; give --missing base", full, less)
+    refused(f"b: lacks 1 key \\({key}\\) that a has; give --missing base", full, less)
     base = Checkpoint("base", {}, state(0))
     found = average(checkpoints(full, less), base, "base")
     torch.testing.assert_close(found[key], (full[key] + base.state[key]) / 2)
     found = average(checkpoints(full, less, full), None, "skip", [0.5, 0.25, 0.25])
     torch.testing.assert_close(found[key], full[key])
     assert list(found) == list(full)
-    refused("--missing base: --base is not given, which lacks 1 keys", full, less, missing="base")
-    refused("base: lacks 1 keys .* that a has; give --missing skip", full, full, base=Checkpoint("base", {}, less))
+    refused("--missing base: --base is not given, which lacks 1 key", full, less, missing="base")
+    refused("base: lacks 1 key .* that a has; give --missing skip", full, full, base=Checkpoint("base", {}, less))
 
 
 def test_models_that_do_not_fit_are_named():
