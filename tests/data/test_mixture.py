@@ -10,6 +10,7 @@ from fairseq.data import iterators
 
 from tests import tiny
 from unival.data.mixture import EpochBatches, Mixture, mix, spread
+from unival.data.plan import Batches, Rounds, shuffled
 from unival.data.rows import RowTable
 from unival.data.stream import Stream, TextLimits
 from unival.errors import UserError
@@ -45,7 +46,7 @@ def test_rows_are_spread_over_processes_and_updates():
     for rows, size, ranks, freq in settings:
         where = f"{rows} rows, batches of {size}, {ranks} ranks, update frequency {freq}"
         batches = [np.arange(rows)[i : i + size] for i in range(0, rows, size)]
-        batches = batches[1:] + batches[:1]  # the small one may be anywhere
+        batches = Batches.of(batches[1:] + batches[:1])  # the small one may be anywhere
         plan = spread(batches, ranks, freq)
         sizes = [len(batch) for batch in plan]
         assert sorted(np.concatenate(plan).tolist()) == list(range(rows)), where
@@ -62,12 +63,37 @@ def test_rows_are_spread_over_processes_and_updates():
 
 def test_the_last_update_is_shared_evenly_by_hand():
     batches = [np.arange(start, start + 2) for start in (0, 2, 4, 6, 8)] + [np.array([10])]
-    assert [batch.tolist() for batch in spread(batches[:5], 2, 2)][4:] == [[8], [9]]
+    assert [batch.tolist() for batch in spread(Batches.of(batches[:5]), 2, 2)][4:] == [[8], [9]]
     # the last update has one row for two ranks, so the last two share theirs
-    small = [batch.tolist() for batch in spread([*batches[:4], batches[5]], 2, 1)]
+    small = [batch.tolist() for batch in spread(Batches.of([*batches[:4], batches[5]]), 2, 1)]
     assert small == [[0, 1], [2, 3], [4, 5], [6], [7], [10]][: len(small)] and len(small) == 6
     # three batches of one row for two ranks: none is empty, so one grows
-    assert [batch.tolist() for batch in spread([np.array([i]) for i in range(3)], 2, 1)] == [[0, 1], [2]]
+    assert [batch.tolist() for batch in spread(Batches.of([np.array([i]) for i in range(3)]), 2, 1)] == [[0, 1], [2]]
+
+
+def test_batches_in_two_arrays_are_those_of_a_list():
+    """Every slice, order and round; also of no batches, and of empty ones."""
+    rng = np.random.default_rng(0)
+    for count, ranks in itertools.product((0, 1, 6, 12), (1, 2, 3)):
+        listed = [rng.integers(0, 100, rng.integers(0, 4)) for _ in range(count)]
+        compact = Batches.of(listed)
+        as_lists = lambda batches: [batch.tolist() for batch in batches]  # noqa: E731
+        for which in (slice(None), slice(2, 5), slice(5, 2), slice(1, None, 2), slice(ranks, None), slice(7, 99)):
+            part = compact[which]
+            assert as_lists(part) == as_lists(listed[which]) and part.rows.tolist() == [row for batch in listed[which] for row in batch]
+            assert part.sizes.tolist() == [len(batch) for batch in listed[which]]
+        mixed = list(listed)
+        np.random.RandomState(4).shuffle(mixed)
+        assert as_lists(shuffled(compact, 4)) == as_lists(mixed), "as fairseq shuffles a list"
+        for number in range(-count, count):
+            assert compact[number].tolist() == listed[number].tolist()
+        with pytest.raises(IndexError):
+            compact[count]
+        if count % ranks == 0:
+            rounds = Rounds(compact[: count], ranks)
+            assert [as_lists(each) for each in rounds] == [as_lists(listed[i : i + ranks]) for i in range(0, count, ranks)]
+            assert [as_lists(rounds.of_rank(rank)) for rank in range(ranks)] == [as_lists(listed[rank::ranks]) for rank in range(ranks)]
+            assert len(rounds) == len(rounds[:]) == count // ranks
 
 
 def test_one_process_has_the_batches_of_fairseq(vocab):

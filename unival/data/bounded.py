@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from unival.data.order import OrderedRows
-from unival.data.plan import Rows, Segment
+from unival.data.plan import Batches, Segment, by_rounds
 from unival.errors import UserError
 
 WHOLE = 720_720_000  # a share of 1: thousandths and fractions to 1/16 are exact; an epoch may have more than 10**10 rows
@@ -144,7 +144,7 @@ class BoundedPlan:
             left=None if rounds is None or len(done) == len(counts) else left,
         )
 
-    def batches(self, position: Position, segment: Segment) -> list[Rows]:
+    def batches(self, position: Position, segment: Segment) -> Batches:
         """The remaining batches of an epoch, a stream's rows together: batch ``i`` is for rank ``i % ranks`` in round ``i // ranks``."""
         counts, ranks = self.counts(position, segment), segment["ranks"]
         bounds = np.concatenate([[0], counts.sum(1).cumsum()])
@@ -156,7 +156,7 @@ class BoundedPlan:
             rows = stream.walk(position.read[place], len(within) * ranks)
             pieces[starts.repeat(count) + within] = (rows + (place << PLACE)).reshape(-1, ranks)
             starts = starts + count
-        return [row for start, end in zip(bounds[:-1], bounds[1:], strict=True) for row in pieces[start:end].T]
+        return by_rounds(pieces, segment["batch_size"])
 
     def saved(self, position: Position) -> dict[str, Any]:
         """A position as checkpoints have it."""

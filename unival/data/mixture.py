@@ -22,7 +22,7 @@ from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
 from unival.data.bounded import PLACE, BoundedPlan, Shares
 from unival.data.example import Sample
-from unival.data.plan import Rows, Segment, cut, first_batches, joined, mix, shuffled, spread
+from unival.data.plan import Batches, Rounds, Rows, Segment, cut, first_batches, mix, shuffled, spread
 from unival.data.reading import Reader
 from unival.data.stream import Stream
 from unival.errors import UserError, counted
@@ -265,39 +265,38 @@ class EpochBatches(EpochBatchIterator):
         """fairseq's ``--update-freq`` in an epoch."""
         return self.update_freq[min(epoch, len(self.update_freq)) - 1]
 
-    def rounds(self, epoch: int, shuffle: bool, before: Sequence[Segment]) -> list[list[Rows]]:
-        """The remaining batches of an epoch: ``rounds x ranks``.
+    def rounds(self, epoch: int, shuffle: bool, before: Sequence[Segment]) -> Rounds:
+        """The remaining batches of an epoch.
 
         ``before``: the segments that were trained already.  The rows that a segment leaves are dealt to the ranks of the next one.
         """
         if self.dry:
-            return []
+            return Rounds(Batches.of([]), self.num_shards)
         if self.plan is not None:
-            batches = self.plan.batches(self.plan.position(epoch, self.setting), self.setting(epoch))
-            return [batches[i : i + self.num_shards] for i in range(0, len(batches), self.num_shards)]
+            return Rounds(self.plan.batches(self.plan.position(epoch, self.setting), self.setting(epoch)), self.num_shards)
         segments = [*before, self.setting(epoch)]
         batches = first_batches(self.mixture.orders(), segments[0]["batch_size"])
         if shuffle and len(self.mixture.streams) == 1:
             batches = shuffled(batches, self.seed + epoch)
         for last, segment in zip([None, *segments], segments, strict=False):
             batches = self.deal(batches, last, segment)[segment["rounds"] * segment["ranks"] :]
-        return [batches[i : i + self.num_shards] for i in range(0, len(batches), self.num_shards)]
+        return Rounds(batches, self.num_shards)
 
     def setting(self, epoch: int, rounds: int = 0) -> Segment:
         """The current segment of an epoch, with its number of trained rounds."""
         return Segment(ranks=self.num_shards, update_freq=self.rounds_per_update(epoch), batch_size=self.batch_size, rounds=rounds)
 
-    def deal(self, batches: list[Rows], last: Segment | None, segment: Segment) -> list[Rows]:
+    def deal(self, batches: Batches, last: Segment | None, segment: Segment) -> Batches:
         """Deal the batches that the last segment left: batch ``i`` is for rank ``i % ranks`` of this segment, in round ``i // ranks``."""
         if len(self.mixture.streams) > 1:
             if not self.mixture.is_train:  # every stream for itself, so that in a round all ranks have the same one
-                streams = self.mixture.by_stream(joined(batches))
-                return [batch for rows in streams for batch in spread(cut(rows, segment["batch_size"]), segment["ranks"], 1)]
+                streams = [cut(rows, segment["batch_size"]) for rows in self.mixture.by_stream(batches.rows)]
+                return Batches.of([batch for each in streams for batch in spread(each, segment["ranks"], 1)])
             if last is not None and (last["ranks"], last["batch_size"]) == (segment["ranks"], segment["batch_size"]):
                 return batches  # as without an interruption
-            return mix(self.mixture.by_stream(joined(batches)), segment["ranks"], segment["batch_size"])
+            return mix(self.mixture.by_stream(batches.rows), segment["ranks"], segment["batch_size"])
         if last is not None and segment["batch_size"] != last["batch_size"]:
-            batches = cut(joined(batches), segment["batch_size"])
+            batches = cut(batches.rows, segment["batch_size"])
         return spread(batches, segment["ranks"], segment["update_freq"])
 
     def next_epoch_itr(self, *args: Any, **kwargs: Any) -> CountingIterator:
@@ -314,8 +313,8 @@ class EpochBatches(EpochBatchIterator):
         if not offset:
             self._before = []
         self._start = offset
-        mine = [batches[self.shard_id] for batches in self.rounds(epoch, shuffle, self._before)]
-        largest = max(map(len, mine), default=0)
+        mine = self.rounds(epoch, shuffle, self._before).of_rank(self.shard_id)
+        largest = mine.sizes.max(initial=0)
         if largest > self.batch_size:
             logger.info(
                 "%s not divisible by %s: batches of %s end the epoch",
