@@ -1,14 +1,21 @@
-"""Times reading of media in one process: images of 640 x 480 to 384 pixels per side, and 8 of the 300 frames of videos.
+"""Times reading of media in one process, and what a large table costs before it is read.
 
-    python benchmarks/data.py [--against FOLDER] [--rounds 5] [--rows 64] [--videos 2]
+    python benchmarks/data.py [--against FOLDER] [--rounds 5] [--rows 64] [--videos 2] [--large 10000000]
 
-The rows of made tables go through a task's own batches, as training takes them.  ``--against`` measures another commit's worktree in
-turns, on the same files.  Rows per second are ``--rows`` divided by the seconds.
+The rows of made tables go through a task's own batches, as training takes them: images of 640 x 480 to 384 pixels per side, and 8 of the
+300 frames of videos.  ``--against`` measures another commit's worktree in turns, on the same files.  Rows per second are ``--rows``
+divided by the seconds.
+
+The large table has rows of text.  Measured are the seconds to open it (it was indexed before) and to plan an epoch of it, alone in batches
+of 4 on one process, or with half of the share beside two tables of 1,000 rows; and in MB the memory that this adds to the process and to a
+worker that reads its batches, above what they have with the tables of 1,000 rows.  Pages of files, which all processes share, do not count.
 """
 
 import argparse
 import contextlib
+import gc
 import json
+import multiprocessing
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +25,7 @@ import numpy as np
 from harness import Builders, Figure, Stopwatch, arguments, main
 
 CAPTION = "a red square above a green circle"
+BLOCK = 10_000  # rows of the large table that are written at a time
 INSTRUCTIONS = {
     "image": "[IMAGE:image] what does the image describe? -> [TEXT:caption]",
     "video": "[VIDEO:video] what does the video describe? -> [TEXT:caption]",
@@ -47,6 +55,11 @@ def tables(args: argparse.Namespace) -> Iterator[list[str]]:
         for kind, count, suffix in (("image", args.rows, "jpg"), ("video", args.videos, "mp4")):
             lines = [json.dumps({kind: f"{i}.{suffix}", "caption": CAPTION}) for i in range(count)]
             (folder / f"{kind}.jsonl").write_text("\n".join(lines) + "\n")
+        for name, count in (("large", args.large), ("small", min(args.large, 1000))):
+            with (folder / f"{name}.jsonl").open("wb") as file:
+                line = json.dumps({"id": 1, "text": CAPTION, "label": "blue"}).encode() + b"\n"
+                for start in range(0, count, BLOCK):
+                    file.write(line * min(BLOCK, count - start))
         yield ["--folder", str(folder)]
 
 
@@ -77,16 +90,67 @@ def reading(kind: str, rows: int, args: argparse.Namespace) -> Figure:
     return run
 
 
+def private_megabytes(process: int | str) -> float:
+    """The memory that a process has written and shares with no other, in MB."""
+    lines = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1024
+
+
+def planning(shares: list[float], args: argparse.Namespace) -> Figure:
+    """Opens the large table, and small ones if there are several shares, and plans an epoch."""
+    from unival.data.mixture import EpochBatches, Mixture
+    from unival.data.reading import close_reader
+    from unival.data.stream import Stream, TextLimits
+    from unival.data.table import open_table
+    from unival.instructions import parse
+    from unival.modalities import MODALITIES
+    from unival.modalities.composed import MediaOptions
+    from unival.vocab import Vocabulary
+
+    vocabulary = Vocabulary.load(args.folder / "vocab", 0, 0)
+    instruction = parse("[TEXT:text] -> [TEXT:label]", MODALITIES)
+
+    def plan(watch: Stopwatch, *names: str) -> tuple[float, float]:
+        """The memory in MB that is added to the process, and that of a worker."""
+        gc.collect()
+        before = private_megabytes("self")
+        with watch.part("open"):
+            tables = [open_table(args.folder / f"{name}.jsonl") for name in names]
+        streams = [Stream(table, instruction, vocabulary, MediaOptions(), TextLimits(), train=True) for table in tables]
+        mixture = Mixture(streams, shares=shares) if len(shares) > 1 else Mixture(streams)
+        with watch.part("plan"):
+            batches = EpochBatches(mixture, 4, workers=1).next_epoch_itr()
+        own = private_megabytes("self") - before
+        for _ in range(min(50, len(batches) - 3)):  # the worker ends with the last one
+            next(batches)
+        (worker,) = multiprocessing.active_children()
+        return own, private_megabytes(worker.pid or 0)
+
+    def run() -> dict[str, float]:
+        watch = Stopwatch(args.clock)
+        small = plan(Stopwatch(args.clock), *["small"] * len(shares))
+        large = plan(watch, "large", *["small"] * (len(shares) - 1))
+        close_reader()
+        names = ("memory of the process, MB", "memory of a worker, MB")
+        return {**watch.parts, **{name: with_it - without for name, with_it, without in zip(names, large, small, strict=True)}}
+
+    return run
+
+
 def figures(args: argparse.Namespace) -> tuple[Builders, str]:
     counts = {"image": args.rows, "video": args.videos}
     names = {"image": "JPEG, 640 x 480 to 384 px", "video": "8 of 300 frames, H.264 640 x 480"}
-    return {names[kind]: partial(reading, kind, rows, args) for kind, rows in counts.items() if rows}, ""
+    builders: Builders = {names[kind]: partial(reading, kind, rows, args) for kind, rows in counts.items() if rows}
+    if args.large:
+        builders |= {f"{args.large:,} rows": partial(planning, [1.0], args), "in a mixture": partial(planning, [0.5, 0.3, 0.2], args)}
+    return builders, ""
 
 
 def parser() -> argparse.ArgumentParser:
     result = arguments(__doc__)
     result.add_argument("--rows", type=int, default=64, help="images (default: %(default)s)")
     result.add_argument("--videos", type=int, default=2, help="videos (default: %(default)s)")
+    result.add_argument("--large", type=int, default=10_000_000, help="rows of the large table (default: %(default)s)")
     result.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     return result
 

@@ -52,11 +52,15 @@ def test_candidates_are_timed(benchmark):
 
 def test_reading_is_timed(benchmark):
     data = benchmark("data")
-    args = data.parser().parse_args(["--rows", "5", "--videos", "0"])
-    with data.tables(args) as more:
-        figures, _ = data.figures(data.parser().parse_args(["--rows", "5", "--videos", "0", *more]))
+    sizes = ["--rows", "5", "--videos", "0", "--large", "300"]
+    with data.tables(data.parser().parse_args(sizes)) as more:
+        figures, _ = data.figures(data.parser().parse_args([*sizes, *more]))
         ((part, seconds),) = figures["JPEG, 640 x 480 to 384 px"]()().items()
+        alone, mixed = figures["300 rows"]()(), figures["in a mixture"]()()
     assert part == "5 rows" and seconds > 0
+    for parts in (alone, mixed):
+        assert list(parts) == ["open", "plan", "memory of the process, MB", "memory of a worker, MB"]
+        assert parts["open"] > 0 and parts["plan"] > 0 and abs(parts["memory of a worker, MB"]) < 50
 
 
 def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatch):

@@ -183,9 +183,9 @@ def deal(owed: Sequence[int], weights: np.ndarray, of_round: np.ndarray, sizes: 
         ranks: rows in a piece.
 
     Returns:
-        The pieces of each stream in every round: ``rounds x streams``, int64.
+        The pieces of each stream in every round: ``rounds x streams``.
     """
-    counts = np.empty((len(sizes), len(owed)), dtype=np.int64)
+    counts = np.empty((len(sizes), len(owed)), dtype=np.int32)
     opens, dues = [], []
     piece = ranks * WHOLE
     for stream, debt in enumerate(owed):
