@@ -50,6 +50,16 @@ def test_candidates_are_timed(benchmark):
         assert min(seconds) > 0 and ratio == pytest.approx(seconds[-1] / seconds[-2] if len(seconds) == 3 else seconds[0] / seconds[1])
 
 
+def test_mixed_batches_are_timed(benchmark):
+    groups = benchmark("groups")
+    sizes = ["--arch", "unival_tiny", "--vocabulary", "40", "--image-size", "32", "--frames", "2", "--frame-size", "32"]
+    figures, note = groups.figures(groups.parser().parse_args([*sizes, "--audio-samples", "9600"]))
+    (build,) = figures.values()
+    alone, mixed, ratio, operations = build()().values()
+    assert ratio == pytest.approx(mixed / alone) and alone > 0 and "32 px, 2 x 32 px" in note
+    assert operations == pytest.approx(1, abs=1e-3), "groups of one kind are not padded to another"
+
+
 def test_reading_is_timed(benchmark):
     data = benchmark("data")
     sizes = ["--rows", "5", "--videos", "0", "--large", "300"]

@@ -1,5 +1,6 @@
-"""Two processes make the updates that one makes of the same rows: remainders, skipped rows, batch norms, a resumed epoch."""
+"""Two processes make the updates that one makes of the same rows: remainders, skipped rows, batch norms, mixtures, a resumed epoch."""
 
+import json
 import math
 import re
 
@@ -27,6 +28,19 @@ PARTS = [
     *(*PLAIN, "--task", "unival", "--instruction", "[TEXT:id] -> [TEXT:caption] ||| [IMAGE:image] what? -> [TEXT:caption]"),
     *("--momentum", "0.9", "--weight-decay", "0.1", "--store-ema", "--ema-decay", "0.9"),
 ]
+# Two rows of images, of audio and of text in an update; audio is read once and a half.
+MIXTURE = [
+    *(*SAME, "--task", "unival_pretrain", "--disable-validation", "--skip-checks", "--batch-size", "3", "--max-epoch", "1"),
+    *("--freeze-audio-backbone", "--audio-sample-rate", "16000", "--max-audio-seconds", "1", "--audio-hop-size", "160"),
+    *("--audio-fmax", "8000", "--audio-mel-bins", "32", "--audio-window-size", "512"),
+]
+STREAMS = """
+streams:
+  images: {table: train.jsonl, instruction: "[IMAGE:image] what? -> [TEXT:caption]"}
+  audio: {table: audio.jsonl, instruction: "[AUDIO:audio] what? -> [TEXT:caption]"}
+  text: {table: train.jsonl, instruction: "[TEXT:id] -> [TEXT:caption]"}
+balancing: equal
+"""
 NORMS = ["--batch-size", "3", "--max-update", "1"]
 
 
@@ -40,6 +54,17 @@ def bad_rows(data):
     return [*first[1], *second[0], *second[1], third[0][0]]
 
 
+def write_mixture(folder):
+    """Seven images with captions, four audio files, and the mixture of both and of text: 18 rows."""
+    tiny.write_table(folder, rows=7)
+    lines = [{"audio": f"{i}.wav", "caption": caption} for i, caption in enumerate(("a red square", "blue", "a circle above", "green"))]
+    for line in lines:
+        tiny.write_sound(folder / line["audio"], seed=len(line["caption"]))
+    (folder / "audio.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tiny.vocabulary(folder / "vocab", num_codes=0, num_bins=0)
+    (folder / "mixture.yaml").write_text(STREAMS)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Every training on two ranks, one after the other in one pair, and its counterpart on one."""
@@ -50,6 +75,8 @@ def place(tmp_path_factory):
         tiny.write_table(data, rows=rows)
         tiny.write_table(data, rows=1 if name == "bad" else 5, name="valid.jsonl", seed=1)
         tiny.vocabulary(data / "vocab", num_codes=0, num_bins=0)
+    (folder / "mixture").mkdir()
+    write_mixture(folder / "mixture")
     for row in bad_rows(folder / "bad"):
         (folder / "bad" / "images" / f"train.jsonl-{row}.png").write_bytes(b"nothing")
     ways = {
@@ -58,6 +85,7 @@ def place(tmp_path_factory):
         "stopped": ("good", [*PLAIN, "--update-freq", "1", "--max-update", "2"]),
         "parts": ("good", [*PARTS, "--update-freq", "2"]),
         "parts stopped": ("good", [*PARTS, "--update-freq", "2", "--max-update", "3"]),
+        "mixture": ("mixture/mixture.yaml", [*MIXTURE, "--update-freq", "1"]),
         "norms": ("six", NORMS),
         "one row to validate on": ("bad", [*NORMS, "--on-bad-sample", "skip"]),
     }
@@ -70,13 +98,14 @@ def place(tmp_path_factory):
     assert runs.train(folder / "good", folder / "plain 1", *PLAIN, "--update-freq", "4") == 0
     assert runs.train(folder / "good", folder / "parts 1", *PARTS, "--update-freq", "4") == 0
     assert runs.train(folder / "bad", folder / "skip 1", *SKIP, "--update-freq", "2") == 0
+    assert runs.train(folder / "mixture" / "mixture.yaml", folder / "mixture 1", *MIXTURE, "--update-freq", "2") == 0
     return folder
 
 
-@pytest.mark.parametrize("name", ["plain", "skip", "parts"])
+@pytest.mark.parametrize("name", ["plain", "skip", "parts", "mixture"])
 def test_every_update_is_that_of_one_process(place, name):
     one, two = (runs.log_lines(place / f"{name} {ranks}", "gnorm") for ranks in (1, 2))
-    assert len(one) == len(two) == 4
+    assert len(one) == len(two) == (3 if name == "mixture" else 4)
     for ours, theirs in zip(two, one, strict=True):
         for key in ("loss", "gnorm", "bsz", "num_skipped"):
             key = key if key in theirs else f"train_{key}"  # the last line of an epoch sums it up
@@ -85,7 +114,15 @@ def test_every_update_is_that_of_one_process(place, name):
     for key, value in first.items():
         assert float((value - second[key]).abs().max()) < 1e-4, key
     skipped = [float(line["train_num_skipped"]) for line in runs.log_lines(place / f"{name} 2", "train_num_skipped")]
-    assert skipped == ([7] if name == "skip" else [0, 0])
+    assert skipped == {"skip": [7], "mixture": [0]}.get(name, [0, 0])
+
+
+def test_streams_have_on_two_processes_what_they_have_on_one(place):
+    one, two = (runs.log_lines(place / f"mixture {ranks}", "train_loss")[-1] for ranks in (1, 2))
+    for key in (f"train_loss/{stream}" for stream in ("images", "audio", "text")):
+        assert float(two[key]) == pytest.approx(float(one[key]), rel=1e-3) and float(one[key]) > 0
+    states = [state(place / f"mixture {ranks}" / "checkpoint_last.pt")["extra_state"]["train_iterator"] for ranks in (1, 2)]
+    assert states[0] == states[1], "the next epoch begins with the same rows"
 
 
 def test_parts_that_no_rank_uses_keep_their_bits(place):
