@@ -108,3 +108,11 @@ def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatc
     assert figure.split() == ["other", "work", "2.0000", "4.0000", "0.50"] and note == "the note"
     ours, theirs, ratio = map(float, memory.removeprefix("peak of the memory, GiB").split())
     assert 0 < ours == pytest.approx(theirs * ratio, rel=0.5, abs=0.02)
+
+
+def test_merging_is_measured(benchmark, monkeypatch, capsys):
+    merging = benchmark("merging")
+    monkeypatch.setattr("sys.argv", ["merging.py", "--arch", "unival_tiny", "--vocabulary", "40", "--rounds", "1", "--models", "2"])
+    merging.main()
+    kinds = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert kinds == ["linear", "merge", "copy", "ratio", "memory"]
