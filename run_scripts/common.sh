@@ -243,6 +243,121 @@ train_small() {
     --adam-betas "(0.9, 0.98)" --dropout 0 --encoder-drop-path-rate 0 --decoder-drop-path-rate 0 "$@"
 }
 
+# Pretraining ----------------------------------------------------------------------------------------------------
+
+# pretraining ARGS...: the beginning of a script that trains on the mixture file MIXTURE: --help, the checks of its variables, the
+# environment.
+pretraining() {
+  if wants_help "$@"; then
+    usage "${BASH_SOURCE[1]}"
+    help_pretraining
+    exit 0
+  fi
+  need_file MIXTURE "${MIXTURE:-}" "the mixture file"
+  [ -z "${CHECKPOINT:-}" ] || need_file CHECKPOINT "$CHECKPOINT" "the model's checkpoint"
+  begin_pretraining
+}
+
+# published_pretraining ARGS...: the same for a stage of unival.yaml, whose tables are in DATA.
+published_pretraining() {
+  if wants_help "$@"; then
+    usage "${BASH_SOURCE[1]}"
+    help_published_pretraining
+    exit 0
+  fi
+  need_folder DATA "${DATA:-}" "the folder with the tables"
+  need_file CHECKPOINT "${CHECKPOINT:-}" "the model's checkpoint"
+  MIXTURE="${MIXTURE:-$UNIVAL_ROOT/run_scripts/pretrain/unival.yaml}"
+  export TABLES="$DATA"
+  begin_pretraining
+}
+
+begin_pretraining() {
+  need_folder VOCAB "${VOCAB:-}" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
+  [ -n "${OUT:-}" ] || die "OUT is not set: it names the folder for the results (see --help)"
+  mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
+  ensure_environment eval,video,audio
+}
+
+# stage_options ARGS...: the options of the stages of MIXTURE, one line each, quoted for eval; ARGS of `unival mixture`.
+stage_options() {
+  unival mixture "$MIXTURE" --options --set "distributed_world_size=$(processes)" "$@"
+}
+
+# train_stages ARGS...: train all stages of MIXTURE, or those from STAGE on; started again after a stop, it goes on where it was.
+train_stages() {
+  local lines options line name number=0 before="${CHECKPOINT:-}" begun="" names=()
+  lines="$(stage_options)"
+  while IFS= read -r line; do
+    number=$((number + 1))
+    eval "options=($line)"
+    name="${options[3]}"
+    names+=("$name")
+    if [ -n "$begun" ] || [ -z "${STAGE:-}" ] || [ "$STAGE" = "$name" ]; then
+      begun=yes
+      train_stage "$OUT/$number-$name" "$before" "$line" "$@"
+    fi
+    if [ -n "$begun" ] || [ -f "$OUT/$number-$name/checkpoint_last.pt" ]; then before="$OUT/$number-$name/checkpoint_last.pt"; fi
+  done <<<"$lines"
+  [ -n "$begun" ] || die "STAGE=$STAGE: the stages of $MIXTURE are ${names[*]}"
+}
+
+# published_stage NUMBER NAME BEFORE ARGS...: train one stage of unival.yaml, from the last checkpoint of the stage BEFORE if OUT has it.
+published_stage() {
+  local number="$1" name="$2" start="$OUT/${3:-none}/checkpoint_last.pt" line
+  shift 3
+  [ -f "$start" ] || start="$CHECKPOINT"
+  line="$(stage_options --stage "$name")"
+  train_stage "$OUT/$number-$name" "$start" "$line" "$@"
+}
+
+# train_stage FOLDER START LINE ARGS...: one stage with its options in LINE, from the checkpoint START if that is not empty.
+train_stage() {
+  local OUT="$1" DATA="$MIXTURE" start=() options
+  eval "options=($3)"
+  [ -z "$2" ] || start=(--finetune-from-model "$2")
+  shift 3
+  mkdir -p "$OUT"
+  say "stage ${options[3]}: $OUT"
+  train --keep-best-checkpoints=-1 "${options[@]}" ${start[@]+"${start[@]}"} "$@"
+}
+
+help_pretraining() {
+  cat <<HELP
+
+Variables
+  MIXTURE      the mixture file; its paths are relative to it
+  CHECKPOINT   the model that the first stage starts from, e.g. a converted BART (default: random weights)
+  STAGE        begin with this stage, from the last checkpoint in OUT of the one before, if there is one, else from CHECKPOINT
+HELP
+  help_of_stages
+}
+
+help_published_pretraining() {
+  cat <<HELP
+
+Variables
+  DATA         folder with the tables that python data_utils/build_pretrain.py has written
+  CHECKPOINT   the model to start from, where OUT does not have the stage before
+  MIXTURE      a mixture file in place of run_scripts/pretrain/unival.yaml
+HELP
+  help_of_stages
+}
+
+help_of_stages() {
+  cat <<HELP
+  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+  OUT          folder for a folder of each stage, with its checkpoints and its log train.jsonl
+  GPUS         number of GPUs of this machine (default: all there are; 0: the CPU)
+  LAUNCHER     fairseq (default) starts a process for each GPU; torchrun does with torchrun, over NODES machines (each runs the
+               same command with NODE_RANK, MASTER_ADDR, MASTER_PORT); slurm starts them with srun, inside of an allocation
+  SEED, WORKERS
+
+Options of training are in the mixture file; flags given on the command line come last and win over it, in every stage
+(--patch-image-size 224).
+HELP
+}
+
 # rewarded_area: sets REWARDED to the flags of the boxes that self-critical training rewards, by AREA.
 rewarded_area() {
   case "${AREA:-large}" in

@@ -89,11 +89,11 @@ def generate(
     return out / f"generate-{split}.txt"
 
 
-def log_lines(out: pathlib.Path, key: str) -> list[dict[str, Any]]:
+def log_lines(out: pathlib.Path, key: str, name: str = "log.jsonl") -> list[dict[str, Any]]:
     """Lines of the training log that hold ``key``."""
     lines: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for line in (out / "log.jsonl").read_text().splitlines():
+    for line in (out / name).read_text().splitlines():
         start = line.find("{")
         if start >= 0 and f'"{key}"' in line and line[start:] not in seen:  # fairseq logs to two handlers
             seen.add(line[start:])

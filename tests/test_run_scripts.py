@@ -18,11 +18,11 @@ from unival.checkpoints.recovery import newest, saved_files
 from unival.cli import build_parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COMMON = ROOT / "run_scripts" / "common.sh"
-INSTALL = ROOT / "run_scripts" / "install.sh"
-RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh"))
+COMMON, INSTALL = (ROOT / "run_scripts" / name for name in ("common.sh", "install.sh"))
+RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh") if path.parent.name != "pretrain")  # tests/tasks/pretraining
 SCRATCH = [path for path in RECIPES if "\nrecipe scratch " in path.read_text(encoding="utf-8")]  # no model to start from
 COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "run_scripts" / "sampler.sh", ROOT / "tests" / "run.sh", *RECIPES]
+COMMANDS += sorted((ROOT / "run_scripts" / "pretrain").glob("*.sh"))
 SCRIPTS = [*COMMANDS, COMMON, ROOT / "run_scripts" / "rank.sh", ROOT / ".ci" / "run"]
 VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "AREA", "MINUTES"}
 VARIABLES |= {"OMP_NUM_THREADS", "TMPDIR", "SEED", "GPUS", "LAUNCHER", "NODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}

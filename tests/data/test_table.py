@@ -248,7 +248,7 @@ def test_media_by_path(tsv, tmp_path):
     assert decode_media(str(tmp_path / "3.jpg"), rooted, 3, "4") == b"beside the table"
     (tmp_path / "elsewhere/3.jpg").unlink()
     assert decode_media("3.jpg", rooted, 3, "4") == b"beside the table"
-    assert media_path("3.jpg", rooted) == tmp_path / "3.jpg" and media_path("4.jpg", rooted) is None
+    assert media_path("3.jpg", rooted, 0) == tmp_path / "3.jpg" and media_path("4.jpg", rooted, 0) is None
     assert pickle.loads(pickle.dumps(rooted)).media_root == tmp_path / "elsewhere"
 
 

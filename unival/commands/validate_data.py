@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -111,6 +110,7 @@ def open_table(args: argparse.Namespace) -> Any:
     from unival.tasks.base import UnivalTask
     from unival.tasks.config import UnivalTaskConfig
     from unival.tasks.presets import PRESETS
+    from unival.tasks.resume import any_vocabulary
 
     kind = TASK_REGISTRY.get(args.task)
     if kind is None or not issubclass(kind, UnivalTask):
@@ -118,22 +118,9 @@ def open_table(args: argparse.Namespace) -> Any:
     given = {name: getattr(args, name) for name in ("instruction", "media_root", "columns", "selected_cols", "closed_set", "vocab_dir")}
     media = {field.name: getattr(args, field.name) for field in fields(MediaOptions) if hasattr(args, field.name)}
     cfg = OmegaConf.structured(UnivalTaskConfig(data=args.table, seed=1, cpu=True, bf16=False, fp16=False, **given, **media))
-    task = kind(cfg, load_vocabulary(cfg))
+    task = kind(cfg, any_vocabulary(cfg))
     table = task.open_table(args.table)
     streams = [task.build_dataset(table, instructions=[instruction]) for instruction in task.instructions] or [task.build_dataset(table)]
     for stream in streams:
         stream.candidates = None if task.trie is None else task.trie.answers
     return Findings(streams)
-
-
-def load_vocabulary(cfg: Any) -> Any:
-    """The vocabulary of the options; else one of bytes, bins and codes: any will do to see whether rows can be read."""
-    from unival.tasks.resume import vocabulary_folder
-    from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary, train_vocabulary
-
-    folder = vocabulary_folder(cfg)
-    if folder is not None:
-        return Vocabulary.load(folder, cfg.num_codes, cfg.num_bins)
-    with tempfile.TemporaryDirectory() as made:
-        train_vocabulary(["a"], 256, made)
-        return Vocabulary.load(made, NUM_CODES, NUM_BINS)

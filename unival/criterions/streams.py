@@ -97,7 +97,7 @@ def without_traces(model: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         yield
         for buffer, value in before:
-            buffer.copy_(value)
+            buffer.data.copy_(value)  # unseen by autograd: another group's backward pass has saved the buffer, and does not use its value
 
 
 def by_stream(

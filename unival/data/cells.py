@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from unival.data.table import Table, TsvTable, row_errors
+from unival.data.table import Table, row_errors
 from unival.errors import UserError, counted, kind_of
 from unival.text import references_of, texts_of
 
@@ -32,7 +32,7 @@ def cell_errors(table: Table, row: int, column: str | None) -> Iterator[None]:
 
 def is_joined(table: Table) -> bool:
     """Whether a cell may have several texts joined by ``&&``, as in TSV tables, which have no lists."""
-    return isinstance(table, TsvTable)
+    return table.joins_values
 
 
 def cell_texts(value: Any, table: Table, row: int, column: str) -> list[str]:
@@ -79,11 +79,11 @@ def warn_of_empty(count: int, table: Table) -> None:
 # --- media in columns -------------------------------------------------------------------------------------------------
 
 
-def media_path(value: str, table: Table) -> pathlib.Path | None:
+def media_path(value: str, table: Table, row: int) -> pathlib.Path | None:
     """The file that ``value`` names, absolute or relative to the table's media root or folder; None if there is no such file."""
     if not value or len(value) > MAX_PATH_CHARACTERS or "\0" in value:
         return None
-    for folder in _media_folders(table):
+    for folder in table.folders(row):
         try:
             if (folder / value).is_file():
                 return folder / value
@@ -92,14 +92,10 @@ def media_path(value: str, table: Table) -> pathlib.Path | None:
     return None
 
 
-def _media_folders(table: Table) -> list[pathlib.Path]:
-    return [folder for folder in (table.media_root, table.path.parent) if folder is not None]
-
-
 def check_media(value: Any, table: Table, row: int, column: str) -> None:
     """Raise the errors of :func:`decode_media`, without reading the file or decoding long base64."""
     is_long = isinstance(value, str) and len(value) > MAX_PATH_CHARACTERS
-    if not is_long and not (isinstance(value, str) and media_path(value, table)):
+    if not is_long and not (isinstance(value, str) and media_path(value, table, row)):
         decode_media(value, table, row, column)
 
 
@@ -119,7 +115,7 @@ def decode_media(value: Any, table: Table, row: int, column: str) -> bytes:
         return value
     if not isinstance(value, str):
         raise UserError(f"{table.where(row, column)}: expected a path or base64 text, got {kind_of(value)}")
-    path = media_path(value, table)
+    path = media_path(value, table, row)
     if path is not None:
         try:
             return path.read_bytes()
@@ -132,6 +128,6 @@ def decode_media(value: Any, table: Table, row: int, column: str) -> bytes:
         content = b""
     if len(content) < MIN_MEDIA_BYTES:
         shown = repr(value) if len(value) <= 80 else f"{value[:60]!r}... ({counted(len(value), 'character')})"
-        folders = " and ".join(str(folder) for folder in _media_folders(table))
+        folders = " and ".join(str(folder) for folder in table.folders(row))
         raise UserError(f"{table.where(row, column)}: {shown} is neither a file (searched in {folders}) nor base64")
     return content

@@ -22,7 +22,7 @@ def check_answers(stream: Stream) -> None:
     """
     if stream.candidates is None:
         return
-    rows = min(len(stream), MOST_ROWS, max(1, len(stream) * MOST_BYTES // max(stream.table.path.stat().st_size, 1)))
+    rows = min(len(stream), MOST_ROWS, max(1, len(stream) * MOST_BYTES // max(stream.table.file_bytes, 1)))
     known: dict[str, bool] = {}
     count = 0
     first: tuple[Slot, str, int] | None = None

@@ -72,9 +72,11 @@ class Table:
         path: the file.
         columns: names of the columns.
         media_root: folder of relative paths of media, in addition to the folder of the file; may be None.
+        joins_values: whether a cell with several values is a text that joins them by ``&&``.
     """
 
     columns: tuple[str, ...]
+    joins_values: bool = False
 
     def __init__(self, path: pathlib.Path, media_root: PathLike | None) -> None:
         self.path = path
@@ -103,6 +105,15 @@ class Table:
         if (stat.st_size, stat.st_mtime_ns) != self._stamp:
             raise UserError(f"the table {self.path} changed after it was opened: start again")
         self._map()
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return self._stamp[0]
+
+    def folders(self, row: int) -> list[pathlib.Path]:
+        """The folders that media paths of a row are relative to, in the order in which files are looked for."""
+        return [folder for folder in (self.media_root, self.path.parent) if folder is not None]
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -139,6 +150,8 @@ class Table:
 
 class TsvTable(Table):
     """A TSV table: columns separated by tabs, no header, no quoting; all values are strings."""
+
+    joins_values = True
 
     def __init__(
         self, path: pathlib.Path, columns: Sequence[str] | None, selected_cols: str | None, media_root: PathLike | None

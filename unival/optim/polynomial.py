@@ -8,6 +8,7 @@ them before the first update of an epoch:
     lr(u) = lr * u / warm-up                                                     up to the warm-up's end
     lr(u) = (lr - end) * ((total - u) / (total - warm-up)) ** power + end        from there; end at update ``total``, the run's last
 
+With ``--schedule-epochs`` the total is that of so many epochs, whatever ends the run: a stage of pretraining may be a part of a schedule.
 A resumed run continues with the total in its checkpoint.  If the counts have changed since (another number of epochs, processes or
 rows), the total becomes the updates made plus those that are left, and the learning rates are those of a run of that length.
 """
@@ -43,6 +44,10 @@ class PolynomialScheduleConfig(FairseqDataclass):
     total_num_update: Optional[int] = field(
         default=None,
         metadata={"help": "the update at which the decay ends (default: the run's last one, by --max-epoch and --max-update)"},
+    )
+    schedule_epochs: Optional[int] = field(
+        default=None,
+        metadata={"help": "plan the decay over N epochs instead of --max-epoch: a run that is shorter stops before its end"},
     )
     end_learning_rate: float = field(default=0.0, metadata={"help": "learning rate at the end of the decay"})
     power: float = field(default=1.0, metadata={"help": "exponent of the decay (1: a straight line)"})
@@ -112,7 +117,7 @@ class PolynomialSchedule(PolynomialDecayLRSchedule):
         told = run.lr_scheduler if "lr_scheduler" in run else options
         # unknown: a run without --max-epoch, or of another task
         is_told = bool(told.planned_updates) and not OmegaConf.is_interpolation(told, "updates_left")
-        most = options.max_update or (math.inf if is_told else 0)
+        most = math.inf if is_told and options.schedule_epochs else options.max_update or (math.inf if is_told else 0)
         if not most:
             raise UserError("--lr-scheduler unival_polynomial: the task does not tell how many updates an epoch has; give --max-update")
         planned, left = (told.planned_updates, told.updates_left) if is_told else (most, most)
@@ -140,5 +145,9 @@ def check(cfg: Any) -> None:
             raise UserError(f"{flag(name)} {cfg[name]}: must not be negative")
     if cfg.total_num_update is not None and cfg.total_num_update < 1:
         raise UserError(f"--total-num-update {cfg.total_num_update}: must be at least 1")
+    if cfg.schedule_epochs is not None and cfg.schedule_epochs < max(cfg.max_epoch, 1):
+        raise UserError(f"--schedule-epochs {cfg.schedule_epochs}: must be at least {max(cfg.max_epoch, 1)}, the epochs of the run")
+    if cfg.schedule_epochs and cfg.total_num_update:
+        raise UserError("give --schedule-epochs or --total-num-update, not both")
     if not (cfg.max_epoch or cfg.max_update or cfg.total_num_update):
         raise UserError("--lr-scheduler unival_polynomial: say when the run ends: --max-epoch, --max-update or --total-num-update")

@@ -114,7 +114,11 @@ class TrainingChecks:
     def after_criterion(self, criterion: nn.Module) -> None:
         """Check that validation computes the value by which the best checkpoint is chosen."""
         self.criterion = criterion
-        check_best_metric(self.task.cfg, criterion, self.task.evaluation.scores)
+        check_best_metric(self.task.cfg, criterion, self.other_scores(criterion))
+
+    def other_scores(self, criterion: nn.Module) -> dict[str, bool]:
+        """What validation computes besides the criterion's own values: name -> whether higher is better, as for all metrics."""
+        return dict.fromkeys(self.task.evaluation.scores, True)
 
     def before_first_update(self, model: nn.Module) -> None:
         """Try a few rows with loss and generation (not with ``--skip-checks``), then log the checks in one line."""
@@ -190,7 +194,7 @@ def check_packages(instructions: Sequence[Instruction], media: MediaOptions) -> 
                 logger.warning("the package %s is not installed: %s", package, purpose)
 
 
-def check_best_metric(cfg: Any, criterion: nn.Module, scores_by_generation: Sequence[str]) -> None:
+def check_best_metric(cfg: Any, criterion: nn.Module, others: Mapping[str, bool]) -> None:
     """Check that validation computes ``--best-checkpoint-metric``, and that its direction is right.
 
     Raises:
@@ -203,7 +207,7 @@ def check_best_metric(cfg: Any, criterion: nn.Module, scores_by_generation: Sequ
             if is_given:
                 logger.warning("--%s has no effect with --disable-validation: there is no score", option)
         return
-    scores = dict.fromkeys(scores_by_generation, True)  # higher is better for all metrics
+    scores = dict(others)
     is_ours = isinstance(criterion, LabelSmoothedCriterion)
     if is_ours or type(criterion).__module__.startswith("fairseq."):
         logged = criterion.logged_scores() if is_ours else FAIRSEQ_SCORES  # type: ignore[operator]

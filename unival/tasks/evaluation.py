@@ -47,6 +47,7 @@ class Evaluation:
         self.metric_options = options
         self.metrics: dict[str, Metric] = make_metrics(metrics, options=options)
         self.fitted: dict[str, dict[str, Metric]] = {}  # split -> name -> metric
+        self._nothing: dict[str, float] = {}  # the statistics of no row
         self.generation = generation
         self.eval_args = eval_args
         self.print_samples = print_samples
@@ -96,6 +97,19 @@ class Evaluation:
                 fitted[name] = copy.copy(metric)
                 fitted[name].fit(references)
 
+    def nothing(self, split: str, references: Sequence[str]) -> dict[str, float]:
+        """The statistics of no row, which processes without rows log; ``references``: of any row of the split."""
+        if not self._nothing:
+            self._nothing = dict.fromkeys(self._statistics(split, "", references), 0.0)
+        return self._nothing
+
+    def _statistics(self, split: str, text: str, references: Sequence[str]) -> dict[str, float]:
+        return {
+            f"_{self.prefix}{name}:{key}": value
+            for name, metric in self.fitted[split].items()
+            for key, value in metric.update(text, references).items()
+        }
+
     def begin(self, print_samples: int | None = None) -> None:
         """Prepare a validation: drop the old generators, which keep their models, and reset the number of samples to log."""
         self._generators.clear()
@@ -120,10 +134,8 @@ class Evaluation:
         for output, references in zip(outputs, sample["references"], strict=True):
             if prints:
                 self._print(output.text, references)
-            for name, metric in self.fitted[sample["split"]].items():
-                for key, value in metric.update(output.text, references).items():
-                    name_and_key = f"_{self.prefix}{name}:{key}"
-                    sums[name_and_key] = sums.get(name_and_key, 0.0) + value
+            for key, value in self._statistics(sample["split"], output.text, references).items():
+                sums[key] = sums.get(key, 0.0) + value
         return sums
 
     def announce(self, sample: dict[str, Any], progress: Progress, datasets: Mapping[str, Any], answer_scores: Sequence[float]) -> None:
@@ -154,6 +166,7 @@ class Evaluation:
 
 def _score(metric: Metric, prefix: str, keys: list[str], score: str) -> Callable[[Any], float]:
     def compute(meters: Any) -> float:
-        return metric.compute({key[len(prefix) :]: float(meters[key].sum) for key in keys})[score]
+        sums = {key[len(prefix) :]: float(meters[key].sum) for key in keys}
+        return metric.compute(sums)[score] if any(sums.values()) else 0.0  # of no rows
 
     return compute

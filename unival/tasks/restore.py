@@ -124,18 +124,22 @@ def open_start(cfg: Any) -> Start | None:
 
 
 def end_if_finished(cfg: Any, start: Start) -> None:
-    """End a run that is finished, with exit code 0: fairseq would make one more update and overwrite the last checkpoint.
+    """End a run that is finished, with exit code 0, before its model is built; beyond ``--max-update`` fairseq would make one more update.
 
     Raises:
-        SystemExit: the run's own last checkpoint has ``--max-update`` updates or more.
+        SystemExit: the run's own last checkpoint has ``--max-update`` updates or ``--max-epoch`` epochs, or more.
     """
     path, container = start.path, start.container
     is_own = path.resolve() == last_checkpoint(cfg).resolve()
     history = container["optimizer_history"]
-    if not is_own or cfg.reset_optimizer or not cfg.max_update or not history or container.get("last_optimizer_state") is None:
+    if not is_own or cfg.reset_optimizer or not history or container.get("last_optimizer_state") is None:
         return
+    position = container["extra_state"].get("train_iterator") or {}
+    if cfg.max_epoch and not cfg.reset_dataloader and position.get("epoch", 0) > cfg.max_epoch:
+        logger.info("%s: --max-epoch %d is reached: nothing is left to do (a larger number goes on)", path, cfg.max_epoch)
+        raise SystemExit(0)
     updates = history[-1].get("num_updates", 0)
-    if updates >= cfg.max_update:
+    if cfg.max_update and updates >= cfg.max_update:
         logger.info(
             "%s: has all updates of --max-update %d (it has made %d): nothing is left to do (a larger number goes on)",
             *(path, cfg.max_update, updates),
@@ -155,20 +159,23 @@ def check_trained(cfg: Any, start: Start, model: nn.Module) -> None:
     is_new = cfg.finetune_from_model is not None and not last_checkpoint(cfg).is_file()
     if not isinstance(state, Mapping) or "param_groups" not in state or cfg.reset_optimizer or is_new:
         return
-    sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
-    saved = sum(len(group["params"]) for group in state["param_groups"])
-    if saved == 1:  # --fp16 makes one of all
-        values = [value for each in state["state"].values() for value in each.values()]
-        flat = {value.numel() for value in values if isinstance(value, Tensor) and value.dim()}
-        differs = bool(flat) and sum(sizes) not in flat
-    else:
-        differs = saved != len(sizes)
-    if differs and not lacks_weights(model, start.container["model"]):
+    if differs_from(state, model) and not lacks_weights(model, start.container["model"]):
         other = "another --save-dir" if cfg.finetune_from_model is not None else "--reset-optimizer"  # fairseq refuses both together
         raise UserError(
             f"{start.path}: its optimizer trained other parameters than this run does: give that run's --trainable, --freeze, --peft"
             f" and the like, or {other}"
         )
+
+
+def differs_from(state: Mapping[str, Any], model: nn.Module) -> bool:
+    """Whether the state of an optimizer is of another number of parameters than a model trains."""
+    sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    saved = sum(len(group["params"]) for group in state["param_groups"])
+    if saved != 1:
+        return saved != len(sizes)
+    values = [value for each in state["state"].values() for value in each.values()]  # --fp16 makes one of all
+    flat = {value.numel() for value in values if isinstance(value, Tensor) and value.dim()}
+    return bool(flat) and sum(sizes) not in flat
 
 
 def saved_model_options(container: Mapping[str, Any]) -> dict[str, Any]:

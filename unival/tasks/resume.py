@@ -27,7 +27,7 @@ from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import data_folder
 from unival.tasks.presets import ANY, PRESETS, Preset
 from unival.tasks.restore import Start, is_published_cfg, open_start, read_for_fairseq, saved_model_options
-from unival.vocab import Vocabulary
+from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary, train_vocabulary
 
 
 @dataclass(frozen=True)
@@ -299,6 +299,16 @@ def load_vocabulary(folder: pathlib.Path | None, given: Settings, trained: Setti
         return None
     check_vocabulary(found, trained)
     return found
+
+
+def any_vocabulary(cfg: Any) -> Vocabulary:
+    """The vocabulary of a task's options; else one of bytes, bins and codes, by which rows can be read as well."""
+    folder = vocabulary_folder(cfg)
+    if folder is not None:
+        return Vocabulary.load(folder, cfg.num_codes, cfg.num_bins)
+    with tempfile.TemporaryDirectory() as made:
+        train_vocabulary(["a"], 256, made)
+        return Vocabulary.load(made, NUM_CODES, NUM_BINS)
 
 
 def check_vocabulary(vocabulary: Vocabulary, trained: Settings) -> None:

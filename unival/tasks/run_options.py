@@ -42,6 +42,7 @@ class RunOptions(FairseqDataclass):
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
     reset_optimizer: bool = II("checkpoint.reset_optimizer")
     reset_meters: bool = II("checkpoint.reset_meters")
+    reset_dataloader: bool = II("checkpoint.reset_dataloader")
     continue_once: Optional[str] = II("checkpoint.continue_once")
     checkpoint_suffix: str = II("checkpoint.checkpoint_suffix")
     no_save: bool = II("checkpoint.no_save")

@@ -61,8 +61,11 @@ def tell_schedule(cfg: Any, batches: EpochBatches) -> None:
         batches: at the start of an epoch, or within one that is resumed.
     """
     schedule = _options(cfg)
-    if not cfg.max_epoch or schedule is None or "planned_updates" not in schedule:
+    if schedule is None or "planned_updates" not in schedule:
         return
-    lengths = [batches.length(epoch) for epoch in range(1, cfg.max_epoch + 1)]
+    epochs = schedule.schedule_epochs or cfg.max_epoch
+    if not epochs:
+        return
+    lengths = [batches.length(epoch) for epoch in range(1, epochs + 1)]
     schedule.planned_updates = sum(lengths)
     schedule.updates_left = batches.updates_left + sum(lengths[batches.epoch :])

@@ -3,7 +3,7 @@
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from fairseq import utils
 from fairseq.logging import metrics
 from torch import nn
 
-from unival.data.example import Example
-from unival.data.stream import Stream
+from unival.data.example import Example, Sample
 from unival.data.table import TRIED_ROWS
 from unival.errors import UserError, counted
 
@@ -20,7 +19,22 @@ CPU_ROWS = 2  # rows of a trial batch, and generated tokens per row, where memor
 CPU_TOKENS = 4
 
 
-def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
+class Rows(Protocol):
+    """What a trial asks of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> list[Example]:
+        """The examples of a row."""
+
+    def is_skipped(self, error: UserError) -> bool:
+        """Whether a row is skipped because of an error."""
+
+    def collater(self, samples: list[Sample]) -> dict[str, Any]:
+        """Batch rows."""
+
+
+def first_examples(dataset: Rows, count: int) -> list[list[Example]]:
     """Read the first rows of a table or, with ``--on-bad-sample skip``, the first readable ones of its first 100.
 
     The rows are not counted as read or skipped.
@@ -45,7 +59,7 @@ def first_examples(dataset: Stream, count: int) -> list[list[Example]]:
     return examples
 
 
-def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Stream, valid: Stream | None) -> set[str]:
+def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Rows, valid: Rows | None) -> set[str]:
     """Compute the loss on a batch of each data set, and for the second also generate and score.
 
     On a GPU the second is a full validation batch with generation to the full length, which tries the memory, too.
@@ -88,7 +102,7 @@ def run_trial(task: Any, model: nn.Module, criterion: nn.Module, train: Stream, 
         return set(logged.get_smoothed_values())
 
 
-def _prepared(dataset: Stream, rows: int, parameter: torch.Tensor) -> dict[str, Any]:
+def _prepared(dataset: Rows, rows: int, parameter: torch.Tensor) -> dict[str, Any]:
     """A batch of the first rows as fairseq's trainer passes it to the model: on its device, in its precision."""
     sample = dataset.collater([*first_examples(dataset, rows)])
     if parameter.is_cuda:

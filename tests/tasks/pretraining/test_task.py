@@ -1,20 +1,94 @@
-"""``--task unival_pretrain``: a mixture of streams trains one model."""
+"""``--task unival_pretrain`` and ``curriculum.sh``: a mixture trains one model stage by stage, and goes on where it was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+import torch
 
 from tests import runs
 from tests.tasks.pretraining import material
+from tests.test_run_scripts import ROOT
+from tests.test_training import assert_equal
+from unival.checkpoints.recovery import newest, saved_files
+from unival.hub import from_checkpoint
+
+SCRIPT = ROOT / "run_scripts" / "pretrain" / "curriculum.sh"
+FLAGS = [*material.SMALL, "--save-interval-updates", "2", "--keep-interval-updates", "1", "--validate-interval-updates", "100"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def place(tmp_path_factory):
+    """A mixture file, and both of its stages trained without a stop, in ``whole``."""
     folder = tmp_path_factory.mktemp("mixture")
     material.write_tables(folder)
+    material.write_mixture(folder, material.CURRICULUM)
+    stages = material.commands(folder, "curriculum.sh", *FLAGS, **variables(folder, "whole"))
+    assert len(stages) == 2
+    for arguments in stages:
+        assert material.run(arguments) == 0
     return folder
 
 
-def test_a_stage_trains_on_all_of_its_streams(folder, tmp_path):
-    mixture = material.write_mixture(folder)
-    assert material.train(mixture, tmp_path, "--batch-size", "2", "--disable-validation", "--max-epoch", "1") == 0
-    (line,) = runs.log_lines(tmp_path, "train_loss")
-    assert float(line["train_loss/captions"]) > 0 and float(line["train_loss/questions"]) > 0
+def variables(folder, out):
+    return {"MIXTURE": folder / "mixture.yaml", "VOCAB": folder / "vocab", "OUT": folder / out, "GPUS": 0}
+
+
+def test_a_stage_trains_and_validates_its_streams(place):
+    out = place / "whole" / "2-b"
+    lines = runs.log_lines(out, "train_loss", name="train.jsonl")
+    assert len(lines) == 2
+    for line in lines:
+        assert all(float(line[f"train_loss/{name}"]) > 0 for name in ("captions", "questions", "texts")), line
+    last = runs.log_lines(out, "valid_loss", name="train.jsonl")[-1]
+    assert {"valid_captions/cider", "valid_questions/accuracy", "valid_best_captions/cider"} <= set(last), last
+    assert float(lines[0]["train_lr"]) == pytest.approx(1e-3 * 16 / 19), "a schedule of five epochs of four updates"
+
+
+def test_curriculum_is_killed_and_goes_on_with_the_same_bits(place):
+    """Killed within the second stage; then the first stage ends at once, and the second goes on."""
+    given = {name: str(value) for name, value in variables(place, "parts").items()}
+    environment = {**os.environ, **given, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": str(ROOT)}
+    last = place / "parts" / "2-b" / "checkpoint_last.pt"
+    with (place / "first.log").open("w") as log:
+        first = subprocess.Popen(["bash", SCRIPT, *FLAGS], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        until = time.monotonic() + 400
+        while not last.exists() and first.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert first.poll() is None, (place / "first.log").read_text()[-3000:]
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    saved = newest(saved_files(last.parent)).updates
+    assert 0 < saved < 8
+    for arguments in material.commands(place, "curriculum.sh", *FLAGS, **variables(place, "parts")):
+        assert material.run(arguments) == 0
+    assert "--max-epoch 2 is reached: nothing is left to do" in (place / "parts" / "1-a" / "train.log").read_text()
+    for name in ("1-a", "2-b"):
+        one, other = (torch.load(place / run / name / "checkpoint_last.pt", weights_only=True) for run in ("whole", "parts"))
+        for part in ("model", "last_optimizer_state"):
+            assert_equal(one[part], other[part])
+        weights = [state["extra_state"]["PretrainTask"]["stream_weights"] for state in (one, other)]
+        assert weights[0] == weights[1] and weights[0]["epoch"] == 1
+
+
+def test_its_checkpoints_are_those_of_any_model(place, tmp_path):
+    path = place / "whole" / "2-b" / "checkpoint_last.pt"
+    model = from_checkpoint(path)
+    image = str(place / "images" / "valid.jsonl-0.png")
+    assert len(model.caption([image])) == 1
+    row = {"image": image, "question": "what?"}
+    (asked,) = model.run("[IMAGE:image] [TEXT:question] -> [TEXT:answer,closed_set]", row, closed_set=["red"])
+    assert asked.text == "red"
+    (place / "data").mkdir()
+    (place / "data" / "valid.jsonl").write_text((place / "valid.jsonl").read_text().replace("images/", f"{place}/images/"))
+    assert runs.generate(place / "data", path, tmp_path).read_text().count("\nD-") >= 3
+
+
+def test_weights_of_the_loss_follow_their_schedule(place):
+    """In the first epoch nothing is learned of the texts, whose weight rises from 0 to 1 over two epochs."""
+    state = torch.load(place / "whole" / "2-b" / "checkpoint_last.pt", weights_only=True)["extra_state"]["PretrainTask"]["stream_weights"]
+    assert state["loss"] == [1.0, 1.0, 0.5]
+    assert set(state["seen"]) == {"0", "1"} and state["seen"]["0"]["ntokens/texts"] > 0

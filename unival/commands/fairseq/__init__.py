@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unival.commands.fairseq.composing import compose, known_options, usage_error
@@ -190,6 +190,13 @@ def _configure(request: Request, args: argparse.Namespace) -> Any:
     return compose(args)
 
 
+def _with_stage(request: Request) -> Request:
+    """The request with what a mixture file says of its stage."""
+    from unival.tasks.pretraining.arguments import with_stage
+
+    return replace(request, arguments=with_stage(request.arguments, request.value("--task"), request.value("--stage")))
+
+
 def check_tensorboard() -> None:
     """Check that TensorBoard is installed; without it, fairseq would only log a message.
 
@@ -213,6 +220,7 @@ def _train(request: Request, session: Session) -> None:
     from fairseq import options
     from fairseq.distributed import utils as distributed
 
+    request = _with_stage(request)
     _check_task(request)
     cfg = _configure(request, _parse(request, options.get_training_parser()))
     _check_validation_tables(cfg)

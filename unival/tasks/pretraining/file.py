@@ -5,7 +5,7 @@ tables that it names, and the options of training, which the command line knows.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,7 @@ class StageSpec:
     epochs: int | None = None
     schedule_epochs: int | None = None
     updates_per_epoch: int | None = None
+    rows_per_update: int | None = None
     transition: int = 0
     keep_optimizer: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +93,19 @@ class MixtureFile:
         """The streams of a stage and of all before it, in the file's order, as the last of these has them."""
         found = {stream.number: stream for each in self.stages[: stage.number + 1] for stream in each.streams}
         return [found[number] for number in sorted(found)]
+
+
+def check_files(stages: Sequence[StageSpec]) -> None:
+    """Check that the files of all streams of some stages exist.
+
+    Raises:
+        UserError: one does not; names file and key.
+    """
+    for spec in (stream for stage in stages for stream in stage.streams):
+        named = {"table": spec.table, "valid": (spec.valid,), "closed_set": (spec.closed_set,)}
+        for key, path in ((key, path) for key, paths in named.items() for path in paths):
+            if path is not None and not path.is_file():
+                raise (spec.place / key).error(f"{path}: no such file")
 
 
 def is_mixture(data: str) -> bool:
@@ -177,24 +191,25 @@ def metrics(value: Any, place: Place) -> tuple[str, ...]:
 
 CHANGES: dict[str, Reader] = {"weight": values.weight, "cap": values.count, "loss_weight": points}  # what a stage may change of a stream
 STREAM: dict[str, Reader] = {
-    "table": values.files,
+    "table": values.paths,
     "columns": values.texts,
     "selected_cols": values.text,
-    "media_root": values.folder,
+    "media_root": values.path,
     "preset": values.text,
     "instruction": values.text,
     "builder": values.text,
     "medium": values.text,
     "instructions": prompts,
-    "valid": values.file,
+    "valid": values.path,
     "metrics": metrics,
-    "closed_set": values.file,
+    "closed_set": values.path,
     **CHANGES,
 }
 STAGE: dict[str, Reader] = {
     "epochs": values.count,
     "schedule_epochs": values.count,
     "updates_per_epoch": values.count,
+    "rows_per_update": values.count,
     "streams": _as_given,
     "add": _as_given,
     "balancing": balancing,

@@ -8,7 +8,7 @@
 ======================  ================================================================================
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 KINDS = ("proportional", "equal", "weights")
@@ -38,3 +38,13 @@ def shares(balancing: Balancing, rows: Sequence[int], weights: Sequence[float]) 
         amounts = [(count / sum(rows)) ** (1 / balancing.temperature) for count in rows]
     total = sum(amounts)
     return [amount / total for amount in amounts]
+
+
+def moving(before: Sequence[float], after: Sequence[float], updates: int) -> Callable[[int], list[float]]:
+    """Shares that go from some to others in so many updates, linearly; called with the number of updates done."""
+
+    def at(done: int) -> list[float]:
+        part = min(done / updates, 1.0)
+        return [first * (1 - part) + last * part for first, last in zip(before, after, strict=True)]
+
+    return at

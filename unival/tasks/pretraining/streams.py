@@ -1,16 +1,24 @@
-"""The streams of a mixture file as a task reads them: tables, instructions, candidate answers."""
+"""The streams of a mixture file as a task reads them: tables, instructions, candidate answers, validation."""
 
 import contextlib
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from unival.data.builders import ONLY, builder_of
+from unival.data.joined import JoinedTable
 from unival.data.stream import Stream
 from unival.data.table import Table
 from unival.errors import InstructionError, UserError
+from unival.generation.options import answer_options, as_dict
+from unival.generation.outputs import Output
+from unival.generation.search import UnivalGenerator
 from unival.generation.trie import Trie
 from unival.instructions import Instruction, parse
-from unival.modalities import MODALITIES
+from unival.metrics import MetricOptions
+from unival.modalities import MODALITIES, with_media
 from unival.tasks.closed_set import read_answers
+from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import ANY, PRESETS, Preset
 from unival.tasks.pretraining.file import StreamSpec
@@ -25,54 +33,135 @@ def errors_of(place: Place) -> Iterator[None]:
     except InstructionError as error:
         raise place.error(error.one_line) from error
     except UserError as error:
-        raise error if str(error).startswith(str(place.file)) else place.error(str(error)) from error
+        if str(error).startswith(str(place.file)):
+            raise
+        raise place.error(str(error)) from error
 
 
 class TaskStream:
-    """A stream of a mixture file, with the options of a task.
+    """A stream of a mixture file, with what its evaluation asks of a task.
 
     Args:
         spec: the stream in the file.
         task: the task, whose options and vocabulary it has.
 
     Raises:
-        UserError: the preset, the instruction or the candidate answers cannot be used; names file and key.
+        UserError: the preset, the builder, an instruction or the candidate answers cannot be used; names file and key.
     """
 
     def __init__(self, spec: StreamSpec, task: Any):
         self.spec, self.task = spec, task
+        self.cfg, self.target_dictionary = task.cfg, task.target_dictionary
         self.preset = preset_of(spec)
-        text = spec.instruction or self.preset.instruction
-        with errors_of(spec.place):
+        self.builder = "plain" if spec.builder is None else spec.builder
+        self.named = self._instructions()  # by the names that the builder gives
+        self.instructions: Sequence[Instruction] = next(iter(self.named.values()))  # the main one, by which it is evaluated
+        self.trie: Trie | None = self._trie()
+        metrics = self._metrics()
+        with errors_of(spec.place / "metrics"):
+            options = MetricOptions(task.cfg.eval_box_threshold, task.cfg.eval_cider_df)
+            generation = {**self.preset.generation, **answer_options(task.cfg)}
+            printed = task.cfg.eval_print_samples
+            self.evaluation = Evaluation(metrics, generation, task.cfg.eval_args, printed, options, prefix=f"{spec.name}/")
+
+    def _instructions(self) -> dict[str, tuple[Instruction, ...]]:
+        spec = self.spec
+        if spec.builder is None:
+            text = spec.instruction or self.preset.instruction
             if text is None:
-                raise UserError(f"{self.preset.name} has no instruction of its own: give instruction instead of preset")
-            self.instructions: tuple[Instruction, ...] = parse(text, MODALITIES)
+                raise (spec.place / "preset").error(f"{self.preset.name} has no instruction: give instruction instead of preset")
+            with errors_of(spec.place / ("instruction" if spec.instruction else "preset")):
+                return {ONLY: parse(text, MODALITIES)}
+        with errors_of(spec.place / "builder"):
+            own = builder_of(spec.builder).instructions(spec.medium or next(iter(with_media())))
+        for name in spec.instructions:
+            if name not in own:
+                raise (spec.place / "instructions" / name).error(f"the builder {spec.builder} has no such instruction{nearest(name, own)}")
+        found = {}
+        for name, text in {**own, **spec.instructions}.items():
+            with errors_of(spec.place / "instructions" / name):
+                found[name] = parse(text, MODALITIES)
+        if not found:
+            raise (spec.place / "builder").error(f"{spec.builder} brings no instruction: give instruction instead")
+        return found
+
+    def _trie(self) -> Trie | None:
+        spec = self.spec
+        if spec.closed_set is not None and spec.builder is not None:
+            raise (spec.place / "closed_set").error("is for a stream with a preset or an instruction")
+        with errors_of(spec.place / "closed_set"):
             answers = self.preset.closed_set if spec.closed_set is None else read_answers(spec.closed_set)
-            self.trie: Trie | None = task.build_trie(self.instructions, answers or ())
+            return self.task.build_trie(self.instructions, answers or ())
+
+    def _metrics(self) -> Sequence[str]:
+        if self.cfg.eval_metrics == "":  # validation by loss alone
+            return ()
+        if self.spec.metrics is not None:
+            return self.spec.metrics
+        if self.spec.builder is not None:
+            return ()
+        return self.preset.metrics or self.target_of(self.instructions).metrics
+
+    @property
+    def name(self) -> str:
+        """Its name in the file."""
+        return self.spec.name
 
     @property
     def media(self) -> set[str]:
         """The media in its sources."""
-        return media_of_instructions(self.instructions)
+        return {name for alternatives in self.named.values() for name in media_of_instructions(alternatives)}
 
-    def open_table(self) -> Table:
-        """Open its table."""
-        spec = self.spec
-        if len(spec.table) > 1:
-            raise (spec.place / "table").error("several tables are not read yet")
-        columns = spec.columns or self.preset.tsv_columns
-        selected = spec.selected_cols or (None if spec.columns else self.preset.tsv_selected)
-        with errors_of(spec.place / "table"):
-            return self.task.open_table_with(spec.table[0], columns, selected, spec.media_root)
+    # --- data -----------------------------------------------------------------------------------------------------------------
 
     def training_data(self) -> Stream:
         """Its rows to train on."""
-        table = self.open_table()
-        with errors_of(self.spec.place):
-            candidates = None if self.trie is None else self.trie.answers
-            stream = self.task.stream(table, self.instructions, True, candidates=candidates)
-        stream.name = self.spec.name
+        tables = [self._open(path, self.spec.place / "table") for path in self.spec.table]
+        with errors_of(self.spec.place / "table"):
+            streams = [self._stream(table, True, self.named, self.builder) for table in tables]  # checks columns table by table
+            return streams[0] if len(tables) == 1 else self._stream(JoinedTable(tables), True, self.named, self.builder)
+
+    def validation_data(self) -> Stream:
+        """Its rows for validation: with metrics of what the main instruction predicts, else of all that its builder makes."""
+        assert self.spec.valid is not None, "a stream without a validation table"
+        table = self._open(self.spec.valid, self.spec.place / "valid")
+        with errors_of(self.spec.place / "valid"):
+            if self.evaluation.metrics:
+                return self._stream(table, False, {ONLY: self.instructions}, "plain")
+            return self._stream(table, False, self.named, self.builder)
+
+    def _open(self, path: Any, place: Place) -> Table:
+        spec = self.spec
+        columns = spec.columns or self.preset.tsv_columns
+        selected = spec.selected_cols or (None if spec.columns else self.preset.tsv_selected)
+        with errors_of(place):
+            return self.task.open_table_with(path, columns, selected, spec.media_root)
+
+    def _stream(self, table: Table, train: bool, named: Mapping[str, Sequence[Instruction]], builder: str) -> Stream:
+        candidates = None if self.trie is None else self.trie.answers
+        stream = self.task.stream(table, named, train, builder=builder, candidates=candidates)
+        stream.name = self.name
         return stream
+
+    # --- what evaluation asks of a task ---------------------------------------------------------------------------------------
+
+    def target_of(self, instructions: Sequence[Instruction]) -> Any:
+        """What encodes and decodes the values that its instruction predicts."""
+        return self.task.target_of(instructions)
+
+    def generation_options(self) -> Namespace:
+        """Generation options of its validation."""
+        is_limited = self.target_of(self.instructions).length is not None or self.trie is not None
+        return self.evaluation.options(is_limited)
+
+    def build_generator(self, models: list[Any], args: Any) -> UnivalGenerator:
+        """The generator of its validation."""
+        options = {**answer_options(self.cfg), **as_dict(args)}
+        return self.task.generator_for(models, options, self.trie, instructions=self.instructions)
+
+    def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any]) -> list[Output]:
+        """Generate an output for every row of a batch."""
+        return self.task.outputs(generator, models, sample)
 
 
 def preset_of(spec: StreamSpec) -> Preset:

@@ -15,6 +15,7 @@ from unival.errors import UserError
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value in a message
+MOST_SHOWN = 30  # names of which a message lists all
 NAME = re.compile(r"[A-Za-z0-9][\w-]*")  # of streams, in keys of logs, and of stages, in names of folders
 
 
@@ -43,11 +44,15 @@ class Place:
 Reader = Callable[[Any, Place], Any]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, or nothing, and what there is."""
+def nearest(name: str, known: Iterable[str], shown: int = MOST_SHOWN) -> str:
+    """``; did you mean 'x'? There are x, y``, or without the question where nothing is near; without a list where there are too many."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" There are {', '.join(names) or 'none'}"
+    asked = f"; did you mean {close[0]!r}?" if close else ""
+    if len(names) > shown:
+        return asked
+    listed = f"here are {', '.join(names) or 'none'}"
+    return f"{asked} T{listed}" if close else f"; t{listed}"
 
 
 def section(value: Any, place: Place, readers: Mapping[str, Reader]) -> dict[str, Any]:
@@ -123,33 +128,11 @@ def weight(value: Any, place: Place) -> float:
     return float(value)
 
 
-def choice(*known: str) -> Reader:
-    """One of several texts."""
-
-    def read(value: Any, place: Place) -> str:
-        if value not in known:
-            raise place.error(f"no {str(value)[:SHOWN]!r}{nearest(str(value), known)}")
-        return str(value)
-
-    return read
+def path(value: Any, place: Place) -> pathlib.Path:
+    """A path relative to the mixture file.  What is there is asked for when it is used, so that a stage needs its own tables only."""
+    return place.file.parent / text(value, place)
 
 
-def file(value: Any, place: Place) -> pathlib.Path:
-    """A file that exists; its path is relative to the mixture file."""
-    path = place.file.parent / text(value, place)
-    if not path.is_file():
-        raise place.error(f"{path}: no such file")
-    return path
-
-
-def files(value: Any, place: Place) -> tuple[pathlib.Path, ...]:
-    """A list of files, or one."""
-    return tuple(file(each, place) for each in (value if isinstance(value, list) else [value]))
-
-
-def folder(value: Any, place: Place) -> pathlib.Path:
-    """A folder that exists; its path is relative to the mixture file."""
-    path = place.file.parent / text(value, place)
-    if not path.is_dir():
-        raise place.error(f"{path}: no such folder")
-    return path
+def paths(value: Any, place: Place) -> tuple[pathlib.Path, ...]:
+    """A list of paths, or one."""
+    return tuple(path(each, place) for each in (value if isinstance(value, list) else [value]))

@@ -1,0 +1,61 @@
+"""``unival mixture``: what a stage will do, and its options for ``fairseq-train``."""
+
+import re
+import shlex
+
+import pytest
+from fairseq import options
+
+from tests.tasks.pretraining import material
+from unival.cli import main
+
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixture")
+    material.write_tables(folder)
+    return material.write_mixture(folder, material.CURRICULUM)
+
+
+def run(capsys, *arguments):
+    code = main(["mixture", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_options_are_arguments_of_training(mixture, capsys):
+    code, out, _ = run(capsys, mixture, "--options", "--set", "lr=[1e-3,1e-4]", "--set", "use_dataaug=true", "--set", "adam_eps=1e-7")
+    assert code == 0
+    first, second = [shlex.split(line) for line in out.splitlines()]
+    assert first[:6] == ["--task", "unival_pretrain", "--stage", "a", "--max-epoch", "2"]
+    arguments = [str(mixture), *second, "--arch", "unival_base", "--optimizer", "adam"]
+    parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    assert (parsed.stage, parsed.max_epoch, parsed.schedule_epochs, parsed.lr_scheduler) == ("b", 2, 5, "unival_polynomial")
+    assert (parsed.lr, parsed.batch_size, parsed.maximize_best_checkpoint_metric) == ([1e-3, 1e-4], 3, True)
+    assert run(capsys, mixture, "--stages")[1] == "a\nb\n"
+
+
+def test_rows_of_an_update_say_how_many_batches(mixture, capsys):
+    content = {**material.CURRICULUM, "stages": {"a": {"epochs": 1, "rows_per_update": 50}}}
+    file = material.write_mixture(mixture.parent, content, "rows.yaml")
+    for processes, batches in {1: 17, 8: 3}.items():
+        assert f"--update-freq {batches}\n" in run(capsys, file, "--options", "--set", f"distributed_world_size={processes}")[1]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--stage", "c"], "--stage c: no such stage in .*; there are a, b"),
+        (["--options", "--set", "batch_sise=3"], r"stages.a.options.batch_sise: training has no such option; did you mean 'batch_size'\?"),
+        (["--options", "--set", "cpu=3"], r"stages.a.options.cpu: expected true or false, got '3'"),
+        (["--options", "--set", "lr=fast"], r"stages.a.options.lr: expected a value of --lr, got 'fast'"),
+        (["--options", "--set", "arch=unival_bas"], r"stages.a.options.arch: no 'unival_bas'; did you mean 'unival_base'\?"),
+        (["--options", "--set", "max_epoch=3"], "stages.a.options.max_epoch: the file says it already: epochs"),
+        (["--set", "lr"], "--set lr: expected NAME=VALUE"),
+        (["--time", "--stages"], "--time goes with --show"),
+    ],
+)
+def test_mistakes_are_one_line(mixture, capsys, changes, message):
+    code, out, err = run(capsys, mixture, *changes)
+    assert code == 1 and not out and err.count("\n") == 1 and re.search(message, err), err
