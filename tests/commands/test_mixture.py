@@ -10,7 +10,6 @@ from tests.tasks.pretraining import material
 from unival.cli import main
 
 
-
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixture")
