@@ -6,8 +6,8 @@ python data_utils/build_sampler.py --out data/audio --media audio
 python data_utils/sampler_pretraining.py --image data/image --video data/video --audio data/audio --out data
 
 Writes STREAM-train.jsonl, STREAM-valid.jsonl and STREAM-test.jsonl for the streams text, captions, questions, regions, video_captions and
-video_questions; answers.txt and video_answers.txt with the candidate answers; mixture.yaml, which trains on them; and tables of
-audio_captions, which it does not have: they are for what comes after.
+video_questions; test tables of the second tasks of their rows, matching and region_captions; answers.txt and video_answers.txt with the
+candidate answers; mixture.yaml, which trains on them; and tables of audio_captions, which it does not have: they are for what comes after.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from sampler import pretraining
 from sampler.errors import UserError
 
 MIXTURE = pathlib.Path(__file__).resolve().parent / "sampler" / "mixture.yaml"
+ALSO_TESTED = {"captions": ("matching", pretraining.to_match), "regions": ("region_captions", list)}  # the second tasks of these rows
 ANSWERS = {"questions": "answers.txt", "video_questions": "video_answers.txt"}
 
 
@@ -55,8 +56,13 @@ def build(folders: dict[str, pathlib.Path], out: pathlib.Path, most: dict[str, i
     for name, stream in pretraining.STREAMS.items():
         made = pretraining.tables(stream, media, out)
         made = {split: evenly(rows, most.get(split)) for split, rows in made.items()}
+        if name == "text":
+            made["test"] = pretraining.with_spans_masked(made["test"], media["image"].seed)
         for split, rows in made.items():
             _write(out / f"{name}-{split}.jsonl", (json.dumps(row, ensure_ascii=False) for row in rows))
+        if name in ALSO_TESTED:
+            also, change = ALSO_TESTED[name]
+            _write(out / f"{also}-test.jsonl", (json.dumps(row, ensure_ascii=False) for row in change(made["test"])))
         if name in ANSWERS:
             _write(out / ANSWERS[name], sorted({row["answer"] for row in made["train"]}))
         counts[name] = {split: len(rows) for split, rows in made.items()}

@@ -4,6 +4,7 @@
     python live.py --title captions --log LOG --lines FILE --prefix H- --total 400 -- COMMAND ...
     python live.py --title training --log LOG --training train.jsonl --minutes 6 --limit 30 --signal FILE --ratio 4 \\
         --summary training.json -- COMMAND ...
+    python live.py --title videos --log LOG --training train.jsonl --updates 300 --summary training.json -- COMMAND ...
 
 The command's own messages go to LOG; when it fails, the end of LOG is shown (or its last line alone, when that says what was
 wrong), and its exit code is passed on. Needs nothing but Python.
@@ -156,19 +157,22 @@ class Training:
 
     When the validation score with the right pixels reaches ``ratio`` times that with another image's (and LEAST_SCORE, since of
     two scores near zero any ratio may be chance), the file ``signal`` is made: the schedule `unival_timed` then ends training when
-    ``minutes`` are over, else it goes on for ``limit`` at most.
+    ``minutes`` are over, else it goes on for ``limit`` at most. Where a number of updates is
+    ``planned``, all of that has no effect.
     """
 
     log: pathlib.Path
     minutes: float
     limit: float
     ratio: float
-    signal: pathlib.Path
+    signal: pathlib.Path | None
     metric: str = "cider"
+    title: str = "training"
     updates: int = 0
     speed: float = 0.0  # updates a second
     loss: float = math.nan  # bits per token
-    last_update: int = 0  # known once the learning rate falls
+    planned: int = 0  # updates; 0: time is planned instead
+    last_update: int = 0  # the last one planned, or known once the learning rate falls
     wall: float = 0.0  # seconds of training at the last line
     looks: bool = False
     scores: dict[int, dict[str, float]] = field(default_factory=dict)  # update -> subset -> score
@@ -176,6 +180,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self._tail = Tail(self.log)
+        self.last_update = self.last_update or self.planned
 
     def look(self, elapsed: float, screen: Screen) -> tuple[float | None, str]:
         for line in self._tail.lines():
@@ -187,11 +192,11 @@ class Training:
             if isinstance(record, dict):
                 self.read(record, elapsed, screen)
         if not self.updates:
-            return None, f"training: starting, {clock_time(elapsed)} so far"
+            return None, f"{self.title}: starting, {clock_time(elapsed)} so far"
         seconds = self.wall + elapsed - self.wall_read
         parts = [f"update {self.updates}", f"{rate(self.speed)}/s", f"loss {self.loss:.2f}", *self.score_text()]
         left, done = self.left(seconds)
-        return done, "training: " + ", ".join([*parts, left])
+        return done, f"{self.title}: " + ", ".join([*parts, left])
 
     def read(self, record: dict, elapsed: float, screen: Screen) -> None:
         """Take over what a line of the log says; its numbers are strings."""
@@ -199,7 +204,7 @@ class Training:
             self.updates = int(record["num_updates"])
             self.speed, self.loss = float(record["ups"]), float(record["loss"])
             self.wall, self.wall_read = float(record["wall"]), elapsed
-            self.last_update = int(float(record.get("last_update", 0)))
+            self.last_update = int(float(record.get("last_update", self.last_update)))
         for subset in ("valid", "valid_swapped"):
             score = record.get(f"{subset}_{self.metric}")
             if score is not None:
@@ -219,7 +224,8 @@ class Training:
             return
         screen.say(line + ("" if self.looks else ": the model looks"))
         self.looks = True
-        self.signal.touch()
+        if self.signal is not None:
+            self.signal.touch()
 
     def score_text(self) -> list[str]:
         """The newest pair of scores, in few words."""
@@ -240,7 +246,8 @@ class Training:
 
     def summary(self) -> dict:
         """What the last step needs to know."""
-        return {"updates": self.updates, "seconds": self.wall, "looks": self.looks, "scores": self.scores}
+        found = {"updates": self.updates, "seconds": self.wall, "looks": self.looks, "scores": self.scores}
+        return found | {"title": self.title, "planned": self.planned}
 
 
 def run(command: Sequence[str], messages: IO[bytes], output: IO[bytes], watch: Watch, screen: Screen) -> int:
@@ -284,6 +291,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--training", type=pathlib.Path, metavar="FILE", help="fairseq's JSON log")
     made.add_argument("--minutes", type=float, default=0, help="with --training: minutes that are planned")
     made.add_argument("--limit", type=float, default=0, help="with --training: minutes at most")
+    made.add_argument("--updates", type=int, default=0, help="with --training: updates that are planned, in place of minutes")
     made.add_argument("--signal", type=pathlib.Path, metavar="FILE", help="with --training: made when the model looks")
     made.add_argument("--ratio", type=float, default=4, help="with --training: scores from which on the model looks")
     made.add_argument("--summary", type=pathlib.Path, metavar="FILE", help="with --training: what became of it, as JSON")
@@ -297,7 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     watch: Watch = Elapsed(args.title)
     if args.training:
-        watch = Training(args.training, args.minutes, args.limit, args.ratio, args.signal)
+        title = args.title if args.updates else "training"
+        watch = Training(args.training, args.minutes, args.limit, args.ratio, args.signal, title=title, planned=args.updates)
     elif args.files:
         watch = Counted(args.title, args.total, lambda: count_files(args.files))
     elif args.lines:

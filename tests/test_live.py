@@ -227,3 +227,16 @@ def test_advice_names_what_was_made_what_it_takes_and_what_to_set():
     assert unlucky.startswith("Training made 700 updates in 6.0 minutes (0.51 s each); 350 are usually enough: try SEED=2 bash q.sh")
     assert "MINUTES=12 bash q.sh" in unlucky
     assert "0 updates" in advice.advice(0, 0, 6, 5, 350, "x"), "not even one"
+
+
+def test_training_of_planned_updates(tmp_path):
+    """The time left follows from the updates from the start; scores of two subsets give no signal."""
+    log = tmp_path / "train.jsonl"
+    watch = live.Training(log, minutes=0, limit=0, ratio=4, signal=None, title="images", planned=100)
+    screen = live.Screen(io.StringIO())
+    log.write_text(records() + "\n")
+    assert watch.look(30, screen) == (0.4, "images: update 40, 2/s, loss 3.21, 0:30 left")
+    with log.open("a") as file:
+        file.writelines(f"{line}\n" for line in [*valid(60, 5, 0.1), records(num_updates="100")])
+    assert watch.look(60, screen)[1].endswith("finishing")
+    assert (watch.summary()["title"], watch.summary()["updates"], watch.summary()["planned"]) == ("images", 100, 100)

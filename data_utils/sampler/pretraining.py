@@ -104,6 +104,28 @@ def tables(stream: StreamTables, media: Mapping[str, Medium], out: pathlib.Path)
     return {split: _once(rows) if stream.is_text else rows for split, rows in made.items()}
 
 
+def with_spans_masked(rows: Sequence[Row], seed: int) -> list[Row]:
+    """The rows of texts with the column ``masked``: two words are one ``<mask>``."""
+    made = []
+    for number, row in enumerate(rows):
+        words = row["text"].split()
+        start = int(np.random.default_rng([seed, number]).integers(len(words) - 1))
+        made.append({**row, "masked": " ".join([*words[:start], "<mask>", *words[start + 2 :]])})
+    return made
+
+
+def to_match(rows: Sequence[Row]) -> list[Row]:
+    """Rows of captions to match: in turns with their own caption, and with that of another row, which has none of their things."""
+    made = []
+    for number, row in enumerate(rows):
+        others = [other for other in [*rows[number:], *rows[:number]] if not set(other["objects"]) & set(row["objects"])]
+        if number % 2 and others:
+            made.append({**row, "caption": others[0]["caption"][0], "match": "no"})
+        else:
+            made.append({**row, "caption": row["caption"][0], "match": "yes"})
+    return made
+
+
 def _placed(row: Row, medium: Medium, out: pathlib.Path, is_text: bool) -> Row:
     if is_text:
         return {"id": f"{medium.name}-{row['id']}", "text": row["text"]}

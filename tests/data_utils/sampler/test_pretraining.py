@@ -89,3 +89,18 @@ def test_what_is_wrong_is_one_line(make, media, tmp_path, capsys):
         assert make(*flags, **others)[0] == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
+def test_second_tasks_have_test_tables_of_their_own(make):
+    _, out = make()
+    captions, matching = rows(out, "captions-test"), rows(out, "matching-test")
+    assert [row["image"] for row in matching] == [row["image"] for row in captions]
+    for row, other in zip(captions, matching, strict=True):
+        assert (other["match"] == "yes") == (other["caption"] in row["caption"])
+        if other["match"] == "no":
+            assert not any(name in other["caption"] for name in row["objects"])
+    assert {row["match"] for row in matching} == {"yes", "no"} and rows(out, "region_captions-test") == rows(out, "regions-test")
+    for row in rows(out, "text-test"):
+        before, after = row["masked"].split("<mask>")
+        assert row["text"].startswith(before) and row["text"].endswith(after)
+        assert len(row["text"].split()) == len(row["masked"].split()) + 1

@@ -23,7 +23,7 @@ class View:
 
     Attributes:
         image: column of the image; "": none is shown.
-        text: column of the text that goes with the image, such as a question; "": there is none.
+        text: column of the text that goes with the image, such as a question, or of a box; "": there is none.
         reference: column of the references.
         metric: the score of each example.
         boxes: references and generated texts are boxes, to be drawn on the images.
@@ -171,8 +171,11 @@ def read_split(name: str, role: str, files: Mapping[str, pathlib.Path], view: Vi
         references = read_references(record[view.reference], table, row, view)
         load = partial(decode_media, record[view.image], table, row, view.image) if view.image else None
         example = ScoredRow(row, table.where(row, view.image), load, references, text, scores[row])
-        if view.text:
-            example = replace(example, asked=str(record[view.text]))
+        asked = record[view.text] if view.text else ""
+        if isinstance(asked, list) and all(isinstance(value, int | float) for value in asked):
+            example = replace(example, boxes=tuple((box, REFERENCE_COLOUR) for box in boxes_of(asked, False)))
+        elif view.text:
+            example = replace(example, asked=str(asked))
         if view.boxes:
             drawn = [*((reference, REFERENCE_COLOUR) for reference in references), (text, GENERATED_COLOUR)]
             example = replace(example, boxes=tuple((parse_numbers(said), colour) for said, colour in drawn))
