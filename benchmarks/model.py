@@ -47,7 +47,7 @@ def matmul_seconds(dtype: torch.dtype, size: int, clock: str) -> float:
 class Training:
     """A model in training, its optimizer and a batch; the figures of both precisions share it."""
 
-    def __init__(self, modality: str, shape: tuple[int, ...], args: argparse.Namespace) -> None:
+    def __init__(self, modality: str, shape: tuple[int, ...], args: argparse.Namespace, targets: int = 1) -> None:
         from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
 
         vocabulary = dictionary(args.vocabulary)
@@ -58,8 +58,9 @@ class Training:
         config = LabelSmoothedConfig(label_smoothing=0.1, sentence_avg=False)
         self.criterion = LabelSmoothedCriterion(argparse.Namespace(target_dictionary=vocabulary), config).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5, fused=True)
-        group = text_input(vocabulary, shape[0], 8, args.target, pad_from=args.target)
+        group = text_input(vocabulary, shape[0] * targets, 8, args.target, pad_from=args.target)
         group["media"] = media_input(modality, shape)
+        group["media"][0]["rows"] = torch.arange(shape[0]).repeat_interleave(targets)
         if getattr(self.model.encoder.media[modality], "statistics", None) is not None:  # pixels travel as bytes
             group["media"][0]["values"] = group["media"][0]["values"].mul(64).add(128).clamp(0, 255).to(torch.uint8)
         self.sample = {"net_input": net_input(self.model.forward, group), "target": group["prev_output_tokens"]}
@@ -89,18 +90,20 @@ class Training:
 
 def figures(args: argparse.Namespace) -> tuple[Builders, str]:
     rows, side, frames, frame = args.media_batch, args.image_size, args.frames, args.frame_size
-    shapes = {
-        f"caption, batch {args.batch}, {side} px": ("image", (args.batch, 3, side, side)),
-        f"video, batch {rows}, {frames} x {frame} px": ("video", (rows, 3, frames, frame, frame)),
-        f"audio, batch {rows}, hop {args.audio_hop}": ("audio", (rows, args.audio_samples)),
+    images = (args.batch, 3, side, side)
+    shapes: dict[str, tuple[str, tuple[int, ...], int]] = {
+        f"caption, batch {args.batch}, {side} px": ("image", images, 1),
+        f"caption and matching, batch {args.batch}, {side} px": ("image", images, 2),  # a builder's two targets of each image
+        f"video, batch {rows}, {frames} x {frame} px": ("video", (rows, 3, frames, frame, frame), 1),
+        f"audio, batch {rows}, hop {args.audio_hop}": ("audio", (rows, args.audio_samples), 1),
     }
 
     def step(training: Callable[[], Training], dtype: torch.dtype) -> Figure:
         return partial(training().measure, dtype)
 
     builders: dict[str, Any] = {}
-    for name, (modality, shape) in shapes.items():
-        training = functools.cache(partial(Training, modality, shape, args))
+    for name, (modality, shape, targets) in shapes.items():
+        training = functools.cache(partial(Training, modality, shape, args, targets))
         builders |= {f"{name}, {precision}": partial(step, training, dtype) for precision, dtype in DTYPES.items()}
     return builders, f"{args.arch}, {args.target} target tokens, {args.threads} threads, {torch.backends.cpu.get_cpu_capability()}"
 

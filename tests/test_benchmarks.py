@@ -31,7 +31,7 @@ def test_training_is_timed(benchmark):
     sizes = ["--arch", "unival_tiny", "--vocabulary", "40", "--image-size", "32", "--frames", "2", "--frame-size", "32"]
     sizes += ["--audio-samples", "9600", "--batch", "2", "--matmul", "8"]
     figures, note = model.figures(model.parser().parse_args(sizes))
-    names = ["caption, batch 2, 32 px", "video, batch 2, 2 x 32 px", "audio, batch 2, hop 200"]
+    names = ["caption, batch 2, 32 px", "caption and matching, batch 2, 32 px", "video, batch 2, 2 x 32 px", "audio, batch 2, hop 200"]
     assert list(figures) == [f"{name}, {precision}" for name in names for precision in ("fp32", "bf16")] and "20 target tokens" in note
     for build in figures.values():
         *parts, everything, limit = build()().items()

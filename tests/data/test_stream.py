@@ -261,7 +261,7 @@ def test_a_builder_makes_two_targets_of_a_row_that_share_its_image(vocab, two_ta
 
 def test_builders_that_cannot_be_used(vocab, two_targets, monkeypatch):
     table = RowTable([{"image": PNG, "caption": "red", "answer": "no"}])
-    with pytest.raises(UserError, match="unknown builder 'three'; choose from plain, caption, .*, two targets"):
+    with pytest.raises(UserError, match="unknown builder 'three'; choose from plain, grouped, .*, two targets"):
         dataset(table, vocab, builder="three")
     with pytest.raises(UserError, match="row 0: its builder names the instruction 'caption'; the stream has ''"):
         dataset(table, vocab, builder="two targets")[0]

@@ -162,6 +162,19 @@ def rows(measured: dict[str, Any]) -> dict[str, Any]:
     return {"provenance": PROVENANCE.partition(" with ")[0], **made, "vqa_collate": measured["vqa_collate"]}
 
 
+def unify(measured: dict[str, Any]) -> dict[str, Any]:
+    """Rows of pretraining and the pairs of examples that the original drew of them; without images, which no value depends on."""
+    made: dict[str, Any] = {"provenance": PROVENANCE.partition(" with ")[0]}
+    pairs = {name: [measured[name]["samples"]] for name in ("unify/video_qa", "unify/audio_caption")}
+    pairs["unify"] = [sample["pair"] for sample in measured["unify"]["samples"]]
+    keys = ("source", "target", "prev_output_tokens", "conf")
+    for name, found in pairs.items():
+        rows = {row[0]: row[2:] for row in measured[name]["rows"]}  # by id: caption, question, answers or box, objects, data set, kind
+        examples = [[{"id": each["id"], **{key: each[key] for key in keys}} for each in pair] for pair in found]
+        made[name] = {"rows": rows, "pairs": examples}
+    return made
+
+
 def load(reference: pathlib.Path, name: str) -> Any:
     """A complete file, e.g. ``cases``."""
     return torch.load(reference / "golden" / f"{name}.pt", weights_only=True)
@@ -182,7 +195,9 @@ def write(reference: pathlib.Path, folder: pathlib.Path) -> None:
     write_json(folder / "beams.json", beams(load(reference, "beam")))
     write_json(folder / "buckets.json", buckets(load(reference, "buckets")))
     write_json(folder / "model.json", model(reference))
-    write_json(folder / "rows.json", rows(json.loads((reference / "golden" / "data.json").read_text(encoding="utf-8"))))
+    data = json.loads((reference / "golden" / "data.json").read_text(encoding="utf-8"))
+    write_json(folder / "rows.json", rows(data))
+    write_json(folder / "unify.json", unify(data))
     cfg = json.loads((reference / "published_cfg.json").read_text())
     write_json(folder / "published_cfg.json", {"provenance": "The configuration in the published base checkpoint", **cfg})
 

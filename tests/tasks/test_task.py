@@ -138,3 +138,30 @@ def test_the_model_takes_the_media_of_the_instruction(vocab):
     assert (cfg.modalities, cfg.audio_sample_rate) == ("audio", 32000)  # goes into checkpoints
     both = task(vocab).build_model(model_config(modalities="image,video"), from_checkpoint=False)
     assert list(both.encoder.media) == ["image", "video"]
+
+
+# --- builders -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_builder_is_for_the_rows_to_train_on(vocab):
+    rows = RowTable([{"image": "x", "caption": ["red", "blue"]}, {"image": "x", "caption": ["green", "left"]}])
+    built = task(vocab, builder="grouped")
+    assert [record["caption"] for _, record in built.build_dataset(rows, train=True).made(0, None)] == ["red", "blue"]
+    assert len(built.build_dataset(rows).made(0, None)) == len(task(vocab).build_dataset(rows, train=True).made(0, None)) == 1
+
+
+def test_the_task_is_the_first_of_a_builders(vocab):
+    """The others are the builder's own, with the medium of the task's instruction."""
+    rows = RowTable([{"video": "x", "caption": "red"}, {"video": "x", "caption": "blue"}])
+    own = "[VIDEO:video] what is it? -> [TEXT:caption]"
+    data = task(vocab, builder="caption_and_matching", instruction=own).build_dataset(rows, train=True)
+    assert {name: str(each[0]) for name, each in data.instructions.items()} == {
+        "caption": own,
+        "caption_cc12m": '[VIDEO:video] what does the video describe? -> [TEXT:caption,clean="caption",loss_from=2]',
+        "matching": '[VIDEO:video] does the video describe " [TEXT:caption,clean="caption"] "? -> [TEXT:match]',
+    }
+    with pytest.raises(UserError, match="unknown builder 'captions'.*choose from plain, grouped"):
+        task(vocab, builder="captions").build_dataset(rows, train=True)
+    text = task(vocab, builder="caption", instruction="[TEXT:caption] -> [TEXT:caption]")
+    with pytest.raises(UserError, match=r"--builder caption: its instructions are about a medium, and '\[TEXT:caption\] -> .*' has none"):
+        text.build_dataset(rows, train=True)

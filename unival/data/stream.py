@@ -67,7 +67,7 @@ class Stream(OrderedRows):
         skip_bad: return a :class:`BadSample` for a row that cannot be read instead of raising.
         with_target: False: read only the source (inference on rows without answers).
         builder: name of the builder of examples, in :data:`unival.data.builders.BUILDERS`.
-        candidates: token ids of the candidate answers; None: any answer can be learned.
+        candidates: token ids of the candidate answers, of those of several instructions with a slot with ``closed_set``; None: any.
         skip_answers: like ``skip_bad``, for rows whose answer is no candidate (in training; evaluation keeps them).
 
     Raises:
@@ -107,6 +107,8 @@ class Stream(OrderedRows):
         self.limits = limits
         self.skip_bad = skip_bad
         self.candidates = candidates
+        closed = {name for name, each in named.items() if any(slot.attributes.get("closed_set") for slot in each[0].target)}
+        self.unlimited = frozenset(named) - closed - {ONLY}  # of a builder's several instructions those without candidate answers
         self.skip_answers = skip_answers
         self.with_target = with_target
         every = [instruction for alternatives in self.instructions.values() for instruction in alternatives]
@@ -193,7 +195,7 @@ class Stream(OrderedRows):
             ids, cut = self.encode(slot, value, Context(self.limits.source, geometry), row)
             source += ids
             cuts += cut
-        tokens, loss, references, target_cuts, empty, conf, is_outside = self.read_target(instruction, record, row, rng, geometry)
+        tokens, loss, references, target_cuts, empty, conf, is_outside = self.read_target(name, instruction, record, row, rng, geometry)
         predicted = predicted_slot(instruction)
         vocabulary, target = self.vocabulary, self.targets[predicted.modality]
         given = loss.index(True) if True in loss else len(tokens)
@@ -234,6 +236,7 @@ class Stream(OrderedRows):
 
     def read_target(
         self,
+        name: str,
         instruction: Instruction,
         record: Mapping[str, Any],
         row: int,
@@ -258,9 +261,9 @@ class Stream(OrderedRows):
             else:
                 value = self.value(slot, record, row, rng)
             ids, cut = self.encode(slot, value, Context(self.limits.target, geometry), row)
-            if has_loss(slot) and self.is_outside(ids):
+            if has_loss(slot) and self.is_outside(ids, name):
                 is_outside = True
-                if self.is_train:
+                if self.is_train and name not in self.unlimited:
                     raise self.bad_answer(slot, value, row)
             pieces.append(Piece(ids, has_loss(slot), is_whole=has_loss(slot)))
             truncated += cut
@@ -269,9 +272,9 @@ class Stream(OrderedRows):
         tokens, loss = fit(pieces, room)
         return TargetTokens(tokens, loss, references, truncated + (count > room), empty, conf, is_outside)
 
-    def is_outside(self, ids: Sequence[int]) -> bool:
-        """Whether token ids to predict are none of the candidate answers."""
-        return self.candidates is not None and tuple(ids) not in self.candidates
+    def is_outside(self, ids: Sequence[int], name: str = ONLY) -> bool:
+        """Whether token ids to predict are none of the candidate answers, or the instruction of this name has none."""
+        return self.candidates is not None and (name in self.unlimited or tuple(ids) not in self.candidates)
 
     def bad_answer(self, slot: Slot, value: Any, row: int, more: str = "") -> BadAnswerError:
         """The error of a row whose answer is no candidate; ``more`` is added about other rows."""
@@ -347,7 +350,7 @@ class Stream(OrderedRows):
 
     def _references(self, check: bool) -> list[list[str]]:
         references, empty, outside = [], 0, 0
-        for row, instruction, record in self._evaluated():
+        for row, name, instruction, record in self._evaluated():
             predicted = predicted_slots(instruction)
             others = [slot for slot in instruction.slots if not slot.is_plain and slot not in predicted]
             found = self.slot_references(predicted[0], record, row)
@@ -356,7 +359,7 @@ class Stream(OrderedRows):
             kind = self.targets[predicted[0].modality]
             if check and not fits_headers(kind, predicted[0], found.values[0], instruction, record, self.table, row):
                 self.read(row)
-            if check and self.candidates is not None:
+            if check and self.candidates is not None and name not in self.unlimited:
                 outside += self.is_outside(self.encode(predicted[0], found.values[0], Context(self.limits.target), row)[0])
             for slot in predicted[1:] if check else ():
                 self.slot_references(slot, record, row)
@@ -368,11 +371,11 @@ class Stream(OrderedRows):
             logger.warning("%s: %s", self.table.path, said)
         return references
 
-    def _evaluated(self) -> Iterator[tuple[int, Instruction, Mapping[str, Any]]]:
-        """Row, first alternative and record of every example, as evaluation has them."""
+    def _evaluated(self) -> Iterator[tuple[int, str, Instruction, Mapping[str, Any]]]:
+        """Row, name and first alternative of the instruction, and record of every example, as evaluation has them."""
         for row in range(len(self)):
             for name, record in self.made(row, self.generator(row)):
-                yield row, self.instructions[name][0], record
+                yield row, name, self.instructions[name][0], record
 
     def _check_cell(self, slot: Slot, record: Mapping[str, Any], row: int) -> None:
         assert slot.column is not None

@@ -26,6 +26,7 @@ from unival.text import (
     texts_of,
     why_not_text,
 )
+from unival.vocab_files import MASK_TOKEN
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class TextTarget(Target):
                 read_map(str(attributes["map"]))
             except UserError as error:
                 raise instruction.error(slot, str(error)) from None
+        if attributes.get("masks") and attributes.get("no_punctuation"):
+            raise instruction.error(slot, "masks needs the marks of <mask>, which no_punctuation removes")
         if "join" in attributes and slot in predicted_slots(instruction):
             raise instruction.error(slot, "join is for texts that are given, and this slot is predicted")
 
@@ -93,7 +96,16 @@ class TextTarget(Target):
         limit = int(slot.attributes.get("max_length", context.words))
         text, ending = " ".join(words[:limit]), str(slot.attributes.get("ending", ""))
         text += "" if text.endswith(ending) else ending
-        return self.vocabulary.encode(space + text) if text or "join" in slot.attributes else [], len(words) > limit
+        encode = self.encode_masks if slot.attributes.get("masks") else self.vocabulary.encode
+        return encode(space + text) if text or "join" in slot.attributes else [], len(words) > limit
+
+    def encode_masks(self, text: str) -> list[int]:
+        """Ids of a text whose ``<mask>`` is the mask token, which stands for the space before it, too."""
+        first, *others = text.split(MASK_TOKEN)
+        ids = self.vocabulary.encode(first.removesuffix(" ") if others else first)
+        for i, part in enumerate(others, start=1):
+            ids += [self.vocabulary.mask, *self.vocabulary.encode(part.removesuffix(" ") if i < len(others) else part)]
+        return ids
 
     def closed_set(self, slot: Slot, answers: Sequence[str], words: int) -> list[tuple[int, ...]] | None:
         """Encode the candidate answers as the slot encodes its values; None if the slot has no closed set.
@@ -199,6 +211,7 @@ TEXT = Modality(
         "max_length": AttributeSpec(int, minimum=1),  # in words
         "uncased": AttributeSpec(bool),
         "no_punctuation": AttributeSpec(bool),
+        "masks": AttributeSpec(bool),  # <mask> in the text is the mask token
         "loss_from": AttributeSpec(int, minimum=1, target_only=True),  # so many first tokens carry no loss
         "weighted": AttributeSpec(bool, target_only=True),  # cells hold answers with weights
         "clean": AttributeSpec(str, choices=tuple(CLEANING)),  # as published recipes do

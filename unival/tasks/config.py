@@ -35,6 +35,14 @@ class CoreTaskConfig(RunOptions, AnswerOptions):
             "help": "the task, e.g. '[IMAGE:image] what does the image describe? -> [TEXT:caption]' (default: the task's own)",
         },
     )
+    builder: str = field(
+        default="plain",
+        metadata={
+            "group": "data",
+            "help": "what is made of a row to train on: plain (the row as it is), grouped (an example per place of a JSONL row's lists), or"
+            " several tasks such as caption_and_matching, of which the first is this one; media are read once",
+        },
+    )
     selected_cols: Optional[str] = field(
         default=None,
         metadata={

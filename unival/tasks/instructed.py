@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from unival.data.builders import ONLY, builder_of
 from unival.data.stream import MOST_TOKENS, Stream, TextLimits
 from unival.data.table import Table, open_table
 from unival.errors import UserError
@@ -135,7 +136,26 @@ class InstructedTask(LoopTask):
         if not instructions and not self.instruction_text:
             raise UserError(NO_INSTRUCTION)
         candidates = None if instructions or self.trie is None else self.trie.answers
+        if train and not instructions:
+            return self.stream(table, self.to_build(), train, candidates=candidates, builder=self.cfg.builder)
         return self.stream(table, instructions or self.instructions, train, with_target=with_target, candidates=candidates)
+
+    def to_build(self) -> dict[str, Sequence[Instruction]]:
+        """The instructions of ``--builder``, of which the task's own is the first.
+
+        Raises:
+            UserError: there is no such builder, or its instructions need a medium and the task's has none.
+        """
+        media = (MODALITIES[slot.modality] for slot in self.instructions[0].source)
+        medium = next((kind.key for kind in media if kind.media is not None), "")
+        builder = builder_of(self.cfg.builder)
+        try:
+            own = builder.instructions(medium)
+        except UserError as error:
+            reason = str(error) if medium else f"its instructions are about a medium, and {self.instruction_text!r} has none"
+            raise UserError(f"--builder {self.cfg.builder}: {reason}") from error
+        first, *others = own or [ONLY]
+        return {first: self.instructions, **{name: parse(own[name], MODALITIES) for name in others}}
 
     def stream(
         self, table: Table, instructions: Sequence[Instruction] | Mapping[str, Sequence[Instruction]], train: bool, **kwargs: Any

@@ -27,7 +27,9 @@ import numpy as np
 from unival.data.builders.base import ONLY, Builder, Made, Negatives, Record, no_instructions, slot_of
 from unival.data.builders.captions import CAPTION, CAPTION_AND_MATCHING, MATCHING
 from unival.data.builders.grounding import GROUNDING, GROUNDING_AND_REGION, REGION
+from unival.data.builders.grouped import GROUPED
 from unival.data.builders.questions import QUESTION, QUESTION_AND_MATCHING
+from unival.data.builders.texts import INFILLING, PLAIN_TEXT
 from unival.data.table import Table
 from unival.errors import UserError, unknown
 
@@ -41,6 +43,7 @@ def plain(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Ma
 
 BUILDERS: dict[str, Builder] = {
     "plain": Builder(plain),
+    "grouped": GROUPED,
     "caption": CAPTION,
     "matching": MATCHING,
     "caption_and_matching": CAPTION_AND_MATCHING,
@@ -49,6 +52,8 @@ BUILDERS: dict[str, Builder] = {
     "grounding": GROUNDING,
     "region": REGION,
     "grounding_and_region": GROUNDING_AND_REGION,
+    "infilling": INFILLING,
+    "text": PLAIN_TEXT,
 }
 
 
