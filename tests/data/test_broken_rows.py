@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 
@@ -41,7 +42,7 @@ BROKEN = {
     "zero in a list of texts": (row('["a", "\\u0000"]'), r"'caption': \\u0000 \(NUL\) is not a text character"),
     "raw zero in a text": (row('"a\0b"'), "not valid JSON"),
     "zero without width": (row('["\u200b", "\ufeff\u00ad"]'), "'caption': a reference must not be empty"),
-    "NaN": (row("NaN"), "'caption': expected a string .*float"),
+    "NaN": (row("NaN"), "'caption': expected a string .*a number"),
     "infinite": (row(image="-Infinity"), "'image': expected a path"),
     "null": (row("null"), "'caption': expected a string"),
     "object": (row('{"a": "b"}'), "'caption': expected a string"),
@@ -197,7 +198,7 @@ def test_empty_references_in_a_tsv_cell(folder, vocabulary, cell, caplog):
     path.write_text(f"{IMAGE}\t{cell}\n{IMAGE}\ta cat\n", encoding="utf-8")
     read = dataset(open_table(path, ["image", "caption"]), vocabulary)
     assert read.references() == [["a dog", "two dogs"], ["a cat"]]
-    assert "joined.tsv: " in caplog.text and " empty references (their rows have others)" in caplog.text
+    assert "joined.tsv: " in caplog.text and re.search(r" empty references? \(their rows have others\)", caplog.text)
     assert read[0][0].references == ["a dog", "two dogs"] and read[0][0].empty == cell.count("&&") - 1
     assert read.collater([read[0], read[1]])["num_empty"] == read[0][0].empty
 

@@ -128,7 +128,7 @@ def test_a_row_that_has_the_captions_of_all_others_is_named(vocab):
     with pytest.raises(UserError, match="row 0: no wrong caption for this row in 1,000 random rows"):
         draws(data.made, 0, 50)
     assert {record["caption"] for record in draws(data.made, 1, 50)} == {"red", "green"}
-    with pytest.raises(UserError, match="row 0: column 'caption': expected a string or a list of strings, got int"):
+    with pytest.raises(UserError, match="row 0: column 'caption': expected a string or a list of strings, got a number"):
         stream("matching", rows(3, "red", "green"), vocab).made(0, np.random.default_rng(0))
     with pytest.raises(UserError, match="row 2: column 'caption': no such column; the row has 'image'"):
         stream("matching", [*rows("red", "green"), {"image": "x"}], vocab).made(2, np.random.default_rng(0))
@@ -304,5 +304,5 @@ def test_candidate_answers_are_of_the_instructions_that_have_them(vocab):
     data = stream("question_and_matching", table, vocab, instructions={**closed, **matching}, candidates=candidates)
     question, other = data[0]
     assert (question.is_outside, other.is_outside) == (False, True)
-    with pytest.raises(UserError, match="'blue' is none of the 1 candidate answers"):
+    with pytest.raises(UserError, match="'blue' is none of the 1 candidate answer"):
         data[1]

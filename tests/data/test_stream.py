@@ -156,7 +156,7 @@ def test_bad_media_is_never_replaced(tmp_path, vocab):
             r"row 1 \(line 2\), column 'caption'.*no such column.*'id', 'image'",
         ),
         ({"image": "images/none.png", "caption": "a"}, r"row 1 \(line 2\), column 'image'"),
-        ({"image": "images/train.jsonl-0.png", "caption": 3}, r"column 'caption'.*string.*int"),
+        ({"image": "images/train.jsonl-0.png", "caption": 3}, r"column 'caption'.*string.*a number"),
         ({"image": "images/train.jsonl-0.png", "caption": []}, r"column 'caption'.*empty list"),
         ({"image": "images/train.jsonl-0.png", "caption": " "}, r"column 'caption': a reference must not be empty"),
     ],

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from tests import golden
 from tests.golden import extract
 
-OTHERS = ("text.json", "gpt2_extract.json", "published_recipes.json")  # chosen by hand; they say where they come from
+OTHERS = ("text.json", "gpt2_extract.json", "published_recipes.json", "merging.json")  # chosen by hand; they say where they come from
 
 
 @pytest.fixture(scope="module")

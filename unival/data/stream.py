@@ -336,7 +336,7 @@ class Stream(OrderedRows):
 
     def where_reference(self, number: int) -> str:
         """File, row, line and column of one of :meth:`references`, for messages."""
-        row, instruction, _ = list(self._evaluated())[number]
+        row, _, instruction, _ = list(self._evaluated())[number]
         return self.table.where(row, predicted_slots(instruction)[0].column)
 
     def readable_references(self) -> list[list[str]]:
