@@ -160,7 +160,7 @@ def test_the_task_is_the_first_of_a_builders(vocab):
         "caption_cc12m": '[VIDEO:video] what does the video describe? -> [TEXT:caption,clean="caption",loss_from=2]',
         "matching": '[VIDEO:video] does the video describe " [TEXT:caption,clean="caption"] "? -> [TEXT:match]',
     }
-    with pytest.raises(UserError, match="unknown builder 'captions', did you mean 'caption'? There are plain, grouped"):
+    with pytest.raises(UserError, match=r"unknown builder 'captions', did you mean 'caption'\? There are plain, grouped"):
         task(vocab, builder="captions").build_dataset(rows, train=True)
     text = task(vocab, builder="caption", instruction="[TEXT:caption] -> [TEXT:caption]")
     with pytest.raises(UserError, match=r"--builder caption: its instructions are about a medium, and '\[TEXT:caption\] -> .*' has none"):
