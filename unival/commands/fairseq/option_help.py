@@ -97,6 +97,11 @@ def _our_sections(command: str, chosen: dict[str, str | None]) -> Iterator[str]:
     yield from _section("what to do", list(_choices(command)))
     for group, members in by_group(options_of(tasks.get(task or "", tasks["unival"]))).items():
         yield from _section(f"{group} ({f'--task {task}' if task in tasks else 'every task'})", members)
+    if task not in tasks:
+        shared = {option.name for option in options_of(tasks["unival"])}
+        for name, config in tasks.items():
+            if own := [option for option in options_of(config) if option.name not in shared]:
+                yield from _section(f"task (--task {name})", own)
     if command != "train":
         return
     models = our_models()
