@@ -198,7 +198,7 @@ WRONG_CALLS = {
     "batch size True": (lambda m, p: m.caption(p / "good.png", batch_size=True), "batch size True"),
     "closed set as text": (lambda m, p: closed(m, p, "yes"), r"closed_set 'yes': expected a list of answers such as"),
     "closed set a number": (lambda m, p: closed(m, p, 7), "closed_set 7: expected a list"),
-    "numbers as answers": (lambda m, p: closed(m, p, ["one", 2]), r"answer 1 of the closed set is 2 \(int\): answers are texts"),
+    "numbers as answers": (lambda m, p: closed(m, p, ["one", 2]), r"answer 1 of the closed set is 2 \(a number\): answers are texts"),
     "no answers": (lambda m, p: closed(m, p, []), "closed_set is empty: give at least one answer"),
     "closed set without a slot": (lambda m, p: m.caption(p / "good.png", closed_set=["a"]), "no slot of the instruction has one"),
     "answers equal when cut": (
