@@ -94,7 +94,7 @@ def run(recorded, script, place, checkpoint, out, *more):  # noqa: F811
 TRAINED = ("caption_coco", "vqa", "refcoco", "snli_ve", "easy_vqa", "video_caption_msrvtt", "audio_caption_audiocaps")
 OTHERS = ("linear_only/caption_coco", "scst/caption_coco", "scst/refcoco")
 RESUMED = {ROOT / "run_scripts" / f"{name}.sh" for name in (*(f"{name}/train" for name in TRAINED), *OTHERS)}
-TWICE = ("--batch-size", "1", "--update-freq", "1", "--max-update", "2")
+TWICE = ("--batch-size", "1", "--update-freq", "1", "--max-update", "2", "--patch-frame-size", "64")  # one video has features enough
 
 
 def train(recorded, script, place, out):  # noqa: F811

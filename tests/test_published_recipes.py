@@ -141,7 +141,6 @@ def test_another_schedule_can_be_chosen(inputs, recorded):  # noqa: F811
         assert ("--warmup-ratio" in arguments) == (schedule == "unival_polynomial")
         given = resolved(options.parse_args_and_arch(options.get_training_parser(), input_args=arguments))
         assert (given["lr_scheduler"], given["max_epoch"]) == (schedule, 3)
-        (inputs["DATA"].parent / "recorded").unlink()
 
 
 @pytest.mark.parametrize("script", TRAINING, ids=name_of)

@@ -273,7 +273,7 @@ def test_options_that_would_do_nothing_are_refused(own, data, tmp_path):
         run(own, tmp_path / "c.pt", name, 0, "--force")
     (tmp_path / "file").touch()
     for report in (tmp_path, tmp_path / "file" / "r.json", own, tmp_path / "d.pt"):
-        assert f"--report {report} " in refused(own, tmp_path / "d.pt", "--report", report)
+        assert f"--report {report}" in refused(own, tmp_path / "d.pt", "--report", report)
     assert not (tmp_path / "d.pt").exists() and own.stat().st_size > 1000
 
 

@@ -185,7 +185,7 @@ MISTAKES = {
     "missing folder": ({"DATA": "nowhere", "vocab_dir": "DATA/vocab"}, "nowhere: no such table or folder"),
     "missing split": ({"valid_subset": "valif"}, "train.jsonl, valid.jsonl"),
     "unknown option": ({"max_epochs": "3"}, "unknown option --max-epochs; did you mean --max-epoch"),
-    "unknown task": ({"task": "unival_captoin"}, "--task unival_captoin: choose from unival, unival_caption, unival_vqa"),
+    "unknown task": ({"task": "unival_captoin"}, "--task unival_captoin: choose from unival, unival_pretrain, unival_caption, unival_vqa"),
     "unknown choice of few": ({"on_bad_answer": "ignore"}, "--on-bad-answer ignore: choose from raise, skip"),
     "unknown architecture": ({"arch": "unival_huge"}, "unival_tiny, unival_base, unival_large and"),
     "unknown criterion": ({"criterion": "unival_smooth"}, "unival_label_smoothed"),

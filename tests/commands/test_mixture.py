@@ -9,6 +9,8 @@ from fairseq import options
 from tests.tasks.pretraining import material
 from unival.cli import main
 
+TINY = [f"--set={option}" for option in ("patch_image_size=32", "num_codes=0", "num_bins=0", "cpu=true", "required_batch_size_multiple=1")]
+
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory):
@@ -58,3 +60,18 @@ def test_rows_of_an_update_say_how_many_batches(mixture, capsys):
 def test_mistakes_are_one_line(mixture, capsys, changes, message):
     code, out, err = run(capsys, mixture, *changes)
     assert code == 1 and not out and err.count("\n") == 1 and re.search(message, err), err
+
+
+def test_show(mixture, capsys):
+    code, out, err = run(capsys, mixture, *TINY)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "stage a: 6 updates in epochs of 3"
+    assert re.fullmatch(r"  captions +9 +1.000 +9 +2.00 +1.0 +[\d.]+ +[\d.]+", lines[3])
+    second = lines[lines.index("") + 1 :]
+    assert second[0] == "stage b: 8 updates in epochs of 4; the learning rate is planned over 5 epochs"
+    assert [re.sub(r" +", " ", line).split()[:5] for line in second[3:6]] == [
+        ["captions", "9", "0.333", "4", "0.89"],
+        ["questions", "4", "0.333", "4", "2.00"],
+        ["texts", "6", "0.333", "4", "1.33"],
+    ]

@@ -185,7 +185,7 @@ def test_a_base_loads_with_new_parts_as_they_are(vocab, caplog):
         ({"lora_rank": 4}, "--lora-rank 4 is for --peft lora, which is not chosen"),
         ({"peft": "lora", "lora_rank": 0}, "--lora-rank 0: must be at least 1"),
         ({"peft": "lora", "lora_alpha": float("nan")}, "--lora-alpha nan: must be a positive number"),
-        ({"peft": "lora", "lora_dropout": 1.0}, "--lora-dropout 1.0: must be at least 0 and below 1"),
+        ({"peft": "lora", "lora_dropout": 1.0}, "--lora-dropout 1: must be at least 0 and below 1"),
         ({"peft": "lora", "lora_layers": "query"}, "unknown --lora-layers 'query'; the layers have fc1, fc2, k_proj, v_proj, q_proj"),
         ({"peft": "adapters", "adapter_after": "norm"}, "unknown --adapter-after 'norm'; choose from attention, feed_forward"),
     ],

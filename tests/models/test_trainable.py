@@ -74,7 +74,7 @@ def test_groups_have_what_their_names_say(vocab):
     ("options", "message"),
     [
         ({"trainable": "projection"}, "unknown --trainable 'projection', did you mean 'projections'. This model has .*image_cnn"),
-        ({"freeze": "encoder,video_cnn"}, "unknown --freeze 'video_cnn', did you mean 'audio_cnn'. This model has"),
+        ({"freeze": "encoder,video_cnn"}, "unknown --freeze 'video_cnn', did you mean 'image_cnn'. This model has"),
         ({"trainable": " , "}, "--trainable ' , ' names no group; choose from"),
         ({"trainable": "decoder,image_cnn", "freeze_image_backbone": True}, "--trainable image_cnn: another option freezes all of it"),
         ({"freeze": "encoder,decoder,image,embeddings"}, "nothing is left to train"),

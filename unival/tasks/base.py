@@ -117,7 +117,7 @@ class UnivalTask(InstructedTask):
         path = find_table(self.cfg.data, split, is_train_subset, epoch)
         table = self.open_table(path)
         absent = self.absent_columns(table) if self.is_generating else []
-        if self.is_generating and self.cfg.eval_metrics is None and self.trained.metrics:
+        if self.is_generating and self.trained.metrics and self.does_what_was_trained():
             self.evaluation.measure(self.trained.metrics)
         dataset = self.build_dataset(table, train=self.is_training and is_train_subset, with_target=not absent)
         dataset.split = split

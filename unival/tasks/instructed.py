@@ -84,6 +84,11 @@ class InstructedTask(LoopTask):
             self.trained = known
             self.decide()
 
+    def does_what_was_trained(self) -> bool:
+        """Whether task and instruction are the checkpoint's, and no metrics are given: the metrics are the checkpoint's then."""
+        asked, trained = self.given.instruction, self.trained
+        return self.cfg.eval_metrics is None and trained.task == self.preset.name and asked in (None, trained.instruction)
+
     def build_trie(self, instructions: Sequence[Instruction], answers: Sequence[str]) -> Trie | None:
         """Build the trie of the candidate answers; None if the instruction has no closed set (alternatives have equal targets)."""
         return build_trie(instructions[0], answers, self.target_of(instructions), self.media.max_tgt_length)

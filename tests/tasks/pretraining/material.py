@@ -5,11 +5,13 @@ import pathlib
 import sys
 from typing import Any
 
+import pytest
 import yaml
 
 from tests import runs, tiny
 from tests.test_run_scripts import RECORDER, ROOT, bash
 from unival.cli import main
+from unival.tasks.pretraining.file import read_mixture
 
 MODEL = [*runs.MODEL, *runs.CPU, "--patch-image-size", "32"]
 TRAINING = ["--criterion", "unival_label_smoothed", "--optimizer", "adam", "--lr", "1e-3", "--lr-scheduler", "unival_polynomial"]
@@ -101,3 +103,10 @@ def run(arguments: list[str]) -> int:
         return main(["train", *arguments])
     finally:
         runs.forget_run()
+
+
+def read_stage(path: pathlib.Path, name: str, tables: pathlib.Path) -> Any:
+    """A stage of a mixture file whose tables are in a folder named ``TABLES``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TABLES", str(tables))
+        return read_mixture(path).stage(name)
