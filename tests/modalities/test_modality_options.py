@@ -51,7 +51,7 @@ def test_values_against_their_rules():
         ({"patch_image_size": 0}, "--patch-image-size is 0; it must be 1 or more"),
         ({"audio_sample_rate": 44}, "--audio-sample-rate is 44; it is in Hz, at least 1000"),
         ({"max_audio_seconds": float("inf")}, "--max-audio-seconds is inf; it must be a positive number of seconds"),
-        ({"frame_fit": "square"}, "unknown --frame-fit 'square'; choose from crop, squash, published"),
+        ({"frame_fit": "square"}, "unknown --frame-fit 'square', did you mean 'squash'\\? There are crop, squash, published"),
     ):
         with pytest.raises(UserError, match=message):
             MediaOptions(**values)
