@@ -92,3 +92,8 @@ def test_weights_of_the_loss_follow_their_schedule(place):
     state = torch.load(place / "whole" / "2-b" / "checkpoint_last.pt", weights_only=True)["extra_state"]["PretrainTask"]["stream_weights"]
     assert state["loss"] == [1.0, 1.0, 0.5]
     assert set(state["seen"]) == {"0", "1"} and state["seen"]["0"]["ntokens/texts"] > 0
+
+
+def test_a_builder_for_all_streams_is_refused(place, tmp_path, capsys):
+    assert material.train(place / "mixture.yaml", tmp_path, "--builder", "caption") == 1
+    assert "--builder caption is not for a mixture" in capsys.readouterr().err

@@ -28,6 +28,8 @@ class MixtureChecks(TrainingChecks):
         for name in IN_FILE:
             if cfg[name] is not None:
                 raise UserError(f"--{name.replace('_', '-')} is not for a mixture: {cfg.data} says it for every stream")
+        if cfg.builder != "plain":
+            raise UserError(f"--builder {cfg.builder} is not for a mixture: {cfg.data} names the builder of every stream")
         if cfg.eval_metrics:
             raise UserError(f"--eval-metrics {cfg.eval_metrics}: {cfg.data} says the metrics of every stream; '' is for none")
         stage = task.stage
