@@ -47,6 +47,7 @@ def html_page(report: Report, count: int) -> str:
     ]
     return template("page.html").render(
         report=report,
+        title=report.heading,
         captions=sum(len(split.examples) for split in report.splits),
         figures=key_figures(report),
         curves=data_uri(curve_png(report.curves), "image/png") if report.curves.loss else "",

@@ -10,6 +10,7 @@ def pretraining_page(report: Pretraining, count: int) -> str:
     """Make the page as text, with ``count`` examples of each task."""
     return template("pretraining.html").render(
         report=report,
+        title=report.title,
         figures=key_figures(report),
         curves=data_uri(curves_png(report), "image/png"),
         histories=report.histories(),
