@@ -19,10 +19,11 @@ from harness import (
     arguments,
     build_model,
     dictionary,
+    label_smoothed,
     main,
-    media_input,
     model_arguments,
     text_input,
+    training_input,
 )
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,13 +32,10 @@ class Steps:
     """A model in training, and groups of each kind of media."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
-
         vocabulary = dictionary(args.vocabulary)
         self.clock = args.clock
         self.model = build_model(args.arch, vocabulary, modalities="image,video,audio", audio_hop_size=args.audio_hop).train()
-        config = LabelSmoothedConfig(label_smoothing=0.1, sentence_avg=False)
-        self.criterion = LabelSmoothedCriterion(argparse.Namespace(target_dictionary=vocabulary), config).train()
+        self.criterion = label_smoothed(vocabulary)
         shapes = {
             "image": (args.batch, 3, args.image_size, args.image_size),
             "video": (args.batch, 3, args.frames, args.frame_size, args.frame_size),
@@ -48,9 +46,7 @@ class Steps:
         for modality, shape in shapes.items():
             group = text_input(vocabulary, args.batch, args.source, args.target)
             if modality:
-                group["media"] = media_input(modality, shape)
-                if getattr(self.model.encoder.media[modality], "statistics", None) is not None:  # pixels travel as bytes
-                    group["media"][0]["values"] = group["media"][0]["values"].mul(64).add(128).clamp(0, 255).to(torch.uint8)
+                group["media"] = training_input(self.model, modality, shape)
             self.groups.append(group)
 
     def step(self, groups: Sequence[Mapping[str, Any]]) -> None:

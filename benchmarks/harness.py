@@ -223,6 +223,24 @@ def media_input(modality: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     return [{"modality": modality, "values": values, "rows": torch.arange(shape[0])}]
 
 
+def training_input(model: Any, modality: str, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """As :func:`media_input`, as a loader gives them to the model: pixels are bytes."""
+    import torch
+
+    media = media_input(modality, shape)
+    if getattr(model.encoder.media[modality], "statistics", None) is not None:  # a tree in which pixels travel as bytes
+        media[0]["values"] = media[0]["values"].mul(64).add(128).clamp(0, 255).to(torch.uint8)
+    return media
+
+
+def label_smoothed(vocabulary: Any) -> Any:
+    """The criterion of training, with label smoothing 0.1."""
+    from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
+
+    config = LabelSmoothedConfig(label_smoothing=0.1, sentence_avg=False)
+    return LabelSmoothedCriterion(argparse.Namespace(target_dictionary=vocabulary), config).train()
+
+
 def net_input(forward: Callable[..., Any], group: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a model's or an encoder's ``forward`` for one group, which is all of its batch where batches have groups."""
     parameters = inspect.signature(forward).parameters

@@ -23,11 +23,12 @@ from harness import (
     arguments,
     build_model,
     dictionary,
+    label_smoothed,
     main,
-    media_input,
     model_arguments,
     net_input,
     text_input,
+    training_input,
 )
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,21 +49,16 @@ class Training:
     """A model in training, its optimizer and a batch; the figures of both precisions share it."""
 
     def __init__(self, modality: str, shape: tuple[int, ...], args: argparse.Namespace, targets: int = 1) -> None:
-        from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
-
         vocabulary = dictionary(args.vocabulary)
         self.clock, self.matmul = args.clock, args.matmul
         self.operations = 0  # floating-point operations of matmuls and convolutions in a step
         options = {"audio_hop_size": args.audio_hop} if modality == "audio" else {}
         self.model = build_model(args.arch, vocabulary, modalities=modality, **options).train()
-        config = LabelSmoothedConfig(label_smoothing=0.1, sentence_avg=False)
-        self.criterion = LabelSmoothedCriterion(argparse.Namespace(target_dictionary=vocabulary), config).train()
+        self.criterion = label_smoothed(vocabulary)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5, fused=True)
         group = text_input(vocabulary, shape[0] * targets, 8, args.target, pad_from=args.target)
-        group["media"] = media_input(modality, shape)
+        group["media"] = training_input(self.model, modality, shape)
         group["media"][0]["rows"] = torch.arange(shape[0]).repeat_interleave(targets)
-        if getattr(self.model.encoder.media[modality], "statistics", None) is not None:  # pixels travel as bytes
-            group["media"][0]["values"] = group["media"][0]["values"].mul(64).add(128).clamp(0, 255).to(torch.uint8)
         self.sample = {"net_input": net_input(self.model.forward, group), "target": group["prev_output_tokens"]}
 
     def step(self, dtype: torch.dtype) -> dict[str, float]:
