@@ -120,16 +120,23 @@ Variables
   OUT          folder for checkpoints and the log train.jsonl; the same command started again resumes what is there
 HELP
   help_answers "$1"
+  help_processes
   cat <<HELP
-  GPUS         number of GPUs of this machine (default: all there are; 0: the CPU)
-  LAUNCHER     fairseq (default) starts a process for each GPU; torchrun does with torchrun, over NODES machines (each runs the
-               same command with NODE_RANK, MASTER_ADDR, MASTER_PORT); slurm starts them with srun, inside of an allocation
-  SEED, WORKERS
 
 Flags given on the command line come last and win over the script's (--max-epoch 3). One update sees as many rows as in the
 published run, which had 8 GPUs: with fewer, the gradients of several batches are added. The learning rate follows the length of
 the run, whatever sets it. It validates every 2,000 updates and after each epoch, and saves after each epoch: the last, the best
 and the best by its score (2 GB each); --save-interval-updates 2000 --keep-interval-updates 1 saves within epochs as well.
+HELP
+}
+
+# help_processes: the variables of a training in several processes.
+help_processes() {
+  cat <<HELP
+  GPUS         number of GPUs of this machine (default: all there are; 0: the CPU)
+  LAUNCHER     fairseq (default) starts a process for each GPU; torchrun does with torchrun, over NODES machines (each runs the
+               same command with NODE_RANK, MASTER_ADDR, MASTER_PORT); slurm starts them with srun, inside of an allocation
+  SEED, WORKERS
 HELP
 }
 
@@ -348,10 +355,9 @@ help_of_stages() {
   cat <<HELP
   VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
   OUT          folder for a folder of each stage, with its checkpoints and its log train.jsonl
-  GPUS         number of GPUs of this machine (default: all there are; 0: the CPU)
-  LAUNCHER     fairseq (default) starts a process for each GPU; torchrun does with torchrun, over NODES machines (each runs the
-               same command with NODE_RANK, MASTER_ADDR, MASTER_PORT); slurm starts them with srun, inside of an allocation
-  SEED, WORKERS
+HELP
+  help_processes
+  cat <<HELP
 
 Options of training are in the mixture file; flags given on the command line come last and win over it, in every stage
 (--patch-image-size 224).
