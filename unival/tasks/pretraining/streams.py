@@ -38,6 +38,51 @@ def errors_of(place: Place) -> Iterator[None]:
         raise place.error(str(error)) from error
 
 
+def preset_of(spec: StreamSpec) -> Preset:
+    """The preset of a stream; without one, a preset that says nothing.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if spec.preset is None:
+        return ANY
+    if spec.preset not in PRESETS:
+        raise (spec.place / "preset").error(f"no preset {spec.preset!r}{nearest(spec.preset, PRESETS)}")
+    return PRESETS[spec.preset]
+
+
+def instructions_of(spec: StreamSpec) -> dict[str, tuple[Instruction, ...]]:
+    """The instructions of a stream, by the names that its builder gives; the first is the main one.
+
+    Raises:
+        UserError: the preset, the builder or an instruction cannot be used; names file and key.
+    """
+    if spec.builder is None:
+        preset = preset_of(spec)
+        text = spec.instruction or preset.instruction
+        if text is None:
+            raise (spec.place / "preset").error(f"{preset.name} has no instruction: give instruction instead of preset")
+        with errors_of(spec.place / ("instruction" if spec.instruction else "preset")):
+            return {ONLY: parse(text, MODALITIES)}
+    with errors_of(spec.place / "builder"):
+        own = builder_of(spec.builder).instructions(spec.medium or next(iter(with_media())))
+    for name in spec.instructions:
+        if name not in own:
+            raise (spec.place / "instructions" / name).error(f"the builder {spec.builder} has no such instruction{nearest(name, own)}")
+    found = {}
+    for name, text in {**own, **spec.instructions}.items():
+        with errors_of(spec.place / "instructions" / name):
+            found[name] = parse(text, MODALITIES)
+    if not found:
+        raise (spec.place / "builder").error(f"{spec.builder} brings no instruction: give instruction instead")
+    return found
+
+
+def media_of(spec: StreamSpec) -> set[str]:
+    """The media in the sources of a stream."""
+    return {name for alternatives in instructions_of(spec).values() for name in media_of_instructions(alternatives)}
+
+
 class TaskStream:
     """A stream of a mixture file, with what its evaluation asks of a task.
 
@@ -54,7 +99,7 @@ class TaskStream:
         self.cfg, self.target_dictionary = task.cfg, task.target_dictionary
         self.preset = preset_of(spec)
         self.builder = "plain" if spec.builder is None else spec.builder
-        self.named = self._instructions()  # by the names that the builder gives
+        self.named = instructions_of(spec)  # by the names that the builder gives
         self.instructions: Sequence[Instruction] = next(iter(self.named.values()))  # the main one, by which it is evaluated
         self.trie: Trie | None = self._trie()
         metrics = self._metrics()
@@ -63,27 +108,6 @@ class TaskStream:
             generation = {**self.preset.generation, **answer_options(task.cfg)}
             printed = task.cfg.eval_print_samples
             self.evaluation = Evaluation(metrics, generation, task.cfg.eval_args, printed, options, prefix=f"{spec.name}/")
-
-    def _instructions(self) -> dict[str, tuple[Instruction, ...]]:
-        spec = self.spec
-        if spec.builder is None:
-            text = spec.instruction or self.preset.instruction
-            if text is None:
-                raise (spec.place / "preset").error(f"{self.preset.name} has no instruction: give instruction instead of preset")
-            with errors_of(spec.place / ("instruction" if spec.instruction else "preset")):
-                return {ONLY: parse(text, MODALITIES)}
-        with errors_of(spec.place / "builder"):
-            own = builder_of(spec.builder).instructions(spec.medium or next(iter(with_media())))
-        for name in spec.instructions:
-            if name not in own:
-                raise (spec.place / "instructions" / name).error(f"the builder {spec.builder} has no such instruction{nearest(name, own)}")
-        found = {}
-        for name, text in {**own, **spec.instructions}.items():
-            with errors_of(spec.place / "instructions" / name):
-                found[name] = parse(text, MODALITIES)
-        if not found:
-            raise (spec.place / "builder").error(f"{spec.builder} brings no instruction: give instruction instead")
-        return found
 
     def _trie(self) -> Trie | None:
         spec = self.spec
@@ -106,11 +130,6 @@ class TaskStream:
     def name(self) -> str:
         """Its name in the file."""
         return self.spec.name
-
-    @property
-    def media(self) -> set[str]:
-        """The media in its sources."""
-        return {name for alternatives in self.named.values() for name in media_of_instructions(alternatives)}
 
     # --- data -----------------------------------------------------------------------------------------------------------------
 
@@ -162,16 +181,3 @@ class TaskStream:
     def outputs(self, generator: UnivalGenerator, models: list[Any], sample: dict[str, Any]) -> list[Output]:
         """Generate an output for every row of a batch."""
         return self.task.outputs(generator, models, sample)
-
-
-def preset_of(spec: StreamSpec) -> Preset:
-    """The preset of a stream; without one, a preset that says nothing.
-
-    Raises:
-        UserError: there is no such preset.
-    """
-    if spec.preset is None:
-        return ANY
-    if spec.preset not in PRESETS:
-        raise (spec.place / "preset").error(f"no preset {spec.preset!r}{nearest(spec.preset, PRESETS)}")
-    return PRESETS[spec.preset]

@@ -20,7 +20,7 @@ from unival.tasks.pretraining.evaluation import MixtureEvaluation
 from unival.tasks.pretraining.file import MixtureFile, StageSpec, StreamSpec, is_mixture, read_mixture
 from unival.tasks.pretraining.limits import limit_to_candidates
 from unival.tasks.pretraining.optimizer import KeptOptimizer, kept_optimizer, put_into
-from unival.tasks.pretraining.streams import TaskStream
+from unival.tasks.pretraining.streams import TaskStream, media_of
 from unival.tasks.pretraining.weights import ScheduledWeights, StreamWeights
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class PretrainTask(UnivalTask):
         """The media of the streams of this stage and of earlier ones."""
         if not is_mixture(self.cfg.data):
             return super().needed_media()
-        return {name for spec in self.mixture.until(self.stage) for name in TaskStream(spec, self).media}
+        return {name for spec in self.mixture.until(self.stage) for name in media_of(spec)}
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build the model; media that came with this stage are new to the checkpoint of the one before."""
@@ -151,12 +151,12 @@ class PretrainTask(UnivalTask):
         if cfg.modalities is not None:
             taken = set(filter(None, cfg.modalities.split(",")))
             for spec in plan.trained_specs(self.mixture, self.stage):
-                lacking = sorted(TaskStream(spec, self).media - taken)
+                lacking = sorted(media_of(spec) - taken)
                 if lacking:
                     raise spec.place.error(f"needs {', '.join(lacking)}, and --modalities {cfg.modalities or '(none)'} has none")
         elif self.stage.number and not cfg.new_modalities:
             before = self.mixture.until(self.mixture.stages[self.stage.number - 1])
-            known = {name for spec in before for name in TaskStream(spec, self).media}
+            known = {name for spec in before for name in media_of(spec)}
             cfg.new_modalities = ",".join(sorted((self.needed_media() or set()) - known))
 
     # --- checkpoints ----------------------------------------------------------------------------------------------------------
