@@ -55,7 +55,7 @@ def main(plan: str, port: str, rank: str) -> None:
     distributed = [
         *("--distributed-world-size", "2", "--distributed-rank", rank, "--distributed-no-spawn"),
         *("--distributed-backend", "gloo", "--distributed-init-method", f"tcp://127.0.0.1:{port}"),
-        *("--ddp-backend", "legacy_ddp"),  # fairseq's other backends need GPUs
+        *("--ddp-backend", "legacy_ddp"),  # fairseq's other backends need GPUs; a training may choose one
     ]
     codes = []
     for arguments in json.loads(pathlib.Path(plan).read_text()):
@@ -63,7 +63,7 @@ def main(plan: str, port: str, rank: str) -> None:
             getattr(importlib.import_module(arguments[1]), arguments[2])()
             codes.append(0)
             continue
-        codes.append(unival(["train", *arguments, *distributed]))
+        codes.append(unival(["train", *distributed, *arguments]))
         runs.forget_run()
     print(f"exit codes {codes}", flush=True)
 

@@ -1,7 +1,11 @@
-"""Runs of fairseq's commands on tiny data, in this process unless said otherwise."""
+"""Runs of fairseq's commands on tiny data, in this process unless said otherwise.
+
+They are on the CPU; ``UNIVAL_TEST_GPU=1`` makes them use the GPU, where fairseq is free to choose.
+"""
 
 import json
 import logging
+import os
 import pathlib
 import sys
 from typing import Any
@@ -25,7 +29,8 @@ MODEL = [
     *("--encoder-attention-heads", "2", "--decoder-attention-heads", "2", "--image-backbone", "resnet10"),
 ]
 TASK = ["--task", "unival_caption", "--num-codes", "0", "--num-bins", "0"]
-CPU = ["--cpu", "--required-batch-size-multiple", "1", "--num-workers", "0"]
+ONE_PROCESS = ["--required-batch-size-multiple", "1", "--num-workers", "0"]
+CPU = ONE_PROCESS if os.environ.get("UNIVAL_TEST_GPU") == "1" else ["--cpu", *ONE_PROCESS]
 
 
 def train_flags(data: pathlib.Path, out: pathlib.Path, *flags: str) -> list[str]:
