@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unival.checkpoints import files
 from unival.checkpoints.adapters import MARK, method_of
 from unival.checkpoints.architecture import ARCHITECTURES, identify
 from unival.checkpoints.names.published import rename_published
@@ -59,6 +60,22 @@ class Inputs:
                 assert self.base is not None, "checked by fitting_inputs"
                 values.append((number, self.base.state[key]))
         return [number for number, _ in values], [value for _, value in values]
+
+
+def read_checkpoint(path: str, weights: str = "model") -> Checkpoint:
+    """Read a checkpoint, mapped, and compare it with its checksums.
+
+    Args:
+        path: the file.
+        weights: ``model``, or ``ema``: the moving average of the weights.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or has no moving average that is asked for.
+    """
+    container = files.read(path)
+    files.check_sums(path)
+    state = files.weights(container, path)
+    return Checkpoint(path, container, {**state, **files.ema_weights(container, path)} if weights == "ema" else state)
 
 
 def fitting_inputs(models: Sequence[Checkpoint], base: Checkpoint | None, missing: str, unrelated: bool = False) -> Inputs:

@@ -1,0 +1,137 @@
+"""The points of a merge: coefficients of the models and options of the method, one point or several along a path."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unival.checkpoints.merging.methods import make_rule, method_named
+from unival.errors import UserError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One merge among several.
+
+    Attributes:
+        name: the values that distinguish it, as in ``0.25``; empty where there is one point only.
+        value: the number that a path is drawn over; None: there is one point only, or several numbers distinguish it.
+        coefficients: of the models.
+        options: of the method, as far as they are given.
+    """
+
+    name: str
+    value: float | None
+    coefficients: list[float]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def points_of(
+    method: str,
+    count: int,
+    options: Mapping[str, Any],
+    coefficients: str | None = None,
+    share: float | None = None,
+    sweep: str | None = None,
+) -> list[Point]:
+    """What is merged: one point, or several with ``sweep``.
+
+    Args:
+        method: name of the method.
+        count: number of models.
+        options: options of the method.
+        coefficients: ``--coefficients``.
+        share: ``--lambda``.
+        sweep: ``--sweep``.
+
+    Raises:
+        UserError: options contradict each other, or a number is none.
+    """
+    found = method_named(method)
+    make_rule(method, options)
+    chosen = coefficients_of(method, count, coefficients, share)
+    if sweep is None:
+        return [Point("", None, chosen, dict(options))]
+    if share is not None or (coefficients is not None and found.shares):
+        raise UserError("--sweep takes the place of --lambda and --coefficients; give one of them")
+    values = values_of(sweep)
+    if "scale" in found.options():
+        return [Point(f"{value:g}", value, chosen, {**options, "scale": value}) for value in values]
+    if not (found.shares and found.weighed and count == 2):
+        raise UserError(f"--sweep is for two models that share a whole, or for methods with --scale, not for --method {method}")
+    return [Point(f"{value:g}", value, [1 - value, value], dict(options)) for value in values]
+
+
+def check_method(method: str, count: int, base: str | None, missing: str) -> None:
+    """Check the number of models and the base against a method.
+
+    Args:
+        method: name of the method.
+        count: number of models.
+        base: the file of ``--base``.
+        missing: what becomes of keys that a model lacks.
+
+    Raises:
+        UserError: the base is missing or not needed, or the method takes other numbers of models.
+    """
+    found = method_named(method)
+    if count < found.least or (found.most is not None and count > found.most):
+        takes = f"{found.least} models" if found.least == found.most else f"at least {found.least} models"
+        raise UserError(f"--method {method} takes {takes}, got {count}")
+    if found.statistics:
+        raise UserError(f"--method {method} needs statistics of data, which only unival.checkpoints.merging.merge.merged takes")
+    if found.base and base is None:
+        raise UserError(f"--method {method} needs the pretrained model that the models come from: give --base")
+    if base is not None and not found.base and missing != "base":
+        raise UserError(f"--base is not used by --method {method}; leave it out")
+
+
+def values_of(text: str) -> list[float]:
+    """Read ``--sweep``: ``0,0.5,1``, or ``0:1:0.1`` with both ends.
+
+    Raises:
+        UserError: these are no numbers, or the steps do not lead from one end to the other.
+    """
+    if ":" not in text:
+        return numbers("--sweep", text)
+    given = numbers("--sweep", text.replace(":", ","))
+    if len(given) != 3 or not given[2] or (given[1] - given[0]) / given[2] < 0:
+        raise UserError(f"--sweep {text}: must be FROM:TO:STEP, such as 0:1:0.1")
+    start, stop, step = given
+    return [round(start + i * step, 10) for i in range(math.floor((stop - start) / step + 1e-6) + 1)]
+
+
+def numbers(name: str, text: str) -> list[float]:
+    """Read numbers with commas between.
+
+    Raises:
+        UserError: one is no number, or not finite.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{name} {text}: must be numbers with commas between") from error
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"{name} {text}: must be finite numbers")
+    return values
+
+
+def coefficients_of(method: str, count: int, coefficients: str | None, share: float | None) -> list[float]:
+    """The coefficients of the models.
+
+    Raises:
+        UserError: their number differs from that of the models, or the method has none.
+    """
+    found = method_named(method)
+    if not found.weighed and (coefficients is not None or share is not None):
+        raise UserError(f"--method {method} has no coefficients of the models")
+    if share is not None:
+        if coefficients is not None or count != 2 or not found.shares:
+            raise UserError("--lambda is for two models whose coefficients are shares, without --coefficients")
+        return [1 - share, share]
+    if coefficients is not None:
+        given = numbers("--coefficients", coefficients)
+        if len(given) != count:
+            raise UserError(f"--coefficients {coefficients}: must be {count} numbers, one per model, got {len(given)}")
+        return given
+    return [1 / count if found.shares else 1.0] * count
