@@ -1,5 +1,6 @@
 """Training, generation and the Python API on a GPU give what they give on the CPU; precisions and processes that only GPUs have."""
 
+import gc
 import json
 import math
 
@@ -9,6 +10,7 @@ import torch
 from tests import runs, tiny
 from tests.ranks import run_on_two_ranks
 from unival.cli import main
+from unival.data.reading import Reader
 from unival.hub import from_checkpoint
 from unival.metrics.score import read_generated
 
@@ -22,8 +24,11 @@ MEDIA = {
     "audio": "[AUDIO:audio] what does the audio describe? -> [TEXT:caption]",
     "groups": "[IMAGE:image] what? -> [TEXT:caption] ||| [AUDIO:audio] what? -> [TEXT:caption] ||| [TEXT:id] -> [TEXT:caption]",
 }
-CLOSED = ["--task", "unival", "--instruction", "[IMAGE:image] what? -> [TEXT:word,closed_set]", "--closed-set", "answers.txt"]
+CLOSED = ["--task", "unival", "--instruction", "[IMAGE:image] what? -> [TEXT:word,closed_set]"]
 PRECISIONS = ["--fp16", "--bf16", "--amp", "--memory-efficient-fp16"]
+
+
+FROZEN = ["--freeze-audio-backbone"]  # its dropout cannot be switched off otherwise
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,8 @@ def losses(out):
 
 
 def flags(medium):
-    return ["--task", "unival", "--instruction", MEDIA[medium], *SMALL, *SPECTROGRAM, "--batch-size", "4"]
+    frozen = FROZEN if "AUDIO" in MEDIA[medium] else []
+    return ["--task", "unival", "--instruction", MEDIA[medium], *SMALL, *SPECTROGRAM, "--batch-size", "4", *frozen]
 
 
 @pytest.mark.parametrize("medium", MEDIA)
@@ -105,13 +111,14 @@ def test_generation_gives_the_texts_of_the_cpu(data, tmp_path, on, monkeypatch):
 def test_candidate_answers_are_those_of_the_cpu(data, tmp_path, on, inference, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     on("cuda")
+    closed = [*CLOSED, "--closed-set", str(data / "answers.txt")]
     extra = [] if inference == "search" else ["--inference", "candidates"]
-    assert runs.train(data, tmp_path, *CLOSED, "--disable-validation", "--batch-size", "4", "--max-update", "10", "--lr", "3e-3") == 0
+    assert runs.train(data, tmp_path, *closed, "--disable-validation", "--batch-size", "4", "--max-update", "10", "--lr", "3e-3") == 0
     found = []
     for device in ("cpu", "cuda"):
         on(device)
         checkpoint = tmp_path / "checkpoint_last.pt"
-        found.append(read_generated(runs.generate(data, checkpoint, tmp_path / device, "valid", *CLOSED, *extra)))
+        found.append(read_generated(runs.generate(data, checkpoint, tmp_path / device, "valid", *closed, *extra)))
     assert [text for text, _ in found[0].values()] == [text for text, _ in found[1].values()]
     assert {text for text, _ in found[1].values()} <= set(tiny.WORDS)
 
@@ -129,6 +136,32 @@ def test_two_processes_make_the_updates_of_one(data, tmp_path, on, precision, ba
     run_on_two_ranks(tmp_path, two)
     assert len(losses(tmp_path / "two")) == 4
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-3 if not precision else 3e-2)
+
+
+class Collecting(torch.utils.data.Dataset):
+    """A garbage collection comes with every row."""
+
+    def __getitem__(self, row):
+        gc.collect()
+        return torch.tensor(row)
+
+
+def test_workers_do_not_free_tensors_of_the_gpu():
+    gc.disable()
+    try:
+        cycle = [torch.ones(1, device="cuda")]
+        cycle.append(cycle)
+        del cycle
+        assert len(list(Reader(Collecting(), torch.stack, [[0], [1], [2]], workers=2, pin_memory=True))) == 3
+    finally:
+        gc.enable()
+
+
+def test_epochs_and_validations_with_workers(data, tmp_path, on):
+    on("cuda")
+    options = ["--num-workers", "2", "--fp16", "--eval-metrics", "exact_match", "--best-checkpoint-metric", "exact_match"]
+    assert runs.train(data, tmp_path, *flags("groups"), *options, "--max-epoch", "6") == 0
+    assert len(runs.log_lines(tmp_path, "valid_exact_match")) == 6
 
 
 def test_self_critical_training_on_half_precision(data, tmp_path, on):

@@ -121,3 +121,36 @@ def test_ctrl_c_while_workers_start_is_not_lost():
     with pytest.raises(KeyboardInterrupt):
         next(reader(workers=2))
     assert (running(), signal.getsignal(signal.SIGINT)) == before and not armed
+
+
+class Freed:
+    """Part of a reference cycle; adds the process that frees it to a file."""
+
+    def __init__(self, path):
+        self.path, self.cycle = path, self
+
+    def __del__(self):
+        with self.path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+class Collecting(Numbers):
+    """A garbage collection comes with every row."""
+
+    def __getitem__(self, row):
+        gc.collect()
+        return super().__getitem__(row)
+
+
+def test_workers_do_not_free_what_the_main_process_has_left(tmp_path):
+    """It may be on a GPU, which a forked process cannot use."""
+    gc.collect()
+    gc.disable()
+    try:
+        Freed(tmp_path / "freed")
+        assert len(list(Reader(Collecting(), torch.stack, BATCHES, workers=2))) == 8
+        assert not (tmp_path / "freed").exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "freed").read_text().split() == [str(os.getpid())]

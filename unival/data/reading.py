@@ -9,6 +9,7 @@ batches that were read ahead are lost.
 import atexit
 import contextlib
 import functools
+import gc
 import math
 import multiprocessing.util
 import queue
@@ -91,7 +92,7 @@ class Reader:
         rest = self.batches[self.position :]
         _opened = self
         if self.workers:
-            with signals_held():
+            with signals_held(), garbage_kept():
                 self._source = Workers(self.dataset, self.collate, rest, self.workers, self.ahead, self.pin_memory)
         else:
             self._source = Ahead(self.dataset, self.collate, rest, self.ahead)
@@ -197,6 +198,20 @@ def signals_held() -> Iterator[None]:
             signal.signal(stop, handler)
     for number in came:
         signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def garbage_kept() -> Iterator[None]:
+    """Keep processes that are forked in the block from collecting the garbage of this one.
+
+    Their memory is a copy of this process's. A reference cycle that nobody uses may hold tensors of a GPU, and a forked process that frees
+    one is aborted by CUDA.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def close_reader() -> None:

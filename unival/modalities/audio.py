@@ -198,7 +198,9 @@ def _spectrogram(shapes: Shapes) -> dict[str, Any]:
 
 def _filters_rate(given: Mapping[str, Tensor], own: Mapping[str, Tensor], cfg: Any) -> tuple[bool, int | None]:
     """Compare given mel filters with the model's own: (whether they are equal, else the usual sample rate that they are for or None)."""
-    if FILTERS not in given or FILTERS not in own or torch.allclose(given[FILTERS].float(), own[FILTERS].float(), atol=1e-4):
+    if FILTERS not in given or FILTERS not in own:
+        return True, None
+    if torch.allclose(given[FILTERS].float().cpu(), own[FILTERS].float().cpu(), atol=1e-4):  # the model may be on a GPU
         return True, None
     return False, filters_sample_rate(given[FILTERS], cfg.audio_fmin, cfg.audio_fmax)
 
