@@ -257,13 +257,23 @@ def from_checkpoint(
         container = stack(container, read(adapter), str(path), str(adapter))
     elif MARK in container:
         raise UserError(f"{path}: is an adapter; give the checkpoint of its base, and this as adapter (--adapter)")
-    saved = saved_in(container)
-    task_class = TASK_REGISTRY[task_name(path, saved)]
-    vocabulary = load_vocabulary(None if vocab_dir is None else pathlib.Path(vocab_dir), Settings(), saved.settings)
-    if vocabulary is None:
-        raise UserError(f"{path}: has no vocabulary; give vocab_dir (--vocab-dir), a folder with encoder.json, vocab.bpe and dict.txt")
+    return from_container(container, path, vocab_dir, device, weights)
+
+
+def from_container(
+    container: Mapping[str, Any],
+    path: str | pathlib.Path,
+    vocab_dir: str | pathlib.Path | None = None,
+    device: str | torch.device = "cpu",
+    weights: str = "model",
+) -> Unival:
+    """Load a model from a checkpoint that was read already, or is not a file yet; ``path`` names it in messages.
+
+    Raises:
+        UserError: as :func:`from_checkpoint`.
+    """
+    task = task_of(container, path, vocab_dir)
     cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})  # published model options are a Namespace
-    task = task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
     model = task.build_model(cfg.model, from_checkpoint=True)
     state = ema_weights(container, path) if weights == "ema" else model_weights(container, path)
     damaged = non_finite(state)
@@ -273,6 +283,21 @@ def from_checkpoint(
         raise UserError(f"{path}: has weights with values that are infinite or not a number: {keys}{more}")
     model.load_state_dict(fit_to_checkpoint(model, state))
     return Unival(task, model, device)
+
+
+def task_of(container: Mapping[str, Any], path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None) -> UnivalTask:
+    """Build the task of a checkpoint, with the vocabulary and settings that it was trained with.
+
+    Raises:
+        UserError: it is not such a checkpoint, or has no vocabulary and none is given.
+    """
+    saved = saved_in(container)
+    task_class = TASK_REGISTRY[task_name(path, saved)]
+    vocabulary = load_vocabulary(None if vocab_dir is None else pathlib.Path(vocab_dir), Settings(), saved.settings)
+    if vocabulary is None:
+        raise UserError(f"{path}: has no vocabulary; give vocab_dir (--vocab-dir), a folder with encoder.json, vocab.bpe and dict.txt")
+    cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})
+    return task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
 
 
 def usable_device(device: Any) -> torch.device:

@@ -12,6 +12,8 @@ from unival.checkpoints.files import read
 from unival.checkpoints.merging.methods import METHODS
 from unival.cli import main
 from unival.hub import from_checkpoint
+from unival.tasks.statistics.norms import recalibrate
+from unival.tasks.statistics.rows import Batches, rows_of
 
 FLAGS = ["--batch-size", "4", "--disable-validation", "--skip-checks"]
 
@@ -83,6 +85,32 @@ def test_moving_averages_and_sweeps(place, tmp_path):
         assert all(torch.allclose(value, state[key], atol=1e-6) for key, value in found.items() if "running" not in key), name
 
 
+def test_statistics_of_batch_norms_are_those_of_a_table(place, tmp_path, capsys):
+    """--recalibrate: what the merged network computes on the rows, whichever weights are written; all else stays as it is merged."""
+    models, out, table = [checkpoint(place, "one"), checkpoint(place, "two")], tmp_path / "new.pt", str(place / "data" / "train.jsonl")
+    assert merge(*models, "--out", tmp_path / "plain.pt") == 0
+    capsys.readouterr()
+    given = ["--recalibrate", table, "--rows", "5", "--batch-size", "3"]
+    assert merge(*models, *given, "--out", out) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.startswith(f"{out}: recalibrated on 5 rows of {table}, batch size 3: ") and "of 5 images" in said
+    plain, new = read(tmp_path / "plain.pt")["model"], read(out)
+    assert new["extra_state"]["converted_from"]["recalibrated"] == {"tables": ["train.jsonl"], "rows": [5], "batch_size": 3}
+    changed = {key for key, value in new["model"].items() if not torch.equal(value, plain[key])}
+    assert changed == {key for key in plain if "running_" in key} and changed
+    loaded = from_checkpoint(tmp_path / "plain.pt")
+    stream = rows_of(loaded.task, table)
+    expected = Batches(stream, loaded.model, 3, 5)
+    assert [batch["id"].tolist() for batch in expected] == [[0, 1], [3, 4, 6]]
+    recalibrate(loaded.model, [expected])
+    assert all(torch.equal(value, new["model"][key]) for key, value in loaded.model.state_dict().items() if "running_" in key)
+    one_each = ["--recalibrate", f"{table},{table}", "--sweep", "0,1", "--half", "--rows", "2", "--out", tmp_path / "each-{}.pt"]
+    assert merge(*models, *one_each) == 0
+    points = [read(tmp_path / f"each-{point}.pt")["model"] for point in (0, 1)]
+    key = min(changed)
+    assert points[0][key].dtype == torch.float16 and not torch.equal(points[0][key], points[1][key])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -100,12 +128,18 @@ def test_moving_averages_and_sweeps(place, tmp_path):
         (["--base", "one"], "--base is not used by --method linear"),
         (["--config-from", "three.pt"], "--config-from three.pt: must be one of the models"),
         (["--out", "one"], "is an input itself; give another file"),
+        (["--rows", "5"], "--rows is for --recalibrate; leave it out"),
+        (["--recalibrate", "TABLE", "--rows", "0"], "--rows 0: must be at least 1"),
+        (["--recalibrate", "TABLE,TABLE,TABLE"], "expected one table, or one per model (2), got 3"),
+        (["--recalibrate", "none.jsonl"], "there is no table none.jsonl"),
+        (["--recalibrate", "TABLE", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["--method", "fisher"], "--method fisher needs statistics of data"),
     ],
 )
 def test_mistakes_are_one_line(place, tmp_path, capsys, arguments, message):
     models = [checkpoint(place, "one"), checkpoint(place, "two")]
-    arguments = [models[0] if argument == "one" else argument for argument in arguments]
+    table = str(place / "data" / "train.jsonl")
+    arguments = [models[0] if argument == "one" else argument.replace("TABLE", table) for argument in arguments]
     assert merge(*models, "--out", tmp_path / "out.pt", *arguments) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -254,6 +254,13 @@ def _bare(key: str) -> str:
     return key
 
 
+def frozen_statistics(inputs: Inputs) -> set[str]:
+    """Keys of batch norms' statistics that are equal in all models: their norms were frozen in training."""
+    everyone = [*inputs.models, *([inputs.base] if inputs.base else [])]
+    found = {key: [model.state[key] for model in everyone if key in model.state] for key in inputs.keys if STATISTICS.search(key)}
+    return {key for key, values in found.items() if len(values) > 1 and all(same_values(value, values[0]) for value in values)}
+
+
 def iterate(inputs: Inputs) -> Iterator[str]:
     """The keys that are merged: those that are not tied to an earlier one."""
     yield from (key for key in inputs.keys if key not in inputs.tied)

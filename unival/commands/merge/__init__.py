@@ -16,6 +16,7 @@ from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import check_method, points_of
 from unival.checkpoints.merging.record import merged_container, record
 from unival.checkpoints.precision import cast
+from unival.commands.merge.data import Recalibration, add_data_arguments, check_data_arguments
 from unival.console.merging import add_method, add_models, given_options
 from unival.errors import UserError, counted
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dtype.add_argument("--half", action="store_true", help="write float16")
     dtype.add_argument("--float", action="store_true", help="write float32")
     add("--force", action="store_true", help="overwrite the file of --out")
+    add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,21 +44,27 @@ def run(args: argparse.Namespace) -> int:
     method = method_named(args.method)
     points = points_of(args.method, len(args.models), given_options(args), args.coefficients, args.share, args.sweep)
     check_method(args.method, len(args.models), args.base, args.missing)
+    check_data_arguments(args)
     check_files(args, [pathlib.Path(args.out.replace("{}", point.name)) for point in points])
     models = [read_checkpoint(path, args.weights) for path in args.models]
     base = None if args.base is None else read_checkpoint(args.base)
     inputs = fitting_inputs(models, base, args.missing, args.allow_unrelated)
     like = next((model for model in models if model.name == args.config_from), models[0])
     made_from = record(args.models, args.base, args.method, weights=args.weights, missing=args.missing)
+    recalibration = None if args.recalibrate is None else Recalibration(args, inputs, like)
     state: dict[str, Tensor] | None = None
     for point in points:
         rule, options = make_rule(args.method, point.options)
         state = merged(inputs, rule, point.coefficients, method.whole, method.shares, into=state)
-        kept = cast(state, torch.float16 if args.half else torch.float32 if args.float else None)
         out = pathlib.Path(args.out.replace("{}", point.name))
         used = point.coefficients if method.weighed else None
-        files.write(out, merged_container(kept, like, {**made_from, "options": options, "coefficients": used}))
-        sys.stdout.write(summary(out, inputs, args.method, options, used))
+        made, done = {**made_from, "options": options, "coefficients": used}, ""
+        if recalibration is not None:
+            done = recalibration(merged_container(state, like, made), state, str(out))
+            made = {**made, "recalibrated": recalibration.about}
+        kept = cast(state, torch.float16 if args.half else torch.float32 if args.float else None)
+        files.write(out, merged_container(kept, like, made))
+        sys.stdout.write(summary(out, inputs, args.method, options, used) + done)
     return 0
 
 
