@@ -19,14 +19,15 @@ from unival.cli import build_parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMON, INSTALL = (ROOT / "run_scripts" / name for name in ("common.sh", "install.sh"))
-RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh") if path.parent.name != "pretrain")  # tests/tasks/pretraining
+RECIPES = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh") if path.parent.name not in ("pretrain", "merging"))
 SCRATCH = [path for path in RECIPES if "\nrecipe scratch " in path.read_text(encoding="utf-8")]  # no model to start from
 COMMANDS = [INSTALL, ROOT / "run_scripts" / "quickstart.sh", ROOT / "run_scripts" / "sampler.sh", ROOT / "tests" / "run.sh", *RECIPES]
-COMMANDS += sorted((ROOT / "run_scripts" / "pretrain").glob("*.sh"))
-SCRIPTS = [*COMMANDS, COMMON, ROOT / "run_scripts" / "rank.sh", ROOT / ".ci" / "run"]
+COMMANDS += [path for name in ("merging", "pretrain") for path in sorted((ROOT / "run_scripts" / name).glob("*.sh"))]
+SCRIPTS = [*COMMANDS, COMMON, *(ROOT / "run_scripts" / name for name in ("common_merging.sh", "rank.sh")), ROOT / ".ci" / "run"]
 VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "AREA", "MINUTES"}
-VARIABLES |= {"OMP_NUM_THREADS", "TMPDIR", "SEED", "GPUS", "LAUNCHER", "NODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-VARIABLES |= {"RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "UNIVAL_VENV"}
+VARIABLES |= {"TASK", "TASKS", "TARGETS", "MERGE", "ROUNDS", "SHARE", "OMP_NUM_THREADS", "TMPDIR", "SEED", "GPUS", "LAUNCHER", "NODES"}
+VARIABLES |= {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"}
+VARIABLES |= {"UNIVAL_VENV"}
 
 
 def name_of(path: pathlib.Path) -> str:
@@ -46,15 +47,8 @@ def bash(*command: object, cwd: pathlib.Path, timeout: float = 120, **variables:
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     environment["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment.update({key: str(value) for key, value in variables.items()})
-    return subprocess.run(
-        ["bash", *map(str, command)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    words = ["bash", *map(str, command)]
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)

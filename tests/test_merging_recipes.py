@@ -1,0 +1,210 @@
+"""The recipes of merging: what each trains from what, and that they run to their end with tiny models and go on after a stop."""
+
+import json
+import pathlib
+
+import pytest
+import torch
+
+from tests import runs
+from tests.test_every_recipe import SMALL, VOCABULARY, place  # noqa: F401  a fixture
+from tests.test_run_scripts import ROOT, bash, inputs, recorded  # noqa: F401  fixtures
+from unival.checkpoints.files import read
+from unival.cli import build_parser, main
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Hydra's, about fairseq's way to call it
+FOLDER = ROOT / "run_scripts" / "merging"
+RECIPES = sorted(path for path in FOLDER.glob("*.sh") if path.name != "example.sh")
+IMAGE, VIDEO = ("caption_coco", "vqa", "refcocoplus", "snli_ve"), ("video_caption_msrvtt", "video_qa_msrvtt")
+# Notes its arguments, and makes the files that the command would.
+RECORDER = """#!/usr/bin/env bash
+printf '%s\\0' "$(basename "$0")" "$@" '' >>"$RECORDED"
+best=checkpoint_best.pt made=""
+case " $* " in *" --store-ema "*) best=checkpoint_best_ema.pt ;; esac
+while [ $# -gt 0 ]; do
+  case "$1" in --save-dir) made="$2/$best" ;; --out) made="$2" ;; esac
+  shift
+done
+[ -n "$made" ] || exit 0
+mkdir -p "$(dirname "$made")"
+[ -e "$made" ] || touch "$made"
+"""
+
+
+@pytest.fixture
+def commands(recorded, tmp_path):  # noqa: F811
+    """As ``recorded``; the commands leave empty files, so that the script goes on."""
+    (tmp_path / "recording" / "bin" / "unival").write_text(RECORDER)
+    return recorded
+
+
+def tables(folder: pathlib.Path, names) -> pathlib.Path:
+    """Folders of tables that pass the checks."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "answers.txt").write_text("yes\nno\n")
+        for split in ("train", "valid"):
+            (folder / name / f"{split}.tsv").write_text("row\n")
+    return folder
+
+
+def steps(calls, out: pathlib.Path) -> list[str]:
+    """What the commands do, by paths in ``out``: ``result < what it is made of``."""
+    found = []
+    for command, arguments in calls:
+        if command == "train":
+            parsed = {name: arguments[arguments.index(name) + 1] for name in ("--save-dir", "--finetune-from-model")}
+            found.append(f"{parsed['--save-dir']} < {parsed['--finetune-from-model']}")
+        else:
+            merge = build_parser("merge").parse_args(arguments)
+            assert merge.config_from in merge.models and merge.force
+            found.append(f"{merge.out} < {' + '.join(merge.models)} as {merge.models.index(merge.config_from)}")
+    return [line.replace(f"{out}/", "").replace("/checkpoint_best", "/best") for line in found]
+
+
+def test_vanilla_and_fusing_and_ratatouille(commands, inputs, tmp_path):  # noqa: F811
+    """Every average is of what its paper averages; all begin with the models of vanilla.sh; moving averages are taken if there are any."""
+    inputs["DATA"], out, model = tables(tmp_path / "tables", IMAGE), inputs["OUT"], inputs["CHECKPOINT"]
+    three = {**inputs, "TASKS": "caption_coco vqa snli_ve"}
+    first = [f"finetuned/{name} < {model}" for name in ("caption_coco", "vqa", "snli_ve")]
+    best = {"caption_coco": "best.pt", "vqa": "best_ema.pt", "snli_ve": "best.pt"}
+    models = [f"finetuned/{name}/{file}" for name, file in best.items()]
+    averages = [f"{name}.pt < {' + '.join(models)} as {i}" for i, name in enumerate(best)]
+    assert steps(commands(FOLDER / "vanilla.sh", **three), out) == [*first, *(f"vanilla/{line}" for line in averages)]
+    fused = steps(commands(FOLDER / "fusing.sh", **three, TARGETS="vqa refcocoplus"), out)
+    assert fused == [
+        *first,
+        f"fusing/vqa/start.pt < {models[0]} + {models[2]} as 0",
+        "fusing/vqa < fusing/vqa/start.pt",
+        f"fusing/refcocoplus/start.pt < {' + '.join(models)} as 0",  # of a task that is none of TASKS all are auxiliary
+        "fusing/refcocoplus < fusing/refcocoplus/start.pt",
+        "fusing/vqa.pt < fusing/vqa/best_ema.pt + fusing/refcocoplus/best.pt as 0",
+        "fusing/refcocoplus.pt < fusing/vqa/best_ema.pt + fusing/refcocoplus/best.pt as 1",
+    ]
+    delayed = steps(commands(FOLDER / "ratatouille.sh", **three, TARGETS="vqa snli_ve"), out)
+    assert delayed == [
+        *first,
+        f"ratatouille/vqa/caption_coco < {models[0]}",
+        f"ratatouille/vqa/snli_ve < {models[2]}",
+        "ratatouille/vqa/average.pt < ratatouille/vqa/caption_coco/best_ema.pt + ratatouille/vqa/snli_ve/best_ema.pt as 0",
+        f"ratatouille/snli_ve/caption_coco < {models[0]}",
+        f"ratatouille/snli_ve/vqa < {models[1]}",
+        "ratatouille/snli_ve/average.pt < ratatouille/snli_ve/caption_coco/best.pt + ratatouille/snli_ve/vqa/best.pt as 0",
+        "ratatouille/vqa.pt < ratatouille/vqa/average.pt + ratatouille/snli_ve/average.pt as 0",
+        "ratatouille/snli_ve.pt < ratatouille/vqa/average.pt + ratatouille/snli_ve/average.pt as 1",
+    ]
+    wise = commands(FOLDER / "wise_ft.sh", **inputs, TASKS="vqa", SHARE="0.25")
+    assert steps(wise, out) == [first[1], f"wise_ft/vqa.pt < {model} + {models[1]} as 1"]
+    parsed = build_parser("merge").parse_args(wise[-1][1])
+    assert (parsed.share, parsed.missing) == (0.25, "skip")
+
+
+def test_cold_fusion_goes_round_by_round(commands, inputs, tmp_path):  # noqa: F811
+    """A round starts from the average of the one before; finished rounds are not trained again, and keep no checkpoints but the average."""
+    inputs["DATA"], out = tables(tmp_path / "tables", VIDEO), inputs["OUT"]
+    inputs["TASKS"] = " ".join(VIDEO)
+    calls = commands(FOLDER / "cold_fusion.sh", "--max-epoch", "3", **inputs, ROUNDS=1)
+    assert all(" ".join(arguments).endswith("--max-epoch 1 --max-epoch 3") for command, arguments in calls if command == "train")
+
+    def round_of(number: int, start: object) -> list[str]:
+        folder = f"cold_fusion/round-{number}"
+        trained = [f"{folder}/{name} < {start}" for name in VIDEO]
+        models = f"{folder}/{VIDEO[0]}/best.pt + {folder}/{VIDEO[1]}/best_ema.pt"
+        return [*trained, *(f"{folder}/{name}.pt < {models} as {i}" for i, name in enumerate(VIDEO))]
+
+    assert steps(calls, out) == round_of(1, inputs["CHECKPOINT"])
+    (out / "cold_fusion" / "round-1" / f"{VIDEO[1]}.pt").rename(tmp_path / "aside")  # as if stopped before the round's last file
+    again = commands(FOLDER / "cold_fusion.sh", **inputs, ROUNDS=3)
+    second, third = (round_of(number, f"cold_fusion/round-{number - 1}/{VIDEO[1]}.pt") for number in (2, 3))
+    assert steps(again, out) == [*round_of(1, inputs["CHECKPOINT"]), *second, *third]
+    more = commands(FOLDER / "cold_fusion.sh", **inputs, ROUNDS=4)
+    assert steps(more, out) == round_of(4, f"cold_fusion/round-3/{VIDEO[1]}.pt")
+    kept = sorted(str(path.relative_to(out / "cold_fusion")) for path in (out / "cold_fusion").rglob("*.pt"))
+    assert kept == [f"round-{number}/{name}.pt" for number in range(1, 5) for name in VIDEO]
+
+
+def test_rewarded_soups_reward_three_sizes(commands, inputs):  # noqa: F811
+    out = inputs["OUT"]
+    calls = commands(FOLDER / "rewarded_soups.sh", **inputs, TASK="refcoco", MERGE="--coefficients 0.2,0.3,0.5")
+    sizes = ("small", "medium", "large")
+    assert steps(calls, out) == [
+        *(f"{size} < {inputs['CHECKPOINT']}" for size in sizes),
+        f"soup.pt < {' + '.join(f'{size}/best.pt' for size in sizes)} as 0",
+    ]
+    rewards = ("--reward-area small", "--reward-area medium", "--min-area-size 100000")
+    assert all(reward in " ".join(arguments) for reward, (_, arguments) in zip(rewards, calls, strict=False))
+    assert calls[-1][1][-2:] == ["--coefficients", "0.2,0.3,0.5"]
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("variable", ["DATA", "VOCAB", "CHECKPOINT", "OUT"])
+def test_unset_variable_is_one_line(script, variable, inputs, tmp_path):  # noqa: F811
+    tables(inputs["DATA"], IMAGE)
+    del inputs[variable]
+    result = bash(script, cwd=tmp_path, **inputs)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith(f"{variable} is not set: it names ")
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "message"),
+    [
+        ("vanilla", {"TASKS": "vqa"}, "TASKS=vqa: expected 2 tasks or more, got 1"),
+        ("vanilla", {"TASKS": "vqa easy_vqa"}, "unknown task easy_vqa: there are audio_caption_audiocaps "),
+        ("fusing", {"TARGETS": "scst"}, "unknown task scst: there are audio_caption_audiocaps "),
+        ("ratatouille", {"TASKS": "vqa okvqa"}, "okvqa: neither valid.tsv nor valid.jsonl is there; it names the tables of okvqa"),
+        ("cold_fusion", {"ROUNDS": "0"}, "ROUNDS=0: must be a whole number from 1 on"),
+        ("rewarded_soups", {"TASK": "caption_coco"}, "TASK=caption_coco: there are refcoco, refcocoplus and refcocog"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_trained(script, variables, message, inputs, tmp_path):  # noqa: F811
+    tables(inputs["DATA"], IMAGE)
+    result = bash(FOLDER / f"{script}.sh", cwd=tmp_path, **inputs, **variables)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert message in result.stderr and not list(inputs["OUT"].rglob("*"))
+
+
+def run(calls, out: pathlib.Path) -> None:
+    """Run what a script's commands were, in this process; the files that noting them left in ``out`` are removed before."""
+    for path in out.rglob("*.pt"):
+        if not path.stat().st_size:
+            path.unlink()
+    for command, arguments in calls:
+        try:
+            assert main(arguments if command == "unival" else [command, *arguments]) == 0
+        finally:
+            runs.forget_run()
+
+
+@pytest.fixture
+def real(place, tmp_path):  # noqa: F811
+    """The variables of a script, with tables and a model that can be trained."""
+    (tmp_path / "tables").mkdir()
+    for name, folder in (("caption_coco", "caption-image"), ("vqa", "vqa-image")):
+        (tmp_path / "tables" / name).symlink_to(place / folder)
+    start = place / "start" / "checkpoint_last.pt"
+    return {"DATA": tmp_path / "tables", "VOCAB": place / "vocabulary", "CHECKPOINT": start, "OUT": tmp_path / "out", "GPUS": 0}
+
+
+def weights(path: pathlib.Path) -> dict[str, torch.Tensor]:
+    return {key: value.double() for key, value in read(path)["model"].items() if value.is_floating_point()}
+
+
+def test_ratatouille_runs_to_its_end_and_again(commands, recorded, real, tmp_path, capsys):  # noqa: F811
+    """The average is that of what was trained and is evaluated as any model; started again nothing is trained and all stays as it is."""
+    real.update(TASKS="caption_coco vqa", TARGETS="vqa")
+    out, small = real["OUT"], [*SMALL, "--modalities", "image"]
+    run(commands(FOLDER / "ratatouille.sh", *small, **real), out)
+    average, trained = (weights(out / "ratatouille" / name) for name in ("vqa.pt", "vqa/caption_coco/checkpoint_best_ema.pt"))
+    assert average.keys() == trained.keys() and all(torch.allclose(value, trained[key]) for key, value in average.items())
+    auxiliary = weights(out / "finetuned" / "caption_coco" / "checkpoint_best.pt")
+    assert any(not torch.equal(value, auxiliary[key]) for key, value in average.items())
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint*.pt")}
+    capsys.readouterr()
+    run(commands(FOLDER / "ratatouille.sh", *small, **real), out)
+    assert capsys.readouterr().out.count("nothing is left to do") == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    answered = {**real, "DATA": real["DATA"] / "vqa", "CHECKPOINT": out / "ratatouille" / "vqa.pt", "SPLIT": "valid"}
+    answered["OUT"] = tmp_path / "answers"
+    run(recorded(ROOT / "run_scripts" / "vqa" / "eval.sh", *VOCABULARY, "--num-workers", "0", "--beam", "2", **answered), out)
+    assert "vqa_score" in json.loads((tmp_path / "answers" / "scores-valid.json").read_text())
