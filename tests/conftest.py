@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import shutil
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,3 +20,14 @@ def shared() -> pathlib.Path:
     if not (folder / "reference").is_dir():
         pytest.skip("needs the reference values (set UNIVAL_SHARED to the folder that holds reference/)")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders_end_with_their_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remove what the fixtures of a module that passed have written: of all modules it would be gigabytes of checkpoints."""
+    place, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
+    before = set(place.iterdir())
+    yield
+    if request.session.testsfailed == failed:
+        for folder in [new for new in set(place.iterdir()) - before if not new.name.startswith("session-")]:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -27,6 +27,7 @@ from common.progress import Progress
 from unival.errors import UserError, counted
 
 ANSWERS = "answers.txt"
+TRAIN = "train"
 NO_FILE = "without a file"
 NAMED = 3  # files of media that are named among those that are missing
 DONE, DIFFERS, FAILED = 0, 1, 2  # exit codes
@@ -140,12 +141,14 @@ class Report:
 class Tables:
     """Writes rows into tables, which get their names when all are complete."""
 
-    def __init__(self, out: pathlib.Path, dataset: Dataset, media: MediaRoot, report: Report, is_expanded: bool):
+    def __init__(self, out: pathlib.Path, dataset: Dataset, media: MediaRoot, report: Report, args: argparse.Namespace):
         self.out = out
         self.dataset = dataset
         self.media = media
         self.report = report
-        self.is_expanded = is_expanded
+        self.is_expanded: bool = args.row_per_reference
+        self.is_grouped: bool = args.row_per_file
+        self._groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}  # file and columns -> cells of the rows of train
         self._files: dict[str, TextIO] = {}
         self._ids: dict[str, set[int | str]] = {}
 
@@ -167,8 +170,10 @@ class Tables:
                 tally.absent.append(row.media[0])
             return
         for cells in self._expanded(row):
-            line = {"id": row.id, self.dataset.column: path, **cells}
-            self._file(row.table).write(json.dumps(line, ensure_ascii=False) + "\n")
+            if self.is_grouped and row.table == TRAIN:
+                self._groups.setdefault((path, *cells), []).append(cells)
+            else:
+                self._write(row.table, row.id, path, cells)
         tally.rows += 1
         tally.references += _count(row.values.get(self.dataset.references))
         tally.media.add(path)
@@ -177,11 +182,15 @@ class Tables:
     def _expanded(self, row: Row) -> Iterator[dict[str, Any]]:
         column = self.dataset.references
         cell = row.values.get(column)
-        if not self.is_expanded or row.table != "train" or not isinstance(cell, list | dict):
+        if not self.is_expanded or row.table != TRAIN or not isinstance(cell, list | dict):
             yield row.values
             return
         for value in cell:
             yield {**row.values, column: {value: cell[value]} if isinstance(cell, dict) else value}
+
+    def _write(self, table: str, id: int | str, path: str, cells: Mapping[str, Any]) -> None:
+        line = {"id": id, self.dataset.column: path, **cells}
+        self._file(table).write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _file(self, table: str) -> TextIO:
         if table not in self._files:
@@ -197,6 +206,8 @@ class Tables:
         Raises:
             UserError: no table has rows.
         """
+        for (path, *columns), rows in self._groups.items():
+            self._write(TRAIN, path, path, {column: [row[column] for row in rows] for column in columns})
         if not self._files:
             reasons = "; ".join(_reasons(tally) for tally in self.report.tallies.values() if tally.left_out or tally.chosen)
             raise UserError(f"{self.dataset.name}: there is no row for any table" + (f": {reasons}" if reasons else ""))
@@ -304,6 +315,12 @@ def parser(dataset: Dataset) -> argparse.ArgumentParser:
         help="train.jsonl: a row for each reference or answer, as in the published tables (default: one row, which draws one per epoch or"
         " takes the answer of the highest weight)",
     )
+    made.add_argument(
+        "--row-per-file",
+        action="store_true",
+        help=f"train.jsonl: a row for each {dataset.column} file, with lists of what is said of it, for --builder grouped, which decodes"
+        " and embeds it once",
+    )
     made.add_argument("--force", action="store_true", help="replace tables that are there")
     if dataset.arguments is not None:
         dataset.arguments(made)
@@ -322,7 +339,7 @@ def build(dataset: Dataset, args: argparse.Namespace) -> tuple[str, bool]:
     if there and not args.force:
         raise UserError(f"--out {args.out}: {there[0].name} is there already (--force replaces it)")
     args.out.mkdir(parents=True, exist_ok=True)
-    tables = Tables(args.out, dataset, media, report, args.row_per_reference)
+    tables = Tables(args.out, dataset, media, report, args)
     try:
         for row in dataset.rows(source, args, report):
             tables.add(row)

@@ -3,8 +3,12 @@
 #
 #   DATA=easy_vqa OUT=out/easy_vqa bash run_scripts/easy_vqa/train.sh --media-root FOLDER/easy_vqa/data [fairseq-train flags]
 #
-# Data: python data_utils/build_easy_vqa.py; 36,631 questions about 3,800 images of 64 x 64 pixels.
+# Data: python data_utils/build_easy_vqa.py --row-per-file; 36,631 questions about 3,800 images of 64 x 64 pixels, of which an update sees
+# 32 images with all of their questions. A table with a row for each question is trained on as well, 128 rows an update.
+# Small updates do not learn shapes: batches of 32 questions end near 80%, with the colours right and the shapes guessed.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe scratch vqa image "$@"
 own_vocabulary 400 question answer
-train_small 32 2 --lr 1.5e-3 --patch-image-size 64 --best-checkpoint-metric vqa_score --eval-args '{"beam": 1}' "$@"
+rows=(--batch-size 128 --lr 5e-4)
+if [ "${#TSV[@]}" -eq 0 ] && grep -q -m 1 '"question": *\[' "$TABLE"; then rows=(--batch-size 32 --lr 1e-3 --builder grouped); fi
+train_small 32 8 --patch-image-size 64 --best-checkpoint-metric vqa_score --eval-args '{"beam": 1}' "${rows[@]}" "$@"

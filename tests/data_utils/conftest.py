@@ -46,7 +46,7 @@ def crowded() -> Composer:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> pathlib.Path:
     """A folder with small shapes data."""
-    out = tmp_path_factory.mktemp("sampler") / "data"
+    out = tmp_path_factory.mktemp("session-sampler") / "data"
     build_small(out)
     return out
 
@@ -62,7 +62,7 @@ def stamps_folder() -> str:
 
 @pytest.fixture(scope="session")
 def vocabulary(tmp_path_factory) -> Vocabulary:
-    return tiny.vocabulary(tmp_path_factory.mktemp("vocabulary"))
+    return tiny.vocabulary(tmp_path_factory.mktemp("session-vocabulary"))
 
 
 @pytest.fixture

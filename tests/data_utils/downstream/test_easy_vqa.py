@@ -2,6 +2,9 @@
 
 import pytest
 
+from unival.data.builders.grouped import grouped
+from unival.data.table import open_table
+
 QUESTION = "[IMAGE:image] [TEXT:question] -> [TEXT:question,no_loss] [TEXT:answer]"
 TRAIN = [["what shape is it?", "circle", 20], ["is it red?", "no", 21], ["is it  blue?", "no", 21], ["is it red?", "yes", 41]]
 
@@ -21,6 +24,26 @@ def test_easy_vqa(build, source, media):
     assert built.answers == ["circle", "yes", "no"]
     assert [example.references for example in built.read("train", QUESTION, root)] == [["no"], ["no"]]
     assert "the data set has 9,673" in build("easy_vqa", "--force").text
+
+
+def test_a_row_of_train_per_image(build, source):
+    """The examples that `--builder grouped` makes of it are those of the plain table."""
+    source(**{"answers.txt": "circle\nyes\nno", "train/questions.json": [*TRAIN, ["how?", "circle", 21]], "test/questions.json": TRAIN[:1]})
+    plain = build("easy_vqa").rows("train")
+    built = build("easy_vqa", "--row-per-file", "--force")
+    assert built.rows("train") == [
+        {
+            "id": "train/images/21.png",
+            "image": "train/images/21.png",
+            "question": ["is it red?", "is it blue?", "how?"],
+            "answer": ["no", "no", "circle"],
+        },
+        {"id": "train/images/41.png", "image": "train/images/41.png", "question": ["is it red?"], "answer": ["yes"]},
+    ]
+    made = [record for row in built.rows("train") for _, record in grouped(row, open_table(built.out / "train.jsonl"), None)]
+    same = ("image", "question", "answer")
+    assert sorted([record[key] for key in same] for record in made) == sorted([row[key] for key in same] for row in plain)
+    assert [row["question"] for row in built.rows("valid")] == ["what shape is it?"] and "4 rows, 2 image files" in built.text
 
 
 @pytest.mark.parametrize(
