@@ -1,0 +1,70 @@
+"""``unival merge`` on checkpoints in the published format, alone and with one of ours; what comes out generates like any other."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests import runs, tiny
+from unival.checkpoints import files
+from unival.checkpoints.names.published import is_published
+from unival.cli import main
+from unival.commands.convert.source import task_defaults
+from unival.commands.convert.target import own_cfg
+from unival.hub import from_checkpoint
+
+FLAGS = ("--num-codes", "0", "--num-bins", "0", "--beam", "2", "--max-len-b", "3")
+SHARES = {"a": 0.5, "b": 0.25, "ours": 0.25}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Three fine-tuned models of one pretraining with random weights: ``a.pt`` and ``b.pt`` in the published format, ``ours.pt``."""
+    folder = tmp_path_factory.mktemp("published")
+    tiny.write_data(folder / "data", 2, 3)
+    vocabulary = tiny.vocabulary(folder / "data" / "vocab", num_codes=0, num_bins=0)
+    # resnet50: the smallest CNN that the published code has
+    model = tiny.model(vocabulary, modalities="image", image_backbone="resnet50", image_backbone_stages=3)
+    task = {**task_defaults(), "num_codes": 0, "num_bins": 0, "patch_image_size": 64, "_name": "unival_caption"}
+    cfg = own_cfg({**OmegaConf.to_container(model.cfg), "_name": "unival"}, task)
+    state = {"vocabulary": vocabulary.fingerprint, "vocabulary_files": vocabulary.files(), "num_codes": 0, "num_bins": 0}
+    for seed, name in enumerate(SHARES):
+        torch.manual_seed(seed)
+        weights = model.state_dict()
+        moved = {v.data_ptr(): v + 0.02 * torch.randn_like(v).abs() for v in weights.values() if v.is_floating_point()}  # tied ones alike
+        container = {"cfg": cfg, "model": {key: moved.get(v.data_ptr(), v) for key, v in weights.items()}, "task_state": state}
+        files.write(folder / f"{name}-own.pt" if name != "ours" else folder / "ours.pt", container)
+        if name != "ours":
+            assert main(["convert", str(folder / f"{name}-own.pt"), str(folder / f"{name}.pt"), "--to", "published"]) == 0
+            assert is_published(files.read(folder / f"{name}.pt")["model"])
+    return folder
+
+
+def average(place, shares) -> dict[str, torch.Tensor]:
+    """The weighted average by our keys, from the models before they were converted."""
+    states = {name: files.read(place / ("ours.pt" if name == "ours" else f"{name}-own.pt"))["model"] for name in shares}
+    total = sum(shares.values())
+    return {key: sum(share / total * states[name][key].double() for name, share in shares.items()) for key in next(iter(states.values()))}
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("a", "ours", "b"), ("ours", "a", "b")], ids=" ".join)
+def test_what_comes_out_generates(place, tmp_path, order, capsys):
+    """The format is that of the inputs, or ours if one is ours; the weights are the formula's; all three ways of generating agree."""
+    shares = {name: SHARES[name] for name in order}
+    total = sum(shares.values())
+    models, coefficients = [str(place / f"{name}.pt") for name in order], ",".join(str(share / total) for share in shares.values())
+    out = tmp_path / "merged.pt"
+    assert main(["merge", *models, "--coefficients", coefficients, "--out", str(out)]) == 0, capsys.readouterr().err
+    assert is_published(files.read(out)["model"]) == ("ours" not in order)
+    vocabulary = place / "data" / "vocab"
+    model = from_checkpoint(out, None if order[0] == "ours" else vocabulary)
+    found, expected = model.model.state_dict(), average(place, shares)
+    assert found.keys() == expected.keys()
+    assert [key for key, value in expected.items() if not torch.allclose(found[key].double(), value, atol=1e-6)] == []
+    images = [str(place / "data" / "images" / f"valid.jsonl-{number}.png") for number in range(3)]
+    captions = [model.caption(image, beam=2, max_len_b=3)[0] for image in images]
+    capsys.readouterr()
+    assert main(["run", *images, "--path", str(out), "--vocab-dir", str(vocabulary), "--beam", "2", "--max-len-b", "3"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{image}\t{caption}" for image, caption in zip(images, captions, strict=True)]
+    runs.generate(place / "data", out, tmp_path, "valid", *FLAGS)
+    lines = [line.split("\t") for line in (tmp_path / "generate-valid.txt").read_text().splitlines() if line.startswith("D-")]
+    assert [text for _, _, text in sorted(lines)] == captions
