@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from common.groups import RowsPerFile
 from sampler import tasks
 from sampler.errors import UserError
 from sampler.tables import BUILDER, MANIFEST
@@ -30,10 +31,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--task", required=True, choices=tasks.TASKS, help="what is asked")
     made.add_argument("--out", required=True, type=pathlib.Path, help="folder for the tables; those of an earlier run are replaced")
     made.add_argument("--test-rows", type=int, help="rows of test at most: the first ones (default: all)")
+    made.add_argument(
+        "--row-per-file",
+        action="store_true",
+        help="train: a row for each image, video or recording, with lists of what is asked about it, for --builder grouped",
+    )
     return made
 
 
-def build(data: pathlib.Path, name: str, out: pathlib.Path, test_rows: int | None = None) -> dict[str, int]:
+def build(
+    data: pathlib.Path, name: str, out: pathlib.Path, test_rows: int | None = None, row_per_file: bool = False
+) -> dict[str, int]:
     """Write the tables; returns how many rows each has.
 
     Raises:
@@ -62,12 +70,21 @@ def build(data: pathlib.Path, name: str, out: pathlib.Path, test_rows: int | Non
         made["test_other_text"] = tasks.asked_otherwise(task, made["test"])
     out.mkdir(parents=True, exist_ok=True)
     for split, rows in made.items():
+        if row_per_file and split == "train":
+            rows = _by_file(rows, medium)
         _write(out / f"{split}.jsonl", (json.dumps(row, ensure_ascii=False) for row in rows))
     guesses = tasks.guesses(task, made["train"], made["test"], names)
     _write(out / "guesses-test.txt", (f"D-{row}\t0\t{text}" for row, text in enumerate(guesses)))
     if task.answers != ():
         _write(out / "answers.txt", task.answers or sorted({row[task.reference] for row in made["train"]}))
     return {split: len(rows) for split, rows in made.items()}
+
+
+def _by_file(rows: Iterable[dict[str, Any]], medium: str) -> list[dict[str, Any]]:
+    files = RowsPerFile()
+    for row in rows:
+        files.add(row[medium], {column: cell for column, cell in row.items() if column not in ("id", medium)})
+    return [{"id": file, medium: file, **lists} for file, lists in files]
 
 
 def _records(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -82,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 2 for invalid input."""
     args = parser().parse_args(argv)
     try:
-        counts = build(args.data, args.task, args.out, args.test_rows)
+        counts = build(args.data, args.task, args.out, args.test_rows, args.row_per_file)
     except (UserError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

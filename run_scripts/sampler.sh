@@ -31,7 +31,7 @@ fi
 
 # What differs between the tasks: TASK's medium, preset, columns of the vocabulary, score, training.
 TSV=() # the tables are JSON lines
-generation=(--beam 1) instruction=() extras=eval asked="" boxes=() bins=()
+generation=(--beam 1) rows=() instruction=() extras=eval asked="" boxes=() bins=()
 case "$task" in
   vqa)
     medium=image PRESET=unival_vqa texts=(question answer) metric=accuracy asked=question reference=answer
@@ -59,10 +59,11 @@ case "$task" in
   *) die "unknown task $task: there are $tasks" ;;
 esac
 case "$medium" in
-  image) data_size=(--sprites shapes --size 64 --objects 25 --train 4000 --valid 60 --test 100) batch=32 epochs=2 ;;
-  video) data_size=(--sprites shapes --size 48 --objects 16 --train 1500 --valid 60 --test 100 --frames 8) batch=16 epochs=4 ;;
+  image) data_size=(--sprites shapes --size 64 --objects 25 --train 4000 --valid 60 --test 100) batch=32 epochs=10 ;;
+  video) data_size=(--sprites shapes --size 48 --objects 16 --train 1500 --valid 60 --test 100 --frames 8) batch=16 epochs=10 ;;
   audio) data_size=(--sounds synthesised --objects 12 --train 2000 --valid 60 --test 100 --rate 16000) batch=32 epochs=8 ;;
 esac
+if [ "$task" != audio_caption ]; then rows=(--row-per-file) training+=(--builder grouped); fi # several are about one image
 root="${OUT:-sampler}"
 if [ "$smoke" -eq 1 ]; then
   root="${OUT:-sampler-smoke}"
@@ -81,7 +82,7 @@ mkdir -p "$OUT"
 say "Step 1 of 4: ${medium}s with what is in them, and the tables of $task."
 python "$UNIVAL_ROOT/data_utils/build_sampler.py" --out "$media" --media "$medium" --unseen-objects 0 --test-unseen 0 \
   --seed "${SEED:-1}" "${data_size[@]}"
-python "$UNIVAL_ROOT/data_utils/sampler_tasks.py" --data "$media" --task "$task" --out "$DATA"
+python "$UNIVAL_ROOT/data_utils/sampler_tasks.py" --data "$media" --task "$task" --out "$DATA" ${rows[@]+"${rows[@]}"}
 TABLE="$DATA/train.jsonl"
 find_answers scratch "${PRESET#unival_}"
 own_vocabulary 500 "${texts[@]}"

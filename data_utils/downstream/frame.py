@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from common.files import Source
+from common.groups import RowsPerFile
 from common.media import MediaRoot
 from common.progress import Progress
 
@@ -148,7 +149,7 @@ class Tables:
         self.report = report
         self.is_expanded: bool = args.row_per_reference
         self.is_grouped: bool = args.row_per_file
-        self._groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}  # file and columns -> cells of the rows of train
+        self._groups = RowsPerFile()  # of train
         self._files: dict[str, TextIO] = {}
         self._ids: dict[str, set[int | str]] = {}
 
@@ -171,7 +172,7 @@ class Tables:
             return
         for cells in self._expanded(row):
             if self.is_grouped and row.table == TRAIN:
-                self._groups.setdefault((path, *cells), []).append(cells)
+                self._groups.add(path, cells)
             else:
                 self._write(row.table, row.id, path, cells)
         tally.rows += 1
@@ -206,8 +207,8 @@ class Tables:
         Raises:
             UserError: no table has rows.
         """
-        for (path, *columns), rows in self._groups.items():
-            self._write(TRAIN, path, path, {column: [row[column] for row in rows] for column in columns})
+        for path, lists in self._groups:
+            self._write(TRAIN, path, path, lists)
         if not self._files:
             reasons = "; ".join(_reasons(tally) for tally in self.report.tallies.values() if tally.left_out or tally.chosen)
             raise UserError(f"{self.dataset.name}: there is no row for any table" + (f": {reasons}" if reasons else ""))

@@ -40,6 +40,17 @@ def others(test, changed, asked, reference):
     return [(row[reference], right[row["image"], row[asked]]) for row in changed]
 
 
+def test_a_row_of_train_per_image(built, make):
+    _, out = make(built, "vqa")
+    plain, test = rows(out, "train"), rows(out, "test")
+    code, out = make(built, "vqa", "--row-per-file")
+    grouped = rows(out, "train")
+    assert code == 0 and rows(out, "test") == test and len(grouped) < len(plain)
+    assert len({row["image"] for row in plain}) == len(grouped)
+    made = [(row["image"], *pair) for row in grouped for pair in zip(row["question"], row["answer"], strict=True)]
+    assert sorted(made) == sorted((row["image"], row["question"], row["answer"]) for row in plain)
+
+
 def test_questions(built, make):
     code, out = make(built, "vqa")
     test, swapped, changed = rows(out, "test"), rows(out, "test_other_media"), rows(out, "test_other_text")
