@@ -27,7 +27,7 @@ SCRIPTS = [*COMMANDS, COMMON, *(ROOT / "run_scripts" / name for name in ("common
 VARIABLES = {"DATA", "TRAIN", "VALID", "VOCAB", "CHECKPOINT", "OUT", "ANSWERS", "SPLIT", "METRICS", "SUBMISSION", "AREA", "MINUTES"}
 VARIABLES |= {"TASK", "TASKS", "TARGETS", "MERGE", "ROUNDS", "SHARE", "OMP_NUM_THREADS", "TMPDIR", "SEED", "GPUS", "LAUNCHER", "NODES"}
 VARIABLES |= {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"}
-VARIABLES |= {"UNIVAL_VENV"}
+VARIABLES |= {"UNIVAL_VENV", "SLOWER"}
 
 
 def name_of(path: pathlib.Path) -> str:
@@ -166,7 +166,7 @@ def recorded(tmp_path):
     log = tmp_path / "recorded"
 
     def run(script: pathlib.Path, *more: str, **variables: object) -> list[tuple[str, list[str]]]:
-        result = bash(script, *more, cwd=tmp_path, VIRTUAL_ENV=programs.parent, RECORDED=log, **variables)
+        result = bash(script, *more, cwd=tmp_path, timeout=600, VIRTUAL_ENV=programs.parent, RECORDED=log, **variables)
         assert result.returncode == 0, result.stdout + result.stderr
         calls = [call.split("\0") for call in log.read_text().split("\0\0") if call]
         log.unlink()
