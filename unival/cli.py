@@ -24,11 +24,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("unival.commands.convert", "convert checkpoints: published UnIVAL, OFA and BART to ours, ours back, to safetensors"),
     "inspect": ("unival.commands.inspect", "show what is in a checkpoint, or how two differ"),
     "merge": ("unival.commands.merge", "merge checkpoints: interpolation, soups, task vectors, TIES, …"),
+    "sweep": ("unival.commands.sweep", "evaluate merged models along a path between checkpoints, without writing them"),
     "adapter": ("unival.commands.adapter", "extract what --peft or --trainable trained, and stack or merge it with its base"),
     "mixture": ("unival.commands.mixture", "show what the stages of a pretraining will do, and their options"),
     "run": ("unival.commands.run", "run an instruction on media files or rows with a checkpoint"),
 }
-WITH_PLUGIN = ("adapter", "convert", "inspect", "merge", "mixture", "run", "validate-data")  # take --user-dir; imported after the plugin
+# take --user-dir; imported after the plugin
+WITH_PLUGIN = ("adapter", "convert", "inspect", "merge", "mixture", "run", "sweep", "validate-data")
 # fairseq's commands with this plugin loaded; unival.commands.fairseq runs them
 FAIRSEQ: dict[str, str] = {
     "train": "train a model (fairseq-train with this plugin)",

@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 def intervals(metric: Metric, statistics: Statistics, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Interval]:
     """The 95% bootstrap interval of each of a metric's scores, from the statistics of the rows."""
     table, names = _matrix(statistics)
-    return _percentiles([_compute(metric, names, drawn @ table) for drawn in _draws(len(table), resamples, seed)], metric.keys)
+    return _percentiles([_compute(metric, names, drawn @ table) for drawn in draws(len(table), resamples, seed)], metric.keys)
 
 
 def differences(
@@ -55,7 +55,7 @@ def differences(
 
     sums = first.sum(0), second.sum(0)
     observed = difference(*sums)
-    bounds = _percentiles([difference(drawn @ first, drawn @ second) for drawn in _draws(len(first), resamples, seed)], metric.keys)
+    bounds = _percentiles([difference(drawn @ first, drawn @ second) for drawn in draws(len(first), resamples, seed)], metric.keys)
     rng = np.random.default_rng([seed, 1])
     as_large = dict.fromkeys(metric.keys, 1)  # the outputs as they are count, too
     for _ in range(resamples):
@@ -74,7 +74,7 @@ def _matrix(statistics: Statistics) -> "tuple[np.ndarray, list[str]]":
     return np.array([[row[name] for name in names] for row in statistics], dtype=np.float64), names
 
 
-def _draws(rows: int, resamples: int, seed: int) -> "Iterable[np.ndarray]":
+def draws(rows: int, resamples: int, seed: int = SEED) -> "Iterable[np.ndarray]":
     """How often each row is drawn, ``resamples`` times; the same for the same seed and number of rows."""
     import numpy as np
 
@@ -87,8 +87,13 @@ def _compute(metric: Metric, names: Sequence[str], sums: "np.ndarray") -> dict[s
 
 
 def _percentiles(scores: Sequence[Mapping[str, float]], keys: Iterable[str]) -> dict[str, Interval]:
+    return {key: percentiles([score[key] for score in scores]) for key in keys}
+
+
+def percentiles(values: Sequence[float]) -> Interval:
+    """The interval of a number, from its values in all draws."""
     import numpy as np
 
     tail = (1 - LEVEL) / 2
-    found = {key: np.quantile([score[key] for score in scores], [tail, 1 - tail]).tolist() for key in keys}
-    return {key: (low, high) for key, (low, high) in found.items()}
+    low, high = np.quantile(values, [tail, 1 - tail]).tolist()
+    return low, high

@@ -1,5 +1,6 @@
 """The points of a merge: coefficients of the models and options of the method, one point or several along a path."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from typing import Any
 
 from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.errors import UserError
+
+TOLERANCE = 1e-6  # of sums of coefficients that are to be 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ def points_of(
         options: options of the method.
         coefficients: ``--coefficients``.
         share: ``--lambda``.
-        sweep: ``--sweep``.
+        sweep: ``--sweep``: values of the second of two models, or of ``scale``; of three or more models all coefficients among these values
+            that have the sum 1.
 
     Raises:
         UserError: options contradict each other, or a number is none.
@@ -57,9 +61,14 @@ def points_of(
     values = values_of(sweep)
     if "scale" in found.options():
         return [Point(f"{value:g}", value, chosen, {**options, "scale": value}) for value in values]
-    if not (found.shares and found.weighed and count == 2):
-        raise UserError(f"--sweep is for two models that share a whole, or for methods with --scale, not for --method {method}")
-    return [Point(f"{value:g}", value, [1 - value, value], dict(options)) for value in values]
+    if not (found.shares and found.weighed and count > 1):
+        raise UserError(f"--sweep is for models that share a whole, or for methods with --scale, not for --method {method}")
+    if count == 2:
+        return [Point(f"{value:g}", value, [1 - value, value], dict(options)) for value in values]
+    among = [list(each) for each in itertools.product(values, repeat=count) if abs(sum(each) - 1) < TOLERANCE]
+    if not among:
+        raise UserError(f"--sweep {sweep}: no {count} of these values have the sum 1")
+    return [Point(",".join(f"{value:g}" for value in each), None, each, dict(options)) for each in among]
 
 
 def check_method(method: str, count: int, base: str | None, missing: str) -> None:

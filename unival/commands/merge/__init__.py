@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "file to write, with {} for the value of --sweep; the suffix .safetensors chooses that format"
     add("--out", required=True, metavar="FILE", help=what)
     add("--lambda", dest="share", type=float, metavar="X", help="two models: the second's coefficient, the first one's is 1 - X")
-    what = "write a file for each of these values of --lambda, or of --scale with task vectors; also FROM:TO:STEP"
-    add("--sweep", metavar="X,X,…", help=what)
+    what = "write a file for each of these values of --lambda, or of --scale with task vectors; of three or more models all coefficients"
+    add("--sweep", metavar="X,X,…", help=f"{what} among these with the sum 1; also FROM:TO:STEP")
     add("--config-from", metavar="MODEL", help="the model whose options, task and instruction OUT has (default: the first)")
     dtype = parser.add_mutually_exclusive_group()
     dtype.add_argument("--half", action="store_true", help="write float16")

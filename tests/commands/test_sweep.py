@@ -1,0 +1,141 @@
+"""``unival sweep``: its scores are those of merged files, it goes on where it was stopped, and it chooses in validation."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from tests import runs, tiny
+from unival.cli import main
+from unival.data.stream import Stream
+from unival.tasks.sweeping.table import EvaluatedTable
+
+FLAGS = ["--batch-size", "4", "--disable-validation", "--skip-checks", "--eval-args", '{"beam": 2, "max_len_b": 5}']
+DECODING = ["--beam", "2", "--max-len-b", "5", "--no-repeat-ngram-size", "3"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A trained model, and two models whose weights are near it; tables for testing and validation."""
+    folder = tmp_path_factory.mktemp("sweep")
+    tiny.write_data(folder / "data", 8, 3)
+    tiny.write_table(folder / "data", 3, name="test.jsonl", seed=2)
+    assert runs.train(folder / "data", folder / "base", *FLAGS, "--max-update", "1") == 0
+    container = torch.load(checkpoint(folder, "base"), weights_only=True)
+    for name, seed in (("one", 1), ("two", 2)):
+        torch.manual_seed(seed)
+        state = {key: value.clone() for key, value in container["model"].items()}
+        for key in [key for key, value in state.items() if value.is_floating_point() and "running" not in key]:
+            state[key].add_(0.1 * torch.randn_like(state[key]))
+        for key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight"):
+            if key in state:
+                state[key] = state["encoder.embed_tokens.weight"]
+        (folder / name).mkdir()
+        torch.save({**container, "model": state}, checkpoint(folder, name))
+    return folder
+
+
+def checkpoint(place, name):
+    return str(place / name / "checkpoint_last.pt")
+
+
+def sweep(place, out, *arguments):
+    models = [checkpoint(place, "one"), checkpoint(place, "two")]
+    tables = ["--table", f"captions={place / 'data' / 'test.jsonl'}", "--valid", f"captions={place / 'data' / 'valid.jsonl'}"]
+    return main(["sweep", *models, *tables, "--out", str(out), "--resamples", "20", *map(str, arguments)])
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_scores_are_those_of_the_merged_file(place, tmp_path, capsys):
+    assert sweep(place, tmp_path, "--points", "0,0.25,1") == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    found = {(line["part"], line["point"]): line["measured"] for line in lines(tmp_path)}
+    assert list(found) == [(part, point) for point in ("0", "0.25", "1") for part in ("valid", "test")]
+    losses = {measured["scores"]["loss"] for measured in found.values()}
+    assert len(losses) == 6
+    merged = tmp_path / "merged.pt"
+    assert main(["merge", checkpoint(place, "one"), checkpoint(place, "two"), "--lambda", "0.25", "--out", str(merged)]) == 0
+    for path, point in ((merged, "0.25"), (checkpoint(place, "one"), "0")):
+        texts = runs.generate(place / "data", path, tmp_path / point, "test", *DECODING)
+        scores = tmp_path / f"{point}.json"
+        command = ["score", texts, "--table", place / "data" / "test.jsonl", "--resamples", "20", "--json", scores]
+        assert main(list(map(str, command))) == 0
+        expected = json.loads(scores.read_text())
+        intervals = expected.pop("intervals")
+        measured = found["test", point]
+        assert {name: value for name, value in measured["scores"].items() if name != "loss"} == pytest.approx(expected, abs=1e-12)
+        assert {name: value for name, value in measured["intervals"].items() if name != "loss"} == intervals
+    assert "chosen for captions: lambda" in said
+
+
+def test_loss_is_that_of_validation(place, tmp_path):
+    """In bits per token, as the criterion logs it."""
+    from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
+    from unival.hub import from_checkpoint
+
+    assert sweep(place, tmp_path, "--points", "1", "--set", "captions.eval_metrics=") == 0
+    (valid, test) = lines(tmp_path)
+    assert valid["metric"] == "loss" and set(test["measured"]["scores"]) == {"loss"}
+    model = from_checkpoint(checkpoint(place, "two"))
+    dataset = model.task.build_dataset(model.task.open_table(place / "data" / "test.jsonl"))
+    sample = model.task.with_limits(dataset.collater([dataset[row] for row in range(len(dataset))]))
+    criterion = LabelSmoothedCriterion(model.task, LabelSmoothedConfig(sentence_avg=False)).eval()
+    with torch.no_grad():
+        _, tokens, logged = criterion(model.model, sample)
+    assert test["measured"]["scores"]["loss"] == pytest.approx(float(logged["nll_loss"]) / tokens / math.log(2), rel=1e-5)
+    assert sum(test["measured"]["tokens"]) == tokens
+
+
+def test_it_goes_on_where_it_was_stopped(place, tmp_path, capsys, monkeypatch):
+    """Results are kept; one that was cut short while it was written is made again, as are those of inputs that changed."""
+    read, evaluated = [], []
+    original, measure = Stream.read, EvaluatedTable.evaluate
+    monkeypatch.setattr(Stream, "read", lambda self, row: read.append(row) or original(self, row))
+
+    def stopped(self, *args):
+        evaluated.append(self.spec.part)
+        if len(evaluated) == 4:
+            raise KeyboardInterrupt
+        return measure(self, *args)
+
+    monkeypatch.setattr(EvaluatedTable, "evaluate", stopped)
+    loss = ["--set", "captions.eval_metrics=", "--points", "0,0.5,1"]
+    assert sweep(place, tmp_path, *loss) == 130
+    assert len(read) == 6, "media are decoded once, whatever the number of points"
+    before = (tmp_path / "results.jsonl").read_bytes()
+    assert before.count(b"\n") == 3
+    (tmp_path / "results.jsonl").write_bytes(before[:-30])
+    capsys.readouterr()
+    assert sweep(place, tmp_path, *loss) == 0
+    output = capsys.readouterr()
+    assert "2 results of 6" in output.err and len(evaluated) == 4 + 4
+    assert (tmp_path / "results.jsonl").read_bytes().startswith(before)
+    assert sweep(place, tmp_path, *loss) == 0
+    assert capsys.readouterr().out == output.out and len(evaluated) == 8
+    assert sweep(place, tmp_path, *loss, "--batch-size", "2", "--set", "captions.max_tgt_length=2") == 0
+    error = capsys.readouterr().err
+    assert "results of other inputs (changed: options of the table, media)" in error and len(evaluated) == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--valid", "questions=a.jsonl"], "--valid questions=a.jsonl: unknown table 'questions'; choose from captions"),
+        (["--of", "captions=three.pt"], "--of captions=three.pt: must be one of the models"),
+        (["--metric", "captions=accuracy"], "--metric captions=accuracy: scores of this table are cider, "),
+        (["--set", "captions.colour=red"], "unknown option of table captions 'colour'"),
+        (["--set", "captions.num_bins=many"], "--set captions.num_bins=many: "),
+        (["--set", "captions.task=translation"], "unknown task of table captions 'translation'"),
+        (["--points", "0:1"], "must be FROM:TO:STEP"),
+        (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line(place, tmp_path, capsys, arguments, message):
+    assert sweep(place, tmp_path, *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,120 @@
+"""Arguments of the commands that evaluate on tables in one process, and their progress."""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+
+from unival.console.lines import duration
+from unival.errors import UserError, unknown
+
+
+def add_tables(parser: argparse.ArgumentParser, valid: bool = True) -> None:
+    """Declare the tables and how they are evaluated.
+
+    Args:
+        valid: also those by which something is chosen.
+    """
+    add = parser.add_argument
+    what = "a table to test on, and a name for it; without NAME= the name is that of the file; may be repeated"
+    add("--table", action="append", default=[], required=True, metavar="[NAME=]FILE", help=what)
+    if valid:
+        what = "the table on which a coefficient is chosen for the test table of this name; may be repeated"
+        add("--valid", action="append", default=[], metavar="NAME=FILE", help=what)
+        what = "the score that is compared on a table (default: the first one of its task), or loss; may be repeated"
+        add("--metric", action="append", default=[], metavar="NAME=SCORE", help=what)
+    what = "the model whose task, instruction and candidate answers a table is evaluated with (default: the first); may be repeated"
+    add("--of", action="append", default=[], metavar="NAME=MODEL", help=what)
+    what = "an option of a table's task, as of unival generate, e.g. --set answers.closed_set=FILE; also task; may be repeated"
+    add("--set", action="append", default=[], metavar="NAME.OPTION=VALUE", help=what)
+    add("--batch-size", type=int, default=16, metavar="N", help="rows at a time (default: %(default)s)")
+    add("--num-workers", type=int, default=0, metavar="N", help="processes that read media (default: %(default)s, none)")
+    add("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
+    add("--resamples", type=int, default=1000, metavar="N", help="draws of rows for 95%% intervals, 0 for none (default: %(default)s)")
+
+
+def named(option: str, values: Sequence[str], what: str, names: Sequence[str] = ()) -> dict[str, str]:
+    """Read ``NAME=VALUE`` of an option that may be repeated.
+
+    Args:
+        option: the option.
+        values: what was given.
+        what: what a value is, in capitals.
+        names: the names that there are; empty: any.
+
+    Raises:
+        UserError: one is not of this form, or its name is unknown or there twice.
+    """
+    found: dict[str, str] = {}
+    for given in values:
+        name, equals, value = given.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"{option} {given}: must be NAME={what}")
+        if names and name not in names:
+            raise UserError(f"{option} {given}: {unknown('table', name, names)}")
+        if name in found:
+            raise UserError(f"{option} {given}: {name} is given twice")
+        found[name] = value
+    return found
+
+
+def options_by_table(values: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Read ``--set NAME.OPTION=VALUE``: table -> option -> value.
+
+    Raises:
+        UserError: one is not of this form, or there is no such table.
+    """
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for given in values:
+        place, equals, value = given.partition("=")
+        name, point, option = place.rpartition(".")
+        if not (name and point and option and equals):
+            raise UserError(f"--set {given}: must be NAME.OPTION=VALUE")
+        if name not in found:
+            raise UserError(f"--set {given}: {unknown('table', name, names)}")
+        found[name][option.replace("-", "_")] = value
+    return found
+
+
+def tables_of(values: Sequence[str]) -> dict[str, str]:
+    """Read ``--table``: name -> file.
+
+    Raises:
+        UserError: a name is there twice.
+    """
+    found: dict[str, str] = {}
+    for given in values:
+        name, equals, path = given.partition("=")
+        if not equals:
+            name, path = given.rsplit("/", 1)[-1].rsplit(".", 1)[0], given
+        if not name or not path:
+            raise UserError(f"--table {given}: must be NAME=FILE, or FILE")
+        if name in found:
+            raise UserError(f"--table {given}: {name} is given twice; name the tables, as in first={path}")
+        found[name] = path
+    return found
+
+
+class TimeLeft:
+    """Says what is evaluated, and how long the rest will take at the speed so far."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Tell the console."""
+        from unival.tasks.progress import Step, tell
+
+        seconds = time.monotonic() - self._start
+        left = f", {duration(seconds / done * (total - done))} left" if done else ""
+        tell(Step(f"{what}{left}", done, total))
+
+
+def check_numbers(numbers: Mapping[str, tuple[int, int]]) -> None:
+    """Check numbers of the command line: option -> (value, least value).
+
+    Raises:
+        UserError: one is too small.
+    """
+    for option, (value, least) in numbers.items():
+        if value < least:
+            raise UserError(f"{option} {value}: must be {least} or more")

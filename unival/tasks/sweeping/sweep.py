@@ -1,0 +1,164 @@
+"""Evaluate points of a merge on tables, in one process: a point's weights are made once, every table is read once."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from unival.checkpoints.merging.inputs import Checkpoint, fitting_inputs, read_checkpoint
+from unival.checkpoints.merging.methods import make_rule, method_named
+from unival.checkpoints.merging.points import Point
+from unival.checkpoints.merging.record import record
+from unival.errors import UserError, counted
+from unival.tasks.base import UnivalTask
+from unival.tasks.sweeping.model import MergedModel, with_our_keys
+from unival.tasks.sweeping.results import Result, Results, digest
+from unival.tasks.sweeping.table import EvaluatedTable, TableSpec, task_for
+
+logger = logging.getLogger(__name__)
+
+Told = Callable[[str, int, int], None]  # what is evaluated, rows that are done, rows in all
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What is merged.
+
+    Attributes:
+        models: the files.
+        base: the file of the pretrained model; None without.
+        method: name of the method.
+        weights, missing, unrelated: as of :func:`unival.checkpoints.merging.inputs.fitting_inputs` and ``read_checkpoint``.
+    """
+
+    models: Sequence[str]
+    base: str | None = None
+    method: str = "linear"
+    weights: str = "model"
+    missing: str = "error"
+    unrelated: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """How points are evaluated.
+
+    Attributes:
+        batch_size: rows at a time.
+        workers: processes that read media.
+        device: where the model computes.
+        generates: False: the loss alone.
+        resamples: draws of rows for intervals; 0: none.
+    """
+
+    batch_size: int = 16
+    workers: int = 0
+    device: torch.device = torch.device("cpu")
+    generates: bool = True
+    resamples: int = 1000
+
+
+class Sweep:
+    """Points of a merge on tables.
+
+    Args:
+        merge: what is merged.
+        points: the points, each of another name.
+        specs: the tables.
+        running: how they are evaluated.
+
+    Raises:
+        UserError: a checkpoint or a table cannot be used, or they do not fit together.
+    """
+
+    def __init__(self, merge: Merge, points: Sequence[Point], specs: Sequence[TableSpec], running: Running):
+        self.merge, self.points, self.specs, self.running = merge, points, specs, running
+        self.models = [with_our_keys(read_checkpoint(path, merge.weights)) for path in merge.models]
+        base = None if merge.base is None else with_our_keys(read_checkpoint(merge.base))
+        self.inputs = fitting_inputs(self.models, base, merge.missing, merge.unrelated)
+        tasks = [task_for(spec, self.like(spec)) for spec in specs]
+        self.model = MergedModel(self.inputs, merge.method, running.device)
+        self._at: str | None = None  # name of the point whose weights the model has
+        self._move(points[0])
+        self.tables = [self._table(spec, task) for spec, task in zip(specs, tasks, strict=True)]
+        self.sums = {spec.path: digest(spec.path) for spec in specs}
+        made = record(merge.models, merge.base, merge.method)
+        self.files = {f"model {number}": file["sha256"] for number, file in enumerate(made["files"], start=1)}
+        self.files |= {"base": made["base"]["sha256"] if made["base"] else None, "method": merge.method}
+        self.files |= {"weights": merge.weights, "missing": merge.missing}
+
+    def like(self, spec: TableSpec) -> Checkpoint:
+        """The model whose task a table is evaluated with."""
+        return next(model for model in self.models if model.name == spec.like)
+
+    def _table(self, spec: TableSpec, task: UnivalTask) -> EvaluatedTable:
+        self.model.module(self.like(spec), task)  # limits the task's positions
+        running = self.running
+        table = EvaluatedTable(spec, task, running.batch_size, running.workers, running.generates)
+        if spec.metric is not None and spec.metric not in table.scores:
+            raise UserError(f"--metric {spec.name}={spec.metric}: scores of this table are {', '.join(table.scores)}")
+        return table
+
+    def _move(self, point: Point) -> None:
+        if self._at != point.name:
+            self.model.move(point)
+            self._at = point.name
+
+    def inputs_of(self, point: Point, table: EvaluatedTable) -> dict[str, Any]:
+        """All that the scores of a point on a table depend on."""
+        _, options = make_rule(self.merge.method, point.options)
+        used = {"coefficients": point.coefficients if method_named(self.merge.method).weighed else None, "options": options}
+        mine = {"table": self.sums[table.spec.path], "options of the table": dict(table.spec.options), "resamples": self.running.resamples}
+        return json.loads(json.dumps({**self.files, **used, **mine, **table.settings}, default=str))  # as it is read again
+
+    def run(self, results: Results, told: Told = lambda what, done, total: None) -> list[Result]:
+        """Evaluate what the file of results does not have yet.
+
+        Args:
+            results: the file.
+            told: is called before a point and after every batch.
+
+        Returns:
+            The results of all points and tables, point by point.
+        """
+        plan, changed = self._plan(results)
+        if changed:
+            names = ", ".join(changed)
+            logger.warning("%s has results of other inputs (changed: %s): these points are evaluated again", results.path, names)
+        missing = [table for _, table, _, result in plan if result is None]
+        if len(missing) < len(plan):
+            kept = counted(len(plan) - len(missing), "result")
+            logger.info("%s of %d in %s are kept", kept, len(plan), results.path)
+        done, total = 0, sum(map(len, missing))
+        found = []
+        for point, table, inputs, result in plan:
+            if result is None:
+                what = f"{point.name} on {table.spec.name} ({table.spec.part})"
+                told(what, done, total)
+
+                def rows(count: int, what: str = what) -> None:
+                    nonlocal done
+                    done += count
+                    told(what, done, total)
+
+                self._move(point)
+                model = self.model.module(self.like(table.spec), table.task)
+                measured = table.evaluate(model, rows, self.running.resamples)
+                spec = table.spec
+                result = Result(spec.name, spec.part, point.name, point.value, inputs, measured, table.metric)
+                results.add(result)
+            found.append(replace(result, metric=table.metric))
+        return found
+
+    def _plan(self, results: Results) -> tuple[list[tuple[Point, EvaluatedTable, Mapping[str, Any], Result | None]], list[str]]:
+        plan, changed = [], dict[str, None]()
+        for point in self.points:
+            for table in self.tables:
+                inputs = self.inputs_of(point, table)
+                result, others = results.find(table.spec.name, table.spec.part, point, inputs)
+                changed.update(dict.fromkeys(others))
+                plan.append((point, table, inputs, result))
+        return plan, list(changed)
