@@ -19,7 +19,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["unival", "unival.*"]),
-    package_data={"unival": ["commands/report/*.html", "commands/report/style.css"]},
+    package_data={"unival": ["commands/report/*.html", "drawing/*.html", "drawing/style.css"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "torch>=2.6",

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"generation", "criterions", "optim", "data", "models", "checkpoints", "modalities", "backbones"},
 }
 # The top: the Python API, the command line and its commands; nothing below may import them.
-TOP = {"__init__", "__main__", "hub", "cli", "commands", "console"}
+TOP = {"__init__", "__main__", "hub", "cli", "commands", "console", "drawing"}
 HEAVY = ("timm", "librosa", "decord", "av", "matplotlib", "pycocoevalcap", "torchaudio", "soundfile")
 
 LIBRARY_LINES, FILE_LINES, FUNCTION_LINES, FILE_BYTES = 400, 600, 100, 500_000

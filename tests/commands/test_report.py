@@ -26,14 +26,14 @@ from unival.commands.report.content import (
     Report,
     ScoredRow,
     Split,
-    display_name,
     evenly,
     key_figures,
     thumbnail,
 )
 from unival.commands.report.page import html_page
-from unival.commands.report.picture import escape_dollars, picture, wrapped
+from unival.commands.report.picture import picture
 from unival.commands.report.reading import read_log
+from unival.drawing.figures import display_name, escape_dollars, wrapped
 
 pytest.importorskip("matplotlib", reason="the report's pictures need the extra [eval]")
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from tests import runs, tiny
 from unival.cli import main
@@ -139,3 +140,36 @@ def test_mistakes_are_one_line(place, tmp_path, capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_two_tables_are_drawn_against_each_other(place, tmp_path, capsys):
+    """Each is evaluated as the model that it names; what validation chooses is scored apart; several sweeps go into one report."""
+    data, models = place / "data", [checkpoint(place, "one"), checkpoint(place, "two")]
+    tables = ["--table", f"first={data / 'test.jsonl'}", "--table", f"second={data / 'train.jsonl'}"]
+    tables += ["--valid", f"first={data / 'valid.jsonl'}", "--valid", f"second={data / 'test.jsonl'}"]
+    changes = [f"{name}.eval_metrics=" for name in ("first", "second")]
+    changes += ["second.instruction=what is this? [IMAGE:image] -> [TEXT:caption]"]
+    flags = [argument for change in changes for argument in ("--set", change)]
+    for method, points in (("linear", "0,0.5,1"), ("slerp", "0,0.5,1")):
+        out = ["--out", str(tmp_path / method), "--method", method, "--points", points, "--of", f"second={models[1]}"]
+        assert main(["sweep", *models, *tables, *flags, *out]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    found = [json.loads(line) for line in (tmp_path / "linear" / "results.jsonl").read_text().splitlines()]
+    scores = {(line["table"], line["part"], line["point"]): line["measured"]["scores"]["loss"] for line in found}
+    assert scores["second", "valid", "0.5"] != scores["first", "test", "0.5"], "the same rows through two instructions"
+    for table in ("first", "second"):
+        best = min(("0", "0.5", "1"), key=lambda point: scores[table, "valid", point])
+        line = next(line for line in said.splitlines() if line.startswith(f"chosen for {table}: "))
+        assert line.startswith(f"chosen for {table}: lambda {best} (validation: loss {scores[table, 'valid', best]:.4f})")
+        assert f"test: {table} loss {scores[table, 'test', best]:.4f} [" in line
+    assert "chosen for all tables: lambda " in said
+    out = tmp_path / "both"
+    files = [f"--sweep={method}={tmp_path / method / 'results.jsonl'}" for method in ("linear", "slerp")]
+    assert main(["report", "--out", str(out), "--title", "Two <paths>", *files]) == 0, capsys.readouterr().err
+    for folder in (out, tmp_path / "linear"):
+        with Image.open(folder / "curves.png") as picture:
+            assert picture.width > 1000 and len(picture.getcolors(256) or []) > 10
+    page = (out / "report.html").read_text()
+    assert "Two &lt;paths&gt;" in page and page.count("<h2>") == 3 and f"{scores['second', 'test', '0.5']:.4f}" in page
+    assert main(["report", "--out", str(out), *files, "--log", "a.jsonl"]) == 1
+    assert "--log: is not for the report of sweeps" in capsys.readouterr().err

@@ -36,6 +36,7 @@ def points_of(
     coefficients: str | None = None,
     share: float | None = None,
     sweep: str | None = None,
+    option: str = "--sweep",
 ) -> list[Point]:
     """What is merged: one point, or several with ``sweep``.
 
@@ -47,6 +48,7 @@ def points_of(
         share: ``--lambda``.
         sweep: ``--sweep``: values of the second of two models, or of ``scale``; of three or more models all coefficients among these values
             that have the sum 1.
+        option: the name of that option in messages.
 
     Raises:
         UserError: options contradict each other, or a number is none.
@@ -57,17 +59,17 @@ def points_of(
     if sweep is None:
         return [Point("", None, chosen, dict(options))]
     if share is not None or (coefficients is not None and found.shares):
-        raise UserError("--sweep takes the place of --lambda and --coefficients; give one of them")
-    values = values_of(sweep)
+        raise UserError(f"{option} takes the place of --lambda and --coefficients; give one of them")
+    values = values_of(sweep, option)
     if "scale" in found.options():
         return [Point(f"{value:g}", value, chosen, {**options, "scale": value}) for value in values]
     if not (found.shares and found.weighed and count > 1):
-        raise UserError(f"--sweep is for models that share a whole, or for methods with --scale, not for --method {method}")
+        raise UserError(f"{option} is for models that share a whole, or for methods with --scale, not for --method {method}")
     if count == 2:
         return [Point(f"{value:g}", value, [1 - value, value], dict(options)) for value in values]
     among = [list(each) for each in itertools.product(values, repeat=count) if abs(sum(each) - 1) < TOLERANCE]
     if not among:
-        raise UserError(f"--sweep {sweep}: no {count} of these values have the sum 1")
+        raise UserError(f"{option} {sweep}: no {count} of these values have the sum 1")
     return [Point(",".join(f"{value:g}" for value in each), None, each, dict(options)) for each in among]
 
 
@@ -95,17 +97,17 @@ def check_method(method: str, count: int, base: str | None, missing: str) -> Non
         raise UserError(f"--base is not used by --method {method}; leave it out")
 
 
-def values_of(text: str) -> list[float]:
-    """Read ``--sweep``: ``0,0.5,1``, or ``0:1:0.1`` with both ends.
+def values_of(text: str, option: str = "--sweep") -> list[float]:
+    """Read the values of a sweep: ``0,0.5,1``, or ``0:1:0.1`` with both ends.
 
     Raises:
         UserError: these are no numbers, or the steps do not lead from one end to the other.
     """
     if ":" not in text:
-        return numbers("--sweep", text)
-    given = numbers("--sweep", text.replace(":", ","))
+        return numbers(option, text)
+    given = numbers(option, text.replace(":", ","))
     if len(given) != 3 or not given[2] or (given[1] - given[0]) / given[2] < 0:
-        raise UserError(f"--sweep {text}: must be FROM:TO:STEP, such as 0:1:0.1")
+        raise UserError(f"{option} {text}: must be FROM:TO:STEP, such as 0:1:0.1")
     start, stop, step = given
     return [round(start + i * step, 10) for i in range(math.floor((stop - start) / step + 1e-6) + 1)]
 

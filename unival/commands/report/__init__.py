@@ -6,6 +6,8 @@ same rows with another image's pixels (does the model look?), and unseen objects
 
 With ``--stage`` it is the report of a pretraining: every stream's curve over all stages, what each stage forgot and gained, examples of
 every task (a split each, with ``--view``), and the curves of what was trained afterwards.
+
+With ``--sweep`` it is the report of `unival sweep`'s results, several of them in one figure.
 """
 
 import argparse
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, meaning in FILES.items():
         parser.add_argument(
-            flag(name), action="append", required=True, metavar="SPLIT=FILE", help=f"{meaning}; once per split"
+            flag(name), action="append", metavar="SPLIT=FILE", help=f"{meaning}; once per split"
         )
     parser.add_argument(
         "--log", type=pathlib.Path, metavar="FILE", help="training log of --log-format json --log-file FILE"
@@ -93,6 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_stage_arguments(parser)
     parser.add_argument(
+        "--sweep", action="append", default=[], metavar="NAME=FILE", help="the report is of results of `unival sweep`; may be repeated"
+    )
+    parser.add_argument(
         "--examples", type=int, default=48, metavar="N", help="examples of the main part (default: %(default)s)"
     )
     parser.add_argument(
@@ -126,8 +131,31 @@ def run(args: argparse.Namespace) -> int:
     """Write the page and the image; returns the exit code, 1 if ``--require-ratio`` is not met."""
     if args.examples < 1:
         raise UserError(f"--examples {args.examples}: must be at least 1")
+    if args.sweep:
+        return run_sweeps(args)
+    for name in FILES:
+        if getattr(args, name) is None:
+            raise UserError(f"give {flag(name)}: {FILES[name]}")
     args.image_column = "" if args.image_column == "none" else args.image_column
     return run_pretraining(args) if args.stage else run_splits(args)
+
+
+def run_sweeps(args: argparse.Namespace) -> int:
+    """Write the page and the image of sweeps."""
+    from unival.drawing import sweeps
+    from unival.tasks.sweeping.results import read_results
+
+    others = [name for name in (*FILES, "stage", "log") if getattr(args, name)]
+    if others:
+        raise UserError(f"{flag(others[0])}: is not for the report of sweeps")
+    found = {name: read_results(path) for name, path in named_paths(args.sweep, "--sweep").items()}
+    empty = next((name for name, results in found.items() if not results), None)
+    if empty is not None:
+        raise UserError(f"--sweep {empty}: the file has no results")
+    places = sweeps.write(args.out, args.title, found)
+    lines = [line for name, results in found.items() for line in (f"{name}:", *sweeps.summary(results))]
+    sys.stdout.write("\n".join([*lines, *places]) + "\n")
+    return 0
 
 
 def run_pretraining(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from unival.boxes import Box
+from unival.drawing.figures import display_name
 from unival.errors import UserError
 
 if TYPE_CHECKING:
@@ -140,13 +141,6 @@ def summary_lines(report: Report) -> list[str]:
 
 def format_ratio(ratio: float) -> str:
     return "∞ : 1" if math.isinf(ratio) else f"{ratio:.1f} : 1"
-
-
-def display_name(metric: str) -> str:
-    """``cider`` -> ``CIDEr``, ``bleu4`` -> ``BLEU-4``."""
-    known = {"cider": "CIDEr", "cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE"}
-    known |= {"exact_match": "exact match", "box_accuracy": "box accuracy", "mean_iou": "mean IoU"}
-    return known.get(metric, f"BLEU-{metric[4:]}" if metric.startswith("bleu") else metric)
 
 
 def film(content: bytes) -> "Picture | None":

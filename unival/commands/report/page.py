@@ -4,9 +4,6 @@ Everything that comes from files (captions, names, titles) is escaped by the tem
 URIs.  Examples are taken at even distances through a split, never chosen by their score.
 """
 
-import base64
-import importlib.resources
-
 import jinja2
 
 from unival.commands.report.content import (
@@ -20,12 +17,12 @@ from unival.commands.report.content import (
     UNSEEN,
     Report,
     ScoredRow,
-    display_name,
     evenly,
     key_figures,
     thumbnail,
 )
 from unival.commands.report.picture import curve_png
+from unival.drawing.pages import data_uri, load_template
 
 EXPLAINED = {
     MAIN: "Scenes that training never showed. A caption is right (green) when it equals a reference word for word.",
@@ -61,24 +58,10 @@ def html_page(report: Report, count: int) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """Load a template of this package: values are escaped, and undefined names are errors."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda file: importlib.resources.files(__package__).joinpath(file).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(display_name=display_name, thumbnail_uri=thumbnail_uri)
-    return environment.get_template(name)
+    """Load a template of this package."""
+    return load_template(__package__, name, thumbnail_uri=thumbnail_uri)
 
 
 def thumbnail_uri(example: ScoredRow) -> str:
     """The data URI of an example's image as a small JPEG."""
     return data_uri(thumbnail(example), "image/jpeg")
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """The data URI of bytes; ``kind`` is their MIME type."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

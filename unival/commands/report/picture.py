@@ -1,9 +1,8 @@
 """Draw the PNG image of a report and the curves of its page with matplotlib."""
 
 import io
-import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from unival.commands.report.content import (
     GUESSES,
@@ -16,44 +15,28 @@ from unival.commands.report.content import (
     Report,
     ScoredRow,
     Split,
-    display_name,
     evenly,
     key_figures,
     thumbnail,
 )
-from unival.errors import UserError
+from unival.drawing.figures import (
+    BAD,
+    GOOD,
+    INK,
+    LINE,
+    MUTED,
+    display_name,
+    escape_dollars,
+    figure_png,
+    new_figure,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GOOD, BAD, INK, MUTED, LINE = "#1a7f37", "#c0392b", "#1f2328", "#59636e", "#2f6fb5"
-
 PICTURE_ROWS, PICTURE_COLUMNS = 3, 4
-
-
-def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> "Figure":
-    """Make a matplotlib figure that needs no display and does not use pyplot's global state; sizes are in inches."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            "the report's images need matplotlib: pip install matplotlib (or the extra [eval])"
-        ) from error
-    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def figure_png(figure: "Figure", dots_per_inch: int) -> bytes:
-    """Encode a figure as a PNG of 256 colours, which has a third of the bytes and no visible difference."""
-    from PIL import Image
-
-    drawn, stream = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dots_per_inch)
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
-    return stream.getvalue()
 
 
 def curve_png(curves: Curves) -> bytes:
@@ -153,13 +136,3 @@ def draw_example(axes: "Axes", example: ScoredRow, metric: str) -> None:
     asked = f"{wrapped(example.asked, 42, 2)}\n" if example.asked else ""
     below = escape_dollars(asked + wrapped(f"reference: {first}", 42, 2)) + score
     axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=10, color=MUTED)
-
-
-def wrapped(text: str, width: int, lines: int) -> str:
-    """At most ``lines`` lines of at most ``width`` characters; an ellipsis shows that text was truncated."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
-
-
-def escape_dollars(text: str) -> str:
-    """Escape ``$``, with which matplotlib marks mathematics."""
-    return text.replace("$", r"\$")

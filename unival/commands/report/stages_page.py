@@ -1,9 +1,10 @@
 """The self-contained HTML page of a pretraining, from the template ``pretraining.html``."""
 
 from unival.commands.report.content import GENERATED_COLOUR, REFERENCE_COLOUR, evenly
-from unival.commands.report.page import data_uri, template
+from unival.commands.report.page import template
 from unival.commands.report.stages import Pretraining
 from unival.commands.report.stages_picture import afterwards_png, curves_png, key_figures
+from unival.drawing.pages import data_uri
 
 
 def pretraining_page(report: Pretraining, count: int) -> str:

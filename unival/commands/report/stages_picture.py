@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unival.commands.report.content import Split, display_name, evenly
-from unival.commands.report.picture import (
+from unival.commands.report.content import Split, evenly
+from unival.commands.report.picture import draw_example
+from unival.commands.report.stages import Pretraining, StreamHistory
+from unival.drawing.figures import (
     BAD,
     GOOD,
     INK,
     LINE,
     MUTED,
-    draw_example,
+    display_name,
     escape_dollars,
     figure_png,
     new_figure,
     wrapped,
 )
-from unival.commands.report.stages import Pretraining, StreamHistory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -49,7 +49,8 @@ def choices(results: Sequence[Result]) -> list[Choice]:
     if len(found) > 1:
         name = max(shares, key=lambda point: sum(shares[point]))
         mean = sum(shares[name]) / len(found)
-        found.append(Choice(ALL, name, f"{mean:.1%} of the best scores on average", tuple(result for result in tests if result.point == name)))
+        tested = tuple(result for result in tests if result.point == name)
+        found.append(Choice(ALL, name, f"{mean:.1%} of the best scores on average", tested))
     return found
 
 

@@ -22,6 +22,7 @@ class Result:
     Attributes:
         table, part: name of the table, and whether it is for testing or validation.
         point: name of the point.
+        coefficient: what its value is: lambda, scale.
         value: the number that curves are drawn over; None: several numbers distinguish the points.
         inputs: what the scores depend on: name -> value or hash.
         measured: the scores.
@@ -31,6 +32,7 @@ class Result:
     table: str
     part: str
     point: str
+    coefficient: str
     value: float | None
     inputs: Mapping[str, Any]
     measured: Measured

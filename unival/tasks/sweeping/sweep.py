@@ -20,6 +20,7 @@ from unival.tasks.sweeping.table import EvaluatedTable, TableSpec, task_for
 
 logger = logging.getLogger(__name__)
 
+Planned = tuple[Point, EvaluatedTable, Mapping[str, Any], Result | None]  # with what the result depends on, and the one that is there
 Told = Callable[[str, int, int], None]  # what is evaluated, rows that are done, rows in all
 
 
@@ -90,6 +91,13 @@ class Sweep:
         self.files |= {"base": made["base"]["sha256"] if made["base"] else None, "method": merge.method}
         self.files |= {"weights": merge.weights, "missing": merge.missing}
 
+    @property
+    def coefficient(self) -> str:
+        """The name of the number that distinguishes points."""
+        if len(self.merge.models) > 2 and self.points[0].value is None:
+            return "coefficients"
+        return "scale" if "scale" in method_named(self.merge.method).options() else "lambda"
+
     def like(self, spec: TableSpec) -> Checkpoint:
         """The model whose task a table is evaluated with."""
         return next(model for model in self.models if model.name == spec.like)
@@ -148,13 +156,15 @@ class Sweep:
                 model = self.model.module(self.like(table.spec), table.task)
                 measured = table.evaluate(model, rows, self.running.resamples)
                 spec = table.spec
-                result = Result(spec.name, spec.part, point.name, point.value, inputs, measured, table.metric)
+                place = point.name, self.coefficient, point.value
+                result = Result(spec.name, spec.part, *place, inputs, measured, table.metric)
                 results.add(result)
             found.append(replace(result, metric=table.metric))
         return found
 
-    def _plan(self, results: Results) -> tuple[list[tuple[Point, EvaluatedTable, Mapping[str, Any], Result | None]], list[str]]:
-        plan, changed = [], dict[str, None]()
+    def _plan(self, results: Results) -> tuple[list[Planned], list[str]]:
+        plan: list[Planned] = []
+        changed: dict[str, None] = {}
         for point in self.points:
             for table in self.tables:
                 inputs = self.inputs_of(point, table)

@@ -92,11 +92,10 @@ def task_for(spec: TableSpec, like: Checkpoint) -> UnivalTask:
             raise UserError(unknown(f"option of table {spec.name}", option, known))
     is_same = name == own and changed.get("instruction") in (None, saved.settings.instruction)
     kept = [*EVALUATION, *AnswerOptions.__dataclass_fields__] if is_same else []
-    trained = {option: saved.options[option] for option in kept if option in known and option in saved.options}
+    values: dict[Any, Any] = {option: saved.options[option] for option in kept if option in known and option in saved.options}
     try:
-        cfg = OmegaConf.merge(
-            OmegaConf.structured(UnivalTaskConfig(data=spec.path, seed=1, cpu=True, bf16=False, fp16=False)), {**trained, **changed}
-        )
+        defaults = OmegaConf.structured(UnivalTaskConfig(data=spec.path, seed=1, cpu=True, bf16=False, fp16=False))
+        cfg = OmegaConf.merge(defaults, values | changed)
     except OmegaConfBaseException as error:
         raise UserError(f"--set {spec.name}.{error.key}={changed.get(str(error.key))}: {str(error).splitlines()[0]}") from error
     given = given_settings(cfg, kind.preset)
