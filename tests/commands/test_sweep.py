@@ -173,3 +173,32 @@ def test_two_tables_are_drawn_against_each_other(place, tmp_path, capsys):
     assert "Two &lt;paths&gt;" in page and page.count("<h2>") == 3 and f"{scores['second', 'test', '0.5']:.4f}" in page
     assert main(["report", "--out", str(out), *files, "--log", "a.jsonl"]) == 1
     assert "--log: is not for the report of sweeps" in capsys.readouterr().err
+
+
+def test_barrier(place, tmp_path, capsys):
+    """Between a model and itself there is none; what the checkpoints say of their kinship is told, and what they do not say, too."""
+    table = ["--table", str(place / "data" / "test.jsonl"), "--resamples", "30"]
+    one = checkpoint(place, "one")
+    assert main(["barrier", one, one, *table, "--points", "0,0.5,1"]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "\nbarrier 0.0000 [0.0000, 0.0000] at lambda 0: max over lambda of L(lambda)" in said and "Frankle et al. 2020" in said
+    assert "no common ancestor is recorded" in said and "a cosine of 1.000 and a distance of 0 times" in said
+    container = torch.load(one, weights_only=True)
+    torch.manual_seed(5)
+    for value in {id(v): v for v in container["model"].values() if v.dim() == 2}.values():
+        value.normal_(std=0.3)
+    container["cfg"]["checkpoint"]["finetune_from_model"] = "pretrained.pt"
+    other = tmp_path / "other.pt"
+    torch.save(container, other)
+    out = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "found.json")]
+    assert main(["barrier", one, str(other), *table, "--points", "0,0.5,1", *out]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "they do not share one pretraining, as far as weights can show" in said and "permutation of hidden units" in said
+    found = json.loads((tmp_path / "found.json").read_text())["tables"]["test"]
+    results = [json.loads(line)["measured"]["scores"]["loss"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert found["losses"] == pytest.approx(results) and found["rows"] == 3
+    assert found["height"] == pytest.approx(max(0.0, results[1] - (results[0] + results[2]) / 2))
+    with Image.open(tmp_path / "out" / "barrier.png") as picture:
+        assert picture.width > 400
+    assert main(["barrier", one, str(other), *table, "--points", "0,0.5"]) == 1
+    assert "--points 0,0.5: must rise from 0 to 1" in capsys.readouterr().err

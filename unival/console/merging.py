@@ -8,13 +8,12 @@ from unival.checkpoints.merging.methods import HELP, METHODS
 from unival.errors import flag
 
 
-def add_models(parser: argparse.ArgumentParser) -> None:
-    """Declare which models are merged, and which of their weights."""
+def add_models(parser: argparse.ArgumentParser, count: int | str = "+") -> None:
+    """Declare which models are merged, and which of their weights; ``count`` as argparse's ``nargs``."""
     add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="the checkpoints to merge")
+    add("models", nargs=count, metavar="MODEL", help="the checkpoints to merge")
     add("--weights", choices=("model", "ema"), default="model", help="the models' weights, or their moving averages (default: %(default)s)")
     add("--missing", choices=MISSING, default="error", help="keys that a model lacks: an error, the base's, or those of the others alone")
-    add("--allow-unrelated", action="store_true", help="merge models that do not come from one pretraining, too")
 
 
 def add_method(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +22,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     methods = "; ".join(f"{name}: {method.about}" for name, method in METHODS.items())
     add("--method", default="linear", metavar="NAME", help=f"{methods} (default: %(default)s)")
     add("--base", metavar="FILE", help="the pretrained model that the models come from, which methods with task vectors need")
+    add("--allow-unrelated", action="store_true", help="merge models that do not come from one pretraining, too")
     add("--coefficients", metavar="C,C,…", help="a number per model (default: equal shares; with task vectors 1 each)")
     for name, defaults in method_options().items():
         values = ", ".join(f"{method} {default}" for method, default in defaults.items())

@@ -2,10 +2,14 @@
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from unival.console.lines import duration
-from unival.errors import UserError, unknown
+from unival.errors import UserError, flag, unknown
+from unival.hub import usable_device
+from unival.tasks.progress import Step, tell
+from unival.tasks.sweeping.sweep import Running
+from unival.tasks.sweeping.table import TableSpec
 
 
 def add_tables(parser: argparse.ArgumentParser, valid: bool = True) -> None:
@@ -22,6 +26,8 @@ def add_tables(parser: argparse.ArgumentParser, valid: bool = True) -> None:
         add("--valid", action="append", default=[], metavar="NAME=FILE", help=what)
         what = "the score that is compared on a table (default: the first one of its task), or loss; may be repeated"
         add("--metric", action="append", default=[], metavar="NAME=SCORE", help=what)
+    else:
+        parser.set_defaults(valid=[], metric=[])
     what = "the model whose task, instruction and candidate answers a table is evaluated with (default: the first); may be repeated"
     add("--of", action="append", default=[], metavar="NAME=MODEL", help=what)
     what = "an option of a table's task, as of unival generate, e.g. --set answers.closed_set=FILE; also task; may be repeated"
@@ -102,19 +108,43 @@ class TimeLeft:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Tell the console."""
-        from unival.tasks.progress import Step, tell
-
         seconds = time.monotonic() - self._start
         left = f", {duration(seconds / done * (total - done))} left" if done else ""
         tell(Step(f"{what}{left}", done, total))
 
 
-def check_numbers(numbers: Mapping[str, tuple[int, int]]) -> None:
-    """Check numbers of the command line: option -> (value, least value).
+def specs_of(args: argparse.Namespace) -> list[TableSpec]:
+    """The tables, those for validation first.
 
     Raises:
-        UserError: one is too small.
+        UserError: an argument names no table or model.
     """
-    for option, (value, least) in numbers.items():
+    tables = tables_of(args.table)
+    names = list(tables)
+    valid = named("--valid", args.valid, "FILE", names)
+    metrics = named("--metric", args.metric, "SCORE", names)
+    like = named("--of", args.of, "MODEL", names)
+    options = options_by_table(args.set, names)
+    for name, model in like.items():
+        if model not in args.models:
+            raise UserError(f"--of {name}={model}: must be one of the models, {', '.join(args.models)}")
+    return [
+        TableSpec(name, part, paths[name], like.get(name, args.models[0]), options[name], metrics.get(name))
+        for part, paths in (("valid", valid), ("test", tables))
+        for name in names
+        if name in paths
+    ]
+
+
+def running_of(args: argparse.Namespace, generates: bool = True) -> Running:
+    """How points are evaluated.
+
+    Raises:
+        UserError: a number is too small, or there is no such device.
+    """
+    least_of = {"batch_size": 1, "num_workers": 0, "resamples": 0}
+    for name, least in least_of.items():
+        option, value = flag(name), getattr(args, name)
         if value < least:
             raise UserError(f"{option} {value}: must be {least} or more")
+    return Running(args.batch_size, args.num_workers, usable_device(args.device), generates, args.resamples)

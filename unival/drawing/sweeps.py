@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unival.drawing.figures import BAD, GOOD, INK, LINE, MUTED, display_name, escape_dollars, figure_png, new_figure
 from unival.drawing.pages import data_uri, load_template
+from unival.errors import counted
 from unival.tasks.sweeping.choice import Choice, choices
 from unival.tasks.sweeping.results import Result
 from unival.tasks.sweeping.table import LOSS
@@ -35,7 +36,7 @@ def summary(results: Sequence[Result]) -> Iterator[str]:
     """The scores of all points of a sweep, a block for each table, and what validation chooses."""
     for table, part in dict.fromkeys((result.table, result.part) for result in results):
         mine = of_table(results, table, part)
-        yield f"{table} ({part}, {len(mine[0].measured.tokens):,} rows): {mine[0].metric}, loss in bits per token"
+        yield f"{table} ({part}, {counted(len(mine[0].measured.tokens), 'row')}): {mine[0].metric}, loss in bits per token"
         width = max(len(result.point) for result in mine)
         for result in mine:
             yield f"  {result.point:>{width}}  {scored(result)}  {result.measured.scores[LOSS]:.4f}"
@@ -191,5 +192,5 @@ def blocks(results: Sequence[Result]) -> list[tuple[str, list[str], list[tuple[s
         mine = of_table(results, table, part)
         names = list(mine[0].measured.scores)
         rows = [(result.point, [f"{result.measured.scores[name]:.4f}" for name in names]) for result in mine]
-        found.append((f"{table}, {part} ({len(mine[0].measured.tokens):,} rows)", names, rows))
+        found.append((f"{table}, {part} ({counted(len(mine[0].measured.tokens), 'row')})", names, rows))
     return found

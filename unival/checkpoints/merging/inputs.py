@@ -1,5 +1,6 @@
 """The checkpoints that are merged: checked against each other before anything is merged, and read tensor by tensor."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,14 +221,28 @@ def relation(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:
 
     Media backbones are left out: unrelated models may have started from one that is public.
     """
+    aa, bb, ab = products(a, b)
+    length = math.sqrt(aa * bb)
+    return ab / length if length else None
+
+
+def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:
+    """Distance between the same values of two models, as a share of their mean norm; independent models have about the root of 2."""
+    aa, bb, ab = products(a, b)
+    norm = (math.sqrt(aa) + math.sqrt(bb)) / 2
+    return math.sqrt(max(aa + bb - 2 * ab, 0.0)) / norm if norm else None
+
+
+def products(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> tuple[float, float, float]:
+    """Scalar products ``aa``, ``bb``, ``ab`` of some values of the matrices of two models' layers."""
     common = [key for key, value in a.items() if key in b and value.dim() == 2 and value.is_floating_point()]
     layers = [key for key in common if ".layers." in key and ".media." not in key] or common
-    products = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64)
     for key in layers:
         x, y = (state[key].reshape(-1)[:SAMPLE].double() for state in (a, b))
-        products += torch.stack([x @ x, y @ y, x @ y])
-    length = float((products[0] * products[1]).sqrt())
-    return float(products[2]) / length if length else None
+        sums += torch.stack([x @ x, y @ y, x @ y])
+    aa, bb, ab = sums.tolist()
+    return aa, bb, ab
 
 
 def _tied(models: Sequence[Checkpoint], keys: Sequence[str]) -> dict[str, str]:

@@ -48,16 +48,16 @@ class Results:
     """The file of results.
 
     Args:
-        path: the file; it need not exist.
+        path: the file; it need not exist.  None: results are not kept.
 
     Raises:
         UserError: it is no such file.
     """
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path | None):
         self.path = path
         self._found: dict[tuple[str, str, str], Result] = {}
-        if path.is_file():
+        if path is not None and path.is_file():
             _drop_cut_line(path)
             for result in read_results(path):
                 self._found[_key(result)] = result
@@ -82,6 +82,8 @@ class Results:
             UserError: the file cannot be written.
         """
         self._found[_key(result)] = result
+        if self.path is None:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:

@@ -67,7 +67,7 @@ class Sweep:
 
     Args:
         merge: what is merged.
-        points: the points, each of another name.
+        points: the points, each of another name; further ones may follow.
         specs: the tables.
         running: how they are evaluated.
 
@@ -76,7 +76,7 @@ class Sweep:
     """
 
     def __init__(self, merge: Merge, points: Sequence[Point], specs: Sequence[TableSpec], running: Running):
-        self.merge, self.points, self.specs, self.running = merge, points, specs, running
+        self.merge, self.running = merge, running
         self.models = [with_our_keys(read_checkpoint(path, merge.weights)) for path in merge.models]
         base = None if merge.base is None else with_our_keys(read_checkpoint(merge.base))
         self.inputs = fitting_inputs(self.models, base, merge.missing, merge.unrelated)
@@ -94,7 +94,7 @@ class Sweep:
     @property
     def coefficient(self) -> str:
         """The name of the number that distinguishes points."""
-        if len(self.merge.models) > 2 and self.points[0].value is None:
+        if len(self.merge.models) > 2 and method_named(self.merge.method).shares:
             return "coefficients"
         return "scale" if "scale" in method_named(self.merge.method).options() else "lambda"
 
@@ -122,17 +122,18 @@ class Sweep:
         mine = {"table": self.sums[table.spec.path], "options of the table": dict(table.spec.options), "resamples": self.running.resamples}
         return json.loads(json.dumps({**self.files, **used, **mine, **table.settings}, default=str))  # as it is read again
 
-    def run(self, results: Results, told: Told = lambda what, done, total: None) -> list[Result]:
+    def run(self, points: Sequence[Point], results: Results, told: Told = lambda what, done, total: None) -> list[Result]:
         """Evaluate what the file of results does not have yet.
 
         Args:
+            points: the points.
             results: the file.
             told: is called before a point and after every batch.
 
         Returns:
             The results of all points and tables, point by point.
         """
-        plan, changed = self._plan(results)
+        plan, changed = self._plan(points, results)
         if changed:
             names = ", ".join(changed)
             logger.warning("%s has results of other inputs (changed: %s): these points are evaluated again", results.path, names)
@@ -162,10 +163,10 @@ class Sweep:
             found.append(replace(result, metric=table.metric))
         return found
 
-    def _plan(self, results: Results) -> tuple[list[Planned], list[str]]:
+    def _plan(self, points: Sequence[Point], results: Results) -> tuple[list[Planned], list[str]]:
         plan: list[Planned] = []
         changed: dict[str, None] = {}
-        for point in self.points:
+        for point in points:
             for table in self.tables:
                 inputs = self.inputs_of(point, table)
                 result, others = results.find(table.spec.name, table.spec.part, point, inputs)
