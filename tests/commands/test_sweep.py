@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests import runs, tiny
+from unival.checkpoints.files import read
 from unival.cli import main
 from unival.data.stream import Stream
 from unival.tasks.sweeping.table import EvaluatedTable
@@ -202,3 +203,54 @@ def test_barrier(place, tmp_path, capsys):
         assert picture.width > 400
     assert main(["barrier", one, str(other), *table, "--points", "0,0.5"]) == 1
     assert "--points 0,0.5: must rise from 0 to 1" in capsys.readouterr().err
+
+
+def test_experts_are_selected_in_validation(place, tmp_path, capsys):
+    """--select N takes the best models, --select greedy those that make the average better: as their losses say, which `sweep` measures."""
+    models = [checkpoint(place, name) for name in ("base", "one", "two")]
+    table = ["--valid", str(place / "data" / "valid.jsonl"), "--set", "eval_metrics="]
+    out = ["--out", str(tmp_path / "sweep"), "--points", "0,0.5,1", "--set", "a.eval_metrics="]
+    out += ["--table", f"a={place / 'data' / 'valid.jsonl'}"]
+    assert main(["sweep", *models, *out]) == 0, capsys.readouterr().err
+    losses = {line["point"]: line["measured"]["scores"]["loss"] for line in lines(tmp_path / "sweep")}
+    alone = {models[i]: losses[point] for i, point in enumerate(("1,0,0", "0,1,0", "0,0,1"))}
+    best = sorted(alone, key=alone.get)
+    chosen = tmp_path / "chosen.pt"
+    assert main(["merge", *models, "--select", "2", *table, "--out", str(chosen)]) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    expected = [model for model in models if model in best[:2]]
+    assert f"selected 2 models of 3: {', '.join(expected)}\n" in said and f"{best[0]}: loss {alone[best[0]]:.4f} on " in said
+    container = read(chosen)
+    states = [read(path)["model"] for path in expected]
+    key = "encoder.layers.0.self_attn.k_proj.weight"
+    assert torch.allclose(container["model"][key], (states[0][key] + states[1][key]) / 2)
+    about = container["extra_state"]["converted_from"]
+    assert len(about["files"]) == 2 and about["selected"]["scores"] == pytest.approx(alone)
+    assert main(["merge", *models, "--select", "greedy", *table, "--out", str(tmp_path / "greedy.pt")]) == 0
+    said = capsys.readouterr().out
+    places = [models.index(model) for model in best]
+    pair = losses[",".join("0.5" if i in places[:2] else "0" for i in range(3))]
+    kept = best[:2] if pair <= alone[best[0]] else best[:1]
+    assert f"{best[0]} + {best[1]}: loss {pair:.4f} on " in said
+    assert all(model in said.splitlines()[-2] for model in kept)
+    assert main(["inspect", str(tmp_path / "greedy.pt")]) == 0
+    assert "valid.jsonl among 3 models" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--select", "2"], "--select 2: give --valid, the table on which the models are compared"),
+        (["--select", "3", "--valid", "a.jsonl"], "--select 3: must be a number from 1 to 2, that of the models, or greedy"),
+        (["--select", "1", "--valid", "a.jsonl", "--lambda", "0.5"], "--lambda is about all models, not with --select"),
+        (["--select", "greedy", "--valid", "a.jsonl", "--method", "slerp"], "--select greedy is for --method linear: it averages models"),
+        (["--select", "1", "--valid", "a.jsonl", "--method", "slerp"], "--method slerp takes 2 models, got 1"),
+        (["--select", "1", "--valid", "a.jsonl", "--set", "closed_set"], "--set closed_set: must be OPTION=VALUE"),
+        (["--metric", "cider"], "--metric is for --select; leave it out"),
+    ],
+)
+def test_mistakes_of_selecting_are_one_line(place, tmp_path, capsys, arguments, message):
+    models = [checkpoint(place, "one"), checkpoint(place, "two")]
+    assert main(["merge", *models, "--out", str(tmp_path / "out.pt"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the path, and print the barrier on every table; returns the exit code."""
     points = points_of("linear", 2, {}, None, None, args.points, "--points")
-    values = [point.value for point in points]
+    values = [float(point.name) for point in points]
     if values != sorted(set(values)) or (values[0], values[-1]) != (0.0, 1.0):
         raise UserError(f"--points {args.points}: must rise from 0 to 1, the ends of the path")
     specs, running = specs_of(args), running_of(args, generates=False)

@@ -168,7 +168,10 @@ def _merged(about: Mapping[str, Any]) -> str:
     named = [f"{c}{_hashed(file)}" for c, file in zip(coefficients, files, strict=True)]
     options = "".join(f", {name} {value}" for name, value in (about.get("options") or {}).items())
     base = f"; base {_hashed(about['base'])}" if about.get("base") else ""
-    return f"{about.get('method')}{options} of the {about.get('weights')} weights of {', '.join(named)}{base}"
+    found = about.get("selected") or {}
+    among = counted(sum(" + " not in name for name in found.get("scores", ())), "model")
+    selected = f"; selected by {found.get('metric')} on {found.get('table')} among {among}" if found else ""
+    return f"{about.get('method')}{options} of the {about.get('weights')} weights of {', '.join(named)}{base}{selected}"
 
 
 def _hashed(file: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from unival.checkpoints.merging.points import check_method, points_of
 from unival.checkpoints.merging.record import merged_container, record
 from unival.checkpoints.precision import cast
 from unival.commands.merge.data import Recalibration, add_data_arguments, check_data_arguments
+from unival.commands.merge.select import add_select_arguments, check_select_arguments, least_selected, select
 from unival.console.merging import add_method, add_models, given_options
 from unival.errors import UserError, counted
 
@@ -37,20 +38,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dtype.add_argument("--float", action="store_true", help="write float32")
     add("--force", action="store_true", help="overwrite the file of --out")
     add_data_arguments(parser)
+    add_select_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Merge and write; returns the exit code."""
     method = method_named(args.method)
+    check_select_arguments(args)
     points = points_of(args.method, len(args.models), given_options(args), args.coefficients, args.share, args.sweep)
-    check_method(args.method, len(args.models), args.base, args.missing)
+    check_method(args.method, least_selected(args), args.base, args.missing)
     check_data_arguments(args)
     check_files(args, [pathlib.Path(args.out.replace("{}", point.name)) for point in points])
-    models = [read_checkpoint(path, args.weights) for path in args.models]
+    paths, selection = args.models, {}
+    if args.select is not None:
+        selected = select(args)
+        paths, selection = selected.models, {"selected": selected.about}
+        points = points_of(args.method, len(paths), given_options(args))
+        sys.stdout.writelines(f"{line}\n" for line in selected.lines)
+    models = [read_checkpoint(path, args.weights) for path in paths]
     base = None if args.base is None else read_checkpoint(args.base)
     inputs = fitting_inputs(models, base, args.missing, args.allow_unrelated)
-    like = next((model for model in models if model.name == args.config_from), models[0])
-    made_from = record(args.models, args.base, args.method, weights=args.weights, missing=args.missing)
+    first = args.config_from or args.models[0]
+    like = next((model for model in models if model.name == first), None) or read_checkpoint(first, args.weights)
+    made_from = record(paths, args.base, args.method, weights=args.weights, missing=args.missing, **selection)
     recalibration = None if args.recalibrate is None else Recalibration(args, inputs, like)
     state: dict[str, Tensor] | None = None
     for point in points:

@@ -32,7 +32,8 @@ def check_data_arguments(args: argparse.Namespace) -> None:
         UserError: an option is out of range, or nothing needs it.
     """
     for name in ("rows", "batch_size", "device"):
-        if getattr(args, name) is not None and args.recalibrate is None:
+        selects = args.select is not None and name != "rows"
+        if getattr(args, name) is not None and args.recalibrate is None and not selects:
             raise UserError(f"--{name.replace('_', '-')} is for {NEEDS}; leave it out")
     for name in ("rows", "batch_size"):
         value = getattr(args, name)

@@ -56,7 +56,15 @@ def choices(results: Sequence[Result]) -> list[Choice]:
 
 def best_of(points: Mapping[str, Result]) -> Result:
     """The best of the results of one table; the first one of equal ones."""
-    return max(points.values(), key=lambda result: -result.score if result.metric in LOWER else result.score)
+    best, *others = points.values()
+    for result in others:
+        best = result if is_better(result, best) else best
+    return best
+
+
+def is_better(a: Result, b: Result) -> bool:
+    """Whether a result's score is better than another one's on the same table."""
+    return a.score < b.score if a.metric in LOWER else a.score > b.score
 
 
 def share(result: Result, best: Result) -> float:
