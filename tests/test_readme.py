@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -88,6 +89,20 @@ def test_inspecting_and_converting(place):
         "unival run --path quickstart/model/checkpoint_best.pt quickstart/data/images/test/000000.jpg", place
     )
     assert converted == original
+
+
+def test_merging(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    for name in "ABC":
+        shutil.copy("quickstart/model/checkpoint_best.pt", f"{name}.pt")
+    (block,) = (block for block in blocks("bash") if "unival sweep" in block)
+    sweep, barrier, select = re.findall(r"^unival (\S.*?)(?<!\\)$", with_paths(block), flags=re.S | re.M)
+    smaller = "--points 0,1 --set captions.eval_args={\"beam\":1,\"max_len_b\":3} --set answers.eval_metrics="
+    for command in (f"{sweep} {smaller}", f"{barrier} --points 0,1", f"{select} --set eval_metrics="):
+        assert main(command.replace("\\\n", " ").split()) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "chosen for all tables: lambda 0" in said and "\nbarrier 0.0000 [" in said and "selected 2 models of 3: A.pt, B.pt" in said
+    assert (place / "out" / "curves.png").is_file() and (place / "experts.pt").is_file()
 
 
 def test_the_python_api(place, monkeypatch):

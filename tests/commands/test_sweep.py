@@ -10,7 +10,10 @@ from PIL import Image
 from tests import runs, tiny
 from unival.checkpoints.files import read
 from unival.cli import main
+from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
 from unival.data.stream import Stream
+from unival.hub import from_checkpoint
+from unival.tasks.sweeping.results import of_one_sweep, read_results
 from unival.tasks.sweeping.table import EvaluatedTable
 
 FLAGS = ["--batch-size", "4", "--disable-validation", "--skip-checks", "--eval-args", '{"beam": 2, "max_len_b": 5}']
@@ -28,14 +31,26 @@ def place(tmp_path_factory):
     for name, seed in (("one", 1), ("two", 2)):
         torch.manual_seed(seed)
         state = {key: value.clone() for key, value in container["model"].items()}
-        for key in [key for key, value in state.items() if value.is_floating_point() and "running" not in key]:
-            state[key].add_(0.1 * torch.randn_like(state[key]))
+        for key in [key for key, value in state.items() if value.is_floating_point()]:
+            noise = torch.rand_like(state[key]) if key.endswith("running_var") else torch.randn_like(state[key])
+            state[key].add_(0.1 * noise)
         for key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight"):
             if key in state:
                 state[key] = state["encoder.embed_tokens.weight"]
         (folder / name).mkdir()
         torch.save({**container, "model": state}, checkpoint(folder, name))
+    table = folder / "data" / "test.jsonl"  # with what the first model says of two rows, so that scores are not 0
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    images = [folder / "data" / row["image"] for row in rows]
+    said = from_checkpoint(checkpoint(folder, "one")).caption(images, beam=2, max_len_b=5, no_repeat_ngram_size=3)
+    table.write_text("".join(json.dumps({**row, "caption": text}) + "\n" for row, text in zip(rows, [*said[:2], "a blue"], strict=True)))
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without figures, which take longer than the sweeps of these tests."""
+    monkeypatch.setattr("unival.commands.sweep.write", lambda *given: [])
 
 
 def checkpoint(place, name):
@@ -52,7 +67,7 @@ def lines(out):
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
 
-def test_scores_are_those_of_the_merged_file(place, tmp_path, capsys):
+def test_scores_are_those_of_the_merged_file(place, undrawn, tmp_path, capsys):
     assert sweep(place, tmp_path, "--points", "0,0.25,1") == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     found = {(line["part"], line["point"]): line["measured"] for line in lines(tmp_path)}
@@ -67,6 +82,7 @@ def test_scores_are_those_of_the_merged_file(place, tmp_path, capsys):
         command = ["score", texts, "--table", place / "data" / "test.jsonl", "--resamples", "20", "--json", scores]
         assert main(list(map(str, command))) == 0
         expected = json.loads(scores.read_text())
+        assert expected["cider"] > 1 or point == "0.25"
         intervals = expected.pop("intervals")
         measured = found["test", point]
         assert {name: value for name, value in measured["scores"].items() if name != "loss"} == pytest.approx(expected, abs=1e-12)
@@ -74,25 +90,38 @@ def test_scores_are_those_of_the_merged_file(place, tmp_path, capsys):
     assert "chosen for captions: lambda" in said
 
 
-def test_loss_is_that_of_validation(place, tmp_path):
-    """In bits per token, as the criterion logs it."""
-    from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
-    from unival.hub import from_checkpoint
-
-    assert sweep(place, tmp_path, "--points", "1", "--set", "captions.eval_metrics=") == 0
-    (valid, test) = lines(tmp_path)
-    assert valid["metric"] == "loss" and set(test["measured"]["scores"]) == {"loss"}
-    model = from_checkpoint(checkpoint(place, "two"))
-    dataset = model.task.build_dataset(model.task.open_table(place / "data" / "test.jsonl"))
+def loss_of(path, table):
+    """The loss of a checkpoint in bits per token as the criterion logs it, and the number of tokens."""
+    model = from_checkpoint(path)
+    dataset = model.task.build_dataset(model.task.open_table(table))
     sample = model.task.with_limits(dataset.collater([dataset[row] for row in range(len(dataset))]))
     criterion = LabelSmoothedCriterion(model.task, LabelSmoothedConfig(sentence_avg=False)).eval()
     with torch.no_grad():
         _, tokens, logged = criterion(model.model, sample)
-    assert test["measured"]["scores"]["loss"] == pytest.approx(float(logged["nll_loss"]) / tokens / math.log(2), rel=1e-5)
+    return float(logged["nll_loss"]) / tokens / math.log(2), tokens
+
+
+def test_loss_is_that_of_validation(place, undrawn, tmp_path, capsys):
+    """At an end, and with recalibrated batch norms in the middle, as `unival merge` recalibrates them."""
+    table, other = place / "data" / "test.jsonl", place / "data" / "train.jsonl"
+    loss = ["--set", "captions.eval_metrics="]
+    assert sweep(place, tmp_path, "--points", "1", *loss) == 0
+    (valid, test) = lines(tmp_path)
+    assert valid["metric"] == "loss" and set(test["measured"]["scores"]) == {"loss"}
+    expected, tokens = loss_of(checkpoint(place, "two"), table)
+    assert test["measured"]["scores"]["loss"] == pytest.approx(expected, rel=1e-5)
     assert sum(test["measured"]["tokens"]) == tokens
+    norms = ["--recalibrate", str(other), "--rows", "5"]
+    assert sweep(place, tmp_path / "norms", "--points", "0.25,0.5", *loss, *norms) == 0, capsys.readouterr().err
+    models, out = [checkpoint(place, "one"), checkpoint(place, "two")], str(tmp_path / "merged.pt")
+    assert main(["merge", *models, "--lambda", "0.5", *norms, "--out", out]) == 0, capsys.readouterr().err
+    found = lines(tmp_path / "norms")[-1]["measured"]["scores"]["loss"]
+    assert found == pytest.approx(loss_of(out, table)[0], rel=1e-5)
+    assert main(["merge", *models, "--lambda", "0.5", "--out", out, "--force"]) == 0
+    assert found != pytest.approx(loss_of(out, table)[0], rel=1e-4)
 
 
-def test_it_goes_on_where_it_was_stopped(place, tmp_path, capsys, monkeypatch):
+def test_it_goes_on_where_it_was_stopped(place, undrawn, tmp_path, capsys, monkeypatch):
     """Results are kept; one that was cut short while it was written is made again, as are those of inputs that changed."""
     read, evaluated = [], []
     original, measure = Stream.read, EvaluatedTable.evaluate
@@ -105,13 +134,13 @@ def test_it_goes_on_where_it_was_stopped(place, tmp_path, capsys, monkeypatch):
         return measure(self, *args)
 
     monkeypatch.setattr(EvaluatedTable, "evaluate", stopped)
-    loss = ["--set", "captions.eval_metrics=", "--points", "0,0.5,1"]
+    loss = ["--set", "captions.eval_metrics=", "--points", "0,0.5,1", "--media-memory", "0"]
     assert sweep(place, tmp_path, *loss) == 130
     assert len(read) == 6, "media are decoded once, whatever the number of points"
+    assert f"3 of 6 results are in {tmp_path / 'results.jsonl'}; the same command goes on" in capsys.readouterr().err
     before = (tmp_path / "results.jsonl").read_bytes()
     assert before.count(b"\n") == 3
     (tmp_path / "results.jsonl").write_bytes(before[:-30])
-    capsys.readouterr()
     assert sweep(place, tmp_path, *loss) == 0
     output = capsys.readouterr()
     assert "2 results of 6" in output.err and len(evaluated) == 4 + 4
@@ -121,6 +150,9 @@ def test_it_goes_on_where_it_was_stopped(place, tmp_path, capsys, monkeypatch):
     assert sweep(place, tmp_path, *loss, "--batch-size", "2", "--set", "captions.max_tgt_length=2") == 0
     error = capsys.readouterr().err
     assert "results of other inputs (changed: options of the table, media)" in error and len(evaluated) == 14
+    assert sweep(place, tmp_path, "--set", "captions.eval_metrics=", "--points", "0,0.25") == 0
+    results = read_results(tmp_path / "results.jsonl")
+    assert len(results) == 8 and {result.point for result in of_one_sweep(results)} == {"0", "0.25"}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +237,7 @@ def test_barrier(place, tmp_path, capsys):
     assert "--points 0,0.5: must rise from 0 to 1" in capsys.readouterr().err
 
 
-def test_experts_are_selected_in_validation(place, tmp_path, capsys):
+def test_experts_are_selected_in_validation(place, undrawn, tmp_path, capsys):
     """--select N takes the best models, --select greedy those that make the average better: as their losses say, which `sweep` measures."""
     models = [checkpoint(place, name) for name in ("base", "one", "two")]
     table = ["--valid", str(place / "data" / "valid.jsonl"), "--set", "eval_metrics="]

@@ -11,6 +11,8 @@ from unival.tasks.progress import Step, tell
 from unival.tasks.sweeping.sweep import Running
 from unival.tasks.sweeping.table import TableSpec
 
+GIGABYTE = 1 << 30
+
 
 def add_tables(parser: argparse.ArgumentParser, valid: bool = True) -> None:
     """Declare the tables and how they are evaluated.
@@ -32,8 +34,13 @@ def add_tables(parser: argparse.ArgumentParser, valid: bool = True) -> None:
     add("--of", action="append", default=[], metavar="NAME=MODEL", help=what)
     what = "an option of a table's task, as of unival generate, e.g. --set answers.closed_set=FILE; also task; may be repeated"
     add("--set", action="append", default=[], metavar="NAME.OPTION=VALUE", help=what)
+    what = "compute the statistics of batch norms again at every point on this table, read with the first model's instruction;"
+    add("--recalibrate", metavar="TABLE,TABLE,…", help=f"{what} or on one table per model, each read with its model's")
+    add("--rows", type=int, default=1000, metavar="N", help="with --recalibrate: rows of each of its tables at most (default: %(default)s)")
     add("--batch-size", type=int, default=16, metavar="N", help="rows at a time (default: %(default)s)")
     add("--num-workers", type=int, default=0, metavar="N", help="processes that read media (default: %(default)s, none)")
+    what = "GB of decoded media that are kept in memory; more are kept in a temporary file"
+    add("--media-memory", type=float, default=4.0, metavar="GB", help=f"{what} (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
     add("--resamples", type=int, default=1000, metavar="N", help="draws of rows for 95%% intervals, 0 for none (default: %(default)s)")
 
@@ -142,9 +149,11 @@ def running_of(args: argparse.Namespace, generates: bool = True) -> Running:
     Raises:
         UserError: a number is too small, or there is no such device.
     """
-    least_of = {"batch_size": 1, "num_workers": 0, "resamples": 0}
+    least_of = {"batch_size": 1, "rows": 1, "num_workers": 0, "resamples": 0, "media_memory": 0}
     for name, least in least_of.items():
         option, value = flag(name), getattr(args, name)
         if value < least:
             raise UserError(f"{option} {value}: must be {least} or more")
-    return Running(args.batch_size, args.num_workers, usable_device(args.device), generates, args.resamples)
+    tables = args.recalibrate.split(",") if args.recalibrate else ()
+    memory = int(args.media_memory * GIGABYTE)
+    return Running(args.batch_size, args.num_workers, usable_device(args.device), generates, args.resamples, tables, args.rows, memory)

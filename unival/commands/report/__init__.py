@@ -29,7 +29,7 @@ from unival.commands.report.content import (
 )
 from unival.commands.report.reading import View, read_log, read_split
 from unival.commands.report.stages import Pretraining, read_afterwards, read_stage
-from unival.errors import UserError, flag
+from unival.errors import UserError, counted, flag
 
 FILES = {
     "table": "the table that was captioned",
@@ -143,15 +143,20 @@ def run(args: argparse.Namespace) -> int:
 def run_sweeps(args: argparse.Namespace) -> int:
     """Write the page and the image of sweeps."""
     from unival.drawing import sweeps
-    from unival.tasks.sweeping.results import read_results
+    from unival.tasks.sweeping.results import of_one_sweep, read_results
 
     others = [name for name in (*FILES, "stage", "log") if getattr(args, name)]
     if others:
         raise UserError(f"{flag(others[0])}: is not for the report of sweeps")
-    found = {name: read_results(path) for name, path in named_paths(args.sweep, "--sweep").items()}
-    empty = next((name for name, results in found.items() if not results), None)
-    if empty is not None:
-        raise UserError(f"--sweep {empty}: the file has no results")
+    found = {}
+    for name, path in named_paths(args.sweep, "--sweep").items():
+        read = read_results(path)
+        if not read:
+            raise UserError(f"--sweep {name}={path}: the file has no results")
+        found[name] = of_one_sweep(read)
+        if len(found[name]) < len(read):
+            others = counted(len(read) - len(found[name]), "result")
+            sys.stderr.write(f"{path}: left out {others} of other models, tables or settings than the newest\n")
     places = sweeps.write(args.out, args.title, found)
     lines = [line for name, results in found.items() for line in (f"{name}:", *sweeps.summary(results))]
     sys.stdout.write("\n".join([*lines, *places]) + "\n")

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from unival.checkpoints.architecture import identify
-from unival.checkpoints.merging.inputs import Checkpoint, Inputs
+from unival.checkpoints.merging.inputs import STATISTICS, Checkpoint, Inputs
 from unival.checkpoints.merging.merge import merged
 from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import Point
@@ -56,6 +56,13 @@ class MergedModel:
             if value.data_ptr() != self._state[key].data_ptr():
                 value.copy_(self._state[key])
 
+    def round_statistics(self) -> None:
+        """Round statistics of batch norms that were computed again as a merged file would."""
+        assert self._state is not None, "move comes first"
+        for key, value in self._values.items():
+            if STATISTICS.search(key) and value.data_ptr() != self._state[key].data_ptr():
+                value.copy_(self._state[key].copy_(value))
+
     def module(self, like: Checkpoint, task: UnivalTask) -> Any:
         """A model with the options of one of the checkpoints, in eval mode; built once.
 
@@ -67,11 +74,11 @@ class MergedModel:
             UserError: the merged weights do not fit the options.
         """
         assert self._state is not None, "move comes first"
-        container = merged_container(self._state, like, {})
-        cfg = OmegaConf.create({"model": container["cfg"]["model"]}, flags={"allow_objects": True}).model
         if like.name in self._modules:
             task.fit_positions(self._modules[like.name].cfg)
             return self._modules[like.name]
+        container = merged_container(self._state, like, {})
+        cfg = OmegaConf.create({"model": container["cfg"]["model"]}, flags={"allow_objects": True}).model
         model = task.build_model(cfg, from_checkpoint=True)
         model.load_state_dict(fit_to_checkpoint(model, self._shared(self._state)), assign=True)
         self._modules[like.name] = model.requires_grad_(False).eval()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from unival.errors import UserError
 from unival.tasks.sweeping.table import Measured
 
 BLOCK = 1 << 20  # bytes that are hashed at a time
+OF_MERGE = ("base", "method", "weights", "missing", "recalibration")  # besides the models
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,24 @@ def read_results(path: pathlib.Path) -> list[Result]:
         found.pop(_key(result), None)
         found[_key(result)] = result
     return list(found.values())
+
+
+def of_one_sweep(results: Sequence[Result]) -> list[Result]:
+    """Those of a file's results that belong to one curve with the newest: of the same merge, tables and settings, at other points."""
+    newest = {(result.table, result.part): result for result in results}
+    last = results[-1]
+    return [r for r in results if _fixed(r) == _fixed(newest[r.table, r.part]) and _merge(r) == _merge(last)]
+
+
+def _fixed(result: Result) -> dict[str, Any]:
+    """What all points on a table have in common."""
+    options = {name: value for name, value in result.inputs["options"].items() if name != result.coefficient}
+    return {**result.inputs, "options": options, "coefficients": None}
+
+
+def _merge(result: Result) -> dict[str, Any]:
+    """What all points on all tables have in common."""
+    return {name: value for name, value in result.inputs.items() if name.startswith("model ") or name in OF_MERGE}
 
 
 def digest(path: str | pathlib.Path) -> str:

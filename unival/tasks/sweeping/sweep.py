@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from unival.checkpoints.merging.record import record
 from unival.errors import UserError, counted
 from unival.tasks.base import UnivalTask
 from unival.tasks.sweeping.model import MergedModel, with_our_keys
+from unival.tasks.sweeping.recalibration import Recalibration
 from unival.tasks.sweeping.results import Result, Results, digest
+from unival.tasks.sweeping.store import MediaStore
 from unival.tasks.sweeping.table import EvaluatedTable, TableSpec, task_for
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,9 @@ class Running:
         device: where the model computes.
         generates: False: the loss alone.
         resamples: draws of rows for intervals; 0: none.
+        recalibrate: tables on which statistics of batch norms are computed again at every point; none: they are averaged.
+        rows: rows of each of these tables that are used.
+        memory: bytes of decoded media that are kept in memory, and not in a temporary file.
     """
 
     batch_size: int = 16
@@ -60,6 +65,9 @@ class Running:
     device: torch.device = torch.device("cpu")
     generates: bool = True
     resamples: int = 1000
+    recalibrate: Sequence[str] = ()
+    rows: int = 1000
+    memory: int = 4 << 30
 
 
 class Sweep:
@@ -82,14 +90,20 @@ class Sweep:
         self.inputs = fitting_inputs(self.models, base, merge.missing, merge.unrelated)
         tasks = [task_for(spec, self.like(spec)) for spec in specs]
         self.model = MergedModel(self.inputs, merge.method, running.device)
+        self._store = MediaStore(running.memory)
         self._at: str | None = None  # name of the point whose weights the model has
+        self._recalibration: Recalibration | None = None
         self._move(points[0])
         self.tables = [self._table(spec, task) for spec, task in zip(specs, tasks, strict=True)]
-        self.sums = {spec.path: digest(spec.path) for spec in specs}
+        self.sums = {path: digest(path) for path in (*(spec.path for spec in specs), *running.recalibrate)}
+        if running.recalibrate:
+            how = running.recalibrate, running.batch_size, running.rows
+            self._recalibration = Recalibration(self.model, self.models, *how, self._store)
+            self._at = None  # the first point was not recalibrated
         made = record(merge.models, merge.base, merge.method)
         self.files = {f"model {number}": file["sha256"] for number, file in enumerate(made["files"], start=1)}
         self.files |= {"base": made["base"]["sha256"] if made["base"] else None, "method": merge.method}
-        self.files |= {"weights": merge.weights, "missing": merge.missing}
+        self.files |= {"weights": merge.weights, "missing": merge.missing, "recalibration": self._about_recalibration()}
 
     @property
     def coefficient(self) -> str:
@@ -98,6 +112,12 @@ class Sweep:
             return "coefficients"
         return "scale" if "scale" in method_named(self.merge.method).options() else "lambda"
 
+    def _about_recalibration(self) -> dict[str, Any] | None:
+        running = self.running
+        if not running.recalibrate:
+            return None
+        return {"tables": [self.sums[path] for path in running.recalibrate], "rows": running.rows, "batch size": running.batch_size}
+
     def like(self, spec: TableSpec) -> Checkpoint:
         """The model whose task a table is evaluated with."""
         return next(model for model in self.models if model.name == spec.like)
@@ -105,7 +125,7 @@ class Sweep:
     def _table(self, spec: TableSpec, task: UnivalTask) -> EvaluatedTable:
         self.model.module(self.like(spec), task)  # limits the task's positions
         running = self.running
-        table = EvaluatedTable(spec, task, running.batch_size, running.workers, running.generates)
+        table = EvaluatedTable(spec, task, running.batch_size, running.workers, running.generates, self._store)
         if spec.metric is not None and spec.metric not in table.scores:
             raise UserError(f"--metric {spec.name}={spec.metric}: scores of this table are {', '.join(table.scores)}")
         return table
@@ -113,6 +133,8 @@ class Sweep:
     def _move(self, point: Point) -> None:
         if self._at != point.name:
             self.model.move(point)
+            if self._recalibration is not None:
+                self._recalibration()
             self._at = point.name
 
     def inputs_of(self, point: Point, table: EvaluatedTable) -> dict[str, Any]:
@@ -137,12 +159,20 @@ class Sweep:
         if changed:
             names = ", ".join(changed)
             logger.warning("%s has results of other inputs (changed: %s): these points are evaluated again", results.path, names)
-        missing = [table for _, table, _, result in plan if result is None]
-        if len(missing) < len(plan):
-            kept = counted(len(plan) - len(missing), "result")
-            logger.info("%s of %d in %s are kept", kept, len(plan), results.path)
-        done, total = 0, sum(map(len, missing))
-        found = []
+        kept = sum(result is not None for *_, result in plan)
+        if kept:
+            logger.info("%s of %d in %s are kept", counted(kept, "result"), len(plan), results.path)
+        try:
+            return list(self._results(plan, results, told))
+        except KeyboardInterrupt:
+            if results.path is not None:
+                there = [results.find(table.spec.name, table.spec.part, point, inputs)[0] for point, table, inputs, _ in plan]
+                made = len(there) - there.count(None)
+                logger.info("%d of %s are in %s; the same command goes on", made, counted(len(plan), "result"), results.path)
+            raise
+
+    def _results(self, plan: Sequence[Planned], results: Results, told: Told) -> Iterator[Result]:
+        done, total = 0, sum(len(table) for _, table, _, result in plan if result is None)
         for point, table, inputs, result in plan:
             if result is None:
                 what = f"{point.name} on {table.spec.name} ({table.spec.part})"
@@ -156,12 +186,10 @@ class Sweep:
                 self._move(point)
                 model = self.model.module(self.like(table.spec), table.task)
                 measured = table.evaluate(model, rows, self.running.resamples)
-                spec = table.spec
-                place = point.name, self.coefficient, point.value
+                spec, place = table.spec, (point.name, self.coefficient, point.value)
                 result = Result(spec.name, spec.part, *place, inputs, measured, table.metric)
                 results.add(result)
-            found.append(replace(result, metric=table.metric))
-        return found
+            yield replace(result, metric=table.metric)
 
     def _plan(self, points: Sequence[Point], results: Results) -> tuple[list[Planned], list[str]]:
         plan: list[Planned] = []

@@ -25,6 +25,7 @@ from unival.tasks.base import UnivalTask
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.presets import PRESETS
 from unival.tasks.resume import find_vocabulary, given_settings, saved_in, task_name
+from unival.tasks.sweeping.store import MediaStore
 
 LOSS = "loss"
 PARTS = ("test", "valid")
@@ -111,12 +112,13 @@ class EvaluatedTable:
         batch_size: rows at a time.
         workers: processes that read; 0: none.
         generates: False: the loss alone.
+        store: keeps the media.
 
     Raises:
         UserError: the table cannot be opened, lacks the column to score with, or a row has no reference.
     """
 
-    def __init__(self, spec: TableSpec, task: UnivalTask, batch_size: int = 16, workers: int = 0, generates: bool = True):
+    def __init__(self, spec: TableSpec, task: UnivalTask, batch_size: int, workers: int, generates: bool, store: MediaStore):
         self.spec, self.task = spec, task
         table = task.open_table(spec.path)
         absent = task.absent_columns(table)
@@ -124,7 +126,7 @@ class EvaluatedTable:
             raise UserError(f"{spec.path}: no column {absent[0]!r} to score with; the columns are {', '.join(table.columns)}")
         self.dataset = task.build_dataset(table)
         self.dataset.split = spec.name
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.store = batch_size, workers, store
         self.metrics = list(task.evaluation.metrics) if generates else []
         self.references = self.dataset.references()
         criterion = LabelSmoothedConfig(sentence_avg=False)
@@ -162,7 +164,7 @@ class EvaluatedTable:
         """The batches, in order: media are decoded when they are first asked for, and kept as the integers that files hold."""
         if not self._batches:
             rows = [range(start, min(start + self.batch_size, len(self))) for start in range(0, len(self), self.batch_size)]
-            self._batches = list(Reader(self.dataset, self.dataset.collater, rows, workers=self.workers))
+            self._batches = [self.store.keep(batch) for batch in Reader(self.dataset, self.dataset.collater, rows, workers=self.workers)]
         return self._batches
 
     @torch.no_grad()
