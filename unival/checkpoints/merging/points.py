@@ -61,6 +61,8 @@ def points_of(
     if share is not None or (coefficients is not None and found.shares):
         raise UserError(f"{option} takes the place of --lambda and --coefficients; give one of them")
     values = values_of(sweep, option)
+    if "scale" in options:
+        raise UserError(f"{option} takes the place of --scale; give one of them")
     if "scale" in found.options():
         return [Point(f"{value:g}", value, chosen, {**options, "scale": value}) for value in values]
     if not (found.shares and found.weighed and count > 1):

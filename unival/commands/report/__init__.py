@@ -155,8 +155,8 @@ def run_sweeps(args: argparse.Namespace) -> int:
             raise UserError(f"--sweep {name}={path}: the file has no results")
         found[name] = of_one_sweep(read)
         if len(found[name]) < len(read):
-            others = counted(len(read) - len(found[name]), "result")
-            sys.stderr.write(f"{path}: left out {others} of other models, tables or settings than the newest\n")
+            left = counted(len(read) - len(found[name]), "result")
+            sys.stderr.write(f"{path}: left out {left} of other models, tables or settings than the newest\n")
     places = sweeps.write(args.out, args.title, found)
     lines = [line for name, results in found.items() for line in (f"{name}:", *sweeps.summary(results))]
     sys.stdout.write("\n".join([*lines, *places]) + "\n")
