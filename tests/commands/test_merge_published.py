@@ -1,5 +1,7 @@
 """``unival merge`` on checkpoints in the published format, alone and with one of ours; what comes out generates like any other."""
 
+import json
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -68,3 +70,16 @@ def test_what_comes_out_generates(place, tmp_path, order, capsys):
     runs.generate(place / "data", out, tmp_path, "valid", *FLAGS)
     lines = [line.split("\t") for line in (tmp_path / "generate-valid.txt").read_text().splitlines() if line.startswith("D-")]
     assert [text for _, _, text in sorted(lines)] == captions
+
+
+def test_published_files_are_evaluated_as_ours_of_the_same_weights(place, tmp_path, capsys):
+    """By what `unival sweep` and `unival barrier` have in common: one model in memory, into which merged weights are written."""
+    options = [argument for name in ("num_codes", "num_bins") for argument in ("--set", f"valid.{name}=0")]
+    losses = []
+    for kind in ("", "-own"):
+        models = [str(place / f"{name}{kind}.pt") for name in "ab"]
+        found = tmp_path / f"found{kind}.json"
+        command = [*models, "--table", str(place / "data" / "valid.jsonl"), *options, "--points", "0,0.5,1", "--json", str(found)]
+        assert main(["barrier", *command, "--resamples", "0"]) == 0, capsys.readouterr().err
+        losses.append(json.loads(found.read_text())["tables"]["valid"]["losses"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(set(losses[0])) == 3

@@ -102,7 +102,8 @@ def loss_of(path, table):
 
 
 def test_loss_is_that_of_validation(place, undrawn, tmp_path, capsys):
-    """At an end, and with recalibrated batch norms in the middle, as `unival merge` recalibrates them."""
+    """At an end, and of models in half precision with recalibrated batch norms in the middle, as `unival merge` rounds and recalibrates."""
+    ends = [checkpoint(place, "one"), checkpoint(place, "two")]
     table, other = place / "data" / "test.jsonl", place / "data" / "train.jsonl"
     loss = ["--set", "captions.eval_metrics="]
     assert sweep(place, tmp_path, "--points", "1", *loss) == 0
@@ -112,13 +113,16 @@ def test_loss_is_that_of_validation(place, undrawn, tmp_path, capsys):
     assert test["measured"]["scores"]["loss"] == pytest.approx(expected, rel=1e-5)
     assert sum(test["measured"]["tokens"]) == tokens
     norms = ["--recalibrate", str(other), "--rows", "5"]
-    assert sweep(place, tmp_path / "norms", "--points", "0.25,0.5", *loss, *norms) == 0, capsys.readouterr().err
-    models, out = [checkpoint(place, "one"), checkpoint(place, "two")], str(tmp_path / "merged.pt")
+    models, out = [str(tmp_path / f"half-{end}.pt") for end in "01"], str(tmp_path / "merged.pt")
+    assert main(["merge", *ends, "--sweep", "0,1", "--half", "--out", str(tmp_path / "half-{}.pt")]) == 0
+    halves = [*models, "--table", f"captions={table}", "--points", "0.25,0.5", *loss, *norms, "--out", str(tmp_path / "norms")]
+    assert main(["sweep", *halves]) == 0, capsys.readouterr().err
     assert main(["merge", *models, "--lambda", "0.5", *norms, "--out", out]) == 0, capsys.readouterr().err
+    assert read(out)["model"]["encoder.embed_tokens.weight"].dtype == torch.float16
     found = lines(tmp_path / "norms")[-1]["measured"]["scores"]["loss"]
-    assert found == pytest.approx(loss_of(out, table)[0], rel=1e-5)
-    assert main(["merge", *models, "--lambda", "0.5", "--out", out, "--force"]) == 0
-    assert found != pytest.approx(loss_of(out, table)[0], rel=1e-4)
+    assert found == pytest.approx(loss_of(out, table)[0], rel=1e-6)
+    assert main(["merge", *models, "--lambda", "0.5", "--float", "--out", out, "--force"]) == 0
+    assert found != pytest.approx(loss_of(out, table)[0], rel=1e-4), "without recalibration it is another"
 
 
 def test_it_goes_on_where_it_was_stopped(place, undrawn, tmp_path, capsys, monkeypatch):
