@@ -2,10 +2,12 @@
 
 import re
 import shlex
+import subprocess
 
 import pytest
 from fairseq import options
 
+from tests import tiny
 from tests.tasks.pretraining import material
 from unival.cli import main
 
@@ -75,3 +77,37 @@ def test_show(mixture, capsys):
         ["questions", "4", "0.333", "4", "2.00"],
         ["texts", "6", "0.333", "4", "1.33"],
     ]
+
+
+def test_tables_of_a_stream_lie_in_different_folders(mixture, tmp_path, capsys):
+    """Each table's images are relative to its own folder, or to the stream's media root; an empty table is named."""
+    tiny.write_table(tmp_path / "here", 3)
+    there = tiny.write_table(tmp_path / "there", 2, seed=1)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "rooted.jsonl").write_text(there.read_text())
+    streams = {
+        "folders": {"table": ["here/train.jsonl", "there/train.jsonl"], "preset": "unival_caption"},
+        "rooted": {"table": ["tables/rooted.jsonl", "here/train.jsonl"], "media_root": "there", "preset": "unival_caption"},
+    }
+    common = {"batch_size": 2, "vocab_dir": str(mixture.parent / "vocab")}
+    content = {"streams": streams, "options": common, "stages": {"all": {"epochs": 1}}}
+    code, out, err = run(capsys, material.write_mixture(tmp_path, content), *TINY)
+    assert code == 0, err
+    assert re.search(r"folders +5 ", out) and re.search(r"rooted +5 ", out)
+    (tmp_path / "tables" / "rooted.jsonl").write_text("")
+    code, out, err = run(capsys, tmp_path / "mixture.yaml", *TINY)
+    assert code == 1 and re.search(r"mixture.yaml: streams.rooted.table: .*rooted.jsonl has no rows$", err.strip()), err
+
+
+def test_time_and_memory_are_of_updates_made_here(mixture, capsys, monkeypatch):
+    """The updates are made in this process here, to save the start of another."""
+
+    def inside(command, **kwargs):
+        return subprocess.CompletedProcess(command, material.run([*command[4:], *material.SMALL]), "", "")
+
+    monkeypatch.setattr("unival.commands.mixture.subprocess.run", inside)
+    more = ("--set=optimizer=adam", f"--set=vocab_dir={mixture.parent / 'vocab'}")
+    code, out, err = run(capsys, mixture, "--stage", "a", "--time", *TINY, *more)
+    assert code == 0, err
+    found = re.search(r"  time: ([\d.e-]+) s an update, .+ in all; memory [\d.]+ GB \(from 5 updates made here\)", out)
+    assert found and float(found[1]) > 0, out

@@ -148,7 +148,8 @@ def measured(arguments: Sequence[str], updates: int | None) -> str:
         if done.returncode:
             raise UserError(f"--time: {(done.stderr or done.stdout).strip().splitlines()[-1].removeprefix('error: ')}")
         with open(log, encoding="utf-8") as lines:
-            logged = [json.loads(line[line.index("{") :]) for line in lines if '"ups"' in line and '"train_loss"' not in line]
+            of_updates = [line[line.index("{") :] for line in lines if '"ups"' in line and '"train_loss"' not in line]
+        logged = [json.loads(line) for line in dict.fromkeys(of_updates)]  # fairseq may log a line twice
     seconds = statistics.median(1 / float(line["ups"]) for line in logged[1:] if float(line["ups"]) > 0)
     total = "" if updates is None else f", {duration(seconds * updates)} in all"
     return f"time: {seconds:.3g} s an update{total}; memory {memory(logged)} (from {counted(len(logged), 'update')} made here)"

@@ -37,7 +37,10 @@ CURRICULUM: dict[str, Any] = {
     },
     "stages": {
         "a": {"epochs": 2, "streams": ["captions"]},
-        "b": {"epochs": 2, "schedule_epochs": 5, "updates_per_epoch": 4, "add": ["questions", "texts"]},
+        "b": {
+            **{"epochs": 2, "schedule_epochs": 5, "updates_per_epoch": 4, "add": ["questions", "texts"]},
+            **{"transition": 3, "keep_optimizer": True},
+        },
     },
 }
 SMALL = [*runs.MODEL, *runs.CPU, "--patch-image-size", "32", "--num-codes", "0", "--num-bins", "0", "--log-interval", "1"]

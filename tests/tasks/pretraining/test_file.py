@@ -4,14 +4,19 @@ import copy
 import re
 
 import pytest
+import torch
 import yaml
 
 from tests.tasks.pretraining import material
+from tests.test_run_scripts import ROOT
 from unival.errors import UserError
 from unival.tasks.pretraining.file import check_files, read_mixture
+from unival.tasks.pretraining.optimizer import KeptOptimizer
 from unival.tasks.pretraining.plan import planned_shares, rows_per_epoch, trained_specs
 from unival.tasks.pretraining.shares import Balancing, shares
+from unival.tasks.pretraining.values import Place
 from unival.tasks.pretraining.weights import at
+from unival.tasks.restore import Start
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +171,50 @@ def test_what_is_no_yaml_is_one_line(folder, text):
 def test_the_material_is_a_mixture(folder):
     material.write_tables(folder)
     assert len(read_mixture(material.write_mixture(folder, material.CURRICULUM, "material.yaml")).stages) == 2
+
+
+def test_an_unset_variable_of_the_environment_is_named(monkeypatch):
+    monkeypatch.delenv("TABLES", raising=False)
+    with pytest.raises(UserError) as found:
+        read_mixture(ROOT / "run_scripts" / "pretrain" / "unival.yaml")
+    assert str(found.value).endswith(r"unival.yaml: streams.captions.table[0]: the environment variable TABLES is not set")
+
+
+def test_the_file_in_the_readme(folder):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    (folder / "readme.yaml").write_text(text)
+    first, second = read_mixture(folder / "readme.yaml").stages
+    assert (first.name, first.rows_per_update, second.keep_optimizer, second.transition) == ("images", 256, True, 500)
+    assert [stream.name for stream in second.streams] == ["captions", "questions", "clips"]
+
+
+class Grown(torch.nn.Module):
+    """A model, and one with a new part before the others."""
+
+    def __init__(self, is_new):
+        super().__init__()
+        if is_new:
+            self.media = torch.nn.Linear(4, 3)
+        self.embed, self.out = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.out(self.embed(self.media(x) if hasattr(self, "media") else x))
+
+
+def test_an_optimizer_is_kept_for_a_model_with_new_parts(folder):
+    before, after = Grown(is_new=False), Grown(is_new=True)
+    adam = torch.optim.Adam(before.parameters())
+    before(torch.ones(1, 3)).sum().backward()
+    adam.step()
+    start = Start(folder / "a.pt", {"model": before.state_dict()})
+    kept = KeptOptimizer(adam.state_dict(), start, Place(folder / "mixture.yaml"))
+    assert kept.fitted(before) is kept
+    other = torch.optim.Adam(after.parameters())
+    other.load_state_dict(kept.fitted(after).state)
+    known = {name: other.state.get(parameter, {}) for name, parameter in after.named_parameters()}
+    assert not known["media.weight"] and not known["media.bias"]
+    for name, parameter in before.named_parameters():
+        assert torch.equal(known[name]["exp_avg"], adam.state[parameter]["exp_avg"])
+    after.out.weight.requires_grad = False
+    with pytest.raises(UserError, match="mixture.yaml: the optimizer of .*a.pt trained other parameters than this stage does"):
+        kept.fitted(after)

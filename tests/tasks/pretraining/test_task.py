@@ -1,6 +1,8 @@
 """``--task unival_pretrain`` and ``curriculum.sh``: a mixture trains one model stage by stage, and goes on where it was killed."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from tests.tasks.pretraining import material
 from tests.test_run_scripts import ROOT
 from tests.test_training import assert_equal
 from unival.checkpoints.recovery import newest, saved_files
+from unival.cli import main
 from unival.hub import from_checkpoint
 
 SCRIPT = ROOT / "run_scripts" / "pretrain" / "curriculum.sh"
@@ -97,3 +100,47 @@ def test_weights_of_the_loss_follow_their_schedule(place):
 def test_a_builder_for_all_streams_is_refused(place, tmp_path, capsys):
     assert material.train(place / "mixture.yaml", tmp_path, "--builder", "caption") == 1
     assert "--builder caption is not for a mixture" in capsys.readouterr().err
+
+
+def test_a_stage_keeps_the_optimizer(place):
+    """Adam has made the updates of both stages."""
+    steps = []
+    for name in ("1-a", "2-b"):
+        state = torch.load(place / "whole" / name / "checkpoint_last.pt", weights_only=True)["last_optimizer_state"]["state"]
+        steps.append({int(each["step"]) for each in state.values()})
+    assert max(steps[0]) == 6 and max(steps[1]) == 6 + 8
+    assert "the optimizer goes on with its state in" in (place / "whole" / "2-b" / "train.log").read_text()
+
+
+FINE_TUNED = {
+    "caption": ("captions.jsonl,{place}/valid.jsonl", ()),
+    "vqa": ("questions.jsonl,{place}/asked.jsonl", ("--closed-set", "{place}/answers.txt", "--best-checkpoint-metric", "vqa_score")),
+}
+
+
+@pytest.mark.parametrize("task", FINE_TUNED)
+def test_a_pretrained_model_is_fine_tuned_on_a_task(place, tmp_path, task):
+    tables, flags = FINE_TUNED[task]
+    start = place / "whole" / "2-b" / "checkpoint_last.pt"
+    given = ["--task", f"unival_{task}", *(flag.format(place=place) for flag in flags), "--finetune-from-model", str(start)]
+    assert runs.train(f"{place}/{tables.format(place=place)}", tmp_path, *given, "--batch-size", "4", "--max-update", "1") == 0
+    said = (tmp_path / "train.log").read_text()
+    assert f"Loaded checkpoint {start}" in said
+
+
+def test_commands_of_the_readme(place, tmp_path, capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`unival ((?:mixture|train) mixture\.yaml[^`]*)`", readme)
+    assert [command.split()[0] for command in commands] == ["mixture", "train", "mixture"]
+    assert "`MIXTURE=mixture.yaml VOCAB=VOCABULARY OUT=OUT bash run_scripts/pretrain/curriculum.sh`" in readme
+    meant = {"mixture.yaml": str(place / "mixture.yaml"), "images": "a"}
+    for command in commands:
+        words = [meant.get(word, word) for word in shlex.split(command)]
+        if words[0] == "train":
+            small = [*material.SMALL, "--vocab-dir", str(place / "vocab"), "--max-update", "1", "--optimizer", "adam"]
+            small += ["--save-dir", str(tmp_path), "--no-save", "--disable-validation", "--skip-checks"]
+            assert material.run([*words[1:], *small]) == 0
+        else:
+            small = [] if "--options" in words else ["--set=cpu=true", "--set=num_codes=0", "--set=num_bins=0"]
+            assert main([*words, *small]) == 0
+    assert "--task unival_pretrain --stage a --max-epoch 2" in capsys.readouterr().out

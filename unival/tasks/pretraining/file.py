@@ -5,6 +5,7 @@ tables that it names, and the options of training, which the command line knows.
 """
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ from unival.tasks.pretraining.values import Place, Reader, nearest, section
 SUFFIXES = (".yaml", ".yml")
 WAYS = ("preset", "instruction", "builder")  # to say what is made of a row
 KEYS = ("streams", "balancing", "loss_normalization", "stages", "options")
+UNSET = re.compile(r"Environment variable '([^']+)' not found")  # OmegaConf's words
 ONLY_STAGE = "all"  # name of the stage of a file without ``stages``
 
 Points = tuple[tuple[int, float], ...]
@@ -147,7 +149,12 @@ def _load(file: pathlib.Path) -> Any:
         if not isinstance(loaded, DictConfig):
             raise UserError(f"{file}: expected keys with values (streams, balancing, stages, options)")
         return OmegaConf.to_container(loaded, resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        unset = UNSET.search(said)
+        place = Place(file, (error.full_key,) if error.full_key else ())
+        raise place.error(f"the environment variable {unset[1]} is not set" if unset else said) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: {' '.join(str(error).split())}") from error
 
 

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from unival.errors import counted
 from unival.tasks.pretraining.values import Place
 from unival.tasks.restore import Start, differs_from, last_checkpoint
 
@@ -21,14 +22,24 @@ class KeptOptimizer:
     start: Start
     place: Place  # where the mixture file asks for it
 
-    def check(self, model: nn.Module) -> None:
-        """Check that the model trains the parameters that the state is of.
+    def fitted(self, model: nn.Module) -> "KeptOptimizer":
+        """The state for the parameters that a model trains; those that the checkpoint's model lacks, such as of a new modality, begin anew.
 
         Raises:
-            UserError: it does not.
+            UserError: the state is of other parameters.
         """
-        if differs_from(self.state, model):
+        if not differs_from(self.state, model):
+            return self
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        places = {name: place for place, name in enumerate(trained)}
+        before = [name for name in self.start.container["model"] if name in trained]  # in the order of its parameters
+        group, *others = self.state["param_groups"]
+        if others or len(group["params"]) != len(before):
             raise self.place.error(f"the optimizer of {self.start.path} trained other parameters than this stage does")
+        numbers = zip(before, group["params"], strict=True)
+        moved = {places[name]: self.state["state"][number] for name, number in numbers if number in self.state["state"]}
+        logger.info("new to the optimizer: %s", counted(len(trained) - len(before), "parameter tensor"))
+        return replace(self, state={**self.state, "state": moved, "param_groups": [{**group, "params": list(range(len(trained)))}]})
 
 
 def kept_optimizer(cfg: Any, start: Start | None, place: Place) -> KeptOptimizer | None:

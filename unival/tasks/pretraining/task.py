@@ -143,7 +143,7 @@ class PretrainTask(UnivalTask):
             self._kept = kept_optimizer(self.cfg, self.start, self.stage.place / "keep_optimizer")
         model = super().build_model(cfg, from_checkpoint)
         if self._kept is not None:
-            self._kept.check(model)
+            self._kept = self._kept.fitted(model)
         return model
 
     def _check_media(self, cfg: Any) -> None:
