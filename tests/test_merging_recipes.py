@@ -22,7 +22,7 @@ printf '%s\\0' "$(basename "$0")" "$@" '' >>"$RECORDED"
 best=checkpoint_best.pt made=""
 case " $* " in *" --store-ema "*) best=checkpoint_best_ema.pt ;; esac
 while [ $# -gt 0 ]; do
-  case "$1" in --save-dir) made="$2/$best" ;; --out) made="$2" ;; esac
+  case "$1 $2" in "--save-dir "*) made="$2/$best" ;; "--out "*.pt) made="$2" ;; esac
   shift
 done
 [ -n "$made" ] || exit 0
@@ -208,3 +208,32 @@ def test_ratatouille_runs_to_its_end_and_again(commands, recorded, real, tmp_pat
     answered["OUT"] = tmp_path / "answers"
     run(recorded(ROOT / "run_scripts" / "vqa" / "eval.sh", *VOCABULARY, "--num-workers", "0", "--beam", "2", **answered), out)
     assert "vqa_score" in json.loads((tmp_path / "answers" / "scores-valid.json").read_text())
+
+
+def test_the_example_runs_to_its_end(commands, tmp_path, capsys):  # noqa: F811
+    """Each model starts from what the script says; both curves are of two tasks, in one figure."""
+    out = tmp_path / "made"
+    calls = commands(FOLDER / "example.sh", "--smoke", OUT=out, WORKERS=0, GPUS=0)
+    trained = [(arguments[0], arguments[arguments.index("--save-dir") + 1], arguments) for name, arguments in calls if name == "train"]
+    starts = {}
+    for _, folder, arguments in trained:
+        start = arguments[arguments.index("--finetune-from-model") + 1] if "--finetune-from-model" in arguments else None
+        starts[pathlib.Path(folder).name] = start and str(pathlib.Path(start).relative_to(out))
+    assert starts == {
+        "pretrained": None,
+        "caption": "pretrained/checkpoint_last.pt",
+        "vqa": "pretrained/checkpoint_last.pt",
+        "vqa-caption": "vqa/checkpoint_best.pt",
+        "caption-vqa": "caption/checkpoint_best.pt",
+    }
+    run(calls, out)
+    ends = [read(out / name / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] for name in starts]
+    assert ends == [2] * 5
+    said = capsys.readouterr().out
+    assert "vanilla:" in said and "ratatouille:" in said
+    for name in ("vanilla", "ratatouille"):
+        results = [json.loads(line) for line in (out / name / "results.jsonl").read_text().splitlines()]
+        assert len(results) >= 2 and (out / name / "curves.png").is_file()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Captioning and questions: vanilla against Ratatouille" in page
+    assert (out / "curves.png").is_file()
