@@ -13,6 +13,7 @@ from unival.cli import main
 from unival.commands.convert.source import task_defaults
 from unival.commands.convert.target import own_cfg
 from unival.hub import from_checkpoint
+from unival.vocab import Vocabulary
 
 FLAGS = ("--num-codes", "0", "--num-bins", "0", "--beam", "2", "--max-len-b", "3")
 SHARES = {"a": 0.5, "b": 0.25, "ours": 0.25}
@@ -46,6 +47,25 @@ def average(place, shares) -> dict[str, torch.Tensor]:
     states = {name: files.read(place / ("ours.pt" if name == "ours" else f"{name}-own.pt"))["model"] for name in shares}
     total = sum(shares.values())
     return {key: sum(share / total * states[name][key].double() for name, share in shares.items()) for key in next(iter(states.values()))}
+
+
+def test_a_part_that_the_published_model_lacks(place, tmp_path):
+    """The result has the other's video part, though the published options, which it begins with, name none."""
+    own = files.read(place / "ours.pt")
+    vocabulary = place / "data" / "vocab"
+    media = {"modalities": "image,video", "image_backbone": "resnet50", "image_backbone_stages": 3}
+    model = tiny.model(Vocabulary.load(vocabulary, 0, 0), **media)
+    state = {**model.state_dict(), **own["model"]}
+    assert len(state) > len(own["model"])
+    files.write(tmp_path / "video.pt", {**own, "cfg": {**own["cfg"], "model": {**own["cfg"]["model"], **media}}, "model": state})
+    out = tmp_path / "merged.pt"
+    assert main(["merge", str(place / "a.pt"), str(tmp_path / "video.pt"), "--missing", "skip", "--out", str(out)]) == 0
+    merged = from_checkpoint(out, vocabulary)
+    assert sorted(merged.model.encoder.media) == ["image", "video"]
+    expected = {**state, **average(place, {"a": 0.5, "ours": 0.5})}
+    found = merged.model.state_dict()
+    assert [key for key, value in expected.items() if not torch.allclose(found[key].double(), value.double(), atol=1e-6)] == []
+    assert merged.caption(str(place / "data" / "images" / "valid.jsonl-0.png"), beam=1, max_len_b=3)
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("a", "ours", "b"), ("ours", "a", "b")], ids=" ".join)

@@ -120,6 +120,11 @@ def published_media() -> dict[str, Published]:
     return {name: media.published for name, media in with_media().items() if media.published is not None}
 
 
+def is_published_cfg(cfg: Any) -> bool:
+    """Whether a checkpoint's model or task options are those of the published UnIVAL or OFA."""
+    return any(name in cfg for name in ("code_dict_size", "resnet_type", "image_encoder_name"))
+
+
 def model_options(published: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     """Translate the model options of a published checkpoint to fields of our ``UnivalConfig`` (``cfg["model"]``, or ``args``).
 

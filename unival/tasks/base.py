@@ -16,7 +16,7 @@ from fairseq.tasks import register_task
 from torch import Tensor
 
 from unival.checkpoints.files import ema_weights, read
-from unival.checkpoints.names.published import model_options
+from unival.checkpoints.published_options import is_published_cfg, model_options
 from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.criterions.scst import ScstCriterion
 from unival.data.collate import source_rows
@@ -159,7 +159,7 @@ class UnivalTask(InstructedTask):
         In training, options that the command line leaves open follow from the task: the media of its instruction, and the options
         of loading that the model depends on.  They are written to ``cfg``, which is stored in checkpoints.
         """
-        if restore.is_published_cfg(cfg):
+        if is_published_cfg(cfg):
             cfg = saved_config(model_options(cfg))
         restore.refuse_other_models(cfg)
         if from_checkpoint:

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 from unival.checkpoints.adapters import MARK
 from unival.checkpoints.files import read
-from unival.checkpoints.names.published import model_options
+from unival.checkpoints.published_options import is_published_cfg, model_options
 from unival.checkpoints.recovery import is_cut_short, mend, whole_beside
 from unival.errors import UserError, flag
 from unival.models.config import silent_options
@@ -23,11 +23,6 @@ logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default of --restore-file: resume where a run stopped
 PLAIN_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")
-
-
-def is_published_cfg(cfg: Any) -> bool:
-    """Whether a checkpoint's model or task options are those of the published UnIVAL or OFA."""
-    return any(name in cfg for name in ("code_dict_size", "resnet_type", "image_encoder_name"))
 
 
 def last_checkpoint(cfg: Any) -> pathlib.Path:

@@ -17,7 +17,7 @@ from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
-from unival.checkpoints.names.published import task_options
+from unival.checkpoints.published_options import is_published_cfg, task_options
 from unival.errors import MISSING_PLUGIN, UserError, counted, flag
 from unival.modalities.composed import TRAINING_ONLY, MediaOptions, options_in
 from unival.models.config import FOLLOWING
@@ -26,7 +26,7 @@ from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.ensemble import check_ensemble
 from unival.tasks.inputs import data_folder
 from unival.tasks.presets import ANY, PRESETS, Preset
-from unival.tasks.restore import Start, is_published_cfg, open_start, read_for_fairseq, saved_model_options
+from unival.tasks.restore import Start, open_start, read_for_fairseq, saved_model_options
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary, train_vocabulary
 
 

@@ -11,6 +11,9 @@ from unival.checkpoints.architecture import identify
 from unival.checkpoints.convert import new_container
 from unival.checkpoints.describe import files_of
 from unival.checkpoints.merging.inputs import Checkpoint
+from unival.checkpoints.names.published import is_published, rename_published
+from unival.checkpoints.namespace import unwrapped
+from unival.checkpoints.published_options import is_published_cfg, model_options
 from unival.checkpoints.shapes import options_from_weights
 from unival.errors import UserError
 
@@ -60,10 +63,15 @@ def merged_container(state: Mapping[str, Tensor], like: Checkpoint, made_from: M
     kind = identify(like.container, state).kind
     if cfg is None:
         return {"model": dict(state), "extra_state": {"converted_from": dict(made_from)}}
-    if kind == "unival" and list(state) != list(like.state):
+    if kind in ("unival", "published") and list(state) != list(like.state):  # published options may not name what is there: ours do
+        state, kind = dict(state), "unival"
+        if is_published(state):
+            rename_published(state)
         try:
             sizes = options_from_weights(state)
         except UserError as error:
             raise UserError(f"the merged weights are no model: {error}") from error
-        cfg = {**cfg, "model": {**cfg["model"], **sizes}}
+        model = unwrapped(cfg["model"])
+        given = model_options(model) if is_published_cfg(model) else model
+        cfg = {**cfg, "model": {"_name": "unival", **given, **sizes}}
     return new_container(state, cfg, like.container.get("task_state") or {}, made_from, kind != "unival")

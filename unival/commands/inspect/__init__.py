@@ -60,8 +60,8 @@ def task(container: Mapping[str, Any]) -> dict[str, Any]:
     if not given:
         return {}
     from unival.checkpoints.names.published import task_options
+    from unival.checkpoints.published_options import is_published_cfg
     from unival.tasks.presets import ANY, PRESETS
-    from unival.tasks.restore import is_published_cfg
     from unival.tasks.resume import trained_instruction
 
     ours = task_options(given) if is_published_cfg(given) else given
