@@ -26,12 +26,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge": ("unival.commands.merge", "merge checkpoints: interpolation, soups, task vectors, TIES, …"),
     "sweep": ("unival.commands.sweep", "evaluate merged models along a path between checkpoints, without writing them"),
     "barrier": ("unival.commands.barrier", "the loss on the straight path between two models, and how high its barrier is"),
+    "statistics": ("unival.commands.statistics", "compute what merging by Fisher information or RegMean needs, of a checkpoint on a table"),
     "adapter": ("unival.commands.adapter", "extract what --peft or --trainable trained, and stack or merge it with its base"),
     "mixture": ("unival.commands.mixture", "show what the stages of a pretraining will do, and their options"),
     "run": ("unival.commands.run", "run an instruction on media files or rows with a checkpoint"),
 }
 # take --user-dir; imported after the plugin
-WITH_PLUGIN = ("adapter", "barrier", "convert", "inspect", "merge", "mixture", "run", "sweep", "validate-data")
+WITH_PLUGIN = ("adapter", "barrier", "convert", "inspect", "merge", "mixture", "run", "statistics", "sweep", "validate-data")
 # fairseq's commands with this plugin loaded; unival.commands.fairseq runs them
 FAIRSEQ: dict[str, str] = {
     "train": "train a model (fairseq-train with this plugin)",

@@ -95,7 +95,7 @@ def test_statistics_of_batch_norms_are_those_of_a_table(place, tmp_path, capsys)
     said = capsys.readouterr().out.splitlines()[1]
     assert said.startswith(f"{out}: recalibrated on 5 rows of {table}, batch size 3: ") and "of 5 images" in said
     plain, new = read(tmp_path / "plain.pt")["model"], read(out)
-    assert new["extra_state"]["converted_from"]["recalibrated"] == {"tables": ["train.jsonl"], "rows": [5], "batch_size": 3}
+    assert new["extra_state"]["converted_from"]["recalibrated"]["rows"] == [5]
     changed = {key for key, value in new["model"].items() if not torch.equal(value, plain[key])}
     assert changed == {key for key in plain if "running_" in key} and changed
     loaded = from_checkpoint(tmp_path / "plain.pt")
@@ -109,6 +109,94 @@ def test_statistics_of_batch_norms_are_those_of_a_table(place, tmp_path, capsys)
     points = [read(tmp_path / f"each-{point}.pt")["model"] for point in (0, 1)]
     key = min(changed)
     assert points[0][key].dtype == torch.float16 and not torch.equal(points[0][key], points[1][key])
+
+
+@pytest.fixture(scope="module")
+def statistics(place):
+    """Files of statistics of both models, by kind."""
+    table, found = str(place / "data" / "train.jsonl"), {}
+    for kind in ("fisher", "gram"):
+        found[kind] = [str(place / f"{name}-{kind}.safetensors") for name in ("one", "two")]
+        for name, out in zip(("one", "two"), found[kind], strict=True):
+            given = ["--kind", kind, "--table", table, "--rows", "2", "--out", out]
+            assert main(["statistics", checkpoint(place, name), *given]) == 0
+    return found
+
+
+@pytest.mark.parametrize(("method", "kind"), [("fisher", "fisher"), ("regmean", "gram")])
+def test_models_are_merged_by_their_statistics(place, statistics, tmp_path, capsys, method, kind):
+    """The formula on the files' tensors, where there are any, else the average; the result is used as any other."""
+    models, out = [checkpoint(place, "one"), checkpoint(place, "two")], tmp_path / "merged.safetensors"
+    assert merge(*models, "--method", method, "--statistics", ",".join(statistics[kind]), "--out", out) == 0, capsys.readouterr().err
+    files = [read(path) for path in statistics[kind]]
+    made = files[0]["statistics"]
+    assert (made["kind"], made["rows"], made["weights"]) == (kind, 2, "model") and made["instruction"]
+    assert made["answers"] == {"fisher": "model", "gram": "table"}[kind] and ("seed" in made) == (kind == "fisher")
+    (one, two), found = states(place, "one", "two"), read(out)
+    weights = [file["model"] for file in files]
+    assert len(weights[0]) > (100 if kind == "fisher" else 20) and set(weights[0]) < set(one)
+    for key in ("encoder.layers.0.fc1.weight", "decoder.layers.1.encoder_attn.q_proj.weight", "encoder.media.image.proj.weight"):
+        if kind == "fisher":
+            a, b = (state[key].double() + 1e-6 for state in weights)
+            expected = (a * one[key] + b * two[key]) / (a + b)
+        else:
+            a, b = (0.9 * state[key].double() + 0.1 * torch.diag(torch.diag(state[key].double())) for state in weights)
+            expected = (one[key].double() @ a + two[key].double() @ b) @ torch.linalg.pinv(a + b, hermitian=True)
+        torch.testing.assert_close(found["model"][key].double(), expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(found["model"][key].double(), (one[key].double() + two[key].double()) / 2, atol=1e-3)
+    key = "encoder.media.image.backbone.bn1.running_mean"
+    torch.testing.assert_close(found["model"][key], (one[key] + two[key]) / 2)
+    kept = [file["file"] for file in found["extra_state"]["converted_from"]["statistics"]]
+    assert kept == [f"{name}-{kind}.safetensors" for name in ("one", "two")]
+    assert from_checkpoint(out).caption(str(place / "data" / "images" / "train.jsonl-0.png"), beam=1, max_len_b=3)
+
+
+def test_statistics_of_something_else_are_refused(place, statistics, tmp_path, capsys):
+    """Another model, other weights, another kind, other options, too few files, no statistics, files that exist."""
+    models, table = [checkpoint(place, "one"), checkpoint(place, "two")], str(place / "data" / "train.jsonl")
+    own = tmp_path / "own.safetensors"
+    given = ["--kind", "fisher", "--answers", "table", "--table", table, "--rows", "1"]
+    assert main(["statistics", models[1], *given, "--out", str(own)]) == 0
+    one, two = statistics["fisher"]
+    for given, message in (
+        ([f"{two},{one}"], f"{two}: was computed of another checkpoint than {models[0]}, checkpoint_last.pt (sha256 "),
+        ([f"{one},{two}", "--weights", "ema"], f"{one}: was computed of the model weights, and the ema weights are merged"),
+        ([",".join(statistics["gram"])], "has statistics of kind gram, expected fisher"),
+        ([f"{one},{own}"], f"{own}: was computed with answers table, but {one} with model"),
+        ([one], "must be 2 files, one per model, got 1"),
+        ([f"{one},{models[1]}"], f"{models[1]}: expected a file of `unival statistics`"),
+    ):
+        assert merge(*models, "--method", "fisher", "--out", tmp_path / "out.pt", "--statistics", *given) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+    for given, message in (
+        (["--kind", "fish", "--out", "x"], "unknown --kind 'fish', did you mean 'fisher'?"),
+        (["--kind", "gram", "--out", one], f"--out {one} exists; --force overwrites it"),
+        (["--kind", "gram", "--out", "x", "--rows", "0"], "--rows 0: must be at least 1"),
+        (["--kind", "gram", "--out", models[0], "--force"], "is an input itself"),
+    ):
+        assert main(["statistics", models[0], "--table", table, *given]) == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+
+
+def test_coefficients_are_learnt_on_tables(place, tmp_path, capsys):
+    """--method adamerging: the formula with the coefficients that the file records; the result is used as any other."""
+    models, table, out = [checkpoint(place, "one"), checkpoint(place, "two")], str(place / "data" / "train.jsonl"), tmp_path / "merged.pt"
+    given = ["--method", "adamerging", "--base", checkpoint(place, "base"), "--tables", f"{table},{table}"]
+    assert merge(*models, *given, "--steps", "2", "--rate", "0.1", "--tokens", "2", "--batch-size", "2", "--rows", "4", "--out", out) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("entropy ") and "; coefficients: " in said[0] and said[1].startswith(f"{out}: adamerging, per layer, ")
+    made = read(out)["extra_state"]["converted_from"]
+    learnt = made["learnt"]
+    assert learnt["rows"] == [4, 4] and made["options"]["steps"] == 2 and made["coefficients"] is None
+    assert learnt["coefficients"]["encoder.layers.0"] != learnt["coefficients"]["decoder.layers.0"]
+    (base, one, two), found = states(place, "base", "one", "two"), read(out)["model"]
+    for key, group in (("encoder.layers.0.fc1.weight", "encoder.layers.0"), ("decoder.layers.0.fc2.weight", "decoder.layers.0")):
+        a, b = learnt["coefficients"][group]
+        assert {a, b} & {0.3} == set() and 0 <= min(a, b) <= max(a, b) <= 0.51
+        torch.testing.assert_close(found[key], base[key] + a * (one[key] - base[key]) + b * (two[key] - base[key]), rtol=1e-4, atol=1e-6)
+    assert from_checkpoint(out).caption(str(place / "data" / "images" / "train.jsonl-0.png"), beam=1, max_len_b=3)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +216,17 @@ def test_statistics_of_batch_norms_are_those_of_a_table(place, tmp_path, capsys)
         (["--base", "one"], "--base is not used by --method linear"),
         (["--config-from", "three.pt"], "--config-from three.pt: must be one of the models"),
         (["--out", "one"], "is an input itself; give another file"),
-        (["--rows", "5"], "--rows is for --recalibrate; leave it out"),
+        (["--rows", "5"], "--rows is for --recalibrate and --tables; leave it out"),
         (["--recalibrate", "TABLE", "--rows", "0"], "--rows 0: must be at least 1"),
         (["--recalibrate", "TABLE,TABLE,TABLE"], "expected one table, or one per model (2), got 3"),
         (["--recalibrate", "none.jsonl"], "there is no table none.jsonl"),
         (["--recalibrate", "TABLE", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--method", "fisher"], "--method fisher needs statistics of data"),
+        (["--method", "fisher"], "--method fisher needs statistics of the models on data: give --statistics, files of `unival statistics"),
+        (["--method", "adamerging", "--base", "one"], "--method adamerging needs a table of each model's task, 2 with commas between"),
+        (["--method", "adamerging", "--base", "one", "--tables", "TABLE,none.jsonl"], "there is no table none.jsonl"),
+        (["--method", "adamerging", "--base", "one", "--tables", "TABLE,TABLE", "--per", "row"], "--per row: there are task, layer, "),
+        (["--tables", "TABLE,TABLE"], "--tables is not used by --method linear; leave it out"),
+        (["--statistics", "one,one"], "--statistics is not used by --method linear; leave it out"),
     ],
 )
 def test_mistakes_are_one_line(place, tmp_path, capsys, arguments, message):

@@ -122,8 +122,7 @@ class RolloutMaker:
 
     def prompt(self, sample: dict[str, Any], row: int) -> int:
         """Tokens of a row's prompt."""
-        prefix = sample.get("prefix_tokens")
-        return 0 if prefix is None else int(prefix[row].ne(self.task.vocabulary.pad).sum())
+        return prompt_of(sample, row, self.task.vocabulary.pad)
 
     def batch(
         self,
@@ -155,7 +154,7 @@ class RolloutMaker:
         ids = sample["id"].to(device)[owners]
         policy, imitation = ({"target": target.masked_fill(off.unsqueeze(1), pad), "id": ids} for off in (is_gold, ~is_gold))
         if is_limited:
-            policy, imitation = self.as_generated(policy), self.as_learned(imitation, sample, owners)
+            policy, imitation = as_generated(self.task, policy), self.as_learned(imitation, sample, owners)
         rollouts = Rollouts(
             hypotheses=policy,
             gold=imitation if with_gold else None,
@@ -168,16 +167,7 @@ class RolloutMaker:
 
     def hypothesis_row(self, sample: dict[str, Any], row: int, tokens: Tensor, advantage: float) -> DecoderRow:
         """A hypothesis, whose prompt carries no loss."""
-        vocabulary = self.task.vocabulary
-        target = tokens.clone()
-        target[: self.prompt(sample, row)] = vocabulary.pad
-        return DecoderRow(row, torch.cat([tokens.new_tensor([vocabulary.bos]), tokens[:-1]]), target, advantage)
-
-    def as_generated(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Hypotheses with the constraints that they were generated under: the range of token ids, or the candidate answers."""
-        if self.target.span is not None:
-            return {**batch, "constraint_range": self.target.span}
-        return self.within_answers(batch)
+        return DecoderRow(row, *decoder_row(tokens, self.prompt(sample, row), self.task.vocabulary), advantage)
 
     def as_learned(self, batch: dict[str, Any], sample: dict[str, Any], owners: Tensor) -> dict[str, Any]:
         """Gold targets with the constraints and confidences that the cross-entropy has in other training."""
@@ -185,15 +175,35 @@ class RolloutMaker:
             batch["conf"] = sample["conf"][owners]
         if "loss_spans" in sample:
             batch["loss_spans"] = [sample["loss_spans"][owner] for owner in owners.tolist()]
-        return self.within_answers(limit_loss(batch, len(self.task.vocabulary)))
+        return within_answers(self.task, limit_loss(batch, len(self.task.vocabulary)))
 
-    def within_answers(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Targets limited to the candidate answers, if there are any."""
-        trie, vocabulary = self.task.trie, self.task.vocabulary
-        if trie is None:
-            return batch
-        trie.to(batch["target"].device)
-        return {**batch, "constraint_masks": trie.target_masks(batch["target"], vocabulary.pad, len(vocabulary))}
+
+def as_generated(task: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Hypotheses with the constraints that they were generated under: the range of token ids, or the candidate answers."""
+    span = task.target_of(task.instructions).span
+    return within_answers(task, batch) if span is None else {**batch, "constraint_range": span}
+
+
+def within_answers(task: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Targets limited to the candidate answers, if there are any."""
+    trie, vocabulary = task.trie, task.vocabulary
+    if trie is None:
+        return batch
+    trie.to(batch["target"].device)
+    return {**batch, "constraint_masks": trie.target_masks(batch["target"], vocabulary.pad, len(vocabulary))}
+
+
+def decoder_row(tokens: Tensor, prompt: int, vocabulary: Any) -> tuple[Tensor, Tensor]:
+    """The decoder's input and target (t) of generated tokens, whose first ``prompt`` ones carry no loss."""
+    target = tokens.clone()
+    target[:prompt] = vocabulary.pad
+    return torch.cat([tokens.new_tensor([vocabulary.bos]), tokens[:-1]]), target
+
+
+def prompt_of(sample: dict[str, Any], row: int, pad: int) -> int:
+    """Tokens of a row's prompt."""
+    prefix = sample.get("prefix_tokens")
+    return 0 if prefix is None else int(prefix[row].ne(pad).sum())
 
 
 def baseline_of(rewards: Sequence[float], which: str) -> list[float]:

@@ -24,7 +24,8 @@ class Method:
         shares: coefficients are shares, whose default is 1 / n; else they count task vectors, and their default is 1.
         weighed: whether coefficients of the models can be given.
         whole: it needs whole matrices.
-        statistics: name of the statistics of data that it needs, one of each model; None: it needs no data.
+        statistics: name of the statistics of data that it needs, one of each model; None: it needs none.
+        tables: whether its coefficients are learnt on a table of each model's task.
     """
 
     make: Callable[..., Any]
@@ -36,6 +37,7 @@ class Method:
     weighed: bool = True
     whole: bool = False
     statistics: str | None = None
+    tables: bool = False
 
     def options(self) -> dict[str, Any]:
         """The options with their defaults."""
@@ -52,6 +54,15 @@ METHODS: dict[str, Method] = {
     "regmean": Method(weighed.regmean, "linear layers by least squares on the models' tables", whole=True, statistics="gram"),
     "task_arithmetic": Method(
         task_vectors.task_arithmetic, "the base and the sum of task vectors; negative ones forget", base=True, least=1, shares=False
+    ),
+    "adamerging": Method(
+        task_vectors.Adaptive,
+        "task vectors, each layer's with a coefficient that makes answers on the tasks' tables surer",
+        base=True,
+        least=1,
+        shares=False,
+        weighed=False,
+        tables=True,
     ),
     "ties": Method(sparse.Ties, "the largest values of task vectors, those of the elected sign averaged", base=True, shares=False),
     "dare": Method(sparse.dare, "values of task vectors dropped at random, the rest rescaled", base=True, least=1, shares=False),
@@ -78,7 +89,12 @@ HELP: dict[str, str] = {  # option of methods -> what it is
     "outliers": "share of a task vector's largest values that is left out",
     "elect": "keep only values of the elected sign, as in TIES",
     "window": "width of the drop probabilities, between the largest and the smallest values",
-    "seed": "seed of what is dropped",
+    "seed": "seed of what is random",
+    "per": f"what has a coefficient of its own: {', '.join(task_vectors.PER)}",
+    "start": "coefficients at first",
+    "steps": "steps of learning",
+    "rate": "learning rate",
+    "tokens": "most tokens of an answer that count",
     "strictness": "a task's mask has values at least this times as large as those of the other tasks together",
     "least": "number of tasks that need a value",
     "task": "number of the model, from 1, whose task the result is for",

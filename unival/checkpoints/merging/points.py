@@ -75,7 +75,7 @@ def points_of(
     return [Point(",".join(f"{value:g}" for value in each), None, each, dict(options)) for each in among]
 
 
-def check_method(method: str, count: int, base: str | None, missing: str) -> None:
+def check_method(method: str, count: int, base: str | None, missing: str, statistics: str | None = None, tables: str | None = None) -> None:
     """Check the number of models and the base against a method.
 
     Args:
@@ -83,16 +83,24 @@ def check_method(method: str, count: int, base: str | None, missing: str) -> Non
         count: number of models.
         base: the file of ``--base``.
         missing: what becomes of keys that a model lacks.
+        statistics: the files of ``--statistics``.
+        tables: those of ``--tables``.
 
     Raises:
-        UserError: the base is missing or not needed, or the method takes other numbers of models.
+        UserError: the base, statistics or tables are missing or not needed, or the method takes other numbers of models.
     """
     found = method_named(method)
     if count < found.least or (found.most is not None and count > found.most):
         takes = f"{found.least} models" if found.least == found.most else f"at least {found.least} models"
         raise UserError(f"--method {method} takes {takes}, got {count}")
-    if found.statistics:
-        raise UserError(f"--method {method} needs statistics of data, which only unival.checkpoints.merging.merge.merged takes")
+    if found.statistics and statistics is None:
+        made = f"`unival statistics MODEL --kind {found.statistics} --table TABLE --out FILE`"
+        raise UserError(f"--method {method} needs statistics of the models on data: give --statistics, files of {made}")
+    for option, given, needed in (("statistics", statistics, found.statistics), ("tables", tables, found.tables)):
+        if given is not None and not needed:
+            raise UserError(f"--{option} is not used by --method {method}; leave it out")
+    if found.tables and (tables is None or len(tables.split(",")) != count):
+        raise UserError(f"--method {method} needs a table of each model's task, {count} with commas between: give --tables")
     if found.base and base is None:
         raise UserError(f"--method {method} needs the pretrained model that the models come from: give --base")
     if base is not None and not found.base and missing != "base":

@@ -39,10 +39,12 @@ def record(models: Sequence[str], base: str | None, method: str, **more: Any) ->
         method: name of the method.
         more: what else was decided: the method's options, coefficients, which weights were taken.
     """
-    return {"format": "merge", "files": [_file(path) for path in models], "base": _file(base) if base else None, "method": method, **more}
+    pretrained = file_record(base) if base else None
+    return {"format": "merge", "files": [file_record(path) for path in models], "base": pretrained, "method": method, **more}
 
 
-def _file(path: str) -> dict[str, str]:
+def file_record(path: str) -> dict[str, str]:
+    """Name and hash of a file."""
     return {"file": pathlib.Path(path).name, "sha256": sha256(path)}
 
 

@@ -153,7 +153,9 @@ class LayerPruned:
     """Task vectors that are pruned layer by layer, after LwPTV (Zhang et al. 2025, arXiv:2506.09093).
 
     Within every layer (all tensors of ``encoder.layers.0``, or of one other part) the share ``density`` of a task vector with the
-    largest saliency stays, here its magnitude, and the rest keeps the pretrained values; the sum, times ``scale``, is added.
+    largest saliency stays, and the rest keeps the pretrained values; the sum, times ``scale``, is added.  The paper's saliency, of which
+    its abstract says that it measures how redundant a value of a task vector is, is not known here: this one is the magnitude, so
+    that results differ from the paper's.
     """
 
     passes, by_tensor = 2, False

@@ -13,8 +13,8 @@ def _average(tensors: Tensors) -> Tensor:
 def fisher(tensors: Tensors, *, floor: float = 1e-6) -> Tensor:
     """Fisher-weighted average (Matena and Raffel 2022, arXiv:2111.09832): ``sum_i c_i F_i theta_i / sum_i c_i F_i``.
 
-    F is the diagonal of the empirical Fisher information, plus ``floor``: the mean over rows of the squared gradient of the loss.
-    Keys without it (what was not trained) are averaged.
+    F is the diagonal of the Fisher information plus ``floor``, as ``unival statistics --kind fisher`` computes it.  Keys without it
+    (what was not trained) are averaged.
     """
     if tensors.statistics is None:
         return _average(tensors)
@@ -29,8 +29,8 @@ def fisher(tensors: Tensors, *, floor: float = 1e-6) -> Tensor:
 def regmean(tensors: Tensors, *, diagonal: float = 0.1) -> Tensor:
     """RegMean (Jin et al. 2023, arXiv:2212.09849): ``W = (sum_i c_i W_i G_i) (sum_i c_i G_i)^-1`` for a linear layer ``x W^T``.
 
-    G is the Gram matrix ``X^T X`` of the layer's inputs on data of the model's task; what is not on its diagonal is multiplied by
-    ``1 - diagonal``.  Keys without it are averaged.
+    G is the Gram matrix ``X^T X`` of the layer's inputs on data of the model's task, as ``unival statistics --kind gram`` computes it;
+    what is not on its diagonal is multiplied by ``1 - diagonal``.  Keys without it are averaged.
     """
     if tensors.statistics is None:
         return _average(tensors)

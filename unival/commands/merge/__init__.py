@@ -11,12 +11,13 @@ from torch import Tensor
 
 from unival.checkpoints import files
 from unival.checkpoints.merging.inputs import Inputs, fitting_inputs, read_checkpoint
-from unival.checkpoints.merging.merge import merged
+from unival.checkpoints.merging.merge import Coefficients, merged
 from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import check_method, points_of
-from unival.checkpoints.merging.record import merged_container, record
+from unival.checkpoints.merging.record import file_record, merged_container, record
+from unival.checkpoints.merging.statistics import read_statistics
 from unival.checkpoints.precision import cast
-from unival.commands.merge.data import Recalibration, add_data_arguments, check_data_arguments
+from unival.commands.merge.data import Recalibration, add_data_arguments, check_data_arguments, learn_coefficients
 from unival.commands.merge.select import add_select_arguments, check_select_arguments, least_selected, select
 from unival.console.merging import add_method, add_models, given_options
 from unival.errors import UserError, counted
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     method = method_named(args.method)
     check_select_arguments(args)
     points = points_of(args.method, len(args.models), given_options(args), args.coefficients, args.share, args.sweep)
-    check_method(args.method, least_selected(args), args.base, args.missing)
+    check_method(args.method, least_selected(args), args.base, args.missing, args.statistics, args.tables)
     check_data_arguments(args)
     check_files(args, [pathlib.Path(args.out.replace("{}", point.name)) for point in points])
     paths, selection = args.models, {}
@@ -61,11 +62,20 @@ def run(args: argparse.Namespace) -> int:
     first = args.config_from or args.models[0]
     like = next((model for model in models if model.name == first), None) or read_checkpoint(first, args.weights)
     made_from = record(paths, args.base, args.method, weights=args.weights, missing=args.missing, **selection)
+    statistics = None
+    if args.statistics is not None:
+        assert method.statistics is not None, "checked by check_method"
+        files_of_statistics = args.statistics.split(",")
+        statistics = read_statistics(files_of_statistics, method.statistics, args.models, args.weights, inputs)
+        made_from["statistics"] = [file_record(path) for path in files_of_statistics]
     recalibration = None if args.recalibrate is None else Recalibration(args, inputs, like)
     state: dict[str, Tensor] | None = None
     for point in points:
         rule, options = make_rule(args.method, point.options)
-        state = merged(inputs, rule, point.coefficients, method.whole, method.shares, into=state)
+        coefficients: Coefficients = point.coefficients
+        if method.tables:
+            coefficients, made_from["learnt"] = learn_coefficients(args, inputs, like, rule)
+        state = merged(inputs, rule, coefficients, method.whole, method.shares, into=state, statistics=statistics)
         out = pathlib.Path(args.out.replace("{}", point.name))
         used = point.coefficients if method.weighed else None
         made, done = {**made_from, "options": options, "coefficients": used}, ""

@@ -1,27 +1,33 @@
 """What ``unival merge`` does with rows of tables."""
 
 import argparse
-import pathlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from unival.checkpoints.architecture import identify
 from unival.checkpoints.merging.inputs import Checkpoint, Inputs, frozen_statistics
-from unival.errors import UserError, counted
+from unival.checkpoints.merging.merge import merged
+from unival.checkpoints.merging.record import file_record, merged_container
+from unival.errors import UserError, counted, flag
 
 ROWS = 1000
-NEEDS = "--recalibrate"
+BATCH = 16
+SHOWN = 4  # most groups of coefficients in a line
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments about tables."""
     add = parser.add_argument
+    add("--statistics", metavar="FILE,FILE,…", help="fisher, regmean: files of `unival statistics`, one per model in their order")
+    add("--tables", metavar="TABLE,TABLE,…", help="adamerging: rows of each model's task, read with its instruction; answers are not used")
     what = "compute the statistics of the result's batch norms again on this table, read with OUT's instruction; or on one table per model,"
     add("--recalibrate", metavar="TABLE,TABLE,…", help=f"{what} each read with its model's")
-    add("--rows", type=int, metavar="N", help=f"rows of each table that are used, evenly spread over it (default: {ROWS:,} at most)")
-    add("--batch-size", type=int, metavar="N", help="rows at a time (default: 16)")
+    add("--rows", type=int, metavar="N", help=f"most rows of each table that are used, evenly spread over it (default: {ROWS:,})")
+    add("--batch-size", type=int, metavar="N", help=f"rows of a table at a time (default: {BATCH})")
     add("--device", metavar="DEVICE", help="cpu, cuda, … for what is computed on rows (default: cpu)")
 
 
@@ -33,16 +39,61 @@ def check_data_arguments(args: argparse.Namespace) -> None:
     """
     for name in ("rows", "batch_size", "device"):
         selects = args.select is not None and name != "rows"
-        if getattr(args, name) is not None and args.recalibrate is None and not selects:
-            raise UserError(f"--{name.replace('_', '-')} is for {NEEDS}; leave it out")
+        if getattr(args, name) is not None and args.recalibrate is None and args.tables is None and not selects:
+            raise UserError(f"{flag(name)} is for --recalibrate and --tables; leave it out")
     for name in ("rows", "batch_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+            raise UserError(f"{flag(name)} {value}: must be at least 1")
+    for name in ("statistics", "tables"):
+        if args.select is not None and getattr(args, name) is not None:
+            raise UserError(f"{flag(name)} is about all models, not with --select")
+    if args.tables is not None and args.sweep is not None:
+        raise UserError(f"--sweep is not for --method {args.method}, whose coefficients are learnt")
 
 
-class Recalibration:
-    """Recalibration of merged states by the tables of ``--recalibrate``, which are opened and checked here.
+class Tables:
+    """Tables with the tasks that read them, which are opened and checked here.
+
+    Args:
+        args: the command's arguments.
+        option: name of the option that names the tables.
+        readers: for each table the checkpoint whose task it is read with.
+
+    Raises:
+        UserError: a table cannot be read, a model's task cannot be built, or the device does not exist.
+    """
+
+    def __init__(self, args: argparse.Namespace, option: str, readers: Sequence[Checkpoint]):
+        from unival.hub import task_of, usable_device  # imports fairseq
+        from unival.tasks.statistics.rows import rows_of, spread
+
+        self.device = args.device or "cpu"
+        usable_device(self.device)
+        self.size, self.most = args.batch_size or BATCH, args.rows or ROWS
+        self.paths = getattr(args, option).split(",")
+        for model in readers:
+            if identify(model.container, model.state).kind != "unival":
+                raise UserError(f"{flag(option)}: {model.name} has published keys; `unival convert` makes a checkpoint of ours of it")
+        self.tasks = [task_of(model.container, model.name) for model in readers]
+        self.streams = [rows_of(task, table) for task, table in zip(self.tasks, self.paths, strict=True)]
+        self.rows = [len(spread(len(stream), self.most)) for stream in self.streams]
+
+    def fit(self, model: Any) -> None:
+        """Limit the tokens of rows to the positions of a model."""
+        for task, stream in zip(self.tasks, self.streams, strict=True):
+            task.fit_positions(model.cfg)
+            source, target = task.positions
+            stream.limits = replace(stream.limits, source_tokens=source, target_tokens=target)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint keeps of them."""
+        return {"tables": [file_record(path) for path in self.paths], "rows": self.rows, "batch_size": self.size}
+
+
+class Recalibration(Tables):
+    """Recalibration of merged states by the tables of ``--recalibrate``.
 
     Args:
         args: the command's arguments.
@@ -50,36 +101,16 @@ class Recalibration:
         like: the model whose task the result has.
 
     Raises:
-        UserError: a table cannot be read, or a model's task cannot be built.
+        UserError: as :class:`Tables`, or there are neither one table nor one per model.
     """
 
     def __init__(self, args: argparse.Namespace, inputs: Inputs, like: Checkpoint):
-        from unival.hub import task_of, usable_device  # imports fairseq
-        from unival.tasks.statistics.rows import rows_of
-
-        self.device = args.device or "cpu"
-        usable_device(self.device)
-        self.size, self.most = args.batch_size or 16, args.rows or ROWS
-        self.tables = args.recalibrate.split(",")
-        self.keep = frozen_statistics(inputs)
-        readers = [like] if len(self.tables) == 1 else inputs.models
-        if len(readers) != len(self.tables):
+        count = len(args.recalibrate.split(","))
+        if count not in (1, len(inputs.models)):
             expected = f"one table, or one per model ({len(inputs.models)})"
-            raise UserError(f"--recalibrate {args.recalibrate}: expected {expected}, got {len(self.tables)}")
-        for model in readers:
-            if identify(model.container, model.state).kind != "unival":
-                raise UserError(f"--recalibrate: {model.name} has published keys; `unival convert` makes a checkpoint of ours of it")
-        self.streams = [
-            rows_of(task_of(model.container, model.name), table) for model, table in zip(readers, self.tables, strict=True)
-        ]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
-        from unival.tasks.statistics.rows import spread
-
-        rows = [len(spread(len(stream), self.most)) for stream in self.streams]
-        return {"tables": [pathlib.Path(table).name for table in self.tables], "rows": rows, "batch_size": self.size}
+            raise UserError(f"--recalibrate {args.recalibrate}: expected {expected}, got {count}")
+        super().__init__(args, "recalibrate", [like] if count == 1 else inputs.models)
+        self.keep = frozen_statistics(inputs)
 
     def __call__(self, container: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> str:
         """Recalibrate a merged state in place; returns what was done, for a person.
@@ -94,11 +125,45 @@ class Recalibration:
         from unival.tasks.statistics.rows import Batches
 
         model = from_container(container, name, device=self.device).model
-        batches = [Batches(stream, model, self.size, self.most) for stream in self.streams]
-        found = recalibrate(model, batches, self.keep)
+        self.fit(model)
+        found = recalibrate(model, [Batches(stream, model, self.size, self.most) for stream in self.streams], self.keep)
         new = model.state_dict()
         for norm in found.norms:
             for value in ("running_mean", "running_var"):
                 state[f"{norm}.{value}"].copy_(new[f"{norm}.{value}"])
-        rows = counted(sum(self.about["rows"]), "row")
-        return f"{name}: recalibrated on {rows} of {', '.join(self.tables)}, batch size {self.size}: {found}\n"
+        rows = counted(sum(self.rows), "row")
+        return f"{name}: recalibrated on {rows} of {', '.join(self.paths)}, batch size {self.size}: {found}\n"
+
+
+def learn_coefficients(args: argparse.Namespace, inputs: Inputs, like: Checkpoint, rule: Any) -> tuple[Any, dict[str, Any]]:
+    """Learn the coefficients of ``--method adamerging`` on the tables of ``--tables``.
+
+    Args:
+        args: the command's arguments.
+        inputs: the checkpoints.
+        like: the model whose options the model has that is merged while learning.
+        rule: the method with its options.
+
+    Returns:
+        The coefficients, a function of a key, and what a checkpoint keeps of how they were learnt.
+    """
+    from unival.hub import from_container
+    from unival.tasks.progress import Step, tell
+    from unival.tasks.statistics.adaptive import average, learn
+
+    tables = Tables(args, "tables", inputs.models)
+    state = merged(inputs, rule, [rule.start] * len(inputs.models))
+    model = from_container(merged_container(state, like, {}), "the merged model", device=tables.device).model
+    tables.fit(model)
+
+    def told(done: int, total: int) -> None:
+        tell(Step("learning coefficients", done, total))
+
+    pairs = list(zip(tables.tasks, tables.streams, strict=True))
+    coefficients, entropies = learn(inputs, model, pairs, rule, tables.size, tables.most, told)
+    first, last = average(entropies)
+    plain = coefficients.plain()
+    shown = [f"{name or 'all'} {' '.join(f'{value:.3f}' for value in values)}" for name, values in plain.items()]
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    sys.stdout.write(f"entropy {first:.4f} -> {last:.4f}; coefficients: {'; '.join(shown[:SHOWN])}{more}\n")
+    return coefficients, {**tables.about, "coefficients": plain, "entropy": [first, last]}
