@@ -104,6 +104,8 @@ def test_statistics_of_batch_norms_are_those_of_a_table(place, tmp_path, capsys)
     assert [batch["id"].tolist() for batch in expected] == [[0, 1], [3, 4, 6]]
     recalibrate(loaded.model, [expected])
     assert all(torch.equal(value, new["model"][key]) for key, value in loaded.model.state_dict().items() if "running_" in key)
+    assert main(["inspect", str(out)]) == 0
+    assert "; batch norms recalibrated on 5 rows of train.jsonl (sha256 " in " ".join(capsys.readouterr().out.split())
     one_each = ["--recalibrate", f"{table},{table}", "--sweep", "0,1", "--half", "--rows", "2", "--out", tmp_path / "each-{}.pt"]
     assert merge(*models, *one_each) == 0
     points = [read(tmp_path / f"each-{point}.pt")["model"] for point in (0, 1)]
@@ -131,6 +133,9 @@ def test_models_are_merged_by_their_statistics(place, statistics, tmp_path, caps
     files = [read(path) for path in statistics[kind]]
     made = files[0]["statistics"]
     assert (made["kind"], made["rows"], made["weights"]) == (kind, 2, "model") and made["instruction"]
+    capsys.readouterr()
+    assert main(["inspect", str(out)]) == 0
+    assert f"; statistics one-{kind}.safetensors (sha256 " in " ".join(capsys.readouterr().out.split())
     assert made["answers"] == {"fisher": "model", "gram": "table"}[kind] and ("seed" in made) == (kind == "fisher")
     (one, two), found = states(place, "one", "two"), read(out)
     weights = [file["model"] for file in files]

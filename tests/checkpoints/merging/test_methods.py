@@ -65,6 +65,16 @@ def test_task_vectors_are_added_and_negated():
     close(merge("task_arithmetic", [[2.0, 1.0]], [1.0, 1.0], coefficients=[-1.0], scale=1.0), [0.0, 1.0])
 
 
+def test_adaptive_task_vectors_have_coefficients_of_their_keys():
+    close(merge("adamerging", [[2.0, 1.0], [1.0, 4.0]], [1.0, 1.0], coefficients=[0.5, 0.25]), [1.5, 1.75])
+    base, model = ({f"layers.{i}.a": torch.full((2,), value) for i in (0, 1)} for value in (1.0, 3.0))
+    inputs = fitting_inputs([Checkpoint("x", {}, model)], Checkpoint("base", {}, base), "error", unrelated=True)
+    rule, options = make_rule("adamerging", {"per": "layer"})
+    found = merged(inputs, rule, lambda key: [0.25 if "layers.0" in key else 1.0])
+    close(torch.stack(list(found.values())), [[1.5, 1.5], [3.0, 3.0]])
+    assert options == {"per": "layer", "start": 0.3, "steps": 500, "rate": 1e-3, "tokens": 8, "seed": 1}
+
+
 def test_ties_trims_elects_and_averages():
     """Two of four values stay. The second's sign is elected by the sum; a mean counts only those that agree."""
     models = [[4.0, -1.0, 3.0, 0.5], [2.0, 5.0, -0.5, 1.0], [-3.0, -2.0, 0.5, 1.0]]
@@ -208,6 +218,17 @@ def test_fisher_and_regmean_are_weighed_by_statistics():
     answers = torch.cat([x @ w.T for x, w in zip(inputs, layers, strict=True)])
     expected = torch.linalg.lstsq(torch.cat(inputs), answers).solution.T
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    shrunk = [0.9 * gram.double() + 0.1 * torch.diag(torch.diag(gram.double())) for gram in grams]
+    for keep in (1.0, 0.0):  # an input that is always 0 has a row and column of zeros
+        own = [gram.clone() for gram in shrunk]
+        for gram in own:
+            gram[3], gram[:, 3] = gram[3] * keep, gram[:, 3] * keep
+        expected = sum(w.double() @ gram for w, gram in zip(layers, own, strict=True)) @ torch.linalg.pinv(sum(own), hermitian=True)
+        given = [gram.float() / 0.9 for gram in own]
+        for gram, whole in zip(given, own, strict=True):
+            gram.diagonal().copy_(whole.diagonal())
+        found = weighed.regmean(tensors.Tensors(KEY, layers, [0.5, 0.5], statistics=given))
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_method_leaves_an_untrained_model_alone():

@@ -123,10 +123,10 @@ def test_learning_lowers_the_entropy(place):
     """Coefficients stay between 0 and 1, and the same seed learns the same."""
     task, model, stream = made(place)
     inputs = moved(model, seed=3)
-    rule = Adaptive(steps=12, rate=0.1, tokens=2, seed=2)
+    rule = Adaptive(steps=8, rate=0.1, tokens=2, seed=2)
     done = []
     coefficients, entropies = learn(inputs, model, [(task, stream), (task, stream)], rule, size=4, told=lambda *how: done.append(how))
-    assert entropies[-1] < entropies[0] and done[-1] == (12, 12)
+    assert entropies[-1] < entropies[0] and done[-1] == (8, 8)
     values = torch.stack([value.detach() for value in coefficients.values.values()])
     assert bool(((values >= 0) & (values <= 1)).all()) and bool((values == 0).any() | (values == 1).any() | (values > 0.5).any())
     again, _ = learn(inputs, model, [(task, stream), (task, stream)], rule, size=4)

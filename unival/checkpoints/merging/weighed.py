@@ -41,4 +41,17 @@ def regmean(tensors: Tensors, *, diagonal: float = 0.1) -> Tensor:
         product = value.double() @ own
         above, below = (product, own) if above is None or below is None else (above + product, below + own)
     assert above is not None and below is not None, "there is at least one model"
-    return torch.linalg.lstsq(below, above.T, driver="gelsd").solution.T.to(tensors.models[0].dtype)
+    return _solved(below, above.T, is_regular=diagonal > 0).T.to(tensors.models[0].dtype)
+
+
+def _solved(matrix: Tensor, values: Tensor, is_regular: bool) -> Tensor:
+    """Solve ``matrix x = values`` for a symmetric matrix; of several solutions the smallest.
+
+    Cholesky's factors take less than a tenth of the time of a singular value decomposition, but need a matrix that is well conditioned:
+    a Gram matrix is, once its off-diagonal values are smaller, unless an input is always 0.
+    """
+    if is_regular:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed and bool(factor.diagonal().all()):
+            return torch.cholesky_solve(values, factor)
+    return torch.linalg.lstsq(matrix, values, driver="gelsd").solution

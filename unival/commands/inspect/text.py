@@ -168,10 +168,22 @@ def _merged(about: Mapping[str, Any]) -> str:
     named = [f"{c}{_hashed(file)}" for c, file in zip(coefficients, files, strict=True)]
     options = "".join(f", {name} {value}" for name, value in (about.get("options") or {}).items())
     base = f"; base {_hashed(about['base'])}" if about.get("base") else ""
-    found = about.get("selected") or {}
-    among = counted(sum(" + " not in name for name in found.get("scores", ())), "model")
-    selected = f"; selected by {found.get('metric')} on {found.get('table')} among {among}" if found else ""
-    return f"{about.get('method')}{options} of the {about.get('weights')} weights of {', '.join(named)}{base}{selected}"
+    return f"{about.get('method')}{options} of the {about.get('weights')} weights of {', '.join(named)}{base}{_used_data(about)}"
+
+
+def _used_data(about: Mapping[str, Any]) -> str:
+    """The data that ``unival merge`` used, if any."""
+    parts, selected = [], about.get("selected") or {}
+    if selected:
+        among = counted(sum(" + " not in name for name in selected.get("scores", ())), "model")
+        parts.append(f"selected by {selected.get('metric')} on {selected.get('table')} among {among}")
+    if about.get("statistics"):
+        parts.append(f"statistics {', '.join(map(_hashed, about['statistics']))}")
+    for name, what in (("learnt", "coefficients learnt"), ("recalibrated", "batch norms recalibrated")):
+        if used := about.get(name):
+            tables = ", ".join(map(_hashed, used.get("tables") or []))
+            parts.append(f"{what} on {counted(sum(used.get('rows') or []), 'row')} of {tables}")
+    return "".join(f"; {part}" for part in parts)
 
 
 def _hashed(file: Mapping[str, Any]) -> str:

@@ -4,14 +4,14 @@
 trained by Adam to minimise the sum over tasks of the entropy of the model's predictions.  A classifier has one prediction per row.  An
 answer of several tokens has one distribution per token, each given the tokens before: here those of the merged model's own greedy
 answer, up to ``tokens`` of them, since the rows have no answers to force, and the mean of their entropies is minimised.  The first
-token alone (``tokens`` 1) hardly differs between captions; of candidate answers every distribution is limited to those.
+token alone (``tokens`` 1) hardly differs between captions.  Of candidate answers all tokens count, and every distribution is limited to
+the tokens that continue one.
 
 The gradient of a coefficient is the product of the gradient of the merged weights with the task vector, so that in memory are the
 merged weights twice (state and model), their gradient, and slices of a tensor of each model, however many models there are.
 """
 
 import itertools
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +28,6 @@ from unival.tasks.base import UnivalTask
 from unival.tasks.statistics.answers import OwnAnswers
 from unival.tasks.statistics.rows import on_device, spread
 from unival.tasks.statistics.weighing import Told, likelihood, untold
-
-logger = logging.getLogger(__name__)
 
 GROUPS: dict[str, Callable[[str], str]] = {"task": lambda key: "", "layer": layer_of, "tensor": lambda key: key}
 
