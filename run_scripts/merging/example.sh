@@ -20,8 +20,8 @@ if wants_help "$@"; then
   exit 0
 fi
 root="${OUT:-merging-example}"
-data_size=(--objects 12 --train 4000 --valid 50 --test 200)
-batch=32 pretraining=800 finetuning=200 points=0:1:0.1
+data_size=(--objects 8 --train 4000 --valid 50 --test 200)
+batch=32 pretraining=400 finetuning=80 points=0:1:0.1
 case "${1:-}" in
   "") ;;
   --smoke)

@@ -68,7 +68,7 @@ def test_a_part_that_the_published_model_lacks(place, tmp_path):
     assert merged.caption(str(place / "data" / "images" / "valid.jsonl-0.png"), beam=1, max_len_b=3)
 
 
-@pytest.mark.parametrize("order", [("a", "b"), ("a", "ours", "b"), ("ours", "a", "b")], ids=" ".join)
+@pytest.mark.parametrize("order", [("a", "b"), ("a", "ours", "b")], ids=" ".join)
 def test_what_comes_out_generates(place, tmp_path, order, capsys):
     """The format is that of the inputs, or ours if one is ours; the weights are the formula's; all three ways of generating agree."""
     shares = {name: SHARES[name] for name in order}
@@ -78,7 +78,7 @@ def test_what_comes_out_generates(place, tmp_path, order, capsys):
     assert main(["merge", *models, "--coefficients", coefficients, "--out", str(out)]) == 0, capsys.readouterr().err
     assert is_published(files.read(out)["model"]) == ("ours" not in order)
     vocabulary = place / "data" / "vocab"
-    model = from_checkpoint(out, None if order[0] == "ours" else vocabulary)
+    model = from_checkpoint(out, vocabulary)
     found, expected = model.model.state_dict(), average(place, shares)
     assert found.keys() == expected.keys()
     assert [key for key, value in expected.items() if not torch.allclose(found[key].double(), value, atol=1e-6)] == []
