@@ -75,7 +75,6 @@ def test_batch_size_matters_less_with_every_pass(vocab):
 
     first = "encoder.media.image.backbone.bn1.running_var"
     torch.testing.assert_close(states[1, 2][first], exact[first], rtol=1e-6, atol=0)
-    print("errors", error(1), error(2), error(len(norms(model))))
     # not the first pass of all rows: torch normalises by the biased variance, and keeps the other
     assert error(1) > 2 * error(2) and error(len(norms(model))) < 1e-3
     parts = [batches(2, IMAGES[:3]), batches(2, IMAGES[3:])]  # two tables
