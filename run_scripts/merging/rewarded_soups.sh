@@ -9,8 +9,8 @@
 # Writes the models to OUT/small, OUT/medium and OUT/large and their average to OUT/soup.pt.
 #
 # Their paper grounds with UnIVAL and rewards small, medium and large objects; it interpolates two models at a time with lambdas from
-# 0 to 1, and averages the three. MERGE="--coefficients 0.2,0.3,0.5" are other shares of small, medium, large; unival merge with two of
-# the models and --sweep 0:1:0.1 writes their interpolations.
+# 0 to 1, and averages the three. MERGE="--coefficients 0.2,0.3,0.5" are other shares of small, medium, large; unival sweep draws the
+# scores on the way between two of the models.
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 task="${TASK:-refcocoplus}"
 case "$task" in refcoco | refcocoplus | refcocog) ;; *) die "TASK=$task: there are refcoco, refcocoplus and refcocog" ;; esac

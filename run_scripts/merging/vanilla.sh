@@ -10,8 +10,8 @@
 #
 # The paper (section 5) averages its four with 1/N each, and two with all lambdas in W = lambda W_1 + (1 - lambda) W_2: 0.8 of
 # captioning and 0.2 of VQA have CIDEr 138.51, captioning alone has 136.52 (figure 2). Here the second model's share is the
-# lambda: TASKS="caption_coco vqa" MERGE="--lambda 0.2". It is chosen on validation rows: unival merge --sweep 0:1:0.1 writes
-# the files of all. Models of different media lack each other's parts: MERGE="--missing skip".
+# lambda: TASKS="caption_coco vqa" MERGE="--lambda 0.2". It is chosen on validation rows: unival sweep scores all of them without writing
+# files. Models of different media lack each other's parts: MERGE="--missing skip".
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 merging 2 "$@"
 finetune_tasks "$@"
