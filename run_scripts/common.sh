@@ -294,6 +294,7 @@ stage_options() {
 # train_stages ARGS...: train all stages of MIXTURE, or those from STAGE on; started again after a stop, it goes on where it was.
 train_stages() {
   local lines options line name number=0 before="${CHECKPOINT:-}" begun="" names=()
+  unival mixture "$MIXTURE" --show --set "distributed_world_size=$(processes)" >"$OUT/mixture.txt" # finds what is wrong with later stages
   lines="$(stage_options)"
   while IFS= read -r line; do
     number=$((number + 1))

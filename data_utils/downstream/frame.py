@@ -97,6 +97,7 @@ class Tally:
 
     rows: int = 0
     references: int = 0
+    grouped: int = 0  # lines that have these rows as lists
     media: set[str] = field(default_factory=set)
     absent: list[str] = field(default_factory=list)  # the first files that are missing
     left_out: Counter[str] = field(default_factory=Counter)  # reason -> rows; these differ from what the data set should be
@@ -209,6 +210,7 @@ class Tables:
         """
         for path, lists in self._groups:
             self._write(TRAIN, path, path, lists)
+            self.report.of(TRAIN).grouped += 1
         if not self._files:
             reasons = "; ".join(_reasons(tally) for tally in self.report.tallies.values() if tally.left_out or tally.chosen)
             raise UserError(f"{self.dataset.name}: there is no row for any table" + (f": {reasons}" if reasons else ""))
@@ -284,7 +286,8 @@ def summary(dataset: Dataset, report: Report, out: pathlib.Path) -> tuple[str, b
     for table, tally in report.tallies.items():
         chosen = "".join(f"; {count:,} {reason} left out" for reason, count in tally.chosen.items())
         media = f"{counted(len(tally.media), f'{dataset.column} file')}, {counted(tally.references, 'reference')}"
-        lines.append(f"{table:{width}}  {tally.rows:>9,} {'row' if tally.rows == 1 else 'rows'}, {media}{chosen}")
+        lists = f" as lists of {counted(tally.grouped, 'row')}" if tally.grouped else ""
+        lines.append(f"{table:{width}}  {tally.rows:>9,} {'row' if tally.rows == 1 else 'rows'}{lists}, {media}{chosen}")
     if report.answers is not None:
         lines.append(f"{ANSWERS}: {counted(len(report.answers), 'candidate answer')}")
     differ = differences(report)
@@ -320,7 +323,7 @@ def parser(dataset: Dataset) -> argparse.ArgumentParser:
         "--row-per-file",
         action="store_true",
         help=f"train.jsonl: a row for each {dataset.column} file, with lists of what is said of it, for --builder grouped, which decodes"
-        " and embeds it once",
+        " and embeds it once (a row that has several references stays one example: --row-per-reference makes them examples, too)",
     )
     made.add_argument("--force", action="store_true", help="replace tables that are there")
     if dataset.arguments is not None:

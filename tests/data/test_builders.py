@@ -238,6 +238,22 @@ def test_long_texts_give_a_random_segment(vocab):
 # --- the frame ----------------------------------------------------------------------------------------------------------------
 
 
+def test_questions_and_answers_are_not_drawn_apart(vocab):
+    """A list in the source and one in the target are pairs, not references; two answers to one question are references."""
+    instructions = {"": "[TEXT:question] -> [TEXT:answer]"}
+    table = [{"question": ["red?", "blue?"], "answer": ["yes", "no"]}, {"question": "red?", "answer": ["yes", "no"]}]
+    for train in (True, False):
+        made = stream("plain", table, vocab, instructions=instructions, train=train)
+        message = r"'question' and 'answer' each have 2 values, .* --builder grouped makes an example of each place"
+        with pytest.raises(UserError, match=f"row 0: {message}"):
+            made.read(0)
+        assert len(made.read(1)) == 1
+    assert len(stream("grouped", table, vocab, instructions=instructions).read(0)) == 2
+    given = [{"a": ["red", "blue"], "b": "x", "c": ["yes", "no"]}]
+    with pytest.raises(UserError, match="'a' and 'c' each have 2 values"):
+        stream("plain", given, vocab, instructions={"": "[TEXT:b] -> [TEXT:a,no_loss] [TEXT:c]"}).read(0)
+
+
 def test_a_row_gives_one_example_per_place_of_its_lists(vocab, tmp_path):
     table = [
         {"image": "x", "question": ["a", "b"], "answer": [["1", "1"], "2"], "box": [0, 0, 1, 1], "n": [7, 8]},

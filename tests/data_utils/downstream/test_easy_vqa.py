@@ -43,7 +43,8 @@ def test_a_row_of_train_per_image(build, source):
     made = [record for row in built.rows("train") for _, record in grouped(row, open_table(built.out / "train.jsonl"), None)]
     same = ("image", "question", "answer")
     assert sorted([record[key] for key in same] for record in made) == sorted([row[key] for key in same] for row in plain)
-    assert [row["question"] for row in built.rows("valid")] == ["what shape is it?"] and "4 rows, 2 image files" in built.text
+    assert [row["question"] for row in built.rows("valid")] == ["what shape is it?"]
+    assert "4 rows as lists of 2 rows, 2 image files" in built.text
 
 
 @pytest.mark.parametrize(

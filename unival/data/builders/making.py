@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from unival.data.builders.base import Builder, Made
+from unival.data.builders.grouped import is_of_numbers
 from unival.data.builders.negatives import Reading, check_negatives
 from unival.data.cells import cell_errors
 from unival.data.table import Table
 from unival.errors import UserError
 from unival.instructions import Instruction
-from unival.modalities.target import Context, Target
+from unival.modalities.target import Context, Target, predicted_slots
 
 
 class Maker:
@@ -41,6 +42,7 @@ class Maker:
         self.builder = builder
         self.table = table
         self.names = tuple(instructions)
+        self.paired = {name: _paired(alternatives, targets) for name, alternatives in instructions.items()}
         self.more: tuple[Any, ...] = ()  # further arguments of the builder's function
         if builder.negatives is not None and builder.negatives.instruction in instructions:
             column = builder.negatives.column
@@ -65,8 +67,25 @@ class Maker:
             pairs = list(self.builder.build(record, self.table, rng, *self.more))  # build may be a generator
         if not pairs:
             raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
-        for name, _ in pairs:
+        for name, made in pairs:
             if name not in self.names:
                 have = ", ".join(map(repr, self.names))
                 raise UserError(f"{self.table.where(row)}: its builder names the instruction {name!r}; the stream has {have}")
+            for given, predicted in self.paired[name]:
+                if _are_lists(made.get(given), made.get(predicted)):
+                    several = f"{given!r} and {predicted!r} each have {len(made[given])} values, and one of each would be drawn by itself"
+                    raise UserError(f"{self.table.where(row)}: {several}; --builder grouped makes an example of each place")
         return pairs
+
+
+def _paired(alternatives: Sequence[Instruction], targets: Mapping[str, Target]) -> set[tuple[str, str]]:
+    """Columns of what is given as tokens, each with the columns that are predicted."""
+    slots = [slot for each in alternatives for slot in each.slots if slot.modality in targets and slot.column is not None]
+    predicted = {slot.column for each in alternatives for slot in predicted_slots(each)}
+    return {(str(slot.column), str(column)) for slot in slots for column in predicted if slot.column not in predicted}
+
+
+def _are_lists(given: Any, predicted: Any) -> bool:
+    """Whether both cells have several values, and equally many; several numbers are one box."""
+    lists = [cell for cell in (given, predicted) if isinstance(cell, list) and not is_of_numbers(cell)]
+    return len(lists) == 2 and len(given) == len(predicted) > 1

@@ -21,6 +21,7 @@ from unival.tasks.pretraining.values import Place, Reader, nearest, section
 
 SUFFIXES = (".yaml", ".yml")
 WAYS = ("preset", "instruction", "builder")  # to say what is made of a row
+READS = ("plain", "grouped")  # builders that read rows through the instruction of the stream, beside which they stand
 KEYS = ("streams", "balancing", "loss_normalization", "stages", "options")
 UNSET = re.compile(r"Environment variable '([^']+)' not found")  # OmegaConf's words
 ONLY_STAGE = "all"  # name of the stage of a file without ``stages``
@@ -232,12 +233,15 @@ def _stream(name: str, number: int, value: Any, place: Place) -> StreamSpec:
     if "table" not in given:
         raise place.error("give table, the file with its rows, or a list of files")
     ways = [way for way in WAYS if way in given]
-    if len(ways) != 1:
+    reads = given.get("builder") in READS
+    if len(ways) != 1 and not (reads and len(ways) == 2):
         said = f"has {' and '.join(ways)}" if ways else "says nothing"
         raise place.error(f"{said} of what is made of a row: give one of {', '.join(WAYS)}")
+    if reads and len(ways) == 1:
+        raise (place / "builder").error(f"{given['builder']} brings no instruction: give preset or instruction, too")
     for key in ("medium", "instructions"):
-        if key in given and "builder" not in given:
-            raise (place / key).error("is for a stream with a builder")
+        if key in given and ("builder" not in given or reads):
+            raise (place / key).error("is for a stream with a builder that brings instructions")
     return StreamSpec(name, number, place, **given)
 
 

@@ -21,7 +21,7 @@ from unival.tasks.closed_set import read_answers
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import ANY, PRESETS, Preset
-from unival.tasks.pretraining.file import StreamSpec
+from unival.tasks.pretraining.file import READS, StreamSpec
 from unival.tasks.pretraining.values import Place, nearest
 
 
@@ -57,7 +57,7 @@ def instructions_of(spec: StreamSpec) -> dict[str, tuple[Instruction, ...]]:
     Raises:
         UserError: the preset, the builder or an instruction cannot be used; names file and key.
     """
-    if spec.builder is None:
+    if spec.builder is None or spec.builder in READS:
         preset = preset_of(spec)
         text = spec.instruction or preset.instruction
         if text is None:
@@ -73,8 +73,6 @@ def instructions_of(spec: StreamSpec) -> dict[str, tuple[Instruction, ...]]:
     for name, text in {**own, **spec.instructions}.items():
         with errors_of(spec.place / "instructions" / name):
             found[name] = parse(text, MODALITIES)
-    if not found:
-        raise (spec.place / "builder").error(f"{spec.builder} brings no instruction: give instruction instead")
     return found
 
 
