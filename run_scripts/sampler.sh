@@ -61,7 +61,7 @@ esac
 case "$medium" in
   image) data_size=(--sprites shapes --size 64 --objects 25 --train 4000 --valid 60 --test 100) batch=32 epochs=10 ;;
   video) data_size=(--sprites shapes --size 48 --objects 16 --train 1500 --valid 60 --test 100 --frames 8) batch=16 epochs=10 ;;
-  audio) data_size=(--sounds synthesised --objects 12 --train 2000 --valid 60 --test 100 --rate 16000) batch=32 epochs=8 ;;
+  audio) data_size=(--sounds synthesised --objects 12 --train 2000 --valid 60 --test 100 --rate 16000) batch=32 epochs=10 ;;
 esac
 if [ "$task" != audio_caption ]; then rows=(--row-per-file) training+=(--builder grouped); fi # several are about one image
 root="${OUT:-sampler}"
