@@ -8,11 +8,13 @@ import numpy as np
 from unival.data.builders.base import Builder, Made
 from unival.data.builders.grouped import is_of_numbers
 from unival.data.builders.negatives import Reading, check_negatives
-from unival.data.cells import cell_errors
+from unival.data.cells import cell_errors, is_joined
 from unival.data.table import Table
 from unival.errors import UserError
 from unival.instructions import Instruction
 from unival.modalities.target import Context, Target, predicted_slots
+
+LOOKED_AT = 100  # first rows of a table
 
 
 class Maker:
@@ -42,7 +44,9 @@ class Maker:
         self.builder = builder
         self.table = table
         self.names = tuple(instructions)
-        self.paired = {name: _paired(alternatives, targets) for name, alternatives in instructions.items()}
+        if name == "plain" and not is_joined(table):
+            for alternatives in instructions.values():
+                _check_pairs(table, _paired(alternatives, targets))
         self.more: tuple[Any, ...] = ()  # further arguments of the builder's function
         if builder.negatives is not None and builder.negatives.instruction in instructions:
             column = builder.negatives.column
@@ -67,14 +71,10 @@ class Maker:
             pairs = list(self.builder.build(record, self.table, rng, *self.more))  # build may be a generator
         if not pairs:
             raise UserError(f"{self.table.where(row)}: its builder makes no example of it")
-        for name, made in pairs:
+        for name, _ in pairs:
             if name not in self.names:
                 have = ", ".join(map(repr, self.names))
                 raise UserError(f"{self.table.where(row)}: its builder names the instruction {name!r}; the stream has {have}")
-            for given, predicted in self.paired[name]:
-                if _are_lists(made.get(given), made.get(predicted)):
-                    several = f"{given!r} and {predicted!r} each have {len(made[given])} values, and one of each would be drawn by itself"
-                    raise UserError(f"{self.table.where(row)}: {several}; --builder grouped makes an example of each place")
         return pairs
 
 
@@ -85,7 +85,35 @@ def _paired(alternatives: Sequence[Instruction], targets: Mapping[str, Target]) 
     return {(str(slot.column), str(column)) for slot in slots for column in predicted if slot.column not in predicted}
 
 
-def _are_lists(given: Any, predicted: Any) -> bool:
-    """Whether both cells have several values, and equally many; several numbers are one box."""
-    lists = [cell for cell in (given, predicted) if isinstance(cell, list) and not is_of_numbers(cell)]
-    return len(lists) == 2 and len(given) == len(predicted) > 1
+def _check_pairs(table: Table, columns: set[tuple[str, str]]) -> None:
+    """Refuse rows of lists that belong together, of which each would be drawn by itself.
+
+    Lists of references are as long as it happens: only where both lists are equally long in all of the first rows, and not in all of
+    them the same length, do their places belong together.
+
+    Raises:
+        UserError: the table has such rows.
+    """
+    rows = [record for row in range(min(LOOKED_AT, len(table)) if columns else 0) if (record := _readable(table, row))]
+    for given, predicted in columns:
+        lengths = [_lengths(record, given, predicted) for record in rows]
+        found = [pair for pair in lengths if pair is not None]
+        if all(a == b for a, b in found) and len(set(found)) > 1:
+            where = table.where(next(i for i, pair in enumerate(lengths) if pair is not None))
+            several = f"{given!r} and {predicted!r} have lists of the same length, and one of each would be drawn by itself"
+            raise UserError(f"{where}: {several}; --builder grouped makes an example of each place")
+
+
+def _readable(table: Table, row: int) -> Mapping[str, Any] | None:
+    try:
+        return table[row]
+    except UserError:  # told when it is its turn
+        return None
+
+
+def _lengths(record: Mapping[str, Any], given: str, predicted: str) -> tuple[int, int] | None:
+    """The lengths of both cells, if they are lists; several numbers are one box."""
+    cells = [record.get(given), record.get(predicted)]
+    if any(not isinstance(cell, list) or is_of_numbers(cell) for cell in cells):
+        return None
+    return len(cells[0]), len(cells[1])  # type: ignore[arg-type]
