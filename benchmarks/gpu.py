@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from fairseq.utils import apply_to_sample
 from harness import build_model, dictionary, label_smoothed, model_arguments, net_input, text_input, training_input
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,13 +40,9 @@ def matmul_limit(dtype: torch.dtype) -> float:
     return 2 * 8192**3 / milliseconds(lambda: a @ b, 10)
 
 
-def moved(value: Any, dtype: torch.dtype) -> Any:
-    """Tensors on the GPU, floating-point ones in ``dtype``."""
-    if isinstance(value, torch.Tensor):
-        return value.to("cuda", dtype if value.is_floating_point() else value.dtype)
-    if isinstance(value, dict):
-        return {key: moved(item, dtype) for key, item in value.items()}
-    return [moved(item, dtype) for item in value] if isinstance(value, list) else value
+def moved(sample: Any, dtype: torch.dtype) -> Any:
+    """A sample on the GPU, floating-point tensors in ``dtype``."""
+    return apply_to_sample(lambda tensor: tensor.to("cuda", dtype if tensor.is_floating_point() else tensor.dtype), sample)
 
 
 def training(modality: str, shape: tuple[int, ...], precision: str, args: argparse.Namespace) -> Callable[[], Any]:

@@ -65,6 +65,16 @@ finetune_tasks() {
   for task in "${TASK_NAMES[@]}"; do finetune_on "$task" "$CHECKPOINT" "$OUT/finetuned/$task" "$@"; done
 }
 
+# best_models TASK...: sets MODELS to the best checkpoint of each task of finetune_tasks.
+best_models() {
+  local task
+  MODELS=()
+  for task in "$@"; do
+    best_of "$OUT/finetuned/$task"
+    MODELS+=("$MODEL")
+  done
+}
+
 # others_than TASK: sets OTHERS to the other tasks, which are auxiliary to it.
 others_than() {
   local task

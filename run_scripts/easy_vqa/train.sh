@@ -9,6 +9,6 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe scratch vqa image "$@"
 own_vocabulary 400 question answer
-rows=(--batch-size 128 --lr 5e-4)
-if [ "${#TSV[@]}" -eq 0 ] && grep -q -m 1 '"question": *\[' "$TABLE"; then rows=(--batch-size 32 --lr 1e-3 --builder grouped); fi
-train_small 32 8 --patch-image-size 64 --best-checkpoint-metric vqa_score --eval-args '{"beam": 1}' "${rows[@]}" "$@"
+batch=128 lr=5e-4 builder=plain
+if [ "${#TSV[@]}" -eq 0 ] && grep -q -m 1 '"question": *\[' "$TABLE"; then batch=32 lr=1e-3 builder=grouped; fi
+train_small "$batch" 8 --lr "$lr" --builder "$builder" --patch-image-size 64 --best-checkpoint-metric vqa_score --eval-args '{"beam": 1}' "$@"

@@ -16,13 +16,9 @@ finetune_tasks "$@"
 targets=()
 for target in "${TARGET_NAMES[@]}"; do
   others_than "$target"
-  models=()
-  for task in "${OTHERS[@]}"; do
-    best_of "$OUT/finetuned/$task"
-    models+=("$MODEL")
-  done
+  best_models "${OTHERS[@]}"
   start="$OUT/fusing/$target/start.pt"
-  merge_models "$start" "${models[0]}" "${models[@]}"
+  merge_models "$start" "${MODELS[0]}" "${MODELS[@]}"
   finetune_on "$target" "$start" "$OUT/fusing/$target" "$@"
   best_of "$OUT/fusing/$target"
   targets+=("$MODEL")

@@ -15,9 +15,5 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 merging 2 "$@"
 finetune_tasks "$@"
-models=()
-for task in "${TASK_NAMES[@]}"; do
-  best_of "$OUT/finetuned/$task"
-  models+=("$MODEL")
-done
-merge_for "$OUT/vanilla" "${TASK_NAMES[@]}" -- "${models[@]}"
+best_models "${TASK_NAMES[@]}"
+merge_for "$OUT/vanilla" "${TASK_NAMES[@]}" -- "${MODELS[@]}"

@@ -51,25 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", type=pathlib.Path, metavar="FILE", help="training log of --log-format json --log-file FILE"
     )
-    parser.add_argument("--main", default="test", metavar="SPLIT", help="split of the main part (default: %(default)s)")
-    parser.add_argument(
-        "--swapped",
-        default="test_swapped",
-        metavar="SPLIT",
-        help="split with another image's pixels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--unseen", default="test_unseen", metavar="SPLIT", help="split of unseen objects (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--other-text",
-        default="test_other_text",
-        metavar="SPLIT",
-        help="split with the same images and other texts, such as questions (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--guesses", default="guesses", metavar="SPLIT", help="split with what is guessed without looking (default: %(default)s)"
-    )
+    add_split_arguments(parser)
     parser.add_argument(
         "--metric", default="cider", help="score of each example and of the comparison (default: %(default)s)"
     )
@@ -102,6 +84,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--title", default="What the model says about images it has never seen", help="heading of the page"
+    )
+
+
+def add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    """The names of the splits that a report has parts for."""
+    parser.add_argument("--main", default="test", metavar="SPLIT", help="split of the main part (default: %(default)s)")
+    parser.add_argument(
+        "--swapped",
+        default="test_swapped",
+        metavar="SPLIT",
+        help="split with another image's pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--unseen", default="test_unseen", metavar="SPLIT", help="split of unseen objects (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--other-text",
+        default="test_other_text",
+        metavar="SPLIT",
+        help="split with the same images and other texts, such as questions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--guesses", default="guesses", metavar="SPLIT", help="split with what is guessed without looking (default: %(default)s)"
     )
 
 

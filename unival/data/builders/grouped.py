@@ -21,7 +21,7 @@ def grouped(record: Record, table: Table, rng: np.random.Generator) -> Sequence[
     """
     if is_joined(table):
         raise UserError("the builder 'grouped' reads lists, which only JSON lines have: give a .jsonl table")
-    lists = {column: cell for column, cell in record.items() if isinstance(cell, list) and not is_of_numbers(cell)}
+    lists = {column: cell for column, cell in record.items() if has_places(cell)}
     lengths = {column: len(cell) for column, cell in lists.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{column!r} has {length}" for column, length in lengths.items())
@@ -30,9 +30,9 @@ def grouped(record: Record, table: Table, rng: np.random.Generator) -> Sequence[
     return [(ONLY, {**record, **{column: cell[i] for column, cell in lists.items()}}) for i in range(count)]
 
 
-def is_of_numbers(cell: list[object]) -> bool:
-    """Whether a list holds numbers, as a box does."""
-    return all(isinstance(item, int | float) for item in cell) and bool(cell)
+def has_places(cell: object) -> bool:
+    """Whether a cell is a list with a place for each example; one of numbers is a box."""
+    return isinstance(cell, list) and not (cell and all(isinstance(item, int | float) for item in cell))
 
 
 GROUPED = Builder(grouped)

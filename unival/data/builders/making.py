@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unival.data.builders.base import Builder, Made
-from unival.data.builders.grouped import is_of_numbers
+from unival.data.builders.grouped import has_places
 from unival.data.builders.negatives import Reading, check_negatives
 from unival.data.cells import cell_errors, is_joined
 from unival.data.table import Table
@@ -112,8 +112,6 @@ def _readable(table: Table, row: int) -> Mapping[str, Any] | None:
 
 
 def _lengths(record: Mapping[str, Any], given: str, predicted: str) -> tuple[int, int] | None:
-    """The lengths of both cells, if they are lists; several numbers are one box."""
-    cells = [record.get(given), record.get(predicted)]
-    if any(not isinstance(cell, list) or is_of_numbers(cell) for cell in cells):
-        return None
-    return len(cells[0]), len(cells[1])  # type: ignore[arg-type]
+    """The lengths of both cells, if they are lists of examples or references."""
+    cells: list[Any] = [record.get(given), record.get(predicted)]
+    return (len(cells[0]), len(cells[1])) if all(map(has_places, cells)) else None
