@@ -18,11 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 Figure = Callable[[], Mapping[str, float]]  # does the work once; part -> seconds
 Builders = dict[str, Callable[[], Figure]]  # name -> prepares a figure; only those that are asked for are built
 PUBLISHED_VOCABULARY = 59457
+MEMORY = "peak of the memory, GiB"
 THIS_TREE = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -50,6 +52,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="TEXT", help="only the figures whose names contain this")
     clocks = "wall time, or processor time, which other work disturbs less (default: %(default)s)"
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=clocks)
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures to this file as well")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # a process of one tree, see Tree
     return parser
 
@@ -153,28 +156,58 @@ def main(
                 tree.close()
 
 
-def compare(trees: list[Tree], args: argparse.Namespace) -> None:
-    """Measure all figures in turns; print the medians, and the medians of the rounds' ratios, then the peaks of the memory."""
+@dataclass
+class Result:
+    """A part of a figure in this tree and in the other one: a value per round.
+
+    Attributes:
+        name: figure and part.
+        ours, theirs: values (seconds unless the name says otherwise), in the order of the rounds; empty: the other tree lacks it.
+    """
+
+    name: str
+    ours: list[float]
+    theirs: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        """This tree's values by the other one's of the same rounds."""
+        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=False) if theirs]
+
+    def line(self) -> str:
+        """The medians, the median of the ratios, and the lowest and highest of them (of one tree: of its values)."""
+        cells = [f"{self.name:48} {statistics.median(self.ours):9.4f}"]
+        if self.ratios:
+            cells.append(f"{statistics.median(self.theirs):20.4f} {statistics.median(self.ratios):12.2f}")
+        spread, digits = (self.ratios, 2) if self.ratios else (self.ours, 4)
+        return " ".join([*cells, f"{min(spread):9.{digits}f} to {max(spread):.{digits}f}"])
+
+
+def measured(trees: list[Tree], rounds: int) -> list[Result]:
+    """Measure all figures in turns, then the peaks of the memory."""
     times: list[dict[tuple[str, str], list[float]]] = [{} for _ in trees]
-    for number in range(args.rounds):
+    for number in range(rounds):
         for figure in trees[0].figures:
             turns = [(tree, taken) for tree, taken in zip(trees, times, strict=True) if figure in tree.figures]
             for tree, taken in turns[:: 1 if number % 2 else -1]:
                 for part, seconds in tree.measure(figure).items():
                     taken.setdefault((figure, part), []).append(seconds)
+    other = times[1] if len(trees) > 1 else {}
+    results = [Result(", ".join(filter(None, key)), ours, other.get(key, [])) for key, ours in times[0].items()]
+    peak, *others = [tree.peak() for tree in trees]
+    return [*results, Result(MEMORY, [peak], others)]
+
+
+def compare(trees: list[Tree], args: argparse.Namespace) -> None:
+    """Measure and print; write the values of all rounds to ``--json``."""
+    results = measured(trees, args.rounds)
     head = "this tree" if len(trees) == 1 else f"this tree {str(args.against)[-20:]:>20} this : other"
-    sys.stdout.write(f"{f'{args.clock} seconds, medians of {args.rounds}':48} {head}\n")
-    for key, ours in times[0].items():
-        line = f"{key[0] + (key[1] and ', ' + key[1]):48} {statistics.median(ours):9.4f}"
-        if len(trees) == 2 and (theirs := times[1].get(key)):
-            ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-            line += f" {statistics.median(theirs):20.4f} {ratio:12.2f}"
-        sys.stdout.write(line + "\n")
-    peak, *other = [tree.peak() for tree in trees]
-    line = f"{'peak of the memory, GiB':48} {peak:9.2f}"
-    sys.stdout.write("".join([line, *(f" {theirs:20.2f} {peak / theirs:12.2f}" for theirs in other), "\n"]))
-    if trees[0].note:
-        sys.stdout.write(trees[0].note + "\n")
+    lines = [f"{f'{args.clock} seconds, medians of {args.rounds}':48} {head}    lowest to highest"]
+    lines += [*(result.line() for result in results), *([trees[0].note] if trees[0].note else [])]
+    sys.stdout.write("\n".join(lines) + "\n")
+    if args.json:
+        found = {"clock": args.clock, "note": trees[0].note, "results": [asdict(result) for result in results]}
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def dictionary(size: int = PUBLISHED_VOCABULARY) -> Any:

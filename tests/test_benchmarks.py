@@ -1,7 +1,9 @@
 """The benchmarks run, and compare two trees; what they measure is not looked at."""
 
 import importlib
+import json
 import pathlib
+import subprocess
 import textwrap
 
 import pytest
@@ -101,12 +103,14 @@ def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatc
         (tmp_path / name / "unival").mkdir(parents=True)
         (tmp_path / name / "unival" / "__init__.py").write_text(f"NAME = {name!r}\n")
     monkeypatch.setattr(harness, "THIS_TREE", tmp_path / "ours")
-    argv = ["--against", str(tmp_path / "theirs"), "--rounds", "2", "--only", "other"]
+    argv = ["--against", str(tmp_path / "theirs"), "--rounds", "2", "--only", "other", "--json", str(tmp_path / "figures.json")]
     harness.main(str(script), harness.arguments(""), lambda args: ({}, ""), argv)
     assert (tmp_path / "turns").read_text().split() == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]  # warm-ups first
     _, figure, memory, note = capsys.readouterr().out.splitlines()
-    assert figure.split() == ["other", "work", "2.0000", "4.0000", "0.50"] and note == "the note"
-    ours, theirs, ratio = map(float, memory.removeprefix("peak of the memory, GiB").split())
+    assert figure.split() == ["other", "work", "2.0000", "4.0000", "0.50", "0.50", "to", "0.50"] and note == "the note"
+    ours, theirs, ratio = map(float, memory.removeprefix("peak of the memory, GiB").split()[:3])
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["results"][0] == {"name": "other work", "ours": [2.0, 2.0], "theirs": [4.0, 4.0]}
     assert 0 < ours == pytest.approx(theirs * ratio, rel=0.5, abs=0.02)
 
 
@@ -116,3 +120,32 @@ def test_merging_is_measured(benchmark, monkeypatch, capsys):
     merging.main()
     kinds = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert kinds == ["linear", "merge", "copy", "ratio", "memory"]
+
+
+def test_all_benchmarks_make_a_page(benchmark, tmp_path, monkeypatch, capsys):
+    page = benchmark("all")
+    (tmp_path / "unival").mkdir()
+
+    def measures(command, **how):
+        if command[0] == "git":
+            return subprocess.CompletedProcess(command, 0, "1234567\n" if "rev-parse" in command else "")
+        values = {"name": "image, fp32, all", "ours": [1.0, 3.0, 2.0], "theirs": [2.0, 4.0, 8.0]}
+        alone = {"name": "new", "ours": [2000.0] * 3, "theirs": []}
+        found = {"clock": "cpu", "note": f"the note of {pathlib.Path(command[1]).stem}", "results": [values, alone]}
+        pathlib.Path(command[command.index("--json") + 1]).write_text(json.dumps(found))
+
+    monkeypatch.setattr(page.subprocess, "run", measures)
+    out = tmp_path / "RESULTS.md"
+    options = ["--against", str(tmp_path), "--out", str(out), "--clock", "cpu"]
+    page.main([*options, "--only", "generation,model"])
+    text = out.read_text()
+    assert "| image, fp32, all | 2 | 4 | **0.50** | 0.25 to 0.75 | 0.70 |" in text and "| new | 2000 |  |  |  |  |" in text
+    assert text.index("## model.py") < text.index("## generation.py") and "1234567 against 1234567" in text
+    page.main([*options, "--only", "data"])
+    both = out.read_text()
+    assert both.startswith(text.rstrip()) and "the note of data" in both, "the other sections stay as they are"
+    page.main([*options, "--only", "data"])
+    assert out.read_text().count("## data.py") == 1
+    with pytest.raises(SystemExit):
+        page.main([*options, "--only", "modell"])
+    assert "--only modell: the benchmarks are model, generation" in capsys.readouterr().err
