@@ -73,9 +73,9 @@ def test_show(mixture, capsys):
     second = lines[lines.index("") + 1 :]
     assert second[0] == "stage b: 8 updates in epochs of 4; the learning rate is planned over 5 epochs"
     assert [re.sub(r" +", " ", line).split()[:5] for line in second[3:6]] == [
-        ["captions", "9", "0.333", "4", "0.89"],
-        ["questions", "4", "0.333", "4", "2.00"],
-        ["texts", "6", "0.333", "4", "1.33"],
+        ["captions", "9", "0.250-0.333", "3", "0.78"],
+        ["questions", "4", "0.333-0.500", "5", "2.50"],
+        ["texts", "6", "0.250-0.333", "3", "1.17"],
     ]
 
 

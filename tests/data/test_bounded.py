@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.test_mixture import dataset, update_of
 from tests.data.test_mixture import vocab as vocab
-from unival.data.bounded import PLACE, WHOLE, BoundedPlan, Segment, deal
+from unival.data.bounded import PLACE, WHOLE, BoundedPlan, Segment, SharesByEpoch, deal
 from unival.data.mixture import EpochBatches, Mixture
 from unival.errors import UserError
 
@@ -176,6 +176,52 @@ def test_a_stream_keeps_its_rows_whatever_stands_beside_it(vocab):
     assert (rows[places(rows) == 1] - (1 << PLACE)).tolist() == only.tolist() != list(range(12))
     batch = next(one.next_epoch_itr())
     assert sorted(set(batch["stream"].tolist())) == [0, 1] and batch["stream_names"] == ["rows.0", "rows.1"]
+
+
+class Dynamic:
+    """Shares that follow from what was learned so far: the worse a stream is, the more of it the next epoch reads."""
+
+    def __init__(self):
+        self.loss = [9, 6]
+        self.asked = []
+
+    def decide(self, epoch):
+        self.asked.append(epoch)
+        return list(self.loss)
+
+    def learn(self, streams):
+        self.loss = [loss - (streams == place).sum() / 4 for place, loss in enumerate(self.loss)]
+
+
+@pytest.mark.parametrize("is_moving", [False, True], ids=["constant within an epoch", "in a transition"])
+def test_shares_that_are_decided_by_epoch_are_resumed_with_the_same_bits(vocab, is_moving):
+    """What was decided for an epoch stays, also where it is resumed within the epoch, when other things are known."""
+
+    def start():
+        method = Dynamic()
+        follow = (lambda decided: lambda update: [decided[0] * update, decided[1]]) if is_moving else (lambda decided: decided)
+        return method, EpochBatches(bounded(vocab, (30, 20), SharesByEpoch(method.decide, follow), 12), 3)
+
+    def run(method, iterator, updates):
+        """The rows of so many updates, and then the state of the iterator and of the method."""
+        found = []
+        while len(found) < updates:
+            for batch in itertools.islice(iterator.next_epoch_itr(), updates - len(found)):
+                found.append([*zip(batch["stream"].tolist(), batch["id"].tolist(), strict=True)])
+                method.learn(batch["stream"].numpy())
+        return found, json.loads(json.dumps(iterator.state_dict())), list(method.loss)
+
+    method, iterator = start()
+    whole = run(method, iterator, 12)[0]
+    assert method.asked == [1, 2, 3] and method.loss[0] != method.loss[1]
+    of_epochs = [sum(stream for batch in whole[i : i + 4] for stream, _ in batch) for i in (0, 4, 8)]
+    assert len(set(of_epochs)) > 1, "shares change"
+    for stop in range(1, 12):
+        begun, state, loss = run(*start(), stop)
+        method, iterator = start()
+        iterator.load_state_dict(state)  # fairseq resumes the iterator before the task
+        method.loss = loss
+        assert (begun, run(method, iterator, 12 - stop)[0]) == (whole[:stop], whole[stop:]), stop
 
 
 def test_what_cannot_be_planned_is_said(vocab):

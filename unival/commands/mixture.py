@@ -91,7 +91,7 @@ def described(mixture: Any, stage: Any, timed: bool) -> Iterator[str]:
         (
             each.name,
             f"{each.rows:,}",
-            f"{each.share:.3f}",
+            span(each.shares),
             f"{each.rows_per_epoch:,.0f}",
             "" if found.updates is None else f"{each.passes:.2f}",
             f"{each.examples:.1f}",
@@ -104,6 +104,12 @@ def described(mixture: Any, stage: Any, timed: bool) -> Iterator[str]:
     yield f"  target tokens: {found.target_tokens:,.0f} an epoch" + (f", {found.all_target_tokens:,.0f} in all" if found.updates else "")
     if timed:
         yield f"  {measured(arguments, found.updates)}"
+
+
+def span(shares: Sequence[float]) -> str:
+    """A share, or the least and the most that it has in an epoch."""
+    least, most = (f"{share:.3f}" for share in (min(shares), max(shares)))
+    return least if least == most else f"{least}-{most}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -31,6 +31,19 @@ Shares = Sequence[float] | Callable[[int], Sequence[float]]  # or a function of 
 
 
 @dataclass(frozen=True)
+class SharesByEpoch:
+    """Shares that are decided anew for every epoch.
+
+    Attributes:
+        decide: numbers from which the shares of an epoch follow; called once, when the epoch (from 1) is planned, and kept in checkpoints.
+        shares: the shares that follow from these numbers.
+    """
+
+    decide: Callable[[int], Sequence[float]]
+    shares: Callable[[Sequence[float]], Shares]
+
+
+@dataclass(frozen=True)
 class Position:
     """How far the streams have been read.
 
@@ -39,12 +52,14 @@ class Position:
         read: rows of each stream that were read, in all passes.
         owed: rows that its shares have promised each stream so far and that were not read, times :data:`WHOLE`; negative: too many were.
         left: rows of the epoch still to be read; None: all.
+        epoch: the epoch, from 1.
     """
 
     updates: int
     read: tuple[int, ...]
     owed: tuple[int, ...]
     left: int | None = None
+    epoch: int = 1
 
 
 class BoundedPlan:
@@ -52,7 +67,8 @@ class BoundedPlan:
 
     Args:
         streams: the streams.
-        shares: the share of each stream, in any unit: their sum is the whole; or a function that gives them for the update after so many.
+        shares: the share of each stream, in any unit: their sum is the whole; or a function that gives them for the update after so many;
+            either may be decided by epoch.
         rows_per_epoch: rows of an epoch on all ranks together; whole pieces are read, and what is left over adds to no other epoch.
 
     Attributes:
@@ -62,7 +78,7 @@ class BoundedPlan:
         UserError: shares are not one number per stream, are negative, or have no sum above 0.
     """
 
-    def __init__(self, streams: Sequence[OrderedRows], shares: Shares, rows_per_epoch: int):
+    def __init__(self, streams: Sequence[OrderedRows], shares: Shares | SharesByEpoch, rows_per_epoch: int):
         if rows_per_epoch < 1:
             raise UserError(f"{rows_per_epoch} rows per epoch: expected at least 1")
         self.streams = list(streams)
@@ -70,6 +86,7 @@ class BoundedPlan:
         self.rows_per_epoch = rows_per_epoch
         self.whole_updates = False
         self._known = 1, self.start()  # an epoch, and where it begins or is resumed
+        self._decided: dict[int, list[float]] = {}  # epoch -> numbers from which its shares follow
         self._counted: tuple[Position, Segment, np.ndarray] | None = None  # the last result of counts
         self.weights([0])
 
@@ -78,9 +95,19 @@ class BoundedPlan:
         nothing = (0,) * len(self.streams)
         return Position(0, nothing, nothing)
 
-    def weights(self, updates: Sequence[int]) -> np.ndarray:
-        """The shares in updates, by the number of updates before each: ``n x streams``, integers whose sum is :data:`WHOLE` in each row."""
-        each = [self.shares(number) for number in updates] if callable(self.shares) else [self.shares]
+    def shares_of(self, epoch: int) -> Shares:
+        """The shares of an epoch; decides them if they are decided by epoch and were not."""
+        if not isinstance(self.shares, SharesByEpoch):
+            return self.shares
+        if epoch not in self._decided:
+            self._decided[epoch] = list(map(float, self.shares.decide(epoch)))
+        return self.shares.shares(self._decided[epoch])
+
+    def weights(self, updates: Sequence[int], epoch: int = 1) -> np.ndarray:
+        """The shares in updates of an epoch, by the number of updates before each: ``n x streams``, integers whose sum is :data:`WHOLE` in
+        each row."""
+        given = self.shares_of(epoch)
+        each = [given(number) for number in updates] if callable(given) else [given]
         shares = np.asarray(each, dtype=np.float64)
         sums = shares.sum(-1) if shares.shape == (len(each), len(self.streams)) else np.array([np.nan])
         if not (np.isfinite(sums).all() and (sums > 0).all() and (shares >= 0).all()):
@@ -88,7 +115,7 @@ class BoundedPlan:
         bounds = np.rint(np.cumsum(shares / sums[:, None], axis=1) * WHOLE).astype(np.int64)
         bounds[:, -1] = WHOLE
         weights = np.diff(bounds, axis=1, prepend=0)
-        return weights if callable(self.shares) else weights.repeat(len(updates), axis=0)
+        return weights if callable(given) else weights.repeat(len(updates), axis=0)
 
     def sizes(self, segment: Segment, left: int | None = None) -> np.ndarray:
         """Pieces of each round of an epoch of which ``left`` rows are left (default: all); the last round may have fewer."""
@@ -121,7 +148,7 @@ class BoundedPlan:
         if self._counted is None or self._counted[:2] != (position, key):
             sizes = self.sizes(segment, position.left)
             of_round = np.arange(len(sizes)) // segment["update_freq"]
-            weights = self.weights(range(position.updates, position.updates + int(of_round[-1]) + 1))
+            weights = self.weights(range(position.updates, position.updates + int(of_round[-1]) + 1), position.epoch)
             counts = deal(position.owed, weights, of_round, sizes, segment["ranks"])
             self._counted = position, key, counts
         return self._counted[2]
@@ -133,15 +160,18 @@ class BoundedPlan:
         pieces = done.sum(0)
         of_round = np.arange(len(done)) // freq
         updates = math.ceil(len(done) / freq)
-        weights = self.weights(range(position.updates, position.updates + updates)) if updates else np.zeros((0, len(pieces)), np.int64)
+        numbers = range(position.updates, position.updates + updates)
+        weights = self.weights(numbers, position.epoch) if updates else np.zeros((0, len(pieces)), np.int64)
         by_update = np.bincount(of_round, weights=done.sum(1), minlength=updates).astype(np.int64)
         promised = by_update @ weights - pieces * WHOLE
         left = (self.rows_per_epoch if position.left is None else position.left) - ranks * int(pieces.sum())
+        is_over = rounds is None or len(done) == len(counts)
         return Position(
             updates=position.updates + updates,
             read=tuple(read + ranks * int(count) for read, count in zip(position.read, pieces, strict=True)),
             owed=tuple(owed + ranks * int(more) for owed, more in zip(position.owed, promised, strict=True)),
-            left=None if rounds is None or len(done) == len(counts) else left,
+            left=None if is_over else left,
+            epoch=position.epoch + is_over,
         )
 
     def batches(self, position: Position, segment: Segment) -> Batches:
@@ -159,12 +189,15 @@ class BoundedPlan:
         return by_rounds(pieces, segment["batch_size"])
 
     def saved(self, position: Position) -> dict[str, Any]:
-        """A position as checkpoints have it."""
-        return dataclasses.asdict(position)
+        """A position as checkpoints have it, which say the epoch themselves; with what was decided for the epoch."""
+        saved = dataclasses.asdict(position)
+        decided = self._decided.get(saved.pop("epoch"))
+        return saved if decided is None else {**saved, "decided": decided}
 
     def load(self, epoch: int, saved: dict[str, Any]) -> None:
         """Take a saved position, where an epoch begins or is resumed."""
-        self._known = epoch, Position(saved["updates"], tuple(saved["read"]), tuple(saved["owed"]), saved["left"])
+        self._known = epoch, Position(saved["updates"], tuple(saved["read"]), tuple(saved["owed"]), saved["left"], epoch)
+        self._decided = {epoch: list(saved["decided"])} if "decided" in saved else {}
 
 
 def deal(owed: Sequence[int], weights: np.ndarray, of_round: np.ndarray, sizes: np.ndarray, ranks: int) -> np.ndarray:

@@ -20,7 +20,7 @@ import torch
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
-from unival.data.bounded import PLACE, BoundedPlan, Shares
+from unival.data.bounded import PLACE, BoundedPlan, Shares, SharesByEpoch
 from unival.data.example import Sample
 from unival.data.plan import Batches, Rounds, Rows, Segment, cut, first_batches, mix, shuffled, spread
 from unival.data.reading import Reader
@@ -37,7 +37,8 @@ class Mixture(FairseqDataset):
         weights: how often a row of each stream is read in an epoch of training: once (1, the default), in half of the epochs (0.5), three
             times (3).
         shares: instead of weights, the share of each stream in the rows of training, in any unit; or a function that gives the shares by
-            the number of updates done.  Epochs are bounded, and a stream is walked through pass by pass, whatever the epoch.
+            the number of updates done; either may be decided by epoch.  Epochs are bounded, and a stream is walked through pass by pass,
+            whatever the epoch.
         rows_per_epoch: with shares, the rows of an epoch on all processes together (default: as many as the streams have).
         numbers: with shares or in evaluation, a number for each stream, which seeds its random numbers (default: its place).
 
@@ -50,7 +51,7 @@ class Mixture(FairseqDataset):
         streams: Sequence[Stream],
         weights: Sequence[float] = (),
         *,
-        shares: Shares | None = None,
+        shares: Shares | SharesByEpoch | None = None,
         rows_per_epoch: int | None = None,
         numbers: Sequence[int] = (),
     ):

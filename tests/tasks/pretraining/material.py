@@ -38,8 +38,8 @@ CURRICULUM: dict[str, Any] = {
     "stages": {
         "a": {"epochs": 2, "streams": ["captions"]},
         "b": {
-            **{"epochs": 2, "schedule_epochs": 5, "updates_per_epoch": 4, "add": ["questions", "texts"]},
-            **{"transition": 3, "keep_optimizer": True},
+            **{"epochs": 2, "schedule_epochs": 5, "updates_per_epoch": 4, "add": {"questions": {"weight": {0: 1, 1: 2}}, "texts": {}}},
+            **{"balancing": "weights", "transition": 3, "keep_optimizer": True},
         },
     },
 }

@@ -9,13 +9,14 @@ import yaml
 
 from tests.tasks.pretraining import material
 from tests.test_run_scripts import ROOT
+from unival.data.bounded import SharesByEpoch
 from unival.errors import UserError
-from unival.tasks.pretraining.file import check_files, read_mixture
+from unival.tasks.pretraining.file import at, check_files, read_mixture
 from unival.tasks.pretraining.optimizer import KeptOptimizer
 from unival.tasks.pretraining.plan import planned_shares, rows_per_epoch, trained_specs
 from unival.tasks.pretraining.shares import Balancing, shares
 from unival.tasks.pretraining.values import Place
-from unival.tasks.pretraining.weights import at
+from unival.tasks.pretraining.weights import ScheduledWeights
 from unival.tasks.restore import Start
 
 
@@ -68,7 +69,7 @@ def test_stages_have_their_streams_in_the_order_of_the_file(folder):
     assert second.balancing == Balancing("equal") and second.keep_optimizer and second.transition == 10
     assert mixture.streams["three"].loss_weight == ((0, 0.0), (4, 1.0)) and third.streams[0].loss_weight == ((0, 0.5),)
     assert mixture.streams["two"].table == (folder / "one.jsonl", folder / "two.jsonl")
-    assert [stream.name for stream in mixture.until(third)] == ["one", "two", "three"] and mixture.until(third)[0].weight == 0
+    assert [stream.name for stream in mixture.until(third)] == ["one", "two", "three"] and mixture.until(third)[0].weight == ((0, 0.0),)
     assert mixture.stage("second") is second
     only = read(folder, stages=..., streams__one__weight=1)
     assert only.stage(None).name == "all" and len(only.stage(None).streams) == 3
@@ -86,17 +87,39 @@ def test_shares_by_hand():
 def test_what_a_stage_reads(folder):
     mixture = read(folder)
     first, second, third = mixture.stages
-    specs = trained_specs(mixture, first)
-    assert planned_shares(mixture, first, specs, ROWS) == pytest.approx([2 / 3, 1 / 3]), "roots of 100, the cap, and 25"
+    assert planned(mixture, first) == pytest.approx([2 / 3, 1 / 3]), "roots of 100, the cap, and 25"
     assert rows_per_epoch(first, ROWS, 8) == 160 and rows_per_epoch(second, ROWS, 8) == 100 + 300 + 25
-    moving = planned_shares(mixture, second, trained_specs(mixture, second), ROWS)
+    moving = planned(mixture, second)
     assert moving(0) == pytest.approx([2 / 3, 0, 1 / 3]) and moving(10) == moving(99) == pytest.approx([1 / 3] * 3)
     assert moving(5) == pytest.approx([1 / 2, 1 / 6, 1 / 3])
     assert [spec.name for spec in trained_specs(mixture, third)] == ["two"], "a weight of 0 reads nothing"
     fading = read(folder, stages__third__transition=4)
     specs = trained_specs(fading, fading.stages[2])
     assert [spec.name for spec in specs] == ["one", "two", "three"] and specs[2].loss_weight == ((0, 1.0),)
-    assert planned_shares(fading, fading.stages[2], specs, ROWS)(4) == [0, 1, 0]
+    assert planned(fading, fading.stages[2])(4) == [0, 1, 0]
+    assert rows_per_epoch(third, {"two": 300}, 8) == 300, "nor counts for the length of an epoch"
+
+
+def planned(mixture, stage, epoch=1):
+    """The shares in an epoch of a stage, or the function of the updates that gives them."""
+    specs = trained_specs(mixture, stage)
+    shares = planned_shares(mixture, stage, {spec.name: ROWS[spec.name] for spec in specs}, ScheduledWeights(specs))
+    return shares.shares(shares.decide(epoch)) if isinstance(shares, SharesByEpoch) else shares
+
+
+def test_weights_change_at_planned_epochs(folder):
+    """Linear between the epochs that the file names; a stream may come later; a transition goes to the shares of each epoch."""
+    weights = {"one": {"weight": {0: 3, 2: 1}}, "two": {"weight": {1: 0, 3: 2}}, "three": {}}
+    first = read(folder, stages__first__streams=weights, stages__first__balancing="weights").stages[0]
+    mixture = read(folder, stages__first__streams=weights, stages__first__balancing="weights")
+    found = [planned(mixture, first, epoch) for epoch in range(1, 6)]
+    assert found[0] == pytest.approx([3 / 4, 0, 1 / 4]) and found[1] == pytest.approx([2 / 3, 0, 1 / 3])
+    assert found[2] == pytest.approx([1 / 3, 1 / 3, 1 / 3]) and found[3] == found[4] == pytest.approx([1 / 4, 2 / 4, 1 / 4])
+    later = read(folder, stages__second={"streams": {**weights, "one": {"weight": {0: 0, 1: 4}}}, "balancing": "weights", "transition": 8})
+    fading = [planned(later, later.stages[1], epoch) for epoch in (1, 2)]
+    assert fading[0](4) == pytest.approx([1 / 3, 0, 1 / 6 + 1 / 2]) and fading[1](8) == pytest.approx([4 / 5, 0, 1 / 5])
+    gone = read(folder, stages__first__streams=weights, stages__first__balancing="weights", stages__second__balancing="proportional")
+    assert planned(gone, gone.stages[1])(0) == pytest.approx([1 / 4, 2 / 4, 1 / 4]), "from those of the last epoch"
 
 
 def test_loss_weights_are_linear_between_their_epochs():
@@ -115,6 +138,11 @@ WRONG = [
     ({"stages__second__streams": ["two"]}, "stages.second.add: give streams or add, not both"),
     ({"stages__first__streams": []}, "stages.first.streams: name at least one stream"),
     ({"stages__third__streams": {"two": {"weight": 0}}}, "stages.third: the weights of its streams (two) are all 0"),
+    (
+        {"stages__third__streams": {"two": {"weight": {0: 1, 2: 0}}, "one": {"weight": {2: 0}}}},
+        "stages.third: the weights of its streams (one, two) are all 0 in epoch 2",
+    ),
+    ({"streams__one__weight": {"x": 1}}, "streams.one.weight.x: expected the number of a planned epoch"),
     ({"streams": {}}, "streams: a mixture needs at least one stream"),
     ({"streams__one__table": ...}, "streams.one: give table, the file with its rows"),
     ({"streams__one__preset": ...}, "streams.one: says nothing of what is made of a row: give one of preset, instruction, builder"),

@@ -97,6 +97,13 @@ def test_weights_of_the_loss_follow_their_schedule(place):
     assert set(state["seen"]) == {"0", "1"} and state["seen"]["0"]["ntokens/texts"] > 0
 
 
+def test_weights_among_the_rows_follow_their_schedule(place):
+    """The weight of questions rises from 1 to 2; the first three updates of the stage move there from the captions alone."""
+    state = torch.load(place / "whole" / "2-b" / "checkpoint_last.pt", weights_only=True)["extra_state"]["PretrainTask"]["stream_weights"]
+    rows = [[state["seen"][epoch][f"nsentences/{name}"] for name in ("captions", "questions", "texts")] for epoch in "01"]
+    assert sum(rows[0]) == sum(rows[1]) == 12 and rows[1] == [3, 6, 3], rows
+
+
 def test_a_builder_for_all_streams_is_refused(place, tmp_path, capsys):
     assert material.train(place / "mixture.yaml", tmp_path, "--builder", "caption") == 1
     assert "--builder caption is not for a mixture" in capsys.readouterr().err

@@ -26,7 +26,8 @@ KEYS = ("streams", "balancing", "loss_normalization", "stages", "options")
 UNSET = re.compile(r"Environment variable '([^']+)' not found")  # OmegaConf's words
 ONLY_STAGE = "all"  # name of the stage of a file without ``stages``
 
-Points = tuple[tuple[int, float], ...]
+Points = tuple[tuple[int, float], ...]  # (planned epoch, weight), by epoch; between two of them it is linear
+ALWAYS_ONE: Points = ((0, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class StreamSpec:
     builder: str | None = None
     medium: str | None = None  # with a builder; None: its first
     instructions: Mapping[str, str] = field(default_factory=dict)
-    weight: float = 1.0
+    weight: Points = ALWAYS_ONE  # among the rows, with balancing: weights
     cap: int | None = None
-    loss_weight: Points = ((0, 1.0),)  # (planned epoch, weight)
+    loss_weight: Points = ALWAYS_ONE
     valid: pathlib.Path | None = None
     metrics: tuple[str, ...] | None = None
     closed_set: pathlib.Path | None = None
@@ -197,7 +198,7 @@ def metrics(value: Any, place: Place) -> tuple[str, ...]:
     return values.texts(value, place) if value != [] else ()
 
 
-CHANGES: dict[str, Reader] = {"weight": values.weight, "cap": values.count, "loss_weight": points}  # what a stage may change of a stream
+CHANGES: dict[str, Reader] = {"weight": points, "cap": values.count, "loss_weight": points}  # what a stage may change of a stream
 STREAM: dict[str, Reader] = {
     "table": values.paths,
     "columns": values.texts,
@@ -294,14 +295,31 @@ def _chosen(value: Any, place: Place, streams: Mapping[str, StreamSpec]) -> dict
 def _check_use(mixture: MixtureFile) -> None:
     """Check that weights are above 0 and used, and that every stream is in a stage."""
     for stage in mixture.stages:
-        if stage.balancing.kind == "weights" and not any(stream.weight for stream in stage.streams):
-            names = ", ".join(stream.name for stream in stage.streams)
-            raise stage.place.error(f"the weights of its streams ({names}) are all 0")
+        if stage.balancing.kind == "weights":
+            _check_weights(stage)
     used = {stream.name for stage in mixture.stages for stream in stage.streams}
     unused = next((stream for name, stream in mixture.streams.items() if name not in used), None)
     if unused is not None:
         raise unused.place.error("no stage has this stream")
     if not any(stage.balancing.kind == "weights" for stage in mixture.stages):
-        weighted = [stream for stage in mixture.stages for stream in stage.streams if stream.weight != 1]
+        weighted = [stream for stage in mixture.stages for stream in stage.streams if stream.weight != ALWAYS_ONE]
         if weighted:
             raise (weighted[0].place / "weight").error("has no effect without balancing: weights")
+
+
+def _check_weights(stage: StageSpec) -> None:
+    """Check that in each epoch the weight of a stream is above 0; it is enough to look at the epochs that the file names."""
+    named = {0}.union(epoch for stream in stage.streams for epoch, _ in stream.weight)
+    for epoch in sorted(epoch for epoch in named if stage.epochs is None or epoch < stage.epochs):
+        if not any(at(stream.weight, epoch) for stream in stage.streams):
+            names = ", ".join(stream.name for stream in stage.streams)
+            when = f" in epoch {epoch}" if any(len(stream.weight) > 1 for stream in stage.streams) else ""
+            raise stage.place.error(f"the weights of its streams ({names}) are all 0{when}")
+
+
+def at(points: Points, epoch: float) -> float:
+    """The value of a schedule at an epoch: linear between its points, constant before the first and after the last."""
+    before = [point for point in points if point[0] <= epoch] or [points[0]]
+    after = [point for point in points if point[0] > epoch] or [before[-1]]
+    (start, first), (end, last) = before[-1], after[0]
+    return first if end == start or epoch <= start else first + (last - first) * (epoch - start) / (end - start)

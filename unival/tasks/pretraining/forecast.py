@@ -1,6 +1,7 @@
 """What a stage will do, from its file and tables alone."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ class StreamForecast:
     Attributes:
         name: of the stream.
         rows: of its tables.
-        share: of the rows of the stage.
-        rows_per_epoch: that an epoch reads of it.
+        shares: of the rows of each epoch; of the first one alone where the length of the stage is not known.
+        rows_per_epoch: that an epoch reads of it, on average.
         passes: over its rows, in the whole stage; 0 where its length is not known.
         examples: that a row gives, on average.
         source_tokens, target_tokens: text tokens of a row, of all of its examples; target tokens are those that carry loss.
@@ -32,7 +33,7 @@ class StreamForecast:
 
     name: str
     rows: int
-    share: float
+    shares: Sequence[float]
     rows_per_epoch: float
     passes: float
     examples: float
@@ -79,7 +80,6 @@ def forecast(cfg: Any, mixture: MixtureFile, stage: StageSpec) -> Forecast:
     task.open_mixture()
     data = [stream.training_data() for stream in task.streams]
     rows = {stream.name: len(stream) for stream in data}
-    specs = [stream.spec for stream in task.streams]
     ranks = max(cfg.distributed_training.distributed_world_size, 1)
     per_update = cfg.dataset.batch_size * int(cfg.optimization.update_freq[0]) * ranks
     per_epoch = plan.rows_per_epoch(stage, rows, per_update)
@@ -88,10 +88,13 @@ def forecast(cfg: Any, mixture: MixtureFile, stage: StageSpec) -> Forecast:
     lengths = [*([epochs * updates_per_epoch] if epochs else []), *([most] if most else [])]
     updates = min(lengths, default=None)
     found = []
-    for stream, share in zip(data, plan.shares_of(stage, specs, rows), strict=True):
-        read = share * per_epoch
-        passes = 0.0 if updates is None else read * updates / updates_per_epoch / len(stream)
-        found.append(StreamForecast(stream.name, len(stream), share, read, passes, *_tokens(stream)))
+    length = 1 if updates is None else updates / updates_per_epoch  # in epochs
+    parts = np.minimum(length - np.arange(math.ceil(length)), 1)  # of each epoch
+    shares = plan.shares_by_epoch(stage, rows, task.weights, len(parts))
+    for stream, of_epochs in zip(data, zip(*shares, strict=True), strict=True):
+        read = float(np.average(of_epochs, weights=parts)) * per_epoch
+        passes = 0.0 if updates is None else read * length / len(stream)
+        found.append(StreamForecast(stream.name, len(stream), of_epochs, read, passes, *_tokens(stream)))
     return Forecast(found, ranks, per_update, updates_per_epoch, updates)
 
 

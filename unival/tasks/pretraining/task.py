@@ -9,6 +9,7 @@ import torch
 from fairseq.distributed import utils as distributed
 from fairseq.tasks import register_task
 
+from unival.data.bounded import WHOLE
 from unival.data.mixture import Mixture
 from unival.errors import UserError, counted
 from unival.tasks.base import UnivalTask
@@ -97,11 +98,14 @@ class PretrainTask(UnivalTask):
         data = [stream.training_data() for stream in self.streams]
         specs = [stream.spec for stream in self.streams]
         rows = {stream.name: len(stream) for stream in data}
-        shares = plan.planned_shares(self.mixture, self.stage, specs, rows)
+        shares = plan.planned_shares(self.mixture, self.stage, rows, self.weights)
         total = plan.rows_per_epoch(self.stage, rows, self.rows_per_update())
-        for stream, share in zip(data, shares(0) if callable(shares) else shares, strict=True):
-            logger.info("%s: %s, share %.3g%s", stream.name, counted(len(stream), "row"), share, " at first" if callable(shares) else "")
-        return Mixture(data, shares=shares, rows_per_epoch=total, numbers=[spec.number for spec in specs])
+        mixture = Mixture(data, shares=shares, rows_per_epoch=total, numbers=[spec.number for spec in specs])
+        assert mixture.plan is not None
+        is_changing = self.stage.transition or any(len(spec.weight) > 1 for spec in specs)
+        for stream, share in zip(data, mixture.plan.weights([0])[0] / WHOLE, strict=True):
+            logger.info("%s: %s, share %.3g%s", stream.name, counted(len(stream), "row"), share, " at first" if is_changing else "")
+        return mixture
 
     def rows_per_update(self) -> int:
         """Rows of an update on all processes."""

@@ -1,4 +1,4 @@
-"""Weights of a stage's streams in the loss, decided anew for every planned epoch.
+"""Weights of a stage's streams in the loss and among its rows, decided anew for every planned epoch.
 
 This is the place for methods that change weights as training goes on (GradNorm, dynamic stop-and-go …): a subclass of
 :class:`StreamWeights` decides by what all processes together have logged of each stream so far.  What it has decided and seen is in the
@@ -8,7 +8,7 @@ checkpoint, so that a resumed run decides the same.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unival.tasks.pretraining.file import Points, StreamSpec
+from unival.tasks.pretraining.file import StreamSpec, at
 
 SEEN = ("loss", "ntokens", "nsentences")  # what is summed of each stream
 
@@ -27,7 +27,15 @@ class StreamWeights:
         self.seen: dict[str, dict[str, float]] = {}  # epoch -> "loss/captions", "ntokens/captions" … -> sum over its updates
 
     def decide(self, epoch: int) -> Sequence[float]:
-        """The weight of each stream in a planned epoch, which begins; the first one is 0."""
+        """The weight of each stream in the loss of a planned epoch, which begins; the first one is 0."""
+        return [1.0] * len(self.names)
+
+    def decide_mixture(self, epoch: int) -> Sequence[float]:
+        """The weight of each stream among the rows of a planned epoch, with ``balancing: weights``; not all are 0.
+
+        It is asked for once, before the epoch begins; the plan of its rows keeps the answer, see
+        :class:`unival.data.bounded.SharesByEpoch`.
+        """
         return [1.0] * len(self.names)
 
     def observe(self, logged: Mapping[str, Any]) -> None:
@@ -54,20 +62,16 @@ class StreamWeights:
 
 
 class ScheduledWeights(StreamWeights):
-    """Weights that the mixture file gives for planned epochs (``loss_weight``), linear between these."""
+    """Weights that the mixture file gives for planned epochs (``loss_weight`` and ``weight``), linear between these."""
 
     def __init__(self, specs: Sequence[StreamSpec]):
         super().__init__([spec.name for spec in specs])
-        self.points = [spec.loss_weight for spec in specs]
+        self.specs = list(specs)
 
     def decide(self, epoch: int) -> Sequence[float]:
         """The schedules' values."""
-        return [at(points, epoch) for points in self.points]
+        return [at(spec.loss_weight, epoch) for spec in self.specs]
 
-
-def at(points: Points, epoch: float) -> float:
-    """The value of a schedule at an epoch: linear between its points, constant before the first and after the last."""
-    before = [point for point in points if point[0] <= epoch] or [points[0]]
-    after = [point for point in points if point[0] > epoch] or [before[-1]]
-    (start, first), (end, last) = before[-1], after[0]
-    return first if end == start or epoch <= start else first + (last - first) * (epoch - start) / (end - start)
+    def decide_mixture(self, epoch: int) -> Sequence[float]:
+        """The schedules' values."""
+        return [at(spec.weight, epoch) for spec in self.specs]
