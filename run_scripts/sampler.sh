@@ -63,7 +63,11 @@ case "$medium" in
   video) data_size=(--sprites shapes --size 48 --objects 16 --train 1500 --valid 60 --test 100 --frames 8) batch=16 epochs=10 ;;
   audio) data_size=(--sounds synthesised --objects 12 --train 2000 --valid 60 --test 100 --rate 16000) batch=32 epochs=10 ;;
 esac
-if [ "$task" != audio_caption ]; then rows=(--row-per-file) training+=(--builder grouped); fi # several are about one image
+case "$task" in
+  audio_caption) ;;
+  grounding) rows=(--row-per-file) training+=(--builder grounding_and_region) ;; # names what is in a box as well, as in pretraining
+  *) rows=(--row-per-file) training+=(--builder grouped) ;;                      # several are about one image
+esac
 root="${OUT:-sampler}"
 if [ "$smoke" -eq 1 ]; then
   root="${OUT:-sampler-smoke}"

@@ -274,6 +274,18 @@ def test_a_row_gives_one_example_per_place_of_its_lists(vocab, tmp_path):
         data[0]
 
 
+def test_several_boxes_of_an_image_are_grounded_and_described_each(vocab):
+    table = [{"image": "x", "text": ["a dog", ["a cat", "a pet"]], "box": [[0, 0, 1, 1], [1, 1, 2, 2]], "objects": ["tree"]}]
+    dog, cat = ({**table[0], "text": text, "box": box} for text, box in zip(table[0]["text"], table[0]["box"], strict=True))
+    found = {name: stream(name, table, vocab).made(0, None) for name in ("grounding", "region", "grounding_and_region")}
+    assert found["grounding_and_region"] == [("grounding", dog), ("region", dog), ("grounding", cat), ("region", cat)]
+    assert found["grounding"] == [("grounding", dog), ("grounding", cat)] and found["region"] == [("region", dog), ("region", cat)]
+    one = {"image": "x", "text": ["a dog", "a pet"], "box": [0, 0, 1, 1]}  # references
+    assert stream("grounding", [one], vocab).made(0, None) == [("grounding", one)]
+    with pytest.raises(UserError, match="row 0: the lists of a row must be equally long, .*: 'text' has 1, 'box' has 2"):
+        stream("region", [{**table[0], "text": ["a dog"]}], vocab).made(0, None)
+
+
 def test_builders_with_instructions_can_be_read_and_sent_to_workers(vocab):
     """Each name that a builder gives is among its instructions, for every medium."""
     row = {"caption": "a", "question": "q", "answer": "b", "text": "t", "box": [0, 0, 1, 1], "objects": ["a"], "image": "x", "audio": "x"}

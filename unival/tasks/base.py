@@ -26,7 +26,7 @@ from unival.generation.outputs import Decode, Output, make_output, reject, text_
 from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, check_counts, saved_config
 from unival.models.trainable import choose_trainable, chooses, said_of_trained
-from unival.tasks import averages, restore, resume
+from unival.tasks import averages, hours, restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import limit_loss
 from unival.tasks.config import UnivalTaskConfig
@@ -73,6 +73,7 @@ class UnivalTask(InstructedTask):
         self.start: restore.Start | None = None  # the checkpoint that a run starts from, until it begins
         self.checks: TrainingChecks | None = None  # until the run begins
         self.averages_late = False  # --store-ema is off until the run begins
+        self.seconds_before = 0.0  # of training before this run, which fairseq counts as its own
         self.paths_of_averages: list[pathlib.Path] = []  # checkpoints still to be loaded whose moving average is used
         self.is_training = False  # else trained models are evaluated
         self.is_generating = False  # whether this is fairseq-generate, which takes tables without answers, too
@@ -201,6 +202,8 @@ class UnivalTask(InstructedTask):
         elif cfg.peft or cfg.trainable:
             logger.warning("no checkpoint to start from: what --peft and --trainable leave frozen keeps its initial weights")
         self.averages_late = averages.start_from_weights(self.cfg, start)
+        self.seconds_before = hours.seconds_before(self.cfg, start)
+        hours.extend_limit(self.cfg, self.seconds_before)
         return model
 
     @property
@@ -229,6 +232,7 @@ class UnivalTask(InstructedTask):
             "vocabulary_files": self.vocabulary.files(),
             "media": dict(vars(self.media)),  # including those taken from the checkpoint that training started from
             "instruction": self.instruction_text,  # likewise
+            "seconds_before": self.seconds_before,
         }
         return {**state, "closed_set": self.answers} if self.answers else state
 

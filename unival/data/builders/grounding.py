@@ -1,6 +1,7 @@
 """Visual grounding (a text to its box) and grounded captioning (a box to its text), with the published prompts.
 
-Columns: ``text``, ``box`` (in pixels of the image; location bins in the source and in the target).
+Columns: ``text``, ``box`` (in pixels of the image; location bins in the source and in the target).  A row of JSON lines may have lists of
+both, equally long: several boxes in one image, which is decoded and embedded once.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unival.data.builders.base import Builder, Made, Record, slot_of
+from unival.data.builders.grouped import grouped, has_places
 from unival.data.table import Table
 
 
@@ -26,19 +28,27 @@ def instructions(medium: str) -> dict[str, str]:
     return grounding_instructions(medium) | region_instructions(medium)
 
 
+def objects(record: Record, table: Table, rng: np.random.Generator) -> list[Record]:
+    """The row, or one record for each of its boxes where it has a list of them, with the text at the same place of theirs."""
+    if not has_places(record.get("box")):
+        return [record]
+    lists = {column: record[column] for column in ("text", "box") if column in record}
+    return [{**record, **made} for _, made in grouped(lists, table, rng)]
+
+
 def grounding(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
     """The box of the row's text."""
-    return [("grounding", record)]
+    return [("grounding", each) for each in objects(record, table, rng)]
 
 
 def region(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
     """The text of the row's box."""
-    return [("region", record)]
+    return [("region", each) for each in objects(record, table, rng)]
 
 
 def grounding_and_region(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
     """Both of the row's image."""
-    return [("grounding", record), ("region", record)]
+    return [(name, each) for each in objects(record, table, rng) for name in ("grounding", "region")]
 
 
 GROUNDING = Builder(grounding, instructions=grounding_instructions)
