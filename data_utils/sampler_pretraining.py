@@ -8,6 +8,7 @@ python data_utils/sampler_pretraining.py --image data/image --video data/video -
 Writes STREAM-train.jsonl, STREAM-valid.jsonl and STREAM-test.jsonl for the streams text, captions, questions, regions, video_captions and
 video_questions; test tables of the second tasks of their rows, matching and region_captions; answers.txt and video_answers.txt with the
 candidate answers; mixture.yaml, which trains on them; and tables of audio_captions, which it does not have: they are for what comes after.
+Training tables of questions and regions have a row for each image or video, with all that is asked of it.
 """
 
 import argparse
@@ -17,12 +18,14 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
+from common.groups import by_file
 from sampler import pretraining
 from sampler.errors import UserError
 
 MIXTURE = pathlib.Path(__file__).resolve().parent / "sampler" / "mixture.yaml"
 ALSO_TESTED = {"captions": ("matching", pretraining.to_match), "regions": ("region_captions", list)}  # the second tasks of these rows
 ANSWERS = {"questions": "answers.txt", "video_questions": "video_answers.txt"}
+BY_FILE = {"questions": "image", "video_questions": "video", "regions": "image"}  # in train: their medium
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,13 +61,16 @@ def build(folders: dict[str, pathlib.Path], out: pathlib.Path, most: dict[str, i
         made = {split: evenly(rows, most.get(split)) for split, rows in made.items()}
         if name == "text":
             made["test"] = pretraining.with_spans_masked(made["test"], media["image"].seed)
+        answers = {row["answer"] for row in made["train"]} if name in ANSWERS else set()
+        if name in BY_FILE:
+            made["train"] = by_file(made["train"], BY_FILE[name], nested=("answer",))
         for split, rows in made.items():
             _write(out / f"{name}-{split}.jsonl", (json.dumps(row, ensure_ascii=False) for row in rows))
         if name in ALSO_TESTED:
             also, change = ALSO_TESTED[name]
             _write(out / f"{also}-test.jsonl", (json.dumps(row, ensure_ascii=False) for row in change(made["test"])))
         if name in ANSWERS:
-            _write(out / ANSWERS[name], sorted({row["answer"] for row in made["train"]}))
+            _write(out / ANSWERS[name], sorted(answers))
         counts[name] = {split: len(rows) for split, rows in made.items()}
     shutil.copyfile(MIXTURE, out / MIXTURE.name)
     return counts

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from common.groups import RowsPerFile
+from common.groups import by_file
 from sampler import tasks
 from sampler.errors import UserError
 from sampler.tables import BUILDER, MANIFEST
@@ -71,20 +71,13 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     for split, rows in made.items():
         if row_per_file and split == "train":
-            rows = _by_file(rows, medium)
+            rows = by_file(rows, medium)
         _write(out / f"{split}.jsonl", (json.dumps(row, ensure_ascii=False) for row in rows))
     guesses = tasks.guesses(task, made["train"], made["test"], names)
     _write(out / "guesses-test.txt", (f"D-{row}\t0\t{text}" for row, text in enumerate(guesses)))
     if task.answers != ():
         _write(out / "answers.txt", task.answers or sorted({row[task.reference] for row in made["train"]}))
     return {split: len(rows) for split, rows in made.items()}
-
-
-def _by_file(rows: Iterable[dict[str, Any]], medium: str) -> list[dict[str, Any]]:
-    files = RowsPerFile()
-    for row in rows:
-        files.add(row[medium], {column: cell for column, cell in row.items() if column not in ("id", medium)})
-    return [{"id": file, medium: file, **lists} for file, lists in files]
 
 
 def _records(path: pathlib.Path) -> list[dict[str, Any]]:

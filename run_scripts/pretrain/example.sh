@@ -42,7 +42,7 @@ video_data=(--sprites shapes --size 48 --objects 16 --train 2000 --valid 60 --te
 audio_data=(--sounds synthesised --objects 12 --train 1500 --valid 60 --test 100 --rate 16000 --seconds 1.5)
 rows=(--valid-rows 48 --test-rows 100)
 minutes_of() { case "$1" in *text) echo 1 ;; *images) echo 4 ;; *videos) echo 4 ;; *) echo 2 ;; esac; } # on two idle cores
-audio_updates=80
+audio_updates=160
 audio_flags=(
   --arch unival_tiny --criterion unival_label_smoothed --batch-size 24 --batch-size-valid 64 --optimizer adam --adam-betas "(0.9, 0.98)"
   --weight-decay 0.01 --clip-norm 1.0 --lr 1e-3 --lr-scheduler unival_polynomial --warmup-ratio 0.1 --dropout 0

@@ -286,6 +286,27 @@ def test_several_boxes_of_an_image_are_grounded_and_described_each(vocab):
         stream("region", [{**table[0], "text": ["a dog"]}], vocab).made(0, None)
 
 
+def test_several_questions_about_an_image_are_asked_and_matched_each(vocab):
+    table = [
+        {"image": "x", "question": ["is it red?", "what is it?"], "answer": [["yes"], ["dog", "dog", "cat"]], "objects": ["a"]},
+        {"image": "x", "question": "how many?", "answer": ["2", "3", "3"]},
+    ]
+    data, rng = stream("question_and_matching", table, vocab), np.random.default_rng(0)
+    pairs = zip(table[0]["question"], table[0]["answer"], strict=True)
+    red, what = ({**table[0], "question": question, "answer": answer} for question, answer in pairs)
+    wrong = set()
+    for _ in range(300):
+        made = data.made(0, rng)
+        assert [name for name, _ in made] == ["question", "matching"] * 2 and [made[0][1], made[2][1]] == [red, what]
+        for (_, matched), right in ((made[1], "yes"), (made[3], "dog")):
+            assert (matched["match"] == "yes") == (matched["answer"] == right)
+            wrong |= {(right, matched["answer"])} if matched["match"] == "no" else set()
+    assert wrong == {("yes", "dog"), ("yes", "3"), ("dog", "yes"), ("dog", "3")}, "none of a question's own answers, even a rare one"
+    assert stream("question", table, vocab).made(1, None) == [("question", table[1])], "annotators' answers to one question"
+    with pytest.raises(UserError, match="row 0: the lists of a row must be equally long, .*: 'question' has 1, 'answer' has 2"):
+        stream("question", [{**table[0], "question": ["is it red?"]}], vocab).made(0, None)
+
+
 def test_builders_with_instructions_can_be_read_and_sent_to_workers(vocab):
     """Each name that a builder gives is among its instructions, for every medium."""
     row = {"caption": "a", "question": "q", "answer": "b", "text": "t", "box": [0, 0, 1, 1], "objects": ["a"], "image": "x", "audio": "x"}

@@ -1,4 +1,4 @@
-"""``--stop-time-hours`` is the limit of a run: of the checkpoint it takes weights from, the hours do not count; where it goes on, its own do."""
+"""``--stop-time-hours`` is the limit of a run: hours of a checkpoint that it takes weights from do not count, its own do."""
 
 import pytest
 import torch

@@ -57,7 +57,11 @@ def test_every_row_is_true_of_its_scene(make, media):
         for row in rows(out, f"{stream}-valid"):
             known = scenes[(out / row[medium]).resolve()]["questions"]
             assert (row["question"], row["answer"]) in [(asked["question"], asked["answer"]) for asked in known]
-        assert {row["answer"] for row in rows(out, f"{stream}-train")} == set((out / answers).read_text().splitlines())
+        train = rows(out, f"{stream}-train")
+        assert {answer for row in train for (answer,) in row["answer"]} == set((out / answers).read_text().splitlines())
+        assert len({row[medium] for row in train}) == len(train) and any(len(row["question"]) > 1 for row in train)
+        assert all(len(row["question"]) == len(row["answer"]) for row in train)
+    assert {len(row["text"]) for row in rows(out, "regions-train")} == {2} == {len(row["box"]) for row in rows(out, "regions-train")}
 
 
 def test_texts_are_of_images_and_videos_each_once(make, media):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unival.data.builders.base import Builder, Made, Record, slot_of
-from unival.data.builders.grouped import grouped, has_places
+from unival.data.builders.grouped import has_places, places
 from unival.data.table import Table
 
 
@@ -28,27 +28,27 @@ def instructions(medium: str) -> dict[str, str]:
     return grounding_instructions(medium) | region_instructions(medium)
 
 
-def objects(record: Record, table: Table, rng: np.random.Generator) -> list[Record]:
+def objects(record: Record) -> list[Record]:
     """The row, or one record for each of its boxes where it has a list of them, with the text at the same place of theirs."""
     if not has_places(record.get("box")):
         return [record]
     lists = {column: record[column] for column in ("text", "box") if column in record}
-    return [{**record, **made} for _, made in grouped(lists, table, rng)]
+    return [{**record, **each} for each in places(lists)]
 
 
 def grounding(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
     """The box of the row's text."""
-    return [("grounding", each) for each in objects(record, table, rng)]
+    return [("grounding", each) for each in objects(record)]
 
 
 def region(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
     """The text of the row's box."""
-    return [("region", each) for each in objects(record, table, rng)]
+    return [("region", each) for each in objects(record)]
 
 
 def grounding_and_region(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
     """Both of the row's image."""
-    return [(name, each) for each in objects(record, table, rng) for name in ("grounding", "region")]
+    return [(name, each) for each in objects(record) for name in ("grounding", "region")]
 
 
 GROUNDING = Builder(grounding, instructions=grounding_instructions)

@@ -21,13 +21,22 @@ def grouped(record: Record, table: Table, rng: np.random.Generator) -> Sequence[
     """
     if is_joined(table):
         raise UserError("the builder 'grouped' reads lists, which only JSON lines have: give a .jsonl table")
+    return [(ONLY, each) for each in places(record)]
+
+
+def places(record: Record) -> list[Record]:
+    """One record per place of the lists of a record; other cells belong to all of them.
+
+    Raises:
+        UserError: the lists have different lengths.
+    """
     lists = {column: cell for column, cell in record.items() if has_places(cell)}
     lengths = {column: len(cell) for column, cell in lists.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{column!r} has {length}" for column, length in lengths.items())
         raise UserError(f"the lists of a row must be equally long, one place per example: {said}")
     count = next(iter(lengths.values()), 1)
-    return [(ONLY, {**record, **{column: cell[i] for column, cell in lists.items()}}) for i in range(count)]
+    return [{**record, **{column: cell[i] for column, cell in lists.items()}} for i in range(count)]
 
 
 def has_places(cell: object) -> bool:

@@ -5,7 +5,9 @@ right one's weight is above u + 0.1, with u uniform, else of the type "other" (a
 Types are those of VQA (Antol et al., 2015, arXiv:1505.00468): yes/no, number, other. Here a wrong answer is one of another row, and none of
 the row's own; where the table seems to lack the type, it is of any.
 
-Columns: ``question``, ``answer`` (weighted answers, annotators' answers or a plain one, as the attribute ``weighted`` takes them).
+Columns: ``question``, ``answer`` (weighted answers, annotators' answers or a plain one, as the attribute ``weighted`` takes them).  A row
+of JSON lines may have several questions about one image, which is decoded and embedded once: a list of questions, and a list with a list
+of answers for each.
 """
 
 import re
@@ -15,6 +17,7 @@ import numpy as np
 
 from unival.answers import answers_of
 from unival.data.builders.base import Builder, Made, Negatives, Record, cell_of, slot_of
+from unival.data.builders.grouped import places
 from unival.data.builders.negatives import NO, YES, Reading, none_other, other_value
 from unival.data.cells import is_joined
 from unival.data.table import Table
@@ -37,15 +40,28 @@ def instructions(medium: str) -> dict[str, str]:
     return {**question_instructions(medium), "matching": f"{slot_of(medium)} {asked} -> [TEXT:match]"}
 
 
+def asked(record: Record, table: Table) -> list[Record]:
+    """The row, or one record for each of its questions where each has a list of answers."""
+    cell = record.get("answer")
+    if not (isinstance(cell, list) and cell and all(isinstance(item, list) for item in cell)):
+        return [record]
+    lists = {column: record[column] for column in ("question", "answer") if column in record}
+    return [{**record, **each} for each in places(lists)]
+
+
 def answers(record: Record, table: Table) -> dict[str, float]:
-    """The answers of a row, with their weights."""
+    """The answers of a question, with their weights."""
     return cell_of(record, "answer", lambda cell: answers_of(cell, is_joined(table)).weights)
 
 
+def best(weights: dict[str, float]) -> str:
+    """The answer that is learned: that of the highest weight."""
+    return max(weights, key=weights.__getitem__)
+
+
 def learned(record: Record, table: Table) -> list[str]:
-    """The answer of a row that is learned: that of the highest weight."""
-    weights = answers(record, table)
-    return [max(weights, key=weights.__getitem__)]
+    """The answers of a row's questions that are learned."""
+    return [best(answers(each, table)) for each in asked(record, table)]
 
 
 def type_of(answer: str) -> str:
@@ -57,18 +73,20 @@ def type_of(answer: str) -> str:
 
 
 def question(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:
-    """The row's question."""
-    return [("question", record)]
+    """The row's question, or each of several."""
+    return [("question", each) for each in asked(record, table)]
 
 
 def question_and_matching(record: Record, table: Table, rng: np.random.Generator, reading: Reading) -> Sequence[Made]:
-    """The question, and the question with a right answer or a wrong one, and which it is."""
-    weights = answers(record, table)
-    (answer,) = learned(record, table)
-    is_right = bool(rng.random() < RIGHT)
-    if not is_right:
-        answer = wrong_answer(answer, weights, table, rng, reading)
-    return [("question", record), ("matching", {**record, "answer": answer, "match": YES if is_right else NO})]
+    """The question, and the question with a right answer or a wrong one, and which it is; of each question."""
+    made: list[Made] = []
+    for each in asked(record, table):
+        weights = answers(each, table)
+        answer, is_right = best(weights), bool(rng.random() < RIGHT)
+        if not is_right:
+            answer = wrong_answer(answer, weights, table, rng, reading)
+        made += [("question", each), ("matching", {**each, "answer": answer, "match": YES if is_right else NO})]
+    return made
 
 
 def wrong_answer(
