@@ -11,7 +11,7 @@ from unival.tasks.sweeping.table import LOSS
 ACROSS = 3  # panels side by side
 SOURCES = {
     "barrier": "max over lambda of L(lambda) - ((1 - lambda) L(0) + lambda L(1)); Entezari et al. 2022, arXiv:2110.06296",
-    "instability": "max over lambda of L(lambda) - (L(0) + L(1)) / 2; Frankle et al. 2020, arXiv:1912.05671",
+    "instability": "max over lambda of L(lambda) - (L(0) + L(1)) / 2; Frankle et al. 2020, arXiv:1912.05671, there of the error rate",
 }
 
 

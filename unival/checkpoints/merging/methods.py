@@ -68,7 +68,7 @@ METHODS: dict[str, Method] = {
     "dare": Method(sparse.dare, "values of task vectors dropped at random, the rest rescaled", base=True, least=1, shares=False),
     "della": Method(sparse.della, "dropped at random by magnitude, those of the elected sign averaged", base=True, shares=False),
     "breadcrumbs": Method(sparse.Breadcrumbs, "task vectors without outliers and small values", base=True, least=1, shares=False),
-    "lwptv": Method(sparse.LayerPruned, "task vectors pruned layer by layer", base=True, least=1, shares=False),
+    "lwptv": Method(sparse.LayerPruned, "task vectors pruned by magnitude within each layer", base=True, least=1, shares=False),
     "consensus": Method(masks.consensus, "of the sum of task vectors what several tasks need", base=True, shares=False),
     "tall": Method(masks.tall, "one task's model out of the sum of task vectors, by its mask", base=True, shares=False),
     "emr": Method(masks.Emr, "one task's model out of the elected task vector: mask and rescale", base=True, weighed=False),

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints.merging.magnitudes import Magnitudes, largest
-from unival.checkpoints.merging.tensors import Tensors, total
+from unival.checkpoints.merging.tensors import SLICE, Tensors, total
 from unival.errors import UserError
 
 SCOPES = ("model", "tensor")
+BLOCK = 1 << 22  # values whose random numbers come from one generator
 
 
 def elected(deltas: Iterable[Tensor], coefficients: Iterable[float]) -> Tensor:
@@ -109,10 +110,20 @@ class Breadcrumbs:
 
 
 def chances(tensors: Tensors, number: int, seed: int, shape: torch.Size) -> Tensor:
-    """Uniform random numbers that follow from the seed, key, model and row alone."""
-    text = f"{seed}/{tensors.key}/{number}/{tensors.start}"
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big"))
-    return torch.rand(shape, generator=generator)
+    """Uniform random numbers of a slice, which follow from the seed, key, model and row alone: every block of rows has a generator."""
+    found, per_row = torch.empty(shape), max(shape[1:].numel(), 1)
+    block = max(BLOCK // per_row, 1)
+    row, stop = tensors.start, tensors.start + shape[0]
+    while row < stop:
+        first = row - row % block
+        last = min(first + block, stop)
+        text = f"{seed}/{tensors.key}/{number}/{first}"
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big"))
+        for skipped in range(0, (row - first) * per_row, SLICE):
+            torch.rand(min(SLICE, (row - first) * per_row - skipped), generator=generator)
+        found[row - tensors.start : last - tensors.start].uniform_(generator=generator)
+        row = last
+    return found
 
 
 def dare(tensors: Tensors, *, scale: float = 0.4, density: float = 0.1, elect: bool = False, seed: int = 1) -> Tensor:
@@ -145,17 +156,19 @@ def della(tensors: Tensors, *, scale: float = 1.0, density: float = 0.3, window:
         rows = delta.reshape(len(delta), -1) if delta.dim() > 1 else delta.reshape(1, -1)
         ranks = rows.abs().argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         stays = density + window / 2 - window * ranks / rows.size(1)
-        kept.append((rows * (chances(tensors, number, seed, rows.shape) < stays) / stays).view_as(delta))
+        kept.append((rows * (chances(tensors, number, seed, delta.shape).view_as(rows) < stays) / stays).view_as(delta))
     return tensors.base.add(elected(kept, tensors.coefficients), alpha=scale)
 
 
 class LayerPruned:
-    """Task vectors that are pruned layer by layer, after LwPTV (Zhang et al. 2025, arXiv:2506.09093).
+    """Task vectors that are pruned within each layer by magnitude; the idea is that of LwPTV (Zhang et al. 2025, arXiv:2506.09093).
 
-    Within every layer (all tensors of ``encoder.layers.0``, or of one other part) the share ``density`` of a task vector with the
-    largest saliency stays, and the rest keeps the pretrained values; the sum, times ``scale``, is added.  The paper's saliency, of which
-    its abstract says that it measures how redundant a value of a task vector is, is not known here: this one is the magnitude, so
-    that results differ from the paper's.
+    ``theta_base + scale sum_i c_i m_i tau_i`` with ``m_i = [|tau_i| >= t_(i, l)]``, where ``t_(i, l)`` is the smallest of the largest
+    ``density`` of the magnitudes that task vector i has in layer l (all tensors of ``encoder.layers.0``, or of one other part).
+
+    This is not the paper's method, of which only the abstract was at hand.  That one has a mask for each task, too, but makes it of a
+    saliency score, whose equation the abstract does not give, and as the abstract puts it keeps the pretrained parameters "at the
+    corresponding layer": its mask seems to decide about whole layers, this one does about values within them.  Results differ.
     """
 
     passes, by_tensor = 2, False

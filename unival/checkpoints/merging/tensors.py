@@ -8,8 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unival.checkpoints.summary import CHUNK
-
+SLICE = 1 << 20  # values of a slice: temporary tensors of 4 MB, which leave no large holes among those of the result
 TABLES = re.compile(r"embed|positions|rel_pos_table|output_projection")  # keys of embeddings
 
 
@@ -73,10 +72,10 @@ class Statistics(Protocol):
 
 
 def slices(shape: Sequence[int]) -> Iterator[slice]:
-    """Slices of rows with at most ``CHUNK`` values (at least one row); one empty index for a number."""
+    """Slices of rows with at most ``SLICE`` values (at least one row); one empty index for a number."""
     rows = shape[0] if shape else 1
     per_row = max(torch.Size(shape[1:]).numel(), 1)
-    step = max(CHUNK // per_row, 1)
+    step = max(SLICE // per_row, 1)
     for start in range(0, max(rows, 1), step):
         yield slice(start, min(start + step, rows))
 

@@ -1,5 +1,7 @@
 """Averages that weigh every value by statistics of the data that a model was trained on."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,14 +36,22 @@ def regmean(tensors: Tensors, *, diagonal: float = 0.1) -> Tensor:
     """
     if tensors.statistics is None:
         return _average(tensors)
-    above = below = None
+    products, grams = _sums(tensors, diagonal)
+    return _solved(grams, products.T, is_regular=diagonal > 0).T.to(tensors.models[0].dtype)
+
+
+def _sums(tensors: Tensors, diagonal: float) -> tuple[Tensor, Tensor]:
+    """``sum_i c_i W_i G_i`` and ``sum_i c_i G_i`` in float64; in memory are two Gram matrices, those of the sum and of a model."""
+    assert tensors.statistics is not None, "checked by the caller"
+    products: Any = None
+    grams: Any = None
     for value, gram, coefficient in zip(tensors.models, tensors.statistics, tensors.coefficients, strict=True):
-        own = gram.double() * coefficient
-        own = own * (1 - diagonal) + torch.diag(own.diagonal()) * diagonal
+        own = gram.to(torch.float64, copy=True).mul_(coefficient)
+        kept = own.diagonal() * diagonal
+        own.mul_(1 - diagonal).diagonal().add_(kept)
         product = value.double() @ own
-        above, below = (product, own) if above is None or below is None else (above + product, below + own)
-    assert above is not None and below is not None, "there is at least one model"
-    return _solved(below, above.T, is_regular=diagonal > 0).T.to(tensors.models[0].dtype)
+        products, grams = (product, own) if grams is None else (products.add_(product), grams.add_(own))
+    return products, grams
 
 
 def _solved(matrix: Tensor, values: Tensor, is_regular: bool) -> Tensor:

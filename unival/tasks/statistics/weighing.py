@@ -63,7 +63,7 @@ def fisher(task: UnivalTask, model: Any, batches: Iterable[dict[str, Any]]) -> d
     """The diagonal of the Fisher information: the mean over examples of ``(d log p(y | x) / d theta)^2``.
 
     With y sampled from the model it is the information itself (Matena and Raffel 2022, arXiv:2111.09832, eq. 4, with one sample); with
-    the table's answers the empirical one.  In memory are the model, its gradient and the sum.
+    the table's answers the empirical one.  In memory are the model and the sum: gradients are added tensor by tensor.
 
     Args:
         task: the task.
@@ -76,15 +76,22 @@ def fisher(task: UnivalTask, model: Any, batches: Iterable[dict[str, Any]]) -> d
     criterion = likelihood(task)
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in parameters.items()}
+    hooks = [value.register_post_accumulate_grad_hook(partial(_add_square, sums[name])) for name, value in parameters.items()]
     count = 0
-    for batch in batches:
-        criterion(model, batch)[0].backward()
-        for name, value in parameters.items():
-            if value.grad is not None:
-                sums[name] += value.grad.float().square()
-                value.grad = None
-        count += 1
+    try:
+        for batch in batches:
+            criterion(model, batch)[0].backward()
+            count += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
     return {name: value.div_(count) for name, value in sums.items()}
+
+
+def _add_square(total: Tensor, parameter: Tensor) -> None:
+    assert parameter.grad is not None, "called when it is whole"
+    total += parameter.grad.float().square()
+    parameter.grad = None
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ class Barrier:
     Attributes:
         height: ``max over lambda of L(lambda) - ((1 - lambda) L(0) + lambda L(1))`` with ``L(lambda)`` the loss of
             ``(1 - lambda) theta_A + lambda theta_B`` in bits per token: the barrier of Entezari et al. 2022 (arXiv:2110.06296).
-        instability: ``max over lambda of L(lambda) - (L(0) + L(1)) / 2``: that of Frankle et al. 2020 (arXiv:1912.05671), which is the
-            same where both ends have one loss.
+        instability: ``max over lambda of L(lambda) - (L(0) + L(1)) / 2``: the linear interpolation instability of Frankle et al. 2020
+            (arXiv:1912.05671), there of the error rate, here of the loss; it is the barrier's height where both ends have one loss.
         at: the lambda with the barrier's height.
         height_interval, instability_interval: 95% bootstrap intervals: in every draw of rows the maximum is sought again.
         losses: ``L(lambda)`` of each point.
