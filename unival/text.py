@@ -84,6 +84,24 @@ def check_writable(option: str, path: str | os.PathLike[str]) -> None:
         raise UserError(f"{option} {path}: cannot be written: {reason}")
 
 
+def check_new(out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]], is_forced: bool) -> None:
+    """Check that the file of ``--out`` is none that is read, and does not exist.
+
+    Args:
+        out: the file.
+        inputs: files that are read.
+        is_forced: ``--force`` was given: an existing file is overwritten.
+
+    Raises:
+        UserError: it is one of the inputs, or exists.
+    """
+    file = pathlib.Path(out)
+    if any(file.resolve() == pathlib.Path(name).resolve() for name in inputs):
+        raise UserError(f"--out {out} is an input itself; give another file")
+    if file.exists() and not is_forced:
+        raise UserError(f"--out {out} exists; --force overwrites it")
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON, in folders that are made where they are missing.
 

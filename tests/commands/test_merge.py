@@ -109,6 +109,8 @@ def test_statistics_of_batch_norms_are_those_of_a_table(place, tmp_path, capsys)
     one_each = ["--recalibrate", f"{table},{table}", "--sweep", "0,1", "--half", "--rows", "2", "--out", tmp_path / "each-{}.pt"]
     assert merge(*models, *one_each) == 0
     points = [read(tmp_path / f"each-{point}.pt")["model"] for point in (0, 1)]
+    assert merge(*models, *given, "--passes", "1", "--out", tmp_path / "once.pt") == 0
+    assert any(not torch.equal(value, new["model"][key]) for key, value in read(tmp_path / "once.pt")["model"].items() if key in changed)
     key = min(changed)
     assert points[0][key].dtype == torch.float16 and not torch.equal(points[0][key], points[1][key])
 
@@ -174,6 +176,8 @@ def test_statistics_of_something_else_are_refused(place, statistics, tmp_path, c
         assert merge(*models, "--method", "fisher", "--out", tmp_path / "out.pt", "--statistics", *given) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
+    assert merge(*models, "--method", "fisher", "--out", one, "--statistics", f"{one},{two}", "--force") == 1
+    assert f"--out {one} is an input itself" in capsys.readouterr().err
     for given, message in (
         (["--kind", "fish", "--out", "x"], "unknown --kind 'fish', did you mean 'fisher'?"),
         (["--kind", "gram", "--out", one], f"--out {one} exists; --force overwrites it"),
@@ -183,6 +187,25 @@ def test_statistics_of_something_else_are_refused(place, statistics, tmp_path, c
         assert main(["statistics", models[0], "--table", table, *given]) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
+
+
+def test_statistics_of_a_table_that_has_changed_are_refused(place, tmp_path, capsys):
+    """Whatever the model; a table that is not there any more cannot be compared."""
+    models, table = [checkpoint(place, "one"), checkpoint(place, "two")], place / "data" / "later.jsonl"
+    whole = (place / "data" / "train.jsonl").read_text().splitlines(keepends=True)
+    table.write_text(whole[0])
+    made = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for model, file in zip(models, made, strict=True):
+        assert main(["statistics", model, "--kind", "gram", "--table", str(table), "--out", str(file)]) == 0
+    given = ["--method", "regmean", "--statistics", ",".join(map(str, made))]
+    assert merge(*models, *given, "--out", tmp_path / "first.pt") == 0
+    table.write_text(whole[1])
+    assert merge(*models, *given, "--out", tmp_path / "second.pt") == 1
+    error, then, now = capsys.readouterr().err, *(hashlib.sha256(row.encode()).hexdigest()[:12] for row in whole[:2])
+    expected = f"{made[0]}: was computed on {table}, which has changed since (sha256 {then} then, {now} now); `unival statistics` computes"
+    assert expected in error and error.count("\n") == 1
+    table.unlink()
+    assert merge(*models, *given, "--out", tmp_path / "third.pt") == 0
 
 
 def test_coefficients_are_learnt_on_tables(place, tmp_path, capsys):
@@ -223,6 +246,7 @@ def test_coefficients_are_learnt_on_tables(place, tmp_path, capsys):
         (["--out", "one"], "is an input itself; give another file"),
         (["--rows", "5"], "--rows is for --recalibrate and --tables; leave it out"),
         (["--recalibrate", "TABLE", "--rows", "0"], "--rows 0: must be at least 1"),
+        (["--passes", "3"], "--passes is for --recalibrate; leave it out"),
         (["--recalibrate", "TABLE,TABLE,TABLE"], "expected one table, or one per model (2), got 3"),
         (["--recalibrate", "none.jsonl"], "there is no table none.jsonl"),
         (["--recalibrate", "TABLE", "--device", "abacus"], "device 'abacus' cannot be used"),

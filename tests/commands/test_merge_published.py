@@ -1,4 +1,4 @@
-"""``unival merge`` on checkpoints in the published format, alone and with one of ours; what comes out generates like any other."""
+"""Checkpoints in the published format: every command reads one or says what to do; merged, what comes out generates like any other."""
 
 import json
 
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from tests import runs, tiny
 from unival.checkpoints import files
 from unival.checkpoints.names.published import is_published
-from unival.cli import main
+from unival.cli import COMMANDS, main
 from unival.commands.convert.source import task_defaults
 from unival.commands.convert.target import own_cfg
 from unival.hub import from_checkpoint
@@ -103,3 +103,58 @@ def test_published_files_are_evaluated_as_ours_of_the_same_weights(place, tmp_pa
         assert main(["barrier", *command, "--resamples", "0"]) == 0, capsys.readouterr().err
         losses.append(json.loads(found.read_text())["tables"]["valid"]["losses"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(set(losses[0])) == 3
+
+
+def test_every_command_reads_a_published_file_or_advises_to_convert_it(place, tmp_path, capsys):
+    """In a line; a command that is new must be added here."""
+    a, b = str(place / "a.pt"), str(place / "b.pt")
+    table, image, out = str(place / "data" / "valid.jsonl"), str(place / "data" / "images" / "valid.jsonl-0.png"), str(tmp_path / "out.pt")
+    vocabulary = ["--vocab-dir", str(place / "data" / "vocab")]
+    loss = ["--table", table, "--resamples", "0", "--points", "0,1", "--set", "valid.num_codes=0", "--set", "valid.num_bins=0"]
+    read = {  # command -> arguments
+        "run": [image, "--path", a, *vocabulary, "--beam", "1", "--max-len-b", "1"],
+        "inspect": [a],
+        "convert": [a, out, *vocabulary, "--num-codes", "0", "--num-bins", "0"],
+        "merge": [a, b, "--out", str(tmp_path / "merged.pt")],
+        "barrier": [a, b, *loss],
+    }
+    converted = {
+        "merge": ([a, b, "--recalibrate", table], "--recalibrate: "),
+        "adapter": (["extract", a], ""),
+    }
+    elsewhere = {"statistics", "sweep"}  # read them, see the other tests
+    without = {"train-vocab", "validate-data", "score", "report", "mixture"}  # take no checkpoint
+    assert {*read, *converted, *elsewhere, *without} == set(COMMANDS)
+    for command, arguments in read.items():
+        assert main([command, *arguments]) == 0, f"{command}: {capsys.readouterr().err}"
+    capsys.readouterr()
+    for command, (arguments, option) in converted.items():
+        assert main([command, *arguments, "--out", str(tmp_path / "none.pt")]) == 1
+        error = capsys.readouterr().err
+        expected = f"unival: error: {option}{a}: is published UnIVAL; `unival convert` makes a checkpoint of ours of it\n"
+        assert error == expected
+
+
+def test_published_files_are_merged_by_statistics(place, tmp_path, capsys):
+    """These have our keys, as the result has then; a sweep scores what the merged file does."""
+    table, statistics = str(place / "data" / "valid.jsonl"), []
+    models = [str(place / f"{name}.pt") for name in "ab"]
+    for name, model in zip("ab", models, strict=True):
+        statistics.append(str(tmp_path / f"{name}.safetensors"))
+        given = ["--kind", "fisher", "--rows", "1", "--answers", "table", "--table", table, "--vocab-dir", str(place / "data" / "vocab")]
+        assert main(["statistics", model, *given, "--out", statistics[-1]]) == 0, capsys.readouterr().err
+    fisher, out = ["--method", "fisher", "--floor", "1e-9", "--statistics", ",".join(statistics)], str(tmp_path / "merged.pt")
+    assert main(["merge", *models, *fisher, "--out", out]) == 0, capsys.readouterr().err
+    found, weighed = files.read(out)["model"], [files.read(path)["model"] for path in statistics]
+    assert not is_published(found) and len(weighed[0]) > 200
+    states = [files.read(place / f"{name}-own.pt")["model"] for name in "ab"]
+    for key in weighed[0]:
+        parts = [(state[key], f[key] + 1e-9) for state, f in zip(states, weighed, strict=True)]
+        expected = sum(value * weight for value, weight in parts) / sum(weight for _, weight in parts)
+        torch.testing.assert_close(found[key], expected, rtol=1e-4, atol=1e-6)
+    swept = ["--table", table, "--metric", "valid=loss", "--set", "valid.eval_metrics=", "--resamples", "0", "--points", "0.5"]
+    losses = []
+    for number, given in enumerate(([*models, *fisher], [out, out])):
+        assert main(["sweep", *given, *swept, "--out", str(tmp_path / str(number))]) == 0, capsys.readouterr().err
+        losses.append(json.loads((tmp_path / str(number) / "results.jsonl").read_text())["measured"]["scores"]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -112,7 +112,7 @@ def test_loss_is_that_of_validation(place, undrawn, tmp_path, capsys):
     expected, tokens = loss_of(checkpoint(place, "two"), table)
     assert test["measured"]["scores"]["loss"] == pytest.approx(expected, rel=1e-5)
     assert sum(test["measured"]["tokens"]) == tokens
-    norms = ["--recalibrate", str(other), "--rows", "5"]
+    norms = ["--recalibrate", str(other), "--rows", "5", "--passes", "3"]
     models, out = [str(tmp_path / f"half-{end}.pt") for end in "01"], str(tmp_path / "merged.pt")
     assert main(["merge", *ends, "--sweep", "0,1", "--half", "--out", str(tmp_path / "half-{}.pt")]) == 0
     halves = [*models, "--table", f"captions={table}", "--points", "0.25,0.5", *loss, *norms, "--out", str(tmp_path / "norms")]

@@ -14,7 +14,7 @@ from unival.checkpoints.names.hf_ofa import is_hf_ofa
 from unival.checkpoints.names.ofa import is_ofa
 from unival.checkpoints.names.published import is_published
 from unival.checkpoints.namespace import unwrapped
-from unival.errors import counted
+from unival.errors import UserError, counted
 
 ARCHITECTURES: dict[str, str] = {
     "unival": "unival",
@@ -26,6 +26,7 @@ ARCHITECTURES: dict[str, str] = {
     "backbone": "a backbone's weights",
     "other": "not recognised",
 }
+CONVERTIBLE = ("published", "ofa", "hf-ofa", "bart", "hf-bart")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,24 @@ def identify(container: Mapping[str, Any], state: Mapping[str, Tensor]) -> Archi
         return Architecture("other") if network is None else Architecture("backbone", network)
     media = {name: _cnn(bare, prefixes) for name, prefixes in parts().items() if any(key.startswith(prefixes) for key in bare)}
     return Architecture(kind, name, _sizes(bare), media)
+
+
+def check_ours(container: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> None:
+    """Check that a checkpoint is one of this package, with its keys.
+
+    Args:
+        container: the checkpoint.
+        state: its weights.
+        where: what a message begins with.
+
+    Raises:
+        UserError: it is another one; if it can be converted, the message says so.
+    """
+    kind = identify(container, state).kind
+    if kind in CONVERTIBLE:
+        raise UserError(f"{where}: is {ARCHITECTURES[kind]}; `unival convert` makes a checkpoint of ours of it")
+    if kind != "unival":
+        raise UserError(f"{where}: expected a checkpoint of `unival train` (fairseq-train --user-dir unival)")
 
 
 def options(container: Mapping[str, Any], section: str) -> dict[str, Any]:

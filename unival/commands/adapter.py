@@ -5,11 +5,13 @@ import pathlib
 import sys
 
 from unival.checkpoints import adapters, files
-from unival.checkpoints.names.published import TOKENS, is_published
+from unival.checkpoints.architecture import check_ours
+from unival.checkpoints.names.published import TOKENS
 from unival.checkpoints.namespace import unwrapped
 from unival.errors import UserError, counted
 from unival.models.build import build_model
 from unival.models.trainable import choose_trainable, trained_keys
+from unival.text import check_new
 
 ACTIONS = {  # name -> inputs
     "extract": ("CHECKPOINT",),
@@ -39,10 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"unival adapter {args.action} takes {' '.join(expected)}, got {counted(len(args.inputs), 'file')}")
     if args.ema and args.action != "extract":
         raise UserError(f"--ema is for extract, not for {args.action}")
-    if any(out.resolve() == pathlib.Path(name).resolve() for name in args.inputs):
-        raise UserError(f"--out {out} is an input itself; give another file")
-    if out.exists() and not args.force:
-        raise UserError(f"--out {out} exists; --force overwrites it")
+    check_new(out, args.inputs, args.force)
     for name in args.inputs:
         files.check_sums(name)
     if args.action == "extract":
@@ -63,7 +62,8 @@ def _extracted(path: str, ema: bool) -> dict:
     container = files.read(path)
     state = files.weights(container, path)
     options = unwrapped((container.get("cfg") or {}).get("model"))
-    if not isinstance(options, dict) or TOKENS not in state or is_published(state):
+    check_ours(container, state, path)
+    if not isinstance(options, dict) or TOKENS not in state:
         raise UserError(f"{path}: expected a checkpoint of `unival train` (fairseq-train --user-dir unival)")
     model = build_model(options, len(state[TOKENS]), device="meta")
     choose_trainable(model)

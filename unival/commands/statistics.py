@@ -4,9 +4,10 @@ import argparse
 import pathlib
 import sys
 
+from unival.checkpoints.merging import ROWS
 from unival.errors import UserError, counted, flag, unknown
+from unival.text import check_new
 
-ROWS = 1000
 KINDS = {"fisher": "diagonal Fisher information (--method fisher)", "gram": "Gram matrices of linear layers' inputs (--method regmean)"}
 ANSWERS = {"model": "sampled from the model", "table": "those of the table"}
 
@@ -71,7 +72,4 @@ def check_arguments(args: argparse.Namespace, out: pathlib.Path) -> None:
             raise UserError(unknown(flag(name), value, known))
     if args.rows < 1:
         raise UserError(f"--rows {args.rows}: must be at least 1")
-    if out.resolve() in (pathlib.Path(args.checkpoint).resolve(), pathlib.Path(args.table).resolve()):
-        raise UserError(f"--out {out} is an input itself; give another file")
-    if out.exists() and not args.force:
-        raise UserError(f"--out {out} exists; --force overwrites it")
+    check_new(out, (args.checkpoint, args.table), args.force)

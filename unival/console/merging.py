@@ -31,6 +31,12 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         add(flag(name), help=f"{HELP[name]} (default: {values})", **how)
 
 
+def add_statistics(parser: argparse.ArgumentParser) -> None:
+    """Declare the files of statistics that some methods need."""
+    what = "fisher, regmean: files of `unival statistics`, one per model in their order"
+    parser.add_argument("--statistics", metavar="FILE,FILE,…", help=what)
+
+
 def method_options() -> dict[str, dict[str, Any]]:
     """The methods' options: name -> method -> default."""
     found: dict[str, dict[str, Any]] = {}

@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from unival.checkpoints.merging import PASSES, ROWS
 from unival.console.lines import duration
 from unival.errors import UserError, flag, unknown
 from unival.hub import usable_device
@@ -36,7 +37,9 @@ def add_tables(parser: argparse.ArgumentParser, valid: bool = True) -> None:
     add("--set", action="append", default=[], metavar="NAME.OPTION=VALUE", help=what)
     what = "compute the statistics of batch norms again at every point on this table, read with the first model's instruction;"
     add("--recalibrate", metavar="TABLE,TABLE,…", help=f"{what} or on one table per model, each read with its model's")
-    add("--rows", type=int, default=1000, metavar="N", help="with --recalibrate: rows of each of its tables at most (default: %(default)s)")
+    add("--rows", type=int, default=ROWS, metavar="N", help="with --recalibrate: rows of each of its tables at most (default: %(default)s)")
+    what = "with --recalibrate: passes over its rows; with small batches more are needed"
+    add("--passes", type=int, default=PASSES, metavar="N", help=f"{what} (default: %(default)s)")
     add("--batch-size", type=int, default=16, metavar="N", help="rows at a time (default: %(default)s)")
     add("--num-workers", type=int, default=0, metavar="N", help="processes that read media (default: %(default)s, none)")
     what = "GB of decoded media that are kept in memory; more are kept in a temporary file"
@@ -149,11 +152,20 @@ def running_of(args: argparse.Namespace, generates: bool = True) -> Running:
     Raises:
         UserError: a number is too small, or there is no such device.
     """
-    least_of = {"batch_size": 1, "rows": 1, "num_workers": 0, "resamples": 0, "media_memory": 0}
+    least_of = {"batch_size": 1, "rows": 1, "passes": 1, "num_workers": 0, "resamples": 0, "media_memory": 0}
     for name, least in least_of.items():
         option, value = flag(name), getattr(args, name)
         if value < least:
             raise UserError(f"{option} {value}: must be {least} or more")
     tables = args.recalibrate.split(",") if args.recalibrate else ()
-    memory = int(args.media_memory * GIGABYTE)
-    return Running(args.batch_size, args.num_workers, usable_device(args.device), generates, args.resamples, tables, args.rows, memory)
+    return Running(
+        args.batch_size,
+        args.num_workers,
+        usable_device(args.device),
+        generates,
+        args.resamples,
+        tables,
+        args.rows,
+        memory=int(args.media_memory * GIGABYTE),
+        passes=args.passes,
+    )

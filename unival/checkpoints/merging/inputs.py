@@ -79,6 +79,29 @@ def read_checkpoint(path: str, weights: str = "model") -> Checkpoint:
     return Checkpoint(path, container, {**state, **files.ema_weights(container, path)} if weights == "ema" else state)
 
 
+def with_our_keys(model: Checkpoint) -> Checkpoint:
+    """Give a published checkpoint this package's keys, in place: those of a model's tensors, and of statistics of them."""
+    if identify(model.container, model.state).kind == "published":
+        rename_published(model.state)
+    return model
+
+
+def readers_of(tables: Sequence[str], models: Sequence[Checkpoint], alone: Checkpoint) -> list[Checkpoint]:
+    """The checkpoints with whose instructions the tables of ``--recalibrate`` are read.
+
+    Args:
+        tables: one table, or one per model.
+        models: the models.
+        alone: whose instruction a lone table is read with.
+
+    Raises:
+        UserError: there is another number of tables.
+    """
+    if len(tables) not in (1, len(models)):
+        raise UserError(f"--recalibrate {','.join(tables)}: expected one table, or one per model ({len(models)}), got {len(tables)}")
+    return [alone] if len(tables) == 1 else list(models)
+
+
 def fitting_inputs(models: Sequence[Checkpoint], base: Checkpoint | None, missing: str, unrelated: bool = False) -> Inputs:
     """Check that checkpoints can be merged.
 
@@ -114,9 +137,8 @@ def _one_architecture(models: Sequence[Checkpoint]) -> None:
             )
     kinds = [identify(model.container, model.state).kind for model in models]
     if "unival" in kinds and "published" in kinds:
-        for model, kind in zip(models, kinds, strict=True):
-            if kind == "published":
-                rename_published(model.state)
+        for model in models:
+            with_our_keys(model)
         kinds = ["unival"] * len(kinds)
     for model, kind in zip(models, kinds, strict=True):
         if kind != kinds[0]:

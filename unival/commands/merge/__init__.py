@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unival.checkpoints import files
-from unival.checkpoints.merging.inputs import Inputs, fitting_inputs, read_checkpoint
+from unival.checkpoints.merging.inputs import Inputs, fitting_inputs, read_checkpoint, with_our_keys
 from unival.checkpoints.merging.merge import Coefficients, merged
 from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import check_method, points_of
@@ -21,6 +21,7 @@ from unival.commands.merge.data import Recalibration, add_data_arguments, check_
 from unival.commands.merge.select import add_select_arguments, check_select_arguments, least_selected, select
 from unival.console.merging import add_method, add_models, given_options
 from unival.errors import UserError, counted
+from unival.text import check_new
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.writelines(f"{line}\n" for line in selected.lines)
     models = [read_checkpoint(path, args.weights) for path in paths]
     base = None if args.base is None else read_checkpoint(args.base)
+    if args.statistics is not None:
+        for model in (*models, *([base] if base else [])):
+            with_our_keys(model)  # as files of statistics have them
     inputs = fitting_inputs(models, base, args.missing, args.allow_unrelated)
     first = args.config_from or args.models[0]
     like = next((model for model in models if model.name == first), None) or read_checkpoint(first, args.weights)
@@ -66,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
     if args.statistics is not None:
         assert method.statistics is not None, "checked by check_method"
         files_of_statistics = args.statistics.split(",")
-        statistics = read_statistics(files_of_statistics, method.statistics, args.models, args.weights, inputs)
+        hashes = [file["sha256"] for file in made_from["files"]]
+        statistics = read_statistics(files_of_statistics, method.statistics, hashes, args.weights, inputs)
         made_from["statistics"] = [file_record(path) for path in files_of_statistics]
     recalibration = None if args.recalibrate is None else Recalibration(args, inputs, like)
     state: dict[str, Tensor] | None = None
@@ -94,12 +99,10 @@ def check_files(args: argparse.Namespace, outputs: Sequence[pathlib.Path]) -> No
     Raises:
         UserError: a file would be overwritten, or several have one name; the options are to be those of another model.
     """
-    inputs = [*args.models, *([args.base] if args.base else [])]
+    lists = (args.base, args.statistics, args.tables, args.recalibrate, args.valid)
+    inputs = [*args.models, *(name for given in lists if given for name in given.split(","))]
     for out in outputs:
-        if any(out.resolve() == pathlib.Path(name).resolve() for name in inputs):
-            raise UserError(f"--out {out} is an input itself; give another file")
-        if out.exists() and not args.force:
-            raise UserError(f"--out {out} exists; --force overwrites it")
+        check_new(out, inputs, args.force)
     if len(set(outputs)) != len(outputs):
         raise UserError(f"--out {args.out}: must have {{}} in its name, where the value of --sweep goes")
     if args.config_from is not None and args.config_from not in args.models:

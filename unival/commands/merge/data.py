@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from unival.checkpoints.architecture import identify
-from unival.checkpoints.merging.inputs import Checkpoint, Inputs, frozen_statistics
+from unival.checkpoints.architecture import check_ours
+from unival.checkpoints.merging import PASSES, ROWS
+from unival.checkpoints.merging.inputs import Checkpoint, Inputs, frozen_statistics, readers_of
 from unival.checkpoints.merging.merge import merged
 from unival.checkpoints.merging.record import file_record, merged_container
+from unival.console.merging import add_statistics
 from unival.errors import UserError, counted, flag
 
-ROWS = 1000
 BATCH = 16
 SHOWN = 4  # most groups of coefficients in a line
 
@@ -22,12 +23,14 @@ SHOWN = 4  # most groups of coefficients in a line
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments about tables."""
     add = parser.add_argument
-    add("--statistics", metavar="FILE,FILE,…", help="fisher, regmean: files of `unival statistics`, one per model in their order")
+    add_statistics(parser)
     add("--tables", metavar="TABLE,TABLE,…", help="adamerging: rows of each model's task, read with its instruction; answers are not used")
     what = "compute the statistics of the result's batch norms again on this table, read with OUT's instruction; or on one table per model,"
     add("--recalibrate", metavar="TABLE,TABLE,…", help=f"{what} each read with its model's")
     add("--rows", type=int, metavar="N", help=f"most rows of each table that are used, evenly spread over it (default: {ROWS:,})")
     add("--batch-size", type=int, metavar="N", help=f"rows of a table at a time (default: {BATCH})")
+    what = "with --recalibrate: passes over its rows; with small batches more are needed"
+    add("--passes", type=int, metavar="N", help=f"{what} (default: {PASSES})")
     add("--device", metavar="DEVICE", help="cpu, cuda, … for what is computed on rows (default: cpu)")
 
 
@@ -41,7 +44,9 @@ def check_data_arguments(args: argparse.Namespace) -> None:
         selects = args.select is not None and name != "rows"
         if getattr(args, name) is not None and args.recalibrate is None and args.tables is None and not selects:
             raise UserError(f"{flag(name)} is for --recalibrate and --tables; leave it out")
-    for name in ("rows", "batch_size"):
+    if args.passes is not None and args.recalibrate is None:
+        raise UserError("--passes is for --recalibrate; leave it out")
+    for name in ("rows", "batch_size", "passes"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"{flag(name)} {value}: must be at least 1")
@@ -73,8 +78,7 @@ class Tables:
         self.size, self.most = args.batch_size or BATCH, args.rows or ROWS
         self.paths = getattr(args, option).split(",")
         for model in readers:
-            if identify(model.container, model.state).kind != "unival":
-                raise UserError(f"{flag(option)}: {model.name} has published keys; `unival convert` makes a checkpoint of ours of it")
+            check_ours(model.container, model.state, f"{flag(option)}: {model.name}")
         self.tasks = [task_of(model.container, model.name) for model in readers]
         self.streams = [rows_of(task, table) for task, table in zip(self.tasks, self.paths, strict=True)]
         self.rows = [len(spread(len(stream), self.most)) for stream in self.streams]
@@ -105,12 +109,13 @@ class Recalibration(Tables):
     """
 
     def __init__(self, args: argparse.Namespace, inputs: Inputs, like: Checkpoint):
-        count = len(args.recalibrate.split(","))
-        if count not in (1, len(inputs.models)):
-            expected = f"one table, or one per model ({len(inputs.models)})"
-            raise UserError(f"--recalibrate {args.recalibrate}: expected {expected}, got {count}")
-        super().__init__(args, "recalibrate", [like] if count == 1 else inputs.models)
-        self.keep = frozen_statistics(inputs)
+        super().__init__(args, "recalibrate", readers_of(args.recalibrate.split(","), inputs.models, like))
+        self.keep, self.passes = frozen_statistics(inputs), args.passes or PASSES
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {**super().about, "passes": self.passes}
 
     def __call__(self, container: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> str:
         """Recalibrate a merged state in place; returns what was done, for a person.
@@ -126,7 +131,8 @@ class Recalibration(Tables):
 
         model = from_container(container, name, device=self.device).model
         self.fit(model)
-        found = recalibrate(model, [Batches(stream, model, self.size, self.most) for stream in self.streams], self.keep)
+        batches = [Batches(stream, model, self.size, self.most) for stream in self.streams]
+        found = recalibrate(model, batches, self.keep, self.passes)
         new = model.state_dict()
         for norm in found.norms:
             for value in ("running_mean", "running_var"):

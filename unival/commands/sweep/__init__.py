@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from unival.checkpoints.merging.points import check_method, points_of
-from unival.console.merging import add_method, add_models, given_options
+from unival.console.merging import add_method, add_models, add_statistics, given_options
 from unival.console.tables import TimeLeft, add_tables, running_of, specs_of
 from unival.drawing.figures import new_figure
 from unival.drawing.sweeps import summary, write
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_models(parser)
     add_method(parser)
+    add_statistics(parser)
     add = parser.add_argument
     what = "the points: values of the second model's coefficient, or of --scale with task vectors; of three or more models all coefficients"
     add("--points", default="0:1:0.1", metavar="X,X,…", help=f"{what} among these with the sum 1; also FROM:TO:STEP (default: %(default)s)")
@@ -31,10 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate all points, and print what was found; returns the exit code."""
     points = points_of(args.method, len(args.models), given_options(args), args.coefficients, None, args.points, "--points")
-    check_method(args.method, len(args.models), args.base, args.missing)
+    check_method(args.method, len(args.models), args.base, args.missing, args.statistics)
     specs, running = specs_of(args), running_of(args)
     new_figure(1, 1)  # matplotlib is missing now, or not at the end
-    merge = Merge(args.models, args.base, args.method, args.weights, args.missing, args.allow_unrelated)
+    statistics = args.statistics.split(",") if args.statistics else ()
+    merge = Merge(args.models, args.base, args.method, args.weights, args.missing, args.allow_unrelated, statistics)
     results = Results(args.out / RESULTS)
     found = Sweep(merge, points, specs, running).run(points, results, TimeLeft())
     lines = [*summary(found), *write(args.out, args.title, {args.method: found})]

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unival.checkpoints.merging import PASSES
 from unival.errors import UserError, counted
 from unival.tasks.trial import untouched
-
-PASSES = 2  # over the rows
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def recalibrate(
 
     In the first pass a norm normalises by the statistics of the batch, in the others by those of the pass before; the new statistics
     are the cumulative average over all rows, in float64.  So those of the first norm are exact whatever the batch size, after k
-    passes those of the first k, and the other ones depend on it less with every pass.  Only the media's networks are run; all else is
-    in eval mode, and neither modes nor counters nor random generators change.
+    passes those of the first k; the other ones depend on it, with small batches by much until some passes later.  Only the media's
+    networks are run; all else is in eval mode, and neither modes nor counters nor random generators change.
 
     Args:
         model: a :class:`unival.models.unival.UnivalModel`; changed in place.

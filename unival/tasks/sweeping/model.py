@@ -1,28 +1,19 @@
 """One model in memory whose weights become those of one merge after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from unival.checkpoints.architecture import identify
 from unival.checkpoints.merging.inputs import STATISTICS, Checkpoint, Inputs
 from unival.checkpoints.merging.merge import merged
 from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import Point
 from unival.checkpoints.merging.record import merged_container
-from unival.checkpoints.names.published import rename_published
 from unival.models.fitting import fit_to_checkpoint
 from unival.tasks.base import UnivalTask
-
-
-def with_our_keys(model: Checkpoint) -> Checkpoint:
-    """A checkpoint with this package's keys, which a model's tensors have."""
-    if identify(model.container, model.state).kind == "published":
-        rename_published(model.state)
-    return model
 
 
 class MergedModel:
@@ -35,10 +26,11 @@ class MergedModel:
         inputs: what is merged, with this package's keys.
         method: name of the method.
         device: where the modules compute.
+        statistics: one state of statistics per model; None: the method needs none.
     """
 
-    def __init__(self, inputs: Inputs, method: str, device: torch.device):
-        self.inputs, self.method, self.device = inputs, method, device
+    def __init__(self, inputs: Inputs, method: str, device: torch.device, statistics: Sequence[Mapping[str, Tensor]] | None = None):
+        self.inputs, self.method, self.device, self.statistics = inputs, method, device, statistics
         self._state: dict[str, Tensor] | None = None  # as a merged file holds them
         self._values: dict[str, Tensor] = {}  # as modules compute with them: the same tensors, or float32 for half precision
         self._modules: dict[str, Any] = {}
@@ -51,7 +43,7 @@ class MergedModel:
         """
         found = method_named(self.method)
         rule, _ = make_rule(self.method, point.options)
-        self._state = merged(self.inputs, rule, point.coefficients, found.whole, found.shares, into=self._state)
+        self._state = merged(self.inputs, rule, point.coefficients, found.whole, found.shares, self._state, self.statistics)
         for key, value in self._values.items():
             if value.data_ptr() != self._state[key].data_ptr():
                 value.copy_(self._state[key])

@@ -5,8 +5,7 @@ from typing import Any
 
 from fairseq import utils
 
-from unival.checkpoints.merging.inputs import Checkpoint, frozen_statistics
-from unival.errors import UserError
+from unival.checkpoints.merging.inputs import Checkpoint, frozen_statistics, readers_of
 from unival.tasks.statistics.norms import recalibrate
 from unival.tasks.statistics.rows import Batches, on_device, rows_of
 from unival.tasks.sweeping.model import MergedModel
@@ -23,6 +22,7 @@ class Recalibration:
         tables: one table, read with the instruction of the first model, or one per model, each read with its own.
         batch_size: rows at a time.
         most: rows of each table that are used, evenly spread over it.
+        passes: over these.
         store: keeps the media.
 
     Raises:
@@ -30,13 +30,17 @@ class Recalibration:
     """
 
     def __init__(
-        self, model: MergedModel, models: Sequence[Checkpoint], tables: Sequence[str], batch_size: int, most: int, store: MediaStore
+        self,
+        model: MergedModel,
+        models: Sequence[Checkpoint],
+        tables: Sequence[str],
+        batch_size: int,
+        most: int,
+        passes: int,
+        store: MediaStore,
     ):
-        readers = models[:1] if len(tables) == 1 else models
-        if len(readers) != len(tables):
-            expected = f"one table, or one per model ({len(models)})"
-            raise UserError(f"--recalibrate {','.join(tables)}: expected {expected}, got {len(tables)}")
-        self.model, self.keep = model, frozen_statistics(model.inputs)
+        readers = readers_of(tables, models, models[0])
+        self.model, self.keep, self.passes = model, frozen_statistics(model.inputs), passes
         self.batches = []
         for reader, table in zip(readers, tables, strict=True):
             task = task_for(TableSpec("recalibrate", "", table, reader.name), reader)
@@ -49,7 +53,7 @@ class Recalibration:
         Raises:
             UserError: the rows have no media.
         """
-        recalibrate(self.module, self.batches, self.keep)
+        recalibrate(self.module, self.batches, self.keep, self.passes)
         self.model.round_statistics()
 
 

@@ -13,7 +13,7 @@ from unival.errors import UserError
 from unival.tasks.sweeping.table import Measured
 
 BLOCK = 1 << 20  # bytes that are hashed at a time
-OF_MERGE = ("base", "method", "weights", "missing", "recalibration")  # besides the models
+OF_MERGE = ("base", "method", "weights", "missing", "recalibration", "statistics")  # besides the models
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from unival.checkpoints.merging.inputs import Checkpoint, fitting_inputs, read_checkpoint
+from unival.checkpoints.merging import PASSES, ROWS
+from unival.checkpoints.merging.inputs import Checkpoint, fitting_inputs, read_checkpoint, with_our_keys
 from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import Point
-from unival.checkpoints.merging.record import record
+from unival.checkpoints.merging.record import file_record, record
+from unival.checkpoints.merging.statistics import read_statistics
 from unival.errors import UserError, counted
 from unival.tasks.base import UnivalTask
-from unival.tasks.sweeping.model import MergedModel, with_our_keys
+from unival.tasks.sweeping.model import MergedModel
 from unival.tasks.sweeping.recalibration import Recalibration
 from unival.tasks.sweeping.results import Result, Results, digest
 from unival.tasks.sweeping.store import MediaStore
@@ -35,6 +37,7 @@ class Merge:
         base: the file of the pretrained model; None without.
         method: name of the method.
         weights, missing, unrelated: as of :func:`unival.checkpoints.merging.inputs.fitting_inputs` and ``read_checkpoint``.
+        statistics: files of statistics, one per model; none: the method needs none.
     """
 
     models: Sequence[str]
@@ -43,6 +46,7 @@ class Merge:
     weights: str = "model"
     missing: str = "error"
     unrelated: bool = False
+    statistics: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Running:
         recalibrate: tables on which statistics of batch norms are computed again at every point; none: they are averaged.
         rows: rows of each of these tables that are used.
         memory: bytes of decoded media that are kept in memory, and not in a temporary file.
+        passes: over the rows of these tables.
     """
 
     batch_size: int = 16
@@ -66,8 +71,9 @@ class Running:
     generates: bool = True
     resamples: int = 1000
     recalibrate: Sequence[str] = ()
-    rows: int = 1000
+    rows: int = ROWS
     memory: int = 4 << 30
+    passes: int = PASSES
 
 
 class Sweep:
@@ -89,7 +95,12 @@ class Sweep:
         base = None if merge.base is None else with_our_keys(read_checkpoint(merge.base))
         self.inputs = fitting_inputs(self.models, base, merge.missing, merge.unrelated)
         tasks = [task_for(spec, self.like(spec)) for spec in specs]
-        self.model = MergedModel(self.inputs, merge.method, running.device)
+        made = record(merge.models, merge.base, merge.method)
+        hashes = [file["sha256"] for file in made["files"]]
+        kind, statistics = method_named(merge.method).statistics, None
+        if kind is not None:
+            statistics = read_statistics(merge.statistics, kind, hashes, merge.weights, self.inputs)
+        self.model = MergedModel(self.inputs, merge.method, running.device, statistics)
         self._store = MediaStore(running.memory)
         self._at: str | None = None  # name of the point whose weights the model has
         self._recalibration: Recalibration | None = None
@@ -97,13 +108,13 @@ class Sweep:
         self.tables = [self._table(spec, task) for spec, task in zip(specs, tasks, strict=True)]
         self.sums = {path: digest(path) for path in (*(spec.path for spec in specs), *running.recalibrate)}
         if running.recalibrate:
-            how = running.recalibrate, running.batch_size, running.rows
+            how = running.recalibrate, running.batch_size, running.rows, running.passes
             self._recalibration = Recalibration(self.model, self.models, *how, self._store)
             self._at = None  # the first point was not recalibrated
-        made = record(merge.models, merge.base, merge.method)
-        self.files = {f"model {number}": file["sha256"] for number, file in enumerate(made["files"], start=1)}
+        self.files: dict[str, Any] = {f"model {number}": own for number, own in enumerate(hashes, start=1)}
         self.files |= {"base": made["base"]["sha256"] if made["base"] else None, "method": merge.method}
         self.files |= {"weights": merge.weights, "missing": merge.missing, "recalibration": self._about_recalibration()}
+        self.files |= {"statistics": [file_record(path)["sha256"] for path in merge.statistics] or None}
 
     @property
     def coefficient(self) -> str:
@@ -116,7 +127,8 @@ class Sweep:
         running = self.running
         if not running.recalibrate:
             return None
-        return {"tables": [self.sums[path] for path in running.recalibrate], "rows": running.rows, "batch size": running.batch_size}
+        about = {"tables": [self.sums[path] for path in running.recalibrate], "rows": running.rows, "batch size": running.batch_size}
+        return about if running.passes == PASSES else {**about, "passes": running.passes}  # results of before have no number
 
     def like(self, spec: TableSpec) -> Checkpoint:
         """The model whose task a table is evaluated with."""
