@@ -24,6 +24,51 @@ need_folder() {
   done
 }
 
+# need_number NAME VALUE LEAST: fails with one line when a variable is set and no whole number from LEAST on.
+need_number() {
+  [[ -z "$2" || "$2" =~ ^[0-9]{1,9}$ && "$((10#$2))" -ge "$3" ]] || die "$1=$2: must be a whole number, at least $3"
+}
+
+# need_processes: the variables of processes, which are read when the first of them starts.
+need_processes() {
+  need_number GPUS "${GPUS:-}" 0
+  need_number WORKERS "${WORKERS:-}" 0
+  need_number SEED "${SEED:-}" 0
+  need_number OMP_NUM_THREADS "${OMP_NUM_THREADS:-}" 1
+  need_number NODES "${NODES:-}" 1
+  need_number NODE_RANK "${NODE_RANK:-}" 0
+  need_number MASTER_PORT "${MASTER_PORT:-}" 1
+  case "${LAUNCHER:-fairseq}" in
+    fairseq) [ "$((10#${NODES:-1}))" = 1 ] || die "NODES=$NODES: several machines need LAUNCHER=torchrun or LAUNCHER=slurm" ;;
+    torchrun) ;;
+    slurm) [ -n "${SLURM_JOB_ID:-}" ] || die "LAUNCHER=slurm: not inside of an allocation; start the recipe by sbatch or salloc" ;;
+    *) die "LAUNCHER=$LAUNCHER: there are fairseq, torchrun and slurm" ;;
+  esac
+}
+
+# need_out: fails with one line when OUT is not set or cannot be made. What it checks it does not make: a script that refuses something
+# else leaves nothing.
+need_out() {
+  local folder="${OUT:-}"
+  [ -n "$folder" ] || die "OUT is not set: it names the folder for the results (see --help)"
+  while [ ! -e "$folder" ]; do folder="$(dirname "$folder")"; done
+  [[ -d "$folder" && -w "$folder" ]] || die "OUT=$OUT: cannot make this folder"
+}
+
+# make_out: makes OUT, when all has been checked and something is written there.
+make_out() {
+  mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
+}
+
+# need_vocabulary: VOCAB is a vocabulary, or not set: then the checkpoint has one, which training and evaluation name or miss at their start.
+# Sets VOCABULARY to their flags.
+need_vocabulary() {
+  VOCABULARY=()
+  [ -n "${VOCAB:-}" ] || return 0
+  need_folder VOCAB "$VOCAB" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
+  VOCABULARY=(--vocab-dir "$VOCAB")
+}
+
 # find_table SPLIT WHAT: sets TABLE to $DATA/SPLIT.tsv or .jsonl, or fails with one line.
 find_table() {
   local ending
@@ -37,9 +82,8 @@ find_table() {
 # Recipes --------------------------------------------------------------------------------------------------------
 
 # recipe training|scratch|evaluation TASK MEDIUM ARGS...: the beginning of every recipe: --help, the checks of its variables before anything
-# slow happens, and the environment. Training from scratch needs neither VOCAB nor CHECKPOINT. TASK is caption, vqa, grounding or
-# entailment. Sets PRESET, TABLE, TSV (flags that name the columns of TSV tables in the published layout), REFERENCES (the column to
-# compare with, and its number there), ANSWERS and METRICS.
+# slow happens, and the environment. Training from scratch needs no CHECKPOINT. TASK is caption, vqa, grounding or entailment. Sets PRESET,
+# TABLE, TSV (flags that name the columns of TSV tables in the published layout), ANSWERS and, for evaluation, SCORING.
 recipe() {
   local kind="$1" task="$2" medium="$3" what
   shift 3
@@ -61,17 +105,19 @@ recipe() {
   TSV=(--columns "$(columns_of "$task" "$medium")" --selected-cols "$(selected_of "$task")")
   case "$TABLE" in *.tsv) ;; *) TSV=() ;; esac
   find_answers "$kind" "$task"
+  [ "$kind $task" != "training grounding" ] || need_area
   case "$medium" in image) ensure_environment eval ;; *) ensure_environment "eval,$medium" ;; esac
+  [ "$kind" != evaluation ] || find_scoring "$task"
 }
 
 begin_recipe() {
   need_folder DATA "${DATA:-}" "the $2"
   if [ "$1" != scratch ]; then
-    need_folder VOCAB "${VOCAB:-}" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
+    need_vocabulary
     need_file CHECKPOINT "${CHECKPOINT:-}" "the model's checkpoint"
   fi
-  [ -n "${OUT:-}" ] || die "OUT is not set: it names the folder for the results (see --help)"
-  mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
+  need_out
+  need_processes
 }
 
 # columns_of TASK MEDIUM, selected_of TASK: columns of the published TSV tables, and their numbers.
@@ -115,8 +161,8 @@ help_training() {
 Variables
   DATA         folder with train and valid (.tsv in the published layout, or .jsonl), columns $(columns_of "$1" "$2")
   TRAIN, VALID other names of these tables
-  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
   CHECKPOINT   the model to start from, published or ours
+$(help_vocabulary)
   OUT          folder for checkpoints and the log train.jsonl; the same command started again resumes what is there
 HELP
   help_answers "$1"
@@ -127,6 +173,13 @@ Flags given on the command line come last and win over the script's (--max-epoch
 published run, which had 8 GPUs: with fewer, the gradients of several batches are added. The learning rate follows the length of
 the run, whatever sets it. It validates every 2,000 updates and after each epoch, and saves after each epoch: the last, the best
 and the best by its score (2 GB each); --save-interval-updates 2000 --keep-interval-updates 1 saves within epochs as well.
+HELP
+}
+
+help_vocabulary() {
+  cat <<HELP
+  VOCAB        folder with encoder.json, vocab.bpe, dict.txt (default: the vocabulary in CHECKPOINT, which ours have); for a
+               published checkpoint: python data_utils/fetch_vocabulary.py --out vocabulary
 HELP
 }
 
@@ -164,8 +217,8 @@ help_evaluation() {
 Variables
   DATA         folder with test (.tsv in the published layout, or .jsonl), columns $(columns_of "$1" "$2"); all references in one row
   SPLIT        which table of DATA (default ${SPLIT:-test})
-  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
   CHECKPOINT   the model, published or ours
+$(help_vocabulary)
   OUT          folder for the generated texts, generate-SPLIT.txt, and their scores, scores-SPLIT.json
 HELP
   help_answers "$1"
@@ -225,7 +278,8 @@ own_vocabulary() {
   shift
   for column in "$@"; do columns+=(--column "$column"); done
   [ "${#TSV[@]}" -eq 0 ] || columns+=(--selected-cols "$(numbers_of "$@")")
-  VOCAB="$OUT/vocabulary"
+  VOCAB="$OUT/vocabulary" VOCABULARY=(--vocab-dir "$OUT/vocabulary")
+  make_out
   [ -f "$VOCAB/dict.txt" ] || unival train-vocab --table "$TABLE" "${columns[@]}" --size "$size" --out "$VOCAB"
 }
 
@@ -263,6 +317,7 @@ pretraining() {
   need_file MIXTURE "${MIXTURE:-}" "the mixture file"
   [ -z "${CHECKPOINT:-}" ] || need_file CHECKPOINT "$CHECKPOINT" "the model's checkpoint"
   begin_pretraining
+  need_stage
 }
 
 # published_pretraining ARGS...: the same for a stage of unival.yaml, whose tables are in DATA.
@@ -280,10 +335,17 @@ published_pretraining() {
 }
 
 begin_pretraining() {
-  need_folder VOCAB "${VOCAB:-}" "the folder of the vocabulary" encoder.json vocab.bpe dict.txt
-  [ -n "${OUT:-}" ] || die "OUT is not set: it names the folder for the results (see --help)"
-  mkdir -p "$OUT" || die "OUT=$OUT: cannot make this folder"
+  need_vocabulary
+  need_out
+  need_processes
   ensure_environment eval,video,audio
+}
+
+# need_stage: STAGE, where it is set, is a stage of MIXTURE.
+need_stage() {
+  local names
+  names="$(unival mixture "$MIXTURE" --stages)"
+  [ -z "${STAGE:-}" ] || grep -qxF -e "$STAGE" <<<"$names" || die "STAGE=$STAGE: the stages of $MIXTURE are $(paste -sd ' ' - <<<"$names")"
 }
 
 # stage_options ARGS...: the options of the stages of MIXTURE, one line each, quoted for eval; ARGS of `unival mixture`.
@@ -293,21 +355,21 @@ stage_options() {
 
 # train_stages ARGS...: train all stages of MIXTURE, or those from STAGE on; started again after a stop, it goes on where it was.
 train_stages() {
-  local lines options line name number=0 before="${CHECKPOINT:-}" begun="" names=()
-  unival mixture "$MIXTURE" --show --set "distributed_world_size=$(processes)" >"$OUT/mixture.txt" # finds what is wrong with later stages
+  local lines options line name number=0 before="${CHECKPOINT:-}" begun="" shown
+  shown="$(unival mixture "$MIXTURE" --show --set "distributed_world_size=$(processes)")" # finds what is wrong with later stages
   lines="$(stage_options)"
+  make_out
+  say "$shown" >"$OUT/mixture.txt"
   while IFS= read -r line; do
     number=$((number + 1))
     eval "options=($line)"
     name="${options[3]}"
-    names+=("$name")
     if [ -n "$begun" ] || [ -z "${STAGE:-}" ] || [ "$STAGE" = "$name" ]; then
       begun=yes
       train_stage "$OUT/$number-$name" "$before" "$line" "$@"
     fi
     if [ -n "$begun" ] || [ -f "$OUT/$number-$name/checkpoint_last.pt" ]; then before="$OUT/$number-$name/checkpoint_last.pt"; fi
   done <<<"$lines"
-  [ -n "$begun" ] || die "STAGE=$STAGE: the stages of $MIXTURE are ${names[*]}"
 }
 
 # published_stage NUMBER NAME BEFORE ARGS...: train one stage of unival.yaml, from the last checkpoint of the stage BEFORE if OUT has it.
@@ -325,7 +387,6 @@ train_stage() {
   eval "options=($3)"
   [ -z "$2" ] || start=(--finetune-from-model "$2")
   shift 3
-  mkdir -p "$OUT"
   say "stage ${options[3]}: $OUT"
   train --keep-best-checkpoints=-1 "${options[@]}" ${start[@]+"${start[@]}"} "$@"
 }
@@ -354,7 +415,7 @@ HELP
 
 help_of_stages() {
   cat <<HELP
-  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
+$(help_vocabulary)
   OUT          folder for a folder of each stage, with its checkpoints and its log train.jsonl
 HELP
   help_processes
@@ -365,8 +426,9 @@ Options of training are in the mixture file; flags given on the command line com
 HELP
 }
 
-# rewarded_area: sets REWARDED to the flags of the boxes that self-critical training rewards, by AREA.
-rewarded_area() {
+# need_area: sets REWARDED to the flags of the boxes that self-critical training rewards, by AREA.
+need_area() {
+  # shellcheck disable=SC2034 # the recipes of self-critical training use it
   case "${AREA:-large}" in
     large) REWARDED=(--min-area-size 100000) ;;
     medium | small | all) REWARDED=(--reward-area "$AREA") ;;
@@ -392,6 +454,7 @@ processes() {
 # train ARGS...: `unival train` (fairseq-train with the plugin and a short output) with what all published fine-tuning has in common; ARGS come last and win. How many
 # updates there are follows from the rows, the batches and --max-epoch, whoever gives it.
 train() {
+  make_out
   local device=(--cpu) schedule=(--lr-scheduler unival_polynomial --warmup-ratio 0.06)
   case " $* " in
     *" --lr-scheduler"[\ =]"unival_polynomial "*) ;;
@@ -400,7 +463,7 @@ train() {
   # a batch of one task does not use every parameter: DistributedDataParallel has to find out which
   [ "${GPUS:-$(gpu_count)}" -eq 0 ] || device=(--fp16 --fp16-scale-window 512 --distributed-world-size "$(processes)"
     --ddp-backend pytorch_ddp --find-unused-parameters)
-  launch unival train "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" \
+  launch unival train "$DATA" --user-dir "$UNIVAL_ROOT/unival" ${VOCABULARY[@]+"${VOCABULARY[@]}"} \
     --optimizer adam --adam-betas "(0.9, 0.999)" --adam-eps 1e-8 --weight-decay 0.01 --clip-norm 1.0 \
     ${schedule[@]+"${schedule[@]}"} --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" \
     --save-dir "$OUT" --no-epoch-checkpoints --keep-best-checkpoints 1 --validate-interval-updates 2000 \
@@ -412,21 +475,16 @@ launch() {
   local each="${GPUS:-$(gpu_count)}"
   [ "$each" -gt 0 ] || each=1
   case "${LAUNCHER:-fairseq}" in
-    fairseq)
-      [ "${NODES:-1}" = 1 ] || die "NODES=$NODES: several machines need LAUNCHER=torchrun or LAUNCHER=slurm"
-      "$@"
-      ;;
+    fairseq) "$@" ;;
     torchrun)
       torchrun --nnodes "${NODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$each" \
         --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}" \
         --no-python bash "$UNIVAL_ROOT/run_scripts/rank.sh" "$@"
       ;;
     slurm)
-      [ -n "${SLURM_JOB_ID:-}" ] || die "LAUNCHER=slurm: not inside of an allocation; start the recipe by sbatch or salloc"
       MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)" MASTER_PORT=$((20000 + SLURM_JOB_ID % 30000)) \
         srun --ntasks-per-node "$each" --kill-on-bad-exit=1 bash "$UNIVAL_ROOT/run_scripts/rank.sh" "$@"
       ;;
-    *) die "LAUNCHER=$LAUNCHER: there are fairseq, torchrun and slurm" ;;
   esac
 }
 
@@ -441,6 +499,7 @@ evaluate() {
 # generate ARGS...: `unival generate` of $SPLIT into $OUT/generate-$SPLIT.txt; of several GPUs each takes a part of the rows, and writes
 # into $OUT/shard-N-of-M/.
 generate() {
+  make_out
   local gpus="${GPUS:-$(gpu_count)}" shard processes=()
   if [ "$gpus" -le 1 ]; then
     generate_shard "$@"
@@ -458,21 +517,26 @@ generate() {
 generate_shard() {
   local device=()
   [ "${GPUS:-$(gpu_count)}" -gt 0 ] || device=(--cpu)
-  unival generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" --vocab-dir "$VOCAB" --task "$PRESET" ${TSV[@]+"${TSV[@]}"} \
+  unival generate "$DATA" --user-dir "$UNIVAL_ROOT/unival" ${VOCABULARY[@]+"${VOCABULARY[@]}"} --task "$PRESET" ${TSV[@]+"${TSV[@]}"} \
     ${ANSWERS[@]+"${ANSWERS[@]}"} --path "$CHECKPOINT" --gen-subset "$SPLIT" --results-path "$OUT" --scoring unival \
     --required-batch-size-multiple 1 --num-workers "${WORKERS:-2}" --seed "${SEED:-1}" ${device[@]+"${device[@]}"} "$@"
 }
 
+# find_scoring TASK: sets SCORING to what `unival score` is asked for, and checks it before anything is generated.
+find_scoring() {
+  local task="$1" column number
+  read -r column number <<<"$(references_of "$task")"
+  SCORING=(--table "$TABLE" --columns "$column" --metrics "${METRICS:-$(metrics_of "$task")}" --json "$OUT/scores-$SPLIT.json")
+  case "$TABLE" in *.tsv) SCORING+=(--columns "id,$column" --selected-cols "0,$number") ;; esac
+  [ -z "${SUBMISSION:-}" ] || SCORING+=(--submission "$SUBMISSION:$OUT/submission-$SPLIT.json")
+  unival score --check "${SCORING[@]}"
+}
+
 # score: compare what generate wrote with the references of $TABLE; the scores are printed and kept in $OUT/scores-$SPLIT.json.
 score() {
-  local task="${PRESET#unival_}" outputs=("$OUT/generate-$SPLIT.txt") column number gpus="${GPUS:-$(gpu_count)}" columns submission=()
-  read -r column number <<<"$(references_of "$task")"
+  local outputs=("$OUT/generate-$SPLIT.txt") gpus="${GPUS:-$(gpu_count)}"
   [ "$gpus" -le 1 ] || outputs=("$OUT"/shard-*-of-"$gpus/generate-$SPLIT.txt")
-  columns=(--columns "$column")
-  case "$TABLE" in *.tsv) columns=(--columns "id,$column" --selected-cols "0,$number") ;; esac
-  [ -z "${SUBMISSION:-}" ] || submission=(--submission "$SUBMISSION:$OUT/submission-$SPLIT.json")
-  unival score "${outputs[@]}" --table "$TABLE" "${columns[@]}" --metrics "${METRICS:-$(metrics_of "$task")}" \
-    --json "$OUT/scores-$SPLIT.json" ${submission[@]+"${submission[@]}"}
+  unival score "${outputs[@]}" "${SCORING[@]}"
 }
 
 gpu_count() {

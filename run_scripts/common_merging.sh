@@ -82,6 +82,24 @@ others_than() {
   for task in "${TASK_NAMES[@]}"; do [ "$task" = "$1" ] || OTHERS+=("$task"); done
 }
 
+# check_merge NUMBER: fails with one line when NUMBER models cannot be merged by the flags in MERGE, before they are trained.
+check_merge() {
+  local flags
+  read -ra flags <<<"${MERGE:-}"
+  # shellcheck disable=SC2046 # a name for each model
+  unival merge --check $(seq -f 'model-%g.pt' "$1") --out "$OUT/merged" --force ${flags[@]+"${flags[@]}"}
+}
+
+# check_others: the same for the models that others_than and the targets give.
+check_others() {
+  local target
+  for target in "${TARGET_NAMES[@]}"; do
+    others_than "$target"
+    check_merge "${#OTHERS[@]}"
+  done
+  check_merge "${#TARGET_NAMES[@]}"
+}
+
 # merge_models FILE LIKE MODEL...: merge models, by uniform average or by the flags in MERGE; FILE has the task, instruction and candidate
 # answers of LIKE, one of them.
 merge_models() {
@@ -113,8 +131,8 @@ Variables
   TARGETS      the tasks that fusing.sh and ratatouille.sh make models for, out of models of the other TASKS (default: all of TASKS)
   DATA         folder with a folder TASK for each, with its train and valid (.tsv in the published layout, or .jsonl) and
                answers.txt where there are candidate answers
-  VOCAB        folder with encoder.json, vocab.bpe, dict.txt: python data_utils/fetch_vocabulary.py --out vocabulary
   CHECKPOINT   the pretrained model that all start from, published or ours
+$(help_vocabulary)
   OUT          folder for the results, one for all scripts of merging: models that are there already are not trained again
   MERGE        flags of unival merge in place of the uniform average, such as "--method ties --base pretrained.pt"
   TRAIN, VALID other names of the tables

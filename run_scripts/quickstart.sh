@@ -36,6 +36,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+need_processes
 seed="${SEED:-1}"
 if [ "$smoke" -eq 1 ]; then
   OUT="${OUT:-quickstart-smoke}" minutes="${MINUTES:-0.5}" limit_factor=1 metric_demand=()

@@ -35,7 +35,7 @@ generation=(--beam 1) rows=() instruction=() extras=eval asked="" boxes=() bins=
 case "$task" in
   vqa)
     medium=image PRESET=unival_vqa texts=(question answer) metric=accuracy asked=question reference=answer
-    training=(--best-checkpoint-metric vqa_score)
+    training=(--eval-metrics accuracy --best-checkpoint-metric accuracy)
     ;;
   grounding)
     medium=image PRESET=unival_grounding texts=(text) metric=box_accuracy asked=text reference=box
@@ -47,7 +47,7 @@ case "$task" in
     ;;
   video_qa)
     medium=video PRESET=unival_vqa texts=(question answer) metric=accuracy asked=question reference=answer extras=eval,video
-    training=(--best-checkpoint-metric vqa_score --patch-frame-size 48 --num-frames 8)
+    training=(--eval-metrics accuracy --best-checkpoint-metric accuracy --patch-frame-size 48 --num-frames 8)
     instruction=(--instruction "$VIDEO_QUESTION")
     ;;
   audio_caption)
@@ -75,6 +75,7 @@ if [ "$smoke" -eq 1 ]; then
   batch=8 epochs=1 training+=(--max-update 2)
 fi
 
+need_processes
 say "Step 0 of 4: the environment."
 ensure_environment "$extras"
 mkdir -p "$root" || die "OUT=$root: cannot make this folder"

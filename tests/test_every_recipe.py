@@ -78,9 +78,9 @@ def is_training(script: pathlib.Path) -> bool:
 def run(recorded, script, place, checkpoint, out, *more):  # noqa: F811
     """Run the commands of a recipe in this process, with more flags; returns the names of the files that are there then."""
     task, medium = task_and_medium(script)
-    own = checkpoint.parent / "vocabulary"  # of a model that was trained from scratch
-    vocabulary = own if own.is_dir() else place / "vocabulary"
-    inputs = {"DATA": place / f"{task}-{medium}", "VOCAB": vocabulary, "CHECKPOINT": checkpoint, "OUT": out, "GPUS": 0}
+    inputs = {"DATA": place / f"{task}-{medium}", "CHECKPOINT": checkpoint, "OUT": out, "GPUS": 0}
+    if medium == "video":  # else that of the checkpoint
+        inputs["VOCAB"] = place / "vocabulary"
     flags = [*(SMALL if is_training(script) else [*VOCABULARY, "--num-workers", "0", "--beam", "2"]), *more]
     for command, arguments in recorded(script, *flags, **inputs):
         try:

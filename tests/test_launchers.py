@@ -18,7 +18,8 @@ torchrun() { echo torchrun "$@"; }
 srun() { echo srun "$MASTER_ADDR:$MASTER_PORT" "$@"; }
 scontrol() { printf 'first\\nsecond\\n'; }
 source "$1"
-DATA=data VOCAB=vocabulary OUT=out
+DATA=data VOCABULARY=(--vocab-dir vocabulary) OUT=out
+need_processes
 train --lr 1 && update_freq 128 16 && echo "$UPDATE_FREQ"
 """
 
@@ -62,9 +63,9 @@ def test_each_gpu_evaluates_a_part_of_the_rows(inputs, recorded, tmp_path):  # n
         (tmp_path / "out" / f"shard-{shard}-of-2").mkdir(parents=True)
         (tmp_path / "out" / f"shard-{shard}-of-2" / "generate-test.txt").touch()
     script = ROOT / "run_scripts" / "video_qa_msvd" / "eval.sh"
-    *generated, (command, scoring) = recorded(script, **{**inputs, "GPUS": 2, "SUBMISSION": "vqa"})
+    (_, checked), *generated, (command, scoring) = recorded(script, **{**inputs, "GPUS": 2, "SUBMISSION": "vqa"})
     assert sorted(call[call.index("--shard-id") + 1] for _, call in generated) == ["0", "1"]
     assert all(call[call.index("--num-shards") + 1] == "2" and "--cpu" not in call for _, call in generated)
     outputs = [str(tmp_path / "out" / f"shard-{shard}-of-2" / "generate-test.txt") for shard in range(2)]
-    assert command == "unival" and scoring[:3] == ["score", *outputs]
+    assert command == "unival" and scoring[:3] == ["score", *outputs] and checked == ["score", "--check", *scoring[3:]]
     assert scoring[-1] == f"vqa:{tmp_path / 'out' / 'submission-test.json'}"

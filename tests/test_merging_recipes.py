@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import sys
 
 import pytest
 import torch
@@ -38,7 +39,13 @@ mkdir -p "$(dirname "$made")"
 def commands(recorded, tmp_path):  # noqa: F811
     """As ``recorded``; the commands leave empty files, so that the script goes on."""
     (tmp_path / "recording" / "bin" / "unival").write_text(RECORDER)
-    return recorded
+
+    def run(*arguments, **variables):
+        calls = recorded(*arguments, **variables)
+        assert "--check" in calls[0][1] or arguments[0].name == "example.sh", "how models are merged is checked before they are trained"
+        return [call for call in calls if "--check" not in call[1]]
+
+    return run
 
 
 def tables(folder: pathlib.Path, names) -> pathlib.Path:
@@ -140,7 +147,7 @@ def test_rewarded_soups_reward_three_sizes(commands, inputs):  # noqa: F811
 
 
 @pytest.mark.parametrize("script", RECIPES, ids=lambda path: path.name)
-@pytest.mark.parametrize("variable", ["DATA", "VOCAB", "CHECKPOINT", "OUT"])
+@pytest.mark.parametrize("variable", ["DATA", "CHECKPOINT", "OUT"])
 def test_unset_variable_is_one_line(script, variable, inputs, tmp_path):  # noqa: F811
     tables(inputs["DATA"], IMAGE)
     del inputs[variable]
@@ -165,6 +172,20 @@ def test_mistakes_are_one_line_before_anything_is_trained(script, variables, mes
     result = bash(FOLDER / f"{script}.sh", cwd=tmp_path, **inputs, **variables)
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert message in result.stderr and not list(inputs["OUT"].rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "message"),
+    [
+        ("vanilla", {"MERGE": "--coefficients 0.2,0.8"}, "2 numbers"),
+        ("wise_ft", {"SHARE": "half"}, "argument --lambda: invalid float value: 'half'"),
+    ],
+)
+def test_how_models_are_merged_is_checked_before_they_are_trained(script, variables, message, inputs, tmp_path):  # noqa: F811
+    tables(inputs["DATA"], IMAGE)
+    given = {**inputs, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": ROOT, **variables}
+    result = bash(FOLDER / f"{script}.sh", cwd=tmp_path, **given)
+    assert result.returncode and message in result.stderr.splitlines()[-1] and not inputs["OUT"].exists(), result.stderr
 
 
 def run(calls, out: pathlib.Path) -> None:

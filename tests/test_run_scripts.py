@@ -36,10 +36,12 @@ def name_of(path: pathlib.Path) -> str:
 
 def needed(script: pathlib.Path) -> list[str]:
     """The variables that a recipe cannot do without."""
-    return ["DATA", "OUT"] if script in SCRATCH else ["DATA", "VOCAB", "CHECKPOINT", "OUT"]
+    return ["DATA", "OUT"] if script in SCRATCH else ["DATA", "CHECKPOINT", "OUT"]
 
 
 NEEDED = [pytest.param(script, variable, id=f"{variable}-{name_of(script)}") for script in RECIPES for variable in needed(script)]
+NAMED = [case for case in NEEDED if case.values[1] != "OUT"]  # of files and folders that must be there
+NAMED += [pytest.param(script, "VOCAB", id=f"VOCAB-{name_of(script)}") for script in RECIPES if script not in SCRATCH]
 
 
 def bash(*command: object, cwd: pathlib.Path, timeout: float = 120, **variables: object) -> subprocess.CompletedProcess:
@@ -68,7 +70,7 @@ def test_help_works_from_any_folder_and_leaves_nothing(script, tmp_path):
 @pytest.mark.parametrize("script", RECIPES, ids=name_of)
 def test_help_of_a_recipe_names_every_variable_it_checks(script, tmp_path):
     shown = bash(script, "--help", cwd=tmp_path).stdout
-    for variable in (*needed(script), "GPUS"):
+    for variable in (*needed(script), "GPUS", *([] if script in SCRATCH else ["VOCAB"])):
         assert re.search(rf"^\s*{variable}\b.*\S", shown, re.MULTILINE), f"{variable} is not explained"
 
 
@@ -99,7 +101,7 @@ def test_unset_variable_is_one_line(script, variable, inputs, tmp_path):
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"{variable} is not set: it names the")
 
 
-@pytest.mark.parametrize("script, variable", [case for case in NEEDED if case.values[1] != "OUT"])
+@pytest.mark.parametrize("script, variable", NAMED)
 def test_missing_input_is_one_line(script, variable, inputs, tmp_path):
     inputs[variable] = tmp_path / "elsewhere"
     result = bash(script, cwd=tmp_path, **inputs)
@@ -110,7 +112,7 @@ def test_missing_input_is_one_line(script, variable, inputs, tmp_path):
 
 @pytest.mark.parametrize("script", RECIPES, ids=name_of)
 def test_incomplete_folder_names_the_missing_file(script, inputs, tmp_path):
-    if "VOCAB" in needed(script):
+    if script not in SCRATCH:
         (tmp_path / "vocabulary" / "vocab.bpe").unlink()
         result = bash(script, cwd=tmp_path, **inputs)
         assert result.returncode == 2 and "vocab.bpe is missing there" in result.stderr
@@ -146,6 +148,37 @@ def test_a_full_disk_is_told_before_anything_is_made(tmp_path):
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith("OUT=quickstart-smoke: less than 1 GB is free there")
     assert [file.name for file in tmp_path.iterdir()] == ["bin"]
+
+
+WRONG = {"GPUS": "two", "SEED": "1.5", "WORKERS": "-1", "OMP_NUM_THREADS": "0", "NODES": "x", "NODE_RANK": "-1", "MASTER_PORT": "0"}
+WRONG |= {"LAUNCHER": "mpi"}
+CHECKING = ["quickstart", "sampler", "caption_coco/train", "easy_vqa/train", "vqa/eval", "merging/vanilla", "merging/example"]
+CHECKING += ["pretrain/curriculum", "pretrain/stage1", "pretrain/example"]
+
+
+@pytest.mark.parametrize("name", CHECKING)
+def test_what_processes_read_is_checked_before_anything_is_made(name, inputs, tmp_path):
+    """Nothing is left behind, not even the folder for the results."""
+    script, inputs["MIXTURE"] = ROOT / "run_scripts" / f"{name}.sh", tmp_path / "model.pt"
+    before = sorted(tmp_path.rglob("*"))
+    for variable in WRONG if name == "vqa/eval" else ("GPUS", "SEED"):
+        result = bash(script, *(["vqa"] if name == "sampler" else []), cwd=tmp_path, **{**inputs, variable: WRONG[variable]})
+        assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.startswith(f"{variable}={WRONG[variable]}: {'there are' if variable == 'LAUNCHER' else 'must be a whole'} ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_scores_are_checked_before_anything_is_generated(inputs, tmp_path):
+    (tmp_path / "data" / "valid.tsv").write_text("0\timage\twhat?\tred\t\t/9j/\n")
+    given = {**inputs, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": ROOT, "METRICS": "vqa_scores"}
+    result = bash(ROOT / "run_scripts" / "vqa" / "eval.sh", cwd=tmp_path, **given)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert "'vqa_scores'; did you mean 'vqa_score'?" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(inputs, tmp_path):
+    result = bash(RECIPES[0], cwd=tmp_path, **{**inputs, "OUT": tmp_path / "model.pt" / "out"})
+    assert result.stderr == f"OUT={tmp_path / 'model.pt' / 'out'}: cannot make this folder\n" and result.returncode == 2
 
 
 RECORDER = """#!/usr/bin/env bash
@@ -186,6 +219,7 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
     for table in inputs["DATA"].glob("*.tsv"):
         table.write_text("row\n" * 300)
         table.rename(table.with_suffix(f".{endings}"))
+    vocabulary = inputs.pop("VOCAB") if endings == "jsonl" else inputs["VOCAB"]  # without one, that of the checkpoint
     for command, arguments in recorded(script, "--batch-size", "7", **inputs):
         if command == "unival":
             parsed = build_parser(arguments[0]).parse_args(arguments)
@@ -197,7 +231,8 @@ def test_recipe_parses_and_passes_arguments_on(script, endings, inputs, recorded
         parsed = options.parse_args_and_arch(parser, input_args=arguments)
         assert parsed.batch_size == 7
         own = inputs["OUT"] / "vocabulary"  # which a recipe from scratch has trained
-        assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == str(own if script in SCRATCH else inputs["VOCAB"])
+        given = None if endings == "jsonl" else str(vocabulary)
+        assert parsed.data == str(inputs["DATA"]) and parsed.vocab_dir == (str(own) if script in SCRATCH else given)
         if is_training:  # what starts over when it is started again would be --restore-file with --reset-…
             assert parsed.finetune_from_model == (None if script in SCRATCH else str(inputs["CHECKPOINT"]))
             assert parsed.restore_file == "checkpoint_last.pt"

@@ -11,4 +11,4 @@ recipe scratch vqa image "$@"
 own_vocabulary 400 question answer
 batch=128 lr=5e-4 builder=plain
 if [ "${#TSV[@]}" -eq 0 ] && grep -q -m 1 '"question": *\[' "$TABLE"; then batch=32 lr=1e-3 builder=grouped; fi
-train_small "$batch" 8 --lr "$lr" --builder "$builder" --patch-image-size 64 --best-checkpoint-metric vqa_score --eval-args '{"beam": 1}' "$@"
+train_small "$batch" 8 --lr "$lr" --builder "$builder" --patch-image-size 64 --eval-metrics accuracy --best-checkpoint-metric accuracy --eval-args '{"beam": 1}' "$@"

@@ -14,6 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 rounds="${ROUNDS:-10}"
 [[ "$rounds" =~ ^[1-9][0-9]*$ ]] || die "ROUNDS=$rounds: must be a whole number from 1 on"
 merging 2 "$@"
+check_merge "${#TASK_NAMES[@]}"
 shared="$CHECKPOINT"
 last="${TASK_NAMES[$((${#TASK_NAMES[@]} - 1))]}"
 for number in $(seq 1 "$rounds"); do

@@ -32,6 +32,7 @@ case "${1:-}" in
   *) die "unknown argument $1: known are --smoke, --help" ;;
 esac
 
+need_processes
 say "Step 0 of 4: the environment."
 ensure_environment eval
 mkdir -p "$root" || die "OUT=$root: cannot make this folder"
@@ -43,7 +44,7 @@ python "$UNIVAL_ROOT/data_utils/build_sampler.py" --out "$media" --sprites shape
   --seed "${SEED:-1}" "${data_size[@]}"
 python "$UNIVAL_ROOT/data_utils/sampler_tasks.py" --data "$media" --task vqa --test-rows 400 --out "$questions"
 python "$UNIVAL_ROOT/data_utils/sampler_tasks.py" --data "$media" --task vqa --row-per-file --out "$grouped"
-VOCAB="$root/vocabulary"
+VOCAB="$root/vocabulary" VOCABULARY=(--vocab-dir "$root/vocabulary")
 [ -f "$VOCAB/dict.txt" ] || unival train-vocab --table "$media/train.jsonl" --column caption --size 400 --out "$VOCAB" \
   --text "which side of the picture is the" --text "is there a" --text "what is left of the, right of the, above, below the"
 small=(--arch unival_tiny --criterion unival_label_smoothed --batch-size "$batch" --adam-betas "(0.9, 0.98)" --patch-image-size 64

@@ -12,6 +12,7 @@
 # 38.06) and NoCaps (93.58 against 94.39; table 20).
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 merging 2 "$@"
+check_others
 finetune_tasks "$@"
 targets=()
 for target in "${TARGET_NAMES[@]}"; do

@@ -14,6 +14,7 @@
 # entailment at grounding 72.91 against 66.03, grounding at captioning 121.29 against 118.0 (section 5).
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 merging 2 "$@"
+check_others
 finetune_tasks "$@"
 targets=()
 for target in "${TARGET_NAMES[@]}"; do

@@ -2,7 +2,7 @@
 # Rewarded soups (Ramé et al. 2023): trains a grounding model further three times, with rewards for boxes of small, medium and large
 # objects, and averages the weights.
 #
-#   DATA=refcocoplus VOCAB=vocabulary CHECKPOINT=out/refcocoplus/checkpoint_best.pt OUT=out/rewarded_soups bash run_scripts/merging/rewarded_soups.sh [fairseq-train flags]
+#   DATA=refcocoplus CHECKPOINT=out/refcocoplus/checkpoint_best.pt OUT=out/rewarded_soups bash run_scripts/merging/rewarded_soups.sh [fairseq-train flags]
 #
 # Start from what refcocoplus/train.sh has written. Data: python data_utils/build_refcoco.py; TASK is refcocoplus (default),
 # refcoco or refcocog, whose run_scripts/scst/TASK.sh it runs. Published on 8 GPUs (RefCOCO+): 256 rows an update, 10 epochs each.
@@ -15,6 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 task="${TASK:-refcocoplus}"
 case "$task" in refcoco | refcocoplus | refcocog) ;; *) die "TASK=$task: there are refcoco, refcocoplus and refcocog" ;; esac
 recipe training grounding image "$@"
+check_merge 3
 models=()
 for AREA in small medium large; do
   export AREA

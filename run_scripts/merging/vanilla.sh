@@ -14,6 +14,7 @@
 # files. Models of different media lack each other's parts: MERGE="--missing skip".
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 merging 2 "$@"
+check_merge "${#TASK_NAMES[@]}"
 finetune_tasks "$@"
 best_models "${TASK_NAMES[@]}"
 merge_for "$OUT/vanilla" "${TASK_NAMES[@]}" -- "${MODELS[@]}"

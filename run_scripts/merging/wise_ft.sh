@@ -9,8 +9,10 @@
 # fine-tuning left out, of other media, are the pretrained model's. UnIVAL's paper has no such run.
 source "$(dirname "${BASH_SOURCE[0]}")/../common_merging.sh"
 merging 1 "$@"
+MERGE="--lambda ${SHARE:-0.5} --missing skip ${MERGE:-}"
+check_merge 2
 finetune_tasks "$@"
 for task in "${TASK_NAMES[@]}"; do
   best_of "$OUT/finetuned/$task"
-  MERGE="--lambda ${SHARE:-0.5} --missing skip ${MERGE:-}" merge_models "$OUT/wise_ft/$task.pt" "$MODEL" "$CHECKPOINT" "$MODEL"
+  merge_models "$OUT/wise_ft/$task.pt" "$MODEL" "$CHECKPOINT" "$MODEL"
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Captions NoCaps (4,500 images of validation) with a trained model and scores the captions.
 #
-#   DATA=nocaps VOCAB=vocabulary CHECKPOINT=out/nocaps/checkpoint_best.pt OUT=out/nocaps bash run_scripts/nocaps/eval.sh [fairseq-generate flags]
+#   DATA=nocaps CHECKPOINT=out/nocaps/checkpoint_best.pt OUT=out/nocaps bash run_scripts/nocaps/eval.sh [fairseq-generate flags]
 #
 # Data: python data_utils/build_nocaps.py. The paper's figures are those without fine-tuning (zero_shot/nocaps.sh). The official
 # server takes the file of unival score --submission.

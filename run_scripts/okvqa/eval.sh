@@ -2,7 +2,7 @@
 # Answers the questions of OK-VQA with a trained model (beam 5 over the candidate answers, unnormalized, averaged weights, as
 # published) and scores the answers.
 #
-#   DATA=okvqa VOCAB=vocabulary CHECKPOINT=out/okvqa/checkpoint_best_ema.pt OUT=out/okvqa bash run_scripts/okvqa/eval.sh [fairseq-generate flags]
+#   DATA=okvqa CHECKPOINT=out/okvqa/checkpoint_best_ema.pt OUT=out/okvqa bash run_scripts/okvqa/eval.sh [fairseq-generate flags]
 #
 # Data: python data_utils/build_okvqa.py. The paper's figures are those without fine-tuning (zero_shot/okvqa.sh).
 # METRICS=vqa_score,vqa_accuracy adds the official accuracy, which needs ten answers a row.

@@ -31,6 +31,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+need_processes
 slower="${SLOWER:-4}" seed="${SEED:-1}"
 awk -v factor="$slower" 'BEGIN { exit !(factor ~ /^[0-9]*\.?[0-9]+$/ && factor > 0) }' ||
   die "SLOWER=$slower: give a number, such as 4: a training may take so many times as long as on two idle cores"

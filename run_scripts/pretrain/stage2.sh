@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The second published stage of pretraining: images, videos and texts, without CC12M.
 #
-#   DATA=pretrain VOCAB=vocabulary CHECKPOINT=out/pretrain/1-images/checkpoint_last.pt OUT=out/pretrain bash run_scripts/pretrain/stage2.sh [fairseq-train flags]
+#   DATA=pretrain CHECKPOINT=out/pretrain/1-images/checkpoint_last.pt OUT=out/pretrain bash run_scripts/pretrain/stage2.sh [fairseq-train flags]
 #
 # Data: python data_utils/build_pretrain.py; those of stage1.sh without CC12M, and WebVid-2M, WebVidQA. It is the stage videos of
 # unival.yaml, into OUT/2-videos, from the last checkpoint in OUT/1-images or else from CHECKPOINT: 8 of the 50 epochs of its schedule,

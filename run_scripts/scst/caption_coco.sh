@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Goes on with a captioning model by self-critical training on COCO: the model's own captions are rewarded by CIDEr-D.
 #
-#   DATA=coco VOCAB=vocabulary CHECKPOINT=out/caption_coco/checkpoint_best.pt OUT=out/scst/caption_coco bash run_scripts/scst/caption_coco.sh [fairseq-train flags]
+#   DATA=coco CHECKPOINT=out/caption_coco/checkpoint_best.pt OUT=out/scst/caption_coco bash run_scripts/scst/caption_coco.sh [fairseq-train flags]
 #
 # Start from what caption_coco/train.sh has written. Data: python data_utils/build_coco.py, with all references of an image in one
 # row (not --row-per-reference). The paper has no such run; here one update sees 64 images with 5 sampled captions each, 3 epochs,

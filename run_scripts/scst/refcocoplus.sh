@@ -2,7 +2,7 @@
 # Goes on with a grounding model by self-critical training on RefCOCO+: right boxes of one size are rewarded, as in rewarded
 # soups.
 #
-#   DATA=refcocoplus VOCAB=vocabulary CHECKPOINT=out/refcocoplus/checkpoint_best.pt OUT=out/scst/refcocoplus bash run_scripts/scst/refcocoplus.sh [fairseq-train flags]
+#   DATA=refcocoplus CHECKPOINT=out/refcocoplus/checkpoint_best.pt OUT=out/scst/refcocoplus bash run_scripts/scst/refcocoplus.sh [fairseq-train flags]
 #
 # Start from what refcocoplus/train.sh has written. Data: python data_utils/build_refcoco.py. Published on 8 GPUs (RefCOCO+):
 # 256 rows an update, 10 epochs, the box of a beam of 5, reward 1 if it overlaps the right one by half, and cross-entropy beside
@@ -12,5 +12,4 @@
 # small (by COCO's areas), all. Models of different AREA are what rewarded soups average.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 recipe training grounding image "$@"
-rewarded_area
 finetune 8 256 10 --criterion unival_grounding_scst "${REWARDED[@]}" "${BOXES[@]}" --lr 3e-5 "$@"

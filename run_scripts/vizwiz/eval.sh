@@ -2,7 +2,7 @@
 # Answers the questions of VizWiz with a trained model (beam 5 over the candidate answers, unnormalized, averaged weights, as
 # published) and scores the answers.
 #
-#   DATA=vizwiz VOCAB=vocabulary CHECKPOINT=out/vizwiz/checkpoint_best_ema.pt OUT=out/vizwiz bash run_scripts/vizwiz/eval.sh [fairseq-generate flags]
+#   DATA=vizwiz CHECKPOINT=out/vizwiz/checkpoint_best_ema.pt OUT=out/vizwiz bash run_scripts/vizwiz/eval.sh [fairseq-generate flags]
 #
 # Data: python data_utils/build_vizwiz.py. The paper's figures are those without fine-tuning (zero_shot/vizwiz.sh).
 # METRICS=vqa_score,vqa_accuracy adds the official accuracy, which needs ten answers a row.

@@ -2,7 +2,7 @@
 # Answers the questions of VQAv2 with a trained model (beam 5 over the candidate answers, unnormalized, averaged weights, as
 # published) and scores the answers.
 #
-#   DATA=vqa VOCAB=vocabulary CHECKPOINT=out/vqa/checkpoint_best_ema.pt OUT=out/vqa bash run_scripts/vqa/eval.sh [fairseq-generate flags]
+#   DATA=vqa CHECKPOINT=out/vqa/checkpoint_best_ema.pt OUT=out/vqa bash run_scripts/vqa/eval.sh [fairseq-generate flags]
 #
 # Data: python data_utils/build_vqa.py. Paper: test-dev 77.0, test-std 77.1, whose answers are not public: SPLIT=test_dev
 # METRICS=none SUBMISSION=vqa writes the file for the server. METRICS=vqa_score,vqa_accuracy adds the official accuracy, which

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 from unival.data.cells import cell_errors, is_joined, warn_of_empty
-from unival.data.table import TSV_SUFFIXES, open_table
+from unival.data.table import TSV_SUFFIXES, Table, open_table
 from unival.errors import UserError, counted
 from unival.metrics import METRICS, Metric, MetricOptions, make_metrics
 from unival.metrics.base import NO_OPTIONS, check_box_threshold
@@ -20,6 +20,7 @@ from unival.metrics.tokenize import TOKENIZERS, make_tokenizer
 from unival.text import check_writable, write_json
 
 NOTHING = "none"  # instead of metrics
+REFERENCES = {"answers": ("answer", "label"), "boxes": ("box",)}  # columns of what metrics read, where a table has no captions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fairseq-generate's output (its D- lines are read): a file, several that share the rows of one evaluation, or their folder",
     )
     add("--table", required=True, metavar="FILE", help="the table that was generated from; rows are joined by number")
-    add("--columns", default="caption", help="columns; the last one has the references (default: %(default)s)")
+    add("--columns", help="columns; the last one has the references (default: caption, else answer, label or box, by metric)")
     add("--selected-cols", metavar="N,N", help="TSV: numbers of the columns that --columns names, e.g. 2")
     add(
         "--metrics",
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--id-column", default="id", metavar="NAME", help="column with the ids of a submission (default: %(default)s)")
     add("--allow-partial", action="store_true", help="score the generated rows even if others are missing")
+    add("--check", action="store_true", help="check the arguments and the references before there is an OUTPUT; score nothing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,17 +72,24 @@ def run(args: argparse.Namespace) -> int:
     for option, path in written:
         if path is not None:
             check_writable(option, path)
+    reader = one_reader(metrics.values()) if names else None
+    columns = reference_columns(args, reader)
+    if args.check:
+        if targets:
+            check_ids(args, columns)
+        if reader is not None:
+            read_references(args.table, columns, args.selected_cols, reader)
+        return 0
     outputs = [[path] for path in args.compare] if args.compare else [args.output]
     texts = [read_outputs(paths) for paths in outputs]
-    columns = tuple(args.columns.split(","))
     if targets:
-        write_submissions(targets, texts[0], args)
-    if not names:
+        write_submissions(targets, texts[0], args, columns)
+    if reader is None:
         for path in filter(None, (args.json, args.per_row)):
             write_json(path, {})
         return 0
     where = functools.partial(_where, args.table, columns, args.selected_cols)
-    references = read_references(args.table, columns, args.selected_cols, one_reader(metrics.values()))
+    references = read_references(args.table, columns, args.selected_cols, reader)
     if args.compare and args.allow_partial:
         texts = [{row: text for row, text in each.items() if row in texts[0] and row in texts[1]} for each in texts]
     scores = [
@@ -98,7 +107,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_arguments(args: argparse.Namespace, names: Sequence[str]) -> None:
     """Check what argparse cannot: that the arguments belong together."""
-    if not args.output and not args.compare:
+    if args.check and (args.output or args.compare):
+        raise UserError("--check is for arguments without an output")
+    if not args.output and not args.compare and not args.check:
         raise UserError("expected the output of fairseq-generate: files, a folder of them, or --compare A B")
     given = {" ".join(args.output): args.output, "--per-row": args.per_row, "--submission": args.submission}
     for option, is_given in {**given, f"--metrics {NOTHING}": not names}.items():
@@ -133,21 +144,67 @@ def _compared(a: Scores, b: Scores, args: argparse.Namespace) -> tuple[list[str]
     return lines, {"a": a.total, "b": b.total, "differences": {name: each._asdict() for name, each in found.items()}}
 
 
-def write_submissions(targets: Sequence[tuple[str, str]], texts: Mapping[int, str], args: argparse.Namespace) -> None:
+def reference_columns(args: argparse.Namespace, reader: type[Metric] | None) -> tuple[str, ...]:
+    """The columns of ``--columns``; by default the one in which tables have what the metrics read.
+
+    Raises:
+        UserError: the table cannot be opened.
+    """
+    if args.columns is not None:
+        return tuple(args.columns.split(","))
+    if reader is None or not pathlib.Path(args.table).is_file():  # told when it is opened
+        return ("caption",)
+    if _is_tsv(args):
+        try:
+            return open_table(args.table, ("caption",), args.selected_cols).columns
+        except UserError as error:
+            how = "give --columns, the names of the columns, and --selected-cols, e.g. --columns id,answer --selected-cols 0,3"
+            raise UserError(f"{error}; {how}") from error
+    first = open_table(args.table)[0]
+    found = next((name for name in ("caption", *REFERENCES.get(reader.reads, ())) if name in first), None)
+    if found is None:
+        columns = ", ".join(map(repr, first))
+        how = "give --columns, and --metrics for what it holds, e.g. --columns answer --metrics vqa_score"
+        raise UserError(f"{args.table}: no column 'caption' with the references; the first row has {columns}: {how}")
+    if found != "caption":
+        sys.stderr.write(f"the references are in column {found!r} (--columns names another one)\n")
+    return (found,)
+
+
+def _is_tsv(args: argparse.Namespace) -> bool:
+    return pathlib.Path(args.table).suffix.lower() in TSV_SUFFIXES
+
+
+def check_ids(args: argparse.Namespace, columns: Sequence[str]) -> Table:
+    """The table, whose first row has the ids of a submission.
+
+    Raises:
+        UserError: it has not.
+    """
+    table = open_table(args.table, columns if _is_tsv(args) else (args.id_column,), args.selected_cols)
+    _check_id(table, 0, args.id_column)
+    return table
+
+
+def _check_id(table: Table, row: int, column: str) -> Any:
+    record = table[row]
+    if column not in record:
+        columns = ", ".join(record)
+        raise UserError(f"{table.where(row)}: no column {column!r} with the ids (--id-column) among {columns} (--columns)")
+    return record[column]
+
+
+def write_submissions(
+    targets: Sequence[tuple[str, str]], texts: Mapping[int, str], args: argparse.Namespace, columns: Sequence[str]
+) -> None:
     """Write generated texts with the ids of their rows in the formats of evaluation servers.
 
     Raises:
         UserError: the table has no such ids, or rows that were not generated (unless ``--allow-partial``).
     """
-    is_tsv = pathlib.Path(args.table).suffix.lower() in TSV_SUFFIXES
-    table = open_table(args.table, args.columns.split(",") if is_tsv else (args.id_column,), args.selected_cols)
+    table = check_ids(args, columns)
     rows = match_rows(texts, range(len(table)), args.allow_partial, " ".join(args.output))
-    records = {row: table[row] for row in rows}
-    lacking = next((row for row, record in records.items() if args.id_column not in record), None)
-    if lacking is not None:
-        columns = ", ".join(records[lacking])
-        raise UserError(f"{table.where(lacking)}: no column {args.id_column!r} with the ids (--id-column) among {columns} (--columns)")
-    ids = {row: record[args.id_column] for row, record in records.items()}
+    ids = {row: _check_id(table, row, args.id_column) for row in rows}
     said = {row: texts[row] for row in rows}
     contents = [(path, submission(name, said, ids, functools.partial(table.where, column=args.id_column))) for name, path in targets]
     for path, content in contents:

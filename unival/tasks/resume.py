@@ -5,6 +5,7 @@ Training, validation, generation, the Python API and the commands all read the s
 """
 
 import functools
+import logging
 import pathlib
 import tempfile
 from argparse import Namespace
@@ -28,6 +29,8 @@ from unival.tasks.inputs import data_folder
 from unival.tasks.presets import ANY, PRESETS, Preset
 from unival.tasks.restore import Start, open_start, read_for_fairseq, saved_model_options
 from unival.vocab import NUM_BINS, NUM_CODES, Vocabulary, train_vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -338,8 +341,10 @@ def find_vocabulary(cfg: Any, given: Settings, trained: Settings, place: pathlib
     Raises:
         UserError: there is no vocabulary, it cannot be used, or it differs from the one that the checkpoint was trained with.
     """
-    found = load_vocabulary(vocabulary_folder(cfg, saved), given, trained)
+    folder = vocabulary_folder(cfg, saved)
+    found = load_vocabulary(folder, given, trained)
     if found is not None:
+        logger.info("vocabulary: %s, from %s", counted(len(found), "token"), place if folder is None else folder)
         return found
     default = data_folder(cfg.data) / "vocab"
     if place is None:

@@ -13,7 +13,7 @@ import torch
 
 from tests import runs
 from tests.tasks.pretraining import material
-from tests.test_run_scripts import ROOT
+from tests.test_run_scripts import ROOT, bash
 from tests.test_training import assert_equal
 from unival.checkpoints.recovery import newest, saved_files
 from unival.cli import main
@@ -37,7 +37,7 @@ def place(tmp_path_factory):
 
 
 def variables(folder, out):
-    return {"MIXTURE": folder / "mixture.yaml", "VOCAB": folder / "vocab", "OUT": folder / out, "GPUS": 0}
+    return {"MIXTURE": folder / "mixture.yaml", "OUT": folder / out, "GPUS": 0}  # the vocabulary is in vocab/ beside the mixture
 
 
 def test_a_stage_trains_and_validates_its_streams(place):
@@ -107,6 +107,13 @@ def test_weights_among_the_rows_follow_their_schedule(place):
 def test_a_builder_for_all_streams_is_refused(place, tmp_path, capsys):
     assert material.train(place / "mixture.yaml", tmp_path, "--builder", "caption") == 1
     assert "--builder caption is not for a mixture" in capsys.readouterr().err
+
+
+def test_an_unknown_stage_is_told_before_anything_is_made(place):
+    given = {"VIRTUAL_ENV": sys.prefix, "PYTHONPATH": str(ROOT), **variables(place, "nowhere"), "STAGE": "c"}
+    result = bash(SCRIPT, cwd=place, **given)
+    assert result.returncode == 2 and not (place / "nowhere").exists()
+    assert result.stderr == f"STAGE=c: the stages of {place / 'mixture.yaml'} are a b\n"
 
 
 def test_a_stage_keeps_the_optimizer(place):

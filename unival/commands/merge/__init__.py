@@ -20,7 +20,7 @@ from unival.checkpoints.precision import cast
 from unival.commands.merge.data import Recalibration, add_data_arguments, check_data_arguments, learn_coefficients
 from unival.commands.merge.select import add_select_arguments, check_select_arguments, least_selected, select
 from unival.console.merging import add_method, add_models, given_options
-from unival.errors import UserError, counted
+from unival.errors import UserError, counted, flag
 from unival.text import check_new
 
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dtype.add_argument("--half", action="store_true", help="write float16")
     dtype.add_argument("--float", action="store_true", help="write float32")
     add("--force", action="store_true", help="overwrite the file of --out")
+    add("--check", action="store_true", help="check the arguments alone, of models that may not be there yet; merge nothing")
     add_data_arguments(parser)
     add_select_arguments(parser)
 
@@ -51,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     check_method(args.method, least_selected(args), args.base, args.missing, args.statistics, args.tables)
     check_data_arguments(args)
     check_files(args, [pathlib.Path(args.out.replace("{}", point.name)) for point in points])
+    if args.check:
+        check_given(args)
+        return 0
     paths, selection = args.models, {}
     if args.select is not None:
         selected = select(args)
@@ -107,6 +111,19 @@ def check_files(args: argparse.Namespace, outputs: Sequence[pathlib.Path]) -> No
         raise UserError(f"--out {args.out}: must have {{}} in its name, where the value of --sweep goes")
     if args.config_from is not None and args.config_from not in args.models:
         raise UserError(f"--config-from {args.config_from}: must be one of the models, {', '.join(args.models)}")
+
+
+def check_given(args: argparse.Namespace) -> None:
+    """Check that what is given beside the models exists.
+
+    Raises:
+        UserError: a file does not.
+    """
+    several = {name: (getattr(args, name) or "").split(",") for name in ("statistics", "recalibrate", "tables")}
+    for name, paths in {"base": [args.base], "valid": [args.valid], **several}.items():
+        for path in filter(None, paths):
+            if not pathlib.Path(path).exists():
+                raise UserError(f"{flag(name)} {path}: no such file")
 
 
 def summary(out: pathlib.Path, inputs: Inputs, method: str, options: Mapping[str, Any], coefficients: Sequence[float] | None) -> str:
