@@ -215,7 +215,7 @@ help_evaluation() {
   cat <<HELP
 
 Variables
-  DATA         folder with test (.tsv in the published layout, or .jsonl), columns $(columns_of "$1" "$2"); all references in one row
+  DATA         folder with ${SPLIT:-test} (.tsv in the published layout, or .jsonl), columns $(columns_of "$1" "$2"); all references in one row
   SPLIT        which table of DATA (default ${SPLIT:-test})
   CHECKPOINT   the model, published or ours
 $(help_vocabulary)
@@ -330,7 +330,8 @@ published_pretraining() {
   need_folder DATA "${DATA:-}" "the folder with the tables"
   need_file CHECKPOINT "${CHECKPOINT:-}" "the model's checkpoint"
   MIXTURE="${MIXTURE:-$UNIVAL_ROOT/run_scripts/pretrain/unival.yaml}"
-  export TABLES="$DATA"
+  TABLES="$(cd "$DATA" && pwd -P)" # paths of a mixture are relative to it
+  export TABLES
   begin_pretraining
 }
 

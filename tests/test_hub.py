@@ -288,6 +288,23 @@ def test_run_writes_json_and_the_n_best(place, checkpoint, model, capsys):
     assert code == 1 and "--nbest 3 is more than --beam 2" in err
 
 
+ASKED = "[IMAGE:image] [TEXT:question] -> [TEXT:answer]"
+
+
+def test_run_answers_every_question_about_an_image(place, checkpoint, capsys):
+    """One after the other, as rows of their own; files alone are refused with a row that would do."""
+    asked = {"image": str(place / "good.png"), "question": ["red?", "how many?"], "answer": ["yes", "no", "two"]}
+    alone = [{**asked, "question": question} for question in asked["question"]]
+    given = ["run", "--path", checkpoint, "--instruction", ASKED, "--max-len-b", "4", "--json"]
+    code, out, err = command(capsys, *given, "--row", json.dumps(asked))
+    assert code == 0, err
+    assert out == command(capsys, *given, *(word for row in alone for word in ("--row", json.dumps(row))))[1] and out.count("\n") == 2
+    code, _, err = command(capsys, *given, "--row", json.dumps({**asked, "image": [asked["image"]]}))
+    assert code == 1 and "the lists of a row must be equally long, one place per example: 'image' has 1, 'question' has 2" in err
+    code, _, err = command(capsys, *given, place / "good.png")
+    assert code == 1 and f"use --row '{json.dumps({'image': str(place / 'good.png'), 'question': '…'}, ensure_ascii=False)}'" in err
+
+
 # Files of another kind ------------------------------------------------------------------------------------------------
 
 KINDS = {"good.png": "an image", "still.jpg": "an image", "clip.mp4": "a video", "clip.webm": "a video", "clip.avi": "a video"}

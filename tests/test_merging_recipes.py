@@ -177,7 +177,7 @@ def test_mistakes_are_one_line_before_anything_is_trained(script, variables, mes
 @pytest.mark.parametrize(
     ("script", "variables", "message"),
     [
-        ("vanilla", {"MERGE": "--coefficients 0.2,0.8"}, "2 numbers"),
+        ("vanilla", {"MERGE": "--coefficients 0.2,0.8"}, "must be 4 numbers, one per model, got 2"),
         ("wise_ft", {"SHARE": "half"}, "argument --lambda: invalid float value: 'half'"),
     ],
 )

@@ -173,7 +173,7 @@ def test_scores_are_checked_before_anything_is_generated(inputs, tmp_path):
     given = {**inputs, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": ROOT, "METRICS": "vqa_scores"}
     result = bash(ROOT / "run_scripts" / "vqa" / "eval.sh", cwd=tmp_path, **given)
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
-    assert "'vqa_scores'; did you mean 'vqa_score'?" in result.stderr and not (tmp_path / "out").exists()
+    assert "'vqa_scores', did you mean 'vqa_score'?" in result.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told(inputs, tmp_path):

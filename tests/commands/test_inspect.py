@@ -81,7 +81,7 @@ def test_the_text_is_an_aligned_table(capsys, container, tmp_path):
     assert code == 0 and len({len(line) for line in table}) == 1
     assert table[0].split() == ["part", "parameters", "share", "in", "buffers", "keys"]
     out = " ".join(out.split())
-    assert "exactly those of the model that its options build" in out and "12 updates, epoch 3, batch 2" in out
+    assert "exactly those of the model that its options build" in out and "12 updates, epoch 3 after 2 batches" in out
     assert "best 0.75 (cider)" in out and "no optimizer state, no EMA weights" in out and "all finite" in out
     assert "kept in the checkpoint" in out and "decoder.embed_tokens.weight (counted once)" in out
 

@@ -55,7 +55,8 @@ def test_rows_of_an_update_say_how_many_batches(mixture, capsys):
         (["--options", "--set", "lr=fast"], r"stages.a.options.lr: expected a value of --lr, got 'fast'"),
         (["--options", "--set", "arch=unival_bas"], r"stages.a.options.arch: no 'unival_bas'; did you mean 'unival_base'\?"),
         (["--options", "--set", "max_epoch=3"], "stages.a.options.max_epoch: the file says it already: epochs"),
-        (["--set", "lr"], "--set lr: expected NAME=VALUE"),
+        (["--set", "batch_size=four"], "stages.a.options.batch_size: expected a whole number, got 'four'"),
+        (["--set", "lr"], "--set lr: must be NAME=VALUE"),
         (["--time", "--stages"], "--time goes with --show"),
     ],
 )
@@ -97,6 +98,56 @@ def test_tables_of_a_stream_lie_in_different_folders(mixture, tmp_path, capsys):
     (tmp_path / "tables" / "rooted.jsonl").write_text("")
     code, out, err = run(capsys, tmp_path / "mixture.yaml", *TINY)
     assert code == 1 and re.search(r"mixture.yaml: streams.rooted.table: .*rooted.jsonl has no rows$", err.strip()), err
+
+
+# What training would refuse at its start, and what the file's own words for it are; the last are keys of a stage.
+REFUSED = [
+    ({"valid": "other.jsonl"}, {}, "streams.captions.valid: .*other.jsonl: no column 'caption'; there are image, text"),
+    ({"valid": "broken.jsonl"}, {}, "streams.captions.valid: .*broken.jsonl, row 1 .line 2., character 2: not valid JSON"),
+    ({"table": "broken.jsonl", "builder": "matching"}, {}, "captions.table: .*broken.jsonl, row 1 .line 2., character 2: not valid JSON"),
+    ({"table": "rows.tsv", "builder": "caption"}, {}, "captions: .*rows.tsv has 3 columns without names, and image, caption are read"),
+    ({"instruction": "[IMAGE:image] -> [TEXT:caption,closed_set]"}, {}, "closed_set needs candidate answers: give closed_set: FILE, one"),
+    ({}, {"options": {"batch_size": 2, "vocab_dir": "nowhere"}}, "vocab_dir: nowhere: no such file or folder; looked for /.* and /"),
+    ({}, {"options": {"batch_size": 2.5}, "rows_per_update": 8}, "options.batch_size: expected a whole number, got '2.5'"),
+    ({}, {"options": {"batch_size": 0}, "rows_per_update": 8}, "options.batch_size: expected a whole number, at least 1, got '0'"),
+    ({}, {"options": {"batch_size": 2, "distributed_world_size": "two"}, "rows_per_update": 8}, "size: expected a whole number, got 'two'"),
+]
+
+
+@pytest.mark.parametrize("stream, stage, message", REFUSED, ids=[message[-40:] for *_, message in REFUSED])
+def test_what_training_would_refuse_is_refused(mixture, tmp_path, capsys, stream, stage, message):
+    folder = mixture.parent
+    (folder / "other.jsonl").write_text('{"image": "images/valid.jsonl-0.png", "text": "a"}\n')
+    first = (folder / "captions.jsonl").read_text().splitlines()[0]
+    (folder / "broken.jsonl").write_text(f"{first}\n{{broken\n")
+    (folder / "rows.tsv").write_text("0\timages/valid.jsonl-0.png\ta cat\n")
+    ways = {} if {"builder", "instruction"} & set(stream) else {"preset": "unival_caption"}
+    whole = {"table": "captions.jsonl", "valid": "valid.jsonl", **ways, **stream}
+    stages = {"a": {"epochs": 1, "options": {"batch_size": 2}, **stage}}
+    file = material.write_mixture(folder, {"streams": {"captions": whole}, "stages": stages}, "refused.yaml")
+    code, out, err = run(capsys, file, *TINY[:-2], *TINY[-1:], *([] if "distributed" in str(stage) else ["--set=cpu=true"]))
+    assert code == 1 and not out and err.count("\n") == 1 and re.search(f"refused.yaml: .*{message}", err), err
+
+
+def test_columns_are_named_as_on_the_command_line_or_in_a_list(mixture, tmp_path, monkeypatch, capsys):
+    """Numbers, too; the vocabulary is looked for beside the file, then in the working directory; rows of an update are rounded up."""
+    folder = mixture.parent
+    (folder / "wide.tsv").write_text("0\t\tthere\twhat?\n1\t\there\twhy?\n")
+    said = []
+    for columns, numbers in (("question, answer", "3,2"), (["question", "answer"], [3, 2])):
+        stream = {"table": "wide.tsv", "columns": columns, "selected_cols": numbers, "instruction": "[TEXT:question] -> [TEXT:answer]"}
+        for place in (folder, tmp_path):
+            options = {"batch_size": 2, "vocab_dir": "vocab" if place == folder else "elsewhere"}
+            stages = {"a": {"epochs": 1, "rows_per_update": 3, "options": options}}
+            file = material.write_mixture(folder, {"streams": {"words": stream}, "stages": stages}, "wide.yaml")
+            (tmp_path / "elsewhere").mkdir(exist_ok=True)
+            for part in ("encoder.json", "vocab.bpe", "dict.txt"):
+                (tmp_path / "elsewhere" / part).write_text((folder / "vocab" / part).read_text())
+            monkeypatch.chdir(tmp_path)
+            code, out, err = run(capsys, file, *TINY, "--set=disable_validation=true")
+            assert code == 0, err
+            said.append(out)
+    assert len(set(said)) == 1 and "4 rows an update (1 process, 3 rounded up to whole batches)" in said[0]
 
 
 def test_time_and_memory_are_of_updates_made_here(mixture, capsys, monkeypatch):

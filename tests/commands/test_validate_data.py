@@ -1,11 +1,13 @@
 """`unival validate-data`: every bad row is explained, with its media decoded, in one process or several."""
 
+import copy
 import json
 import os
 
 import pytest
 
 from tests import tiny
+from tests.tasks.pretraining import material
 from unival.cli import main
 
 SMALL = ("--patch-image-size", "32")
@@ -123,3 +125,34 @@ def test_what_is_wrong_with_the_command_is_one_line(tmp_path, capsys, flags, sai
     assert main(["validate-data", str(path), *flags]) == 1
     shown = capsys.readouterr().err.splitlines()[-1]
     assert shown.startswith("unival: error: ") and said in shown
+
+
+def test_a_builder_and_a_mixture_are_read_as_training_reads_them(tmp_path, capsys):
+    """Every table of every stream once, by its builder, those of validation by the instruction that is scored."""
+    material.write_tables(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
+    rows[2]["caption"], rows[3]["objects"] = [], 5
+    (tmp_path / "wrong.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task, flags = ("--task", "unival_caption"), (*SMALL, "--workers", "0")
+    assert main(["validate-data", str(tmp_path / "wrong.jsonl"), *task, *flags]) == 1
+    assert capsys.readouterr().out.count(", row ") == 1, "read without the builder, no objects are wrong"
+    assert main(["validate-data", str(tmp_path / "wrong.jsonl"), *task, "--builder", "caption_and_matching", *flags]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert "row 2 (line 3)" in first and "row 3 (line 4)" in second and "'objects'" in second and "2 bad rows of 6" in last
+    content = copy.deepcopy(material.CURRICULUM)
+    content["streams"]["captions"] |= {"table": ["wrong.jsonl", "more.jsonl"], "builder": "caption_and_matching"}
+    del content["streams"]["captions"]["preset"]
+    content["options"]["patch_image_size"] = 32
+    file, found = material.write_mixture(tmp_path, content), tmp_path / "found.json"
+    assert main(["validate-data", str(file), "--workers", "0", "--json", str(found)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    keys = ("captions.table", "captions.valid", "questions.table", "texts.table", "questions.valid")
+    names = [f"{file}: streams.{key}" for key in keys]
+    assert [line.split(": ")[1] for line in lines if "streams." in line] == [name.split(": ")[1] for name in names]
+    assert lines[:2] == [first, second] and lines[2].startswith(f"{names[0]}: 2 bad rows of 9")
+    tables = json.loads(found.read_text())["tables"]
+    assert [(each["table"], len(each["bad"])) for each in tables] == [*((name, 2 if name == names[0] else 0) for name in names)]
+    assert main(["validate-data", str(file), "--stage", "c"]) == 1 and "--stage c: no such stage" in capsys.readouterr().err
+    assert main(["validate-data", str(file), "--builder", "caption"]) == 1
+    assert f"--builder is for one table: {file} says it for every stream" in capsys.readouterr().err
+    assert main(["validate-data", str(tmp_path / "wrong.jsonl"), "--stage", "a"]) == 1 and "is no mixture file" in capsys.readouterr().err

@@ -45,6 +45,15 @@ def lines(console):
     return console.stream.getvalue().splitlines()
 
 
+def test_progress_that_was_shown_ends_with_its_last_row(console):
+    """Rows that are done faster than a line is due are not told at all."""
+    for kind, seconds in (("generating", 20), ("validating", 0)):
+        for done in (2, 4):
+            console.clock.now += seconds if done == 2 else 0
+            console.handle(step(kind, done, 4))
+    assert lines(console) == ["generating; 2 of 4 rows", "generating; 4 of 4 rows"]
+
+
 def test_progress_in_a_log_is_a_line_now_and_then(console):
     console.plan = RunPlan(max_update=100, max_epoch=2)
     console.handle(record("fairseq.data.iterators", "grouped total_num_itrs = 30"))

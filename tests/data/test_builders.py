@@ -1,5 +1,6 @@
 """What builders make of rows: negatives that are wrong, in the published shares; masked spans; several examples of a row."""
 
+import logging
 import math
 import pickle
 
@@ -238,8 +239,9 @@ def test_long_texts_give_a_random_segment(vocab):
 # --- the frame ----------------------------------------------------------------------------------------------------------------
 
 
-def test_questions_and_answers_are_not_drawn_apart(vocab):
-    """Lists that are equally long in every row are pairs; questions asked in several ways and several answers are not."""
+def test_questions_and_answers_are_not_drawn_apart(vocab, caplog):
+    """Lists that are equally long in every row are pairs; questions asked in several ways and several answers are not.  Where all rows
+    have as many, they may be either."""
     instructions = {"": "[TEXT:question] -> [TEXT:answer]"}
     table = [{"question": ["red?", "blue?"], "answer": ["yes", "no"]}, {"question": ["a", "b", "c"], "answer": ["1", "2", "3"]}]
     message = "row 0: 'question' and 'answer' have lists of the same length, .* --builder grouped makes an example of each place"
@@ -249,6 +251,11 @@ def test_questions_and_answers_are_not_drawn_apart(vocab):
     assert len(stream("grouped", table, vocab, instructions=instructions).read(0)) == 2
     with pytest.raises(UserError, match="have lists of the same length"):
         stream("plain", table, vocab, instructions={"": "[TEXT:question,no_loss] is [TEXT:answer]".join(["red -> ", ""])})
+    with caplog.at_level(logging.WARNING):
+        stream("plain", table[:1] * 2, vocab, instructions=instructions)
+        stream("plain", [{"question": "a", "answer": ["1", "2"]}], vocab, instructions=instructions)
+    (said,) = caplog.messages
+    assert "'question' and 'answer' have lists of 2 in the first rows, of which one each is drawn by itself; --builder grouped" in said
     references = [*table, {"question": ["a", "b"], "answer": ["1", "2", "3"]}]
     assert len(stream("plain", references, vocab, instructions=instructions).read(0)) == 1
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from unival.console.lines import duration
+from unival.console.settings import settings
 from unival.errors import UserError, counted
 
 TIMED_UPDATES = 5  # the first is not counted: it allocates memory
@@ -65,26 +66,26 @@ def changed_stage(stage: Any, changes: Sequence[str]) -> Any:
     Raises:
         UserError: one is not NAME=VALUE.
     """
-    options = dict(stage.options)
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals or not name:
-            raise UserError(f"--set {change}: expected NAME=VALUE, e.g. batch_size=4")
-        options[name.replace("-", "_")] = yaml.safe_load(value)
-    return dataclasses.replace(stage, options=options)
+    from unival.tasks.pretraining.arguments import is_path
+
+    given = settings(changes, "NAME=VALUE, e.g. batch_size=4")
+    values = {name: os.path.abspath(value) if is_path(name) else yaml.safe_load(value) for name, value in given.items()}
+    return dataclasses.replace(stage, options={**stage.options, **values})
 
 
 def described(mixture: Any, stage: Any, timed: bool) -> Iterator[str]:
     """What a stage will do, line by line."""
-    from unival.tasks.pretraining.arguments import stage_arguments
+    from unival.tasks.pretraining.arguments import configuration, stage_arguments
     from unival.tasks.pretraining.forecast import forecast
 
     arguments = [str(mixture.path), *stage_arguments(stage)]
     found = forecast(configuration(arguments), mixture, stage)
     yield f"stage {stage.name}: {epochs_of(stage, found)}"
+    asked = stage.rows_per_update or found.rows_per_update
+    rounded = f", {asked:,} rounded up to whole batches" if asked != found.rows_per_update else ""
     yield (
-        f"  {counted(found.rows_per_update, 'row')} an update ({counted(found.ranks, 'process', 'processes')}), balancing {stage.balancing}"
-        + (f", shares of the stage before fade out over {counted(stage.transition, 'update')}" if stage.transition else "")
+        f"  {counted(found.rows_per_update, 'row')} an update ({counted(found.ranks, 'process', 'processes')}{rounded}),"
+        f" balancing {stage.balancing}{fading(stage, found)}"
     )
     head = ("stream", "rows", "share", "rows an epoch", "epochs over it", "examples a row", "tokens a row: source", "target")
     rows = [
@@ -104,6 +105,15 @@ def described(mixture: Any, stage: Any, timed: bool) -> Iterator[str]:
     yield f"  target tokens: {found.target_tokens:,.0f} an epoch" + (f", {found.all_target_tokens:,.0f} in all" if found.updates else "")
     if timed:
         yield f"  {measured(arguments, found.updates)}"
+
+
+def fading(stage: Any, found: Any) -> str:
+    """The transition of a stage in words."""
+    if not stage.transition:
+        return ""
+    is_cut = found.updates is not None and found.updates < stage.transition
+    text = f", shares of the stage before fade out over {counted(stage.transition, 'update')}"
+    return text + (f", of which the stage makes {found.updates:,}" if is_cut else "")
 
 
 def span(shares: Sequence[float]) -> str:
@@ -126,17 +136,6 @@ def epochs_of(stage: Any, found: Any) -> str:
         return f"epochs of {counted(found.updates_per_epoch, 'update')} (no number of epochs is given)"
     text = f"{counted(found.updates, 'update')} in epochs of {found.updates_per_epoch:,}"
     return text + (f"; the learning rate is planned over {counted(stage.schedule_epochs, 'epoch')}" if stage.schedule_epochs else "")
-
-
-def configuration(arguments: Sequence[str]) -> Any:
-    """fairseq's configuration of a training."""
-    import unival.tasks  # noqa: F401  first, since it imports fairseq quietly
-
-    # isort: split
-    from fairseq import options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), ["--arch", "unival_base", *arguments]))
 
 
 def measured(arguments: Sequence[str], updates: int | None) -> str:

@@ -5,7 +5,10 @@ import json
 import sys
 from typing import Any
 
+from unival.data.builders.grouped import places
 from unival.errors import UserError, counted, printable
+from unival.instructions import Slot, parse
+from unival.modalities import MODALITIES
 from unival.tasks.presets import CAPTION
 
 SHOWN = 200  # characters of a row in a message
@@ -73,11 +76,13 @@ def run(args: argparse.Namespace) -> int:
     if args.inputs:
         column = lone_medium(instruction)
         if column is None:
+            example = json.dumps(example_row(instruction, args.inputs[0]), ensure_ascii=False)
             raise UserError(
                 f"files can be given only to an instruction with one named media slot, not to {instruction!r};"
-                " use --row, or another --instruction"
+                f" use --row '{example}', or another --instruction"
             )
         rows += [{column: name} for name in args.inputs]
+    rows = [each for row in rows for each in questions_of(row, instruction)]
     names = ("beam", "max_len_b", "nbest", "inference", "zero_shot", "reject_below")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     bad = 0
@@ -91,6 +96,31 @@ def run(args: argparse.Namespace) -> int:
     if bad:
         sys.stderr.write(f"unival: {bad:,} of {counted(len(rows), 'row')} could not be read\n")
     return int(bad > 0 and args.on_bad_sample != "skip")
+
+
+def example_row(instruction: str, file: str) -> dict[str, str]:
+    """A row for an instruction, with a file in its first medium."""
+    found: dict[str, str] = {}
+    for slot in source_slots(instruction):
+        is_first = MODALITIES[slot.modality].media is not None and file not in found.values()
+        found.setdefault(str(slot.column), file if is_first else "…")
+    return found
+
+
+def questions_of(row: dict[str, Any], instruction: str) -> list[dict[str, Any]]:
+    """The rows of a row whose source has lists, such as several questions about an image: one for each of their places.
+
+    Raises:
+        UserError: the lists have different lengths.
+    """
+    read = {str(slot.column) for slot in source_slots(instruction)}
+    rows = places({column: cell for column, cell in row.items() if column in read})
+    return [{**row, **each} for each in rows]
+
+
+def source_slots(instruction: str) -> list[Slot]:
+    """The slots that name columns in the source of an instruction."""
+    return [slot for slot in parse(instruction, MODALITIES)[0].source if not slot.is_plain and slot.column is not None]
 
 
 def _lines(row: dict[str, Any], answer: Any) -> str:

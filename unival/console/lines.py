@@ -121,6 +121,7 @@ class Console(logging.Handler):
         self.clock = clock
         self.plan = RunPlan()
         self.seen = Seen()
+        self._unfinished = False  # whether a step was shown of what is not training, and not its last
         self._bar = ""
         self._pending = ""  # scores of a validation, until the path of the saved model is known
         self._below: list[str] = []  # lines that follow it
@@ -243,8 +244,10 @@ class Console(logging.Handler):
             if self._last_tick is None or step.done > self._last_tick[0]:
                 self._last_tick = (step.done, now)
             self.seen.updates = step.done
-        if now < self._next_progress or self.show_stats:
+        is_last = self._unfinished and step.total is not None and step.done >= step.total
+        if self.show_stats or (now < self._next_progress and not is_last):
             return
+        self._unfinished = step.kind != "training" and not is_last  # what follows training says how far it came
         self._next_progress = now + (SECONDS_PER_FRAME if self.is_terminal else SECONDS_PER_LINE)
         text, done, total = self._training(step) if step.kind == "training" else (step.kind, step.done, step.total)
         if self.is_terminal:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unival.checkpoints.merging import PASSES, ROWS
 from unival.console.lines import duration
+from unival.console.settings import settings_by_table
 from unival.errors import UserError, flag, unknown
 from unival.hub import usable_device
 from unival.tasks.progress import Step, tell
@@ -73,24 +74,6 @@ def named(option: str, values: Sequence[str], what: str, names: Sequence[str] = 
     return found
 
 
-def options_by_table(values: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Read ``--set NAME.OPTION=VALUE``: table -> option -> value.
-
-    Raises:
-        UserError: one is not of this form, or there is no such table.
-    """
-    found: dict[str, dict[str, str]] = {name: {} for name in names}
-    for given in values:
-        place, equals, value = given.partition("=")
-        name, point, option = place.rpartition(".")
-        if not (name and point and option and equals):
-            raise UserError(f"--set {given}: must be NAME.OPTION=VALUE")
-        if name not in found:
-            raise UserError(f"--set {given}: {unknown('table', name, names)}")
-        found[name][option.replace("-", "_")] = value
-    return found
-
-
 def tables_of(values: Sequence[str]) -> dict[str, str]:
     """Read ``--table``: name -> file.
 
@@ -134,7 +117,7 @@ def specs_of(args: argparse.Namespace) -> list[TableSpec]:
     valid = named("--valid", args.valid, "FILE", names)
     metrics = named("--metric", args.metric, "SCORE", names)
     like = named("--of", args.of, "MODEL", names)
-    options = options_by_table(args.set, names)
+    options = settings_by_table(args.set, names)
     for name, model in like.items():
         if model not in args.models:
             raise UserError(f"--of {name}={model}: must be one of the models, {', '.join(args.models)}")

@@ -78,8 +78,12 @@ class Findings(Dataset[Finding]):
 
     def outside(self, stream: Stream, row: int, examples: Sequence[Example]) -> Problem | None:
         """The problem of the first example whose answer to learn is no candidate."""
-        example = next((example for example in examples if example.is_outside), None)
-        if example is None or stream.candidates is None:
+        if stream.candidates is None or not any(example.is_outside for example in examples):
+            return None
+        names = [name for name, _ in stream.made(row, stream.generator(row))]
+        limited = (example for name, example in zip(names, examples, strict=True) if name not in stream.unlimited)
+        example = next((example for example in limited if example.is_outside), None)
+        if example is None:
             return None
         column = next(str(predicted_slot(i).column) for all_of in stream.instructions.values() for i in all_of)
         said = stream.vocabulary.decode([token for token in example.target.tolist() if token != stream.vocabulary.pad][:-1]).strip()

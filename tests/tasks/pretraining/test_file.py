@@ -142,6 +142,10 @@ WRONG = [
         {"stages__third__streams": {"two": {"weight": {0: 1, 2: 0}}, "one": {"weight": {2: 0}}}},
         "stages.third: the weights of its streams (one, two) are all 0 in epoch 2",
     ),
+    (
+        {"stages__second__epochs": 2, "stages__second__updates_per_epoch": 4},
+        "stages.second.transition: expected at most the 8 updates of the stage, got 10",
+    ),
     ({"streams__one__weight": {"x": 1}}, "streams.one.weight.x: expected the number of a planned epoch"),
     ({"streams": {}}, "streams: a mixture needs at least one stream"),
     ({"streams__one__table": ...}, "streams.one: give table, the file with its rows"),

@@ -144,8 +144,8 @@ def test_a_pretrained_model_is_fine_tuned_on_a_task(place, tmp_path, task):
 
 def test_commands_of_the_readme(place, tmp_path, capsys):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"`unival ((?:mixture|train) mixture\.yaml[^`]*)`", readme)
-    assert [command.split()[0] for command in commands] == ["mixture", "train", "mixture"]
+    commands = re.findall(r"`unival ((?:mixture|train|validate-data) mixture\.yaml[^`]*)`", readme)
+    assert [command.split()[0] for command in commands] == ["mixture", "train", "mixture", "validate-data"]
     assert "`MIXTURE=mixture.yaml VOCAB=VOCABULARY OUT=OUT bash run_scripts/pretrain/curriculum.sh`" in readme
     meant = {"mixture.yaml": str(place / "mixture.yaml"), "images": "a"}
     for command in commands:
@@ -154,6 +154,8 @@ def test_commands_of_the_readme(place, tmp_path, capsys):
             small = [*material.SMALL, "--vocab-dir", str(place / "vocab"), "--max-update", "1", "--optimizer", "adam"]
             small += ["--save-dir", str(tmp_path), "--no-save", "--disable-validation", "--skip-checks"]
             assert material.run([*words[1:], *small]) == 0
+        elif words[0] == "validate-data":
+            assert main([*words, "--workers", "0"]) == 0
         else:
             small = [] if "--options" in words else ["--set=cpu=true", "--set=num_codes=0", "--set=num_bins=0"]
             assert main([*words, *small]) == 0

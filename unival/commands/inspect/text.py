@@ -149,7 +149,7 @@ def _training(about: Mapping[str, Any]) -> str:
         return "nothing is kept of it"
     parts = [_updates(about["updates"])]
     if about["epoch"] is not None:
-        inside = f", batch {about['batch']}" if about["batch"] else " at its start"
+        inside = f" after {counted(about['batch'], 'batch', 'batches')}" if about["batch"] else " at its start"
         parts.append(f"epoch {about['epoch']}{inside}")
     for name, key in (("score", "score"), ("best", "best")):
         if isinstance(about[key], int | float):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unival.checkpoints.merging.points import points_of
+from unival.console.settings import settings
 from unival.errors import UserError, counted
 
 GREEDY = "greedy"
@@ -57,9 +58,7 @@ def check_select_arguments(args: argparse.Namespace) -> None:
     for option, value in (("--coefficients", args.coefficients), ("--lambda", args.share), ("--sweep", args.sweep)):
         if value is not None:
             raise UserError(f"{option} is about all models, not with --select")
-    for change in args.set:
-        if "=" not in change:
-            raise UserError(f"--set {change}: must be OPTION=VALUE")
+    settings(args.set)
 
 
 def least_selected(args: argparse.Namespace) -> int:
@@ -81,8 +80,7 @@ def select(args: argparse.Namespace) -> Selected:
     from unival.tasks.sweeping.sweep import Merge, Running, Sweep
     from unival.tasks.sweeping.table import TableSpec
 
-    options = {name.replace("-", "_"): value for name, _, value in (change.partition("=") for change in args.set)}
-    spec = TableSpec("valid", "valid", args.valid, args.config_from or args.models[0], options, args.metric)
+    spec = TableSpec("valid", "valid", args.valid, args.config_from or args.models[0], settings(args.set), args.metric)
     base = args.base if args.missing == "base" else None
     merge = Merge(args.models, base, "linear", args.weights, args.missing, args.allow_unrelated)
     running = Running(args.batch_size or 16, 0, usable_device(args.device or "cpu"), resamples=0)

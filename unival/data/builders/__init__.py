@@ -42,7 +42,7 @@ def plain(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Ma
 
 
 BUILDERS: dict[str, Builder] = {
-    "plain": Builder(plain),
+    "plain": Builder(plain, reads_rows=True),
     "grouped": GROUPED,
     "caption": CAPTION,
     "matching": MATCHING,

@@ -45,6 +45,7 @@ class Builder:
         columns: columns that its records have in addition to the table's.
         instructions: its own instructions for rows with a medium (``"image"``, ``"video"`` …), by the names that ``build`` gives; the first
             is its main one.  Empty where the stream has to bring them.
+        reads_rows: whether its records are the rows as they are, whose lists are references of which one is drawn.
         negatives: texts that it replaces by wrong ones.  ``build`` gets as its fourth argument a :class:`unival.data.making.Reading`, which
             tells whether two texts are different to the model, and a table whose rows all have the same texts is refused.
     """
@@ -53,6 +54,7 @@ class Builder:
     columns: tuple[str, ...] = ()
     instructions: Callable[[str], dict[str, str]] = no_instructions
     negatives: Negatives | None = None
+    reads_rows: bool = False
 
 
 def slot_of(medium: str) -> str:

@@ -1,5 +1,6 @@
 """The builder of a stream at work: it makes the records of rows, and its mistakes name the row."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from unival.errors import UserError
 from unival.instructions import Instruction
 from unival.modalities.target import Context, Target, predicted_slots
 
+logger = logging.getLogger(__name__)
+
+GROUPS = "--builder grouped makes an example of each place"
 LOOKED_AT = 100  # first rows of a table
 
 
@@ -44,7 +48,7 @@ class Maker:
         self.builder = builder
         self.table = table
         self.names = tuple(instructions)
-        if name == "plain" and not is_joined(table):
+        if builder.reads_rows and not is_joined(table):
             for alternatives in instructions.values():
                 _check_pairs(table, _paired(alternatives, targets))
         self.more: tuple[Any, ...] = ()  # further arguments of the builder's function
@@ -89,7 +93,7 @@ def _check_pairs(table: Table, columns: set[tuple[str, str]]) -> None:
     """Refuse rows of lists that belong together, of which each would be drawn by itself.
 
     Lists of references are as long as it happens: only where both lists are equally long in all of the first rows, and not in all of
-    them the same length, do their places belong together.
+    them the same length, do their places belong together.  Where all have one length they may be either, which is logged.
 
     Raises:
         UserError: the table has such rows.
@@ -98,10 +102,16 @@ def _check_pairs(table: Table, columns: set[tuple[str, str]]) -> None:
     for given, predicted in columns:
         lengths = [_lengths(record, given, predicted) for record in rows]
         found = [pair for pair in lengths if pair is not None]
-        if all(a == b for a, b in found) and len(set(found)) > 1:
-            where = table.where(next(i for i, pair in enumerate(lengths) if pair is not None))
-            several = f"{given!r} and {predicted!r} have lists of the same length, and one of each would be drawn by itself"
-            raise UserError(f"{where}: {several}; --builder grouped makes an example of each place")
+        if not found or any(a != b for a, b in found):
+            continue
+        if len(set(found)) == 1:
+            if found[0][0] > 1:
+                said = f"{given!r} and {predicted!r} have lists of {found[0][0]} in the first rows, of which one each is drawn by itself"
+                logger.warning("%s: %s; %s", table.path, said, GROUPS)
+            continue
+        where = table.where(next(i for i, pair in enumerate(lengths) if pair is not None))
+        several = f"{given!r} and {predicted!r} have lists of the same length, and one of each would be drawn by itself"
+        raise UserError(f"{where}: {several}; {GROUPS}")
 
 
 def _readable(table: Table, row: int) -> Mapping[str, Any] | None:

@@ -8,8 +8,9 @@ from typing import TypeVar
 import numpy as np
 
 from unival.data.builders.base import Builder, Record
+from unival.data.cells import cell_errors
 from unival.data.table import Table
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.instructions import Slot
 from unival.modalities.target import Context, Target
 
@@ -95,12 +96,20 @@ def check_negatives(builder: Builder, name: str, table: Table, reading: Reading)
     assert builder.negatives is not None
     numbers = np.linspace(0, len(table) - 1, min(len(table), MOST_ROWS)).astype(int)
     seen: dict[frozenset[tuple[Ids, ...]], str] = {}
+    broken: list[str] = []
     for number in numbers:
-        with contextlib.suppress(UserError):
-            texts = builder.negatives.texts(table[int(number)], table)
+        try:
+            record = table[int(number)]
+            with cell_errors(table, int(number), None):
+                texts = builder.negatives.texts(record, table)
             seen.setdefault(frozenset(map(reading, texts)), texts[0])
+        except UserError as error:
+            broken.append(str(error))
         if len(seen) > 1:
             return
+    if broken:  # what is told first, since the others may be well
+        alike = f"; the others of {counted(len(numbers), 'row')} that were read have the same texts" if seen else ""
+        raise UserError(broken[0] + alike)
     if seen:
         (text,) = seen.values()
         have = "the table has one row" if len(table) == 1 else f"all rows have the same, as far as {len(numbers):,} of them were read"

@@ -6,13 +6,16 @@ prints them.
 
 import argparse
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from fairseq import options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from unival.errors import flag
+from unival.tasks.pretraining import values
 from unival.tasks.pretraining.file import StageSpec, is_mixture, read_mixture
 from unival.tasks.pretraining.values import Place, nearest
 
@@ -21,6 +24,10 @@ TASK = "unival_pretrain"
 CHOICES = {"arch": "unival_base", "criterion": "unival_label_smoothed", "optimizer": "adam", "lr_scheduler": "unival_polynomial"}
 BY_STAGE = {"data": "the mixture file", "stage": "the stage", "task": TASK, "max_epoch": "epochs", "schedule_epochs": "schedule_epochs"}
 PROCESSES = "--distributed-world-size"
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
+# Options that name files and folders to be read; with those of any modality's backbone.
+PATHS = ("vocab_dir", "media_root", "user_dir", "finetune_from_model", "eval_cider_df", "cider_df")
+OF_BACKBONE = "_backbone_weights"
 
 
 def mixture_among(arguments: Sequence[str], task: str | None) -> str | None:
@@ -79,28 +86,61 @@ def stage_arguments(stage: StageSpec, processes: int | None = None) -> list[str]
     if stage.schedule_epochs:
         given = {"lr_scheduler": "unival_polynomial", **given}
         arguments += ["--schedule-epochs", str(stage.schedule_epochs)]
-    if stage.rows_per_update:
-        given["update_freq"] = update_freq(stage, given, processes)
+    if stage.rows_per_update and given.get("update_freq") is not None:
+        raise (stage.place / "rows_per_update").error("give rows_per_update or the option update_freq, not both")
     known = known_actions({name: str(given.get(name) or default) for name, default in CHOICES.items()}, place)
     for name, value in given.items():
         if name.replace("-", "_") not in known:
             raise (place / name).error(f"training has no such option{nearest(name, known, shown=0)}")
-        arguments += option_arguments(known[name.replace("-", "_")], value, place / name)
+        found = located(value, place / name) if is_path(name) and value is not None else value
+        arguments += option_arguments(known[name.replace("-", "_")], found, place / name)
+    if stage.rows_per_update:
+        arguments += option_arguments(known["update_freq"], update_freq(stage, given, processes), place / "update_freq")
     return arguments
+
+
+def configuration(arguments: Sequence[str]) -> Any:
+    """fairseq's configuration of a training with these arguments."""
+    parser = options.get_training_parser()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, ["--arch", CHOICES["arch"], *arguments]))
+
+
+def is_path(name: str) -> bool:
+    """Whether an option names a file or folder to be read."""
+    plain = name.replace("-", "_")
+    return plain in PATHS or plain.endswith(OF_BACKBONE)
+
+
+def located(value: Any, place: Place) -> str:
+    """The path of an option's file or folder: beside the mixture file, else in the working directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    beside = values.path(value, place)
+    if beside.exists():
+        return str(beside)
+    here = pathlib.Path(value)
+    if here.exists() or "://" in value:
+        return str(value)
+    places = dict.fromkeys(str(path.absolute()) for path in (beside, here))
+    raise place.error(f"{value}: no such file or folder; looked for {' and '.join(places)}")
 
 
 def update_freq(stage: StageSpec, given: Mapping[str, Any], processes: int | None) -> int:
     """Batches of every process in an update of ``rows_per_update``, rounded up.
 
+    Args:
+        stage: the stage.
+        given: its options, whose values have been checked.
+        processes: how many train; None: what the options say.
+
     Raises:
-        UserError: there is no batch size, or the file says the number of batches as well.
+        UserError: there is no batch size.
     """
-    place = stage.place / "rows_per_update"
-    if given.get("update_freq") is not None:
-        raise place.error("give rows_per_update or the option update_freq, not both")
-    size = given.get("batch_size")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise place.error("give batch_size, the rows of a process at a time, among the options")
+    if given.get("batch_size") is None:
+        raise (stage.place / "rows_per_update").error("give batch_size, the rows of a process at a time, among the options")
+    size = values.count(given["batch_size"], stage.place / "options" / "batch_size")
     processes = processes or (1 if given.get("cpu") else given.get("distributed_world_size") or max(torch.cuda.device_count(), 1))
     return math.ceil((stage.rows_per_update or 1) / (size * processes))
 
@@ -143,5 +183,5 @@ def option_arguments(action: argparse.Action, value: Any, place: Place) -> list[
         try:
             action.type(text)
         except (ValueError, TypeError, SyntaxError, argparse.ArgumentTypeError):
-            raise place.wrong(text, f"a value of {name}") from None
+            raise place.wrong(text, KINDS.get(action.type, f"a value of {name}")) from None
     return [f"{name}={text}"] if text.startswith("-") else [name, text]

@@ -201,8 +201,8 @@ def metrics(value: Any, place: Place) -> tuple[str, ...]:
 CHANGES: dict[str, Reader] = {"weight": points, "cap": values.count, "loss_weight": points}  # what a stage may change of a stream
 STREAM: dict[str, Reader] = {
     "table": values.paths,
-    "columns": values.texts,
-    "selected_cols": values.text,
+    "columns": values.columns,
+    "selected_cols": values.numbers,
     "media_root": values.path,
     "preset": values.text,
     "instruction": values.text,
@@ -293,10 +293,13 @@ def _chosen(value: Any, place: Place, streams: Mapping[str, StreamSpec]) -> dict
 
 
 def _check_use(mixture: MixtureFile) -> None:
-    """Check that weights are above 0 and used, and that every stream is in a stage."""
+    """Check that weights are above 0 and used, that transitions end in their stage, and that every stream is in a stage."""
     for stage in mixture.stages:
         if stage.balancing.kind == "weights":
             _check_weights(stage)
+        if stage.epochs and stage.updates_per_epoch and stage.transition > stage.epochs * stage.updates_per_epoch:
+            updates = stage.epochs * stage.updates_per_epoch
+            raise (stage.place / "transition").error(f"expected at most the {updates:,} updates of the stage, got {stage.transition:,}")
     used = {stream.name for stage in mixture.stages for stream in stage.streams}
     unused = next((stream for name, stream in mixture.streams.items() if name not in used), None)
     if unused is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from unival.data.stream import Stream
 from unival.errors import UserError
 from unival.tasks.pretraining import plan
+from unival.tasks.pretraining.checks import MixtureChecks
 from unival.tasks.pretraining.file import MixtureFile, StageSpec
 from unival.tasks.pretraining.task import PretrainTask
 from unival.tasks.resume import any_vocabulary
@@ -75,9 +76,11 @@ def forecast(cfg: Any, mixture: MixtureFile, stage: StageSpec) -> Forecast:
     """
     if cfg.dataset.batch_size is None:
         raise UserError(f"{stage.place}: give batch_size among its options, or --set batch_size=N")
+    if all(spec.valid is None for spec in mixture.until(stage)):
+        cfg.task.disable_validation = True  # which training is told on its command line
     task = PretrainTask(cfg.task, any_vocabulary(cfg.task))
     task.is_training = True
-    task.open_mixture()
+    MixtureChecks(task).check_tables()  # what training would refuse
     data = [stream.training_data() for stream in task.streams]
     rows = {stream.name: len(stream) for stream in data}
     ranks = max(cfg.distributed_training.distributed_world_size, 1)

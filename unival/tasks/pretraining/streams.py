@@ -1,6 +1,7 @@
 """The streams of a mixture file as a task reads them: tables, instructions, candidate answers, validation."""
 
 import contextlib
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from unival.data.builders import ONLY, builder_of
 from unival.data.joined import JoinedTable
 from unival.data.stream import Stream
 from unival.data.table import Table
-from unival.errors import InstructionError, UserError
+from unival.errors import InstructionError, UserError, counted
 from unival.generation.options import answer_options, as_dict
 from unival.generation.outputs import Output
 from unival.generation.search import UnivalGenerator
@@ -21,21 +22,29 @@ from unival.tasks.closed_set import read_answers
 from unival.tasks.evaluation import Evaluation
 from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import ANY, PRESETS, Preset
-from unival.tasks.pretraining.file import READS, StreamSpec
+from unival.tasks.pretraining.file import READS, STREAM, StreamSpec
 from unival.tasks.pretraining.values import Place, nearest
+
+OPTIONS = "|".join(key.replace("_", "-") for key in STREAM)
+OPTION = re.compile(rf"--({OPTIONS})\b(?!-)( (?=[A-Z]{{2}}|grouped))?")  # of another task that is a key here, and whether a value follows
 
 
 @contextlib.contextmanager
 def errors_of(place: Place) -> Iterator[None]:
-    """Put file and key before the errors of what a mixture file names."""
+    """Put file and key before the errors of what a mixture file names, which speak of its keys in place of options."""
     try:
         yield
     except InstructionError as error:
-        raise place.error(error.one_line) from error
+        raise place.error(with_keys(error.one_line)) from error
     except UserError as error:
         if str(error).startswith(str(place.file)):
             raise
-        raise place.error(str(error)) from error
+        raise place.error(with_keys(str(error))) from error
+
+
+def with_keys(message: str) -> str:
+    """A message that names the keys of a stream in place of the options of other tasks: ``--closed-set FILE`` -> ``closed_set: FILE``."""
+    return OPTION.sub(lambda found: found[1].replace("-", "_") + (": " if found[2] else ""), message)
 
 
 def preset_of(spec: StreamSpec) -> Preset:
@@ -74,6 +83,12 @@ def instructions_of(spec: StreamSpec) -> dict[str, tuple[Instruction, ...]]:
         with errors_of(spec.place / "instructions" / name):
             found[name] = parse(text, MODALITIES)
     return found
+
+
+def alternatives(named: Mapping[str, Sequence[Instruction]]) -> list[dict[str, list[Instruction]]]:
+    """Instructions by name, with one alternative of each at a time, until all were there."""
+    most = max(map(len, named.values()))
+    return [{name: [each[min(number, len(each) - 1)]] for name, each in named.items()} for number in range(most)]
 
 
 def media_of(spec: StreamSpec) -> set[str]:
@@ -138,6 +153,13 @@ class TaskStream:
             streams = [self._stream(table, True, self.named, self.builder) for table in tables]  # checks columns table by table
             return streams[0] if len(tables) == 1 else self._stream(JoinedTable(tables), True, self.named, self.builder)
 
+    def every_reading(self, data: Stream) -> list[Stream]:
+        """The rows of :meth:`training_data` or :meth:`validation_data` as they are read without chance, by each alternative of their
+        instructions."""
+        is_evaluated = not data.is_train and bool(self.evaluation.metrics)
+        named, builder = ({ONLY: self.instructions}, "plain") if is_evaluated else (self.named, self.builder)
+        return [self._stream(data.table, False, each, builder) for each in alternatives(named)]
+
     def validation_data(self) -> Stream:
         """Its rows for validation: with metrics of what the main instruction predicts, else of all that its builder makes."""
         assert self.spec.valid is not None, "a stream without a validation table"
@@ -152,7 +174,13 @@ class TaskStream:
         columns = spec.columns or self.preset.tsv_columns
         selected = spec.selected_cols or (None if spec.columns else self.preset.tsv_selected)
         with errors_of(place):
-            return self.task.open_table_with(path, columns, selected, spec.media_root)
+            table = self.task.open_table_with(path, columns, selected, spec.media_root)
+        read = [str(slot.column) for each in self.named.values() for part in each for slot in part.slots if slot.column is not None]
+        if table.joins_values and columns is None and not all(name in table.columns for name in read):
+            names = ", ".join(dict.fromkeys(read))
+            has = f"{path} has {counted(len(table.columns), 'column')} without names, and {names} are read"
+            raise spec.place.error(f"{has}: give columns, the name of each (with selected_cols, their numbers, of those only)")
+        return table
 
     def _stream(self, table: Table, train: bool, named: Mapping[str, Sequence[Instruction]], builder: str) -> Stream:
         candidates = None if self.trie is None else self.trie.answers

@@ -107,6 +107,19 @@ def texts(value: Any, place: Place) -> tuple[str, ...]:
     return tuple(text(each, place) for each in (value if isinstance(value, list) else [value]))
 
 
+def columns(value: Any, place: Place) -> tuple[str, ...]:
+    """Names of columns: a list, or a text with commas between them, as ``--columns`` takes it."""
+    return texts([name.strip() for name in value.split(",")] if isinstance(value, str) else value, place)
+
+
+def numbers(value: Any, place: Place) -> str:
+    """Numbers of columns, as ``--selected-cols`` takes them: a text, a list of whole numbers, or one."""
+    listed = value if isinstance(value, list) else [value]
+    if all(isinstance(each, int) and not isinstance(each, bool) for each in listed):
+        return ",".join(map(str, listed))
+    return text(value, place)
+
+
 def switch(value: Any, place: Place) -> bool:
     """True or false."""
     if not isinstance(value, bool):
