@@ -121,7 +121,7 @@ def test_the_small_vocabulary(place):
 
 def test_validating_a_table(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
-    (command,) = re.findall(r"`unival (validate-data [^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    (command,) = re.findall(r"`unival (validate-data DATA[^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert main(with_paths(command).split()) == 0
     assert capsys.readouterr().out == "quickstart/data/train.jsonl: 4 rows can be read\n"
 
