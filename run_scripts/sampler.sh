@@ -31,7 +31,7 @@ fi
 
 # What differs between the tasks: TASK's medium, preset, columns of the vocabulary, score, training.
 TSV=() # the tables are JSON lines
-generation=(--beam 1) rows=() instruction=() extras=eval asked="" boxes=() bins=()
+generation=(--beam 1) rows=() instruction=() inputs=() extras=eval asked="" boxes=() bins=()
 case "$task" in
   vqa)
     medium=image PRESET=unival_vqa texts=(question answer) metric=accuracy asked=question reference=answer
@@ -47,12 +47,12 @@ case "$task" in
     ;;
   video_qa)
     medium=video PRESET=unival_vqa texts=(question answer) metric=accuracy asked=question reference=answer extras=eval,video
-    training=(--eval-metrics accuracy --best-checkpoint-metric accuracy --patch-frame-size 48 --num-frames 8)
+    training=(--eval-metrics accuracy --best-checkpoint-metric accuracy) inputs=(--patch-frame-size 48 --num-frames 8)
     instruction=(--instruction "$VIDEO_QUESTION")
     ;;
   audio_caption)
     medium=audio PRESET=unival_caption texts=(caption) metric=cider reference=caption extras=eval,audio
-    training=(--best-checkpoint-metric cider --audio-sample-rate 16000 --max-audio-seconds 3 --audio-fmax 8000)
+    training=(--best-checkpoint-metric cider) inputs=(--audio-sample-rate 16000 --max-audio-seconds 3 --audio-fmax 8000)
     instruction=(--instruction "[AUDIO:audio] what does the audio describe? -> [TEXT:caption,no_punctuation,max_length=20]")
     generation=(--beam 5 --max-len-b 22 --no-repeat-ngram-size 3)
     ;;
@@ -63,16 +63,19 @@ case "$medium" in
   video) data_size=(--sprites shapes --size 48 --objects 16 --train 1500 --valid 60 --test 100 --frames 8) batch=16 epochs=10 ;;
   audio) data_size=(--sounds synthesised --objects 12 --train 2000 --valid 60 --test 100 --rate 16000) batch=32 epochs=10 ;;
 esac
+# A model from scratch learns what things look like by naming them: beside the task, where a builder does both, or before it.
+caption_epochs=0
 case "$task" in
-  audio_caption) ;;
-  grounding) rows=(--row-per-file) training+=(--builder grounding_and_region) ;; # names what is in a box as well, as in pretraining
-  *) rows=(--row-per-file) training+=(--builder grouped) ;;                      # several are about one image
+  vqa) rows=(--row-per-file) training+=(--builder grouped) ;; # several are about one image
+  grounding) rows=(--row-per-file) training+=(--builder grounding_and_region) ;;
+  entailment) rows=(--row-per-file) training+=(--builder grouped) epochs=6 caption_epochs=4 ;;
+  video_qa) rows=(--row-per-file) training+=(--builder grouped) epochs=8 caption_epochs=4 ;;
 esac
 root="${OUT:-sampler}"
 if [ "$smoke" -eq 1 ]; then
   root="${OUT:-sampler-smoke}"
   data_size+=(--train 40 --valid 8 --test 24) # the last ones count
-  batch=8 epochs=1 training+=(--max-update 2)
+  batch=8 epochs=1 caption_epochs="$((caption_epochs > 0))" inputs+=(--max-update 2)
 fi
 
 need_processes
@@ -92,8 +95,19 @@ TABLE="$DATA/train.jsonl"
 find_answers scratch "${PRESET#unival_}"
 own_vocabulary 500 "${texts[@]}"
 
+inputs+=(--patch-image-size 64 ${bins[@]+"${bins[@]}"})
+if [ "$caption_epochs" -gt 0 ]; then
+  say "Step 2 of 4: training; first $caption_epochs epochs of captions of the ${medium}s."
+  case "$medium" in image) caption="$IMAGE_CAPTION" ;; video) caption="$VIDEO_CAPTION" ;; esac
+  (
+    PRESET=unival_caption DATA="$media" OUT="$OUT/captions" ANSWERS=()
+    train_small "$batch" "$caption_epochs" --lr 1e-3 "${inputs[@]}" --instruction "$caption" --best-checkpoint-metric cider \
+      --eval-args '{"beam": 1, "max_len_b": 40}' "$@"
+  )
+  training+=(--finetune-from-model "$OUT/captions/checkpoint_best.pt")
+fi
 say "Step 2 of 4: training, $epochs epochs."
-train_small "$batch" "$epochs" --lr 1e-3 --patch-image-size 64 ${bins[@]+"${bins[@]}"} ${instruction[@]+"${instruction[@]}"} \
+train_small "$batch" "$epochs" --lr 1e-3 "${inputs[@]}" ${instruction[@]+"${instruction[@]}"} \
   "${media_root[@]}" "${training[@]}" --eval-args '{"beam": 1}' "$@"
 
 say "Step 3 of 4: test, also with other ${medium}s${asked:+ and with another $asked}."

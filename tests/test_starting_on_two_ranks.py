@@ -20,11 +20,14 @@ from unival.commands.fairseq import Request, training_process
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Recipes, and the media that are new in them.
 RECIPES = {"caption_coco": "", "video_caption_msrvtt": "video", "audio_caption_audiocaps": "audio", "vqa": "", "snli_ve": ""}
+RECIPES |= {"refcoco": ""}
 ANSWERED = {"question": "what is red", "answer": {"red": 0.9, "blue": 0.3}}
 ANSWERED |= {"hypothesis": "a red square", "premise": "a", "label": "neutral"}
+ANSWERED |= {"text": "a red square", "box": [2, 3, 20, 24]}
+BINS = 10
 ROWS = 12
 # Validation generates the same captions on one rank and on two, but takes time: the training flags decide.
-FLAGS = [*SAME, "--disable-validation", "--max-epoch", "50"]
+FLAGS = [*SAME, "--disable-validation", "--max-epoch", "50", "--num-bins", str(BINS)]
 PUBLISHABLE = ["--image-backbone", "resnet50"]  # the least that the published format has
 AFRESH = ["--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler"]
 SMALL_MEDIA = ["--patch-frame-size", "64", "--num-frames", "4", "--audio-sample-rate", "16000", "--max-audio-seconds", "1"]
@@ -46,7 +49,7 @@ class Place:
             rows = [{**json.loads(line), **ANSWERED} for line in table.read_text().splitlines()]
             table.write_text("".join(json.dumps(row) + "\n" for row in rows))
         (self.data / "answers.txt").write_text("red\nblue\n")
-        tiny.vocabulary(self.data / "vocab", num_codes=0, num_bins=0)
+        tiny.vocabulary(self.data / "vocab", num_codes=0, num_bins=BINS)
         self.start = folder / "start"
         assert runs.train(self.data, self.start, *FLAGS, "--batch-size", str(ROWS), "--max-update", "2") == 0
         self.published = folder / "published.pt"
@@ -96,7 +99,7 @@ class Place:
         settings = {"DATA": self.data, "VOCAB": self.data / "vocab", "CHECKPOINT": self.start / "checkpoint_last.pt"}
         settings |= {"OUT": self.out(name, 2), "GPUS": 0, "WORKERS": 0, "VIRTUAL_ENV": programs.parent}
         environment = {**os.environ, **{key: str(value) for key, value in settings.items()}}
-        small = [*runs.MODEL, *SMALL_MEDIA, *SMALL_AUDIO, "--patch-image-size", "32", "--num-codes", "0", "--num-bins", "0"]
+        small = [*runs.MODEL, *SMALL_MEDIA, *SMALL_AUDIO, "--patch-image-size", "32", "--num-codes", "0", "--num-bins", str(BINS)]
         small += ["--new-modalities", RECIPES[name]]
         more = ["--batch-size", "3", "--update-freq", "1", "--max-update", "2", "--disable-validation"]
         command = ["bash", str(ROOT / "run_scripts" / name / "train.sh"), *small, *more]

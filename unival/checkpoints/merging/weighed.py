@@ -1,7 +1,5 @@
 """Averages that weigh every value by statistics of the data that a model was trained on."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -40,27 +38,36 @@ def regmean(tensors: Tensors, *, diagonal: float = 0.1) -> Tensor:
     return _solved(grams, products.T, is_regular=diagonal > 0).T.to(tensors.models[0].dtype)
 
 
+BLOCK = 512  # rows of a Gram matrix that are read at a time
+
+
 def _sums(tensors: Tensors, diagonal: float) -> tuple[Tensor, Tensor]:
-    """``sum_i c_i W_i G_i`` and ``sum_i c_i G_i`` in float64; in memory are two Gram matrices, those of the sum and of a model."""
+    """``sum_i c_i W_i G_i`` and ``sum_i c_i G_i`` in float64; the models' Gram matrices are read block by block."""
     assert tensors.statistics is not None, "checked by the caller"
-    products: Any = None
-    grams: Any = None
+    size = tensors.statistics[0].size(0)
+    products = torch.zeros(tensors.models[0].size(0), size, dtype=torch.float64)
+    grams = torch.zeros(size, size, dtype=torch.float64)
     for value, gram, coefficient in zip(tensors.models, tensors.statistics, tensors.coefficients, strict=True):
-        own = gram.to(torch.float64, copy=True).mul_(coefficient)
-        kept = own.diagonal() * diagonal
-        own.mul_(1 - diagonal).diagonal().add_(kept)
-        product = value.double() @ own
-        products, grams = (product, own) if grams is None else (products.add_(product), grams.add_(own))
+        for start in range(0, size, BLOCK):
+            rows = slice(start, start + BLOCK)
+            own = gram[rows].double() * coefficient
+            kept = own.diagonal(start) * diagonal
+            own.mul_(1 - diagonal).diagonal(start).add_(kept)
+            products.addmm_(value[:, rows].double(), own)
+            grams[rows] += own
     return products, grams
 
 
 def _solved(matrix: Tensor, values: Tensor, is_regular: bool) -> Tensor:
-    """Solve ``matrix x = values`` for a symmetric matrix; of several solutions the smallest.
+    """Solve ``matrix x = values`` for a symmetric matrix, which may be changed; of several solutions the smallest.
 
     Cholesky's factors take less than a tenth of the time of a singular value decomposition, but need a matrix that is well conditioned:
-    a Gram matrix is, once its off-diagonal values are smaller, unless an input is always 0.
+    a Gram matrix is, once its off-diagonal values are smaller, but for inputs that are always 0, as those of dead ReLUs: their weights
+    are free, so that 0 is the smallest solution.
     """
     if is_regular:
+        diagonal = matrix.diagonal()
+        diagonal[diagonal == 0] = 1.0  # these rows and columns, and their values, are 0 elsewhere
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if not failed and bool(factor.diagonal().all()):
             return torch.cholesky_solve(values, factor)
