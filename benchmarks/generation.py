@@ -35,6 +35,7 @@ def generation(model: Any, vocabulary: Any, group: dict[str, Any], args: argpars
     from unival.generation.search import build_generator
 
     options = argparse.Namespace(beam=args.beam, min_len=args.tokens, max_len_b=args.tokens)
+    model.prepare_for_inference_(argparse.Namespace(generation=options))  # as fairseq-generate does
     generator = build_generator([model], vocabulary, options)
     group = {key: value for key, value in group.items() if key != "prev_output_tokens"}
     sample = {"net_input": net_input(model.forward, group)}

@@ -117,6 +117,21 @@ def test_half_precision_is_close_and_goes_back(checkpoint, place, slot, name):
     assert model.to("cpu", torch.float32).dtype == torch.float32 and model.device == torch.device("cpu")
 
 
+def test_types_by_name(checkpoint, place):
+    row, options = {"image": place / "good.png"}, {"beam": 1, "min_len": 3, "max_len_b": 3}
+    (whole,) = from_checkpoint(checkpoint).run(QUESTION, row, **options)
+    for name, dtype in (("bf16", torch.bfloat16), ("int8", torch.float32)):
+        model = from_checkpoint(checkpoint, dtype=name)
+        assert model.dtype == dtype and model.int8 == (name == "int8")
+        (found,) = model.run(QUESTION, row, **options)
+        assert found.score == pytest.approx(whole.score, abs=0.05) and found.score != whole.score
+        again = pickle.loads(pickle.dumps(model))
+        assert again.int8 == model.int8 and again.run(QUESTION, row, **options) == [found]
+    assert model.to(torch.float32).int8 is False and model.run(QUESTION, row, **options)[0].score == pytest.approx(whole.score, abs=1e-5)
+    with pytest.raises(UserError, match="unknown dtype 'int4'"):
+        from_checkpoint(checkpoint, dtype="int4")
+
+
 # Copies and processes -------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from PIL import Image
 
+from unival.backbones.prepared import prepare
 from unival.checkpoints.adapters import MARK, stack
 from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.files import weights as model_weights
@@ -39,6 +40,7 @@ from unival.instructions import Instruction, Slot, parse
 from unival.modalities import MODALITIES
 from unival.modalities.base import Modality
 from unival.models.fitting import fit_to_checkpoint
+from unival.models.inference import TYPES, check_type
 from unival.tasks.base import UnivalTask
 from unival.tasks.inputs import media_of_instructions
 from unival.tasks.presets import CAPTION
@@ -54,10 +56,13 @@ class Unival:
     It can be copied, pickled and passed to other processes: ``multiprocessing.Pool().map(model.caption, batches)``.
     """
 
-    def __init__(self, task: UnivalTask, model: Any, device: str | torch.device):
+    int8 = False  # True: linear layers are quantised
+
+    def __init__(self, task: UnivalTask, model: Any, device: str | torch.device, dtype: str = "fp32"):
         self.task = task
         self.model = model.eval()
-        self.to(device)
+        self.to(device, TYPES[dtype])
+        self.int8 = dtype == "int8"
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +88,10 @@ class Unival:
                 if not place.is_floating_point:
                     raise UserError(f"{place} is not a type to compute in: choose torch.float32, torch.bfloat16 or torch.float16")
                 self.model.to(place)
+                self.int8 = False
             else:
-                self.model.to(usable_device(place))
+                check_type("int8" if self.int8 else "fp32", usable_device(place))
+                self.model.to(place)
         return self
 
     def half(self) -> "Unival":
@@ -93,11 +100,11 @@ class Unival:
 
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: multiprocessing would send every tensor through its own file descriptor, and their number is limited.
-        return {"pickled": pickle.dumps((self.task, self.model))}
+        return {"pickled": pickle.dumps((self.task, self.model, self.int8))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         compute_alone_after_fork()
-        self.task, self.model = pickle.loads(state["pickled"])
+        self.task, self.model, self.int8 = pickle.loads(state["pickled"])
 
     def run(
         self,
@@ -159,6 +166,7 @@ class Unival:
 
     def _answers(self, dataset: Stream, batch_size: int, generator: Any, nbest: int) -> Iterator[Output | UserError]:
         compute_alone_after_fork()
+        prepare(self.model, self.int8)
         for start in range(0, len(dataset), batch_size):
             read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
             sample = dataset.collater([item for item in read if not isinstance(item, UserError)])
@@ -230,6 +238,7 @@ def from_checkpoint(
     device: str | torch.device = "cpu",
     weights: str = "model",
     adapter: str | pathlib.Path | None = None,
+    dtype: str = "fp32",
 ) -> Unival:
     """Load a model with its task and the vocabulary that it was trained with.
 
@@ -240,6 +249,7 @@ def from_checkpoint(
         device: ``cpu``, ``cuda``, ….
         weights: ``model``, or ``ema``: the moving average of the weights, which training with ``--store-ema`` keeps.
         adapter: an adapter of ``unival adapter extract``, whose base ``path`` is; task and options are those of the adapter.
+        dtype: ``fp32``, ``bf16``, ``fp16``, or ``int8``: linear layers are quantised, on CPUs.  Weights are converted once.
 
     Raises:
         UserError: the file does not exist, is not such a checkpoint, or has no vocabulary and none is given; it has no moving
@@ -251,13 +261,13 @@ def from_checkpoint(
             raise UserError(f"{name} is {given!r}: expected the path of a {'folder' if name == 'vocab_dir' else 'file'}")
     if weights not in ("model", "ema"):
         raise UserError(f"weights {weights!r}: must be 'model' or 'ema'")
-    usable_device(device)
+    check_type(dtype, usable_device(device))
     container = read(path)
     if adapter is not None:
         container = stack(container, read(adapter), str(path), str(adapter))
     elif MARK in container:
         raise UserError(f"{path}: is an adapter; give the checkpoint of its base, and this as adapter (--adapter)")
-    return from_container(container, path, vocab_dir, device, weights)
+    return from_container(container, path, vocab_dir, device, weights, dtype)
 
 
 def from_container(
@@ -266,6 +276,7 @@ def from_container(
     vocab_dir: str | pathlib.Path | None = None,
     device: str | torch.device = "cpu",
     weights: str = "model",
+    dtype: str = "fp32",
 ) -> Unival:
     """Load a model from a checkpoint that was read already, or is not a file yet; ``path`` names it in messages.
 
@@ -282,7 +293,7 @@ def from_container(
         more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
         raise UserError(f"{path}: has weights with values that are infinite or not a number: {keys}{more}")
     model.load_state_dict(fit_to_checkpoint(model, state))
-    return Unival(task, model, device)
+    return Unival(task, model, device, dtype)
 
 
 def task_of(container: Mapping[str, Any], path: str | pathlib.Path, vocab_dir: str | pathlib.Path | None = None) -> UnivalTask:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import golden
+from unival.backbones.prepared import prepare
 from unival.generation import Trie, UnivalGenerator, build_generator
 from unival.models.unival import UnivalModel
 
@@ -17,9 +18,13 @@ TEXT_RUNS = ["greedy_text", "image_gen_beam", "image_gen_sampling"]
 CODES = (105, 137)
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.fixture(scope="module", params=[torch.float32, torch.float64, "prepared"], ids=["float32", "float64", "prepared"])
 def model(request: pytest.FixtureRequest) -> UnivalModel:
-    return golden.golden_model(request.param)
+    if request.param != "prepared":
+        return golden.golden_model(request.param)
+    built = golden.build_golden_model()  # float32, as it is loaded for inference
+    prepare(built)
+    return built
 
 
 def sample_of(run: str, dtype: torch.dtype) -> dict[str, Any]:

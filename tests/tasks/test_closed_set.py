@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from unival.errors import UserError
 from unival.hub import from_checkpoint
 from unival.metrics.score import read_generated
 from unival.tasks.base import UnivalTask
+from unival.tasks.checks import check_generation
 from unival.tasks.closed_set import read_answers
 
 INSTRUCTION = "[TEXT:q]? -> [TEXT:q,no_loss] is [TEXT:a,closed_set]"
@@ -111,6 +113,14 @@ def test_training_and_generation_stay_within_the_set(tmp_path, capsys):
     said = capsys.readouterr().err  # the metric of training, and from which scores a threshold can be chosen
     assert "\nvalid: exact_match " in said and "answers score from -" in said and "% are below -" in said
     assert len(generated) == 6 and {text for text, _ in generated.values()} <= set(ANSWERS)  # nothing was said again
+    # In another type of numbers: close, and not the same
+    rounded = read_generated(runs.generate(data, out / "checkpoint_last.pt", out / "int8", "valid", *free, "--dtype", "int8"))
+    assert {text for text, _ in rounded.values()} <= set(ANSWERS)
+    for row, (text, score) in rounded.items():
+        assert text != generated[row][0] or 0 < abs(score - generated[row][1]) < 0.05
+    both = SimpleNamespace(data=str(data), gen_subset="valid", train_subset="train", model_overrides="{}", dtype="int8", fp16=True)
+    with pytest.raises(UserError, match="--dtype int8 and --fp16"):
+        check_generation(both)
 
     # Every candidate scored: as in validation, by fairseq-generate, in Python and by `unival run`; then some rows rejected
     chosen = [*free, "--inference", "candidates", "--nbest", "3"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.folding import Foldable
 from unival.errors import UserError, unknown
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def mask_stripes(x: Tensor, axis: int, limit: int) -> Tensor:
     return x.masked_fill(masked.view(shape), 0.0)
 
 
-class Pann(nn.Module):
+class Pann(Foldable):
     """Log-mel spectrogram and CNN, up to the last feature map.
 
     The mel filters are part of the state dict: loading a checkpoint replaces those of the settings. The spectrogram is computed
@@ -267,6 +268,8 @@ class Pann(nn.Module):
                 f"audio of {waveform.size(1) / self.sample_rate:.3f} s is too short: the audio backbone needs at least"
                 f" {math.ceil(1000 * needed / self.sample_rate) / 1000:.3f} s at a hop of {self.hop_size} samples"
             )
+        if self.ready is not None:
+            return self.ready(waveform)
         x = self.log_mel(waveform).to(self.bn0.weight.dtype)
         x = self.bn0(x.transpose(1, 2)[..., None]).transpose(1, 3)  # n x mels x frames x 1 -> n x 1 x frames x mels
         if self.training and self.spec_augment:

@@ -8,11 +8,12 @@ from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.folding import Foldable
 from unival.backbones.layouts import RESNETS
 from unival.errors import UserError, unknown
 
 
-class ResNet(TimmResNet):
+class ResNet(Foldable, TimmResNet):
     """timm's ResNet, up to the last feature map.
 
     Images and features are in channels-last layout, in which convolutions are fastest on CPUs and on GPUs with tensor cores.
@@ -47,6 +48,8 @@ class ResNet(TimmResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x height x width`` -> features ``n x out_channels x ceil(height / stride) x ceil(width / stride)``."""
+        if self.ready is not None:
+            return self.ready(x)
         x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for i in range(self.stages):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.folding import Foldable
 from unival.backbones.layouts import RESNETS3D
 from unival.errors import UserError, unknown
 
@@ -39,7 +40,7 @@ class Bottleneck3D(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
-class ResNeXt3D(nn.Module):
+class ResNeXt3D(Foldable):
     """3-D ResNet or ResNeXt, up to the last feature map: four stages, stride 16 in time and 32 in space.
 
     Args:
@@ -81,6 +82,8 @@ class ResNeXt3D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x time x height x width`` -> features ``n x out_channels x time / 16 x height / 32 x width / 32``, rounded up."""
+        if self.ready is not None:
+            return self.ready(x)
         if x.device.type == "cpu":  # torch's bfloat16 gradients of 3-D convolutions on CPUs are wrong for few frames, or crash
             with torch.autocast("cpu", enabled=False):
                 return self.features(x)

@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reject-below", type=float, metavar="X", help="no answer where the best one's answer_score (--json) is lower")
     parser.add_argument("--nbest", type=int, default=1, help="answers per row, best first, a line each (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="rows at a time (default: %(default)s)")
+    types = "type of numbers to compute in; int8: linear layers are quantised, on CPUs (default: %(default)s)"
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16", "int8"), default="fp32", help=types)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
     parser.add_argument(
         "--json",
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("nothing to do: give files or --row")
     if args.instruction:
         lone_medium(args.instruction)  # complains about mistakes before the model is loaded
-    model = from_checkpoint(args.path, args.vocab_dir, device=args.device, weights=args.weights, adapter=args.adapter)
+    model = from_checkpoint(args.path, args.vocab_dir, device=args.device, weights=args.weights, adapter=args.adapter, dtype=args.dtype)
     instruction = args.instruction or model.task.instruction_text or CAPTION
     if args.inputs:
         column = lone_medium(instruction)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.prepared import Linear
 from unival.models.bias import padding_mask, split_heads
 
 
@@ -37,10 +38,10 @@ class MultiheadAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = (dim // num_heads * scale_factor) ** -0.5
         self.dropout = dropout
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.q_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.k_proj = Linear(dim, dim)
+        self.v_proj = Linear(dim, dim)
+        self.q_proj = Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         self.c_attn = nn.Parameter(torch.ones(num_heads))
         self.q_norm = nn.LayerNorm(dim // num_heads) if qk_norm else None
         self.k_norm = nn.LayerNorm(dim // num_heads) if qk_norm else None

@@ -11,6 +11,7 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.prepared import PackedWeight, Prepared, QuantizedWeight, kept_matrix
 from unival.models.attention import MultiheadAttention
 from unival.models.bias import (
     image_bucket_count,
@@ -32,7 +33,7 @@ from unival.models.layers import DecoderLayer, embed_tokens, look_up, run_layer
 STATE = "unival_decoder"  # key in fairseq's incremental state
 
 
-class UnivalDecoder(FairseqIncrementalDecoder):
+class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
     """Predicts the next token of text, boxes or image codes.
 
     Args:
@@ -41,6 +42,8 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         embed_tokens: token embeddings, shared with the encoder and with the output projection.
         feed_forward: makes the feed-forward of every layer.
     """
+
+    dictionary: Any
 
     def __init__(
         self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, feed_forward: FeedForwardFactory = FeedForward
@@ -139,6 +142,10 @@ class UnivalDecoder(FairseqIncrementalDecoder):
         """At the start of a search, allocate the cache for ``tokens`` target tokens, bos included."""
         self.state(incremental_state).make_room(tokens, tokens)
 
+    def prepared_form(self, int8: bool) -> PackedWeight | QuantizedWeight | None:
+        """The packed or quantised output projection."""
+        return kept_matrix(self.embed_tokens.weight, int8)
+
     def output_layer(self, features: Tensor, tokens: Tensor | slice | None = None) -> Tensor:
         """Project features to logits by the shared token embeddings.
 
@@ -150,6 +157,8 @@ class UnivalDecoder(FairseqIncrementalDecoder):
             ``… x v``, or ``… x k`` in the order of ``tokens``.
         """
         weight = self.embed_tokens.weight
+        if tokens is None and self.ready is not None and self.ready.fits(features):
+            return self.ready.multiply(features)
         if isinstance(tokens, Tensor):
             weight = look_up(weight, tokens)
         elif tokens is not None:

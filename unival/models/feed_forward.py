@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.prepared import Linear
 from unival.models.config import StackConfig, UnivalConfig, cfg_modalities
 
 
@@ -43,8 +44,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, cfg: StackConfig, layer: int = 0):
         super().__init__()
-        self.fc1 = nn.Linear(cfg.embed_dim, cfg.ffn_embed_dim)
-        self.fc2 = nn.Linear(cfg.ffn_embed_dim, cfg.embed_dim)
+        self.fc1 = Linear(cfg.embed_dim, cfg.ffn_embed_dim)
+        self.fc2 = Linear(cfg.ffn_embed_dim, cfg.embed_dim)
         self.ffn_layernorm = nn.LayerNorm(cfg.ffn_embed_dim)
         self.final_layer_norm = nn.LayerNorm(cfg.embed_dim)
         self.activation_dropout = cfg.activation_dropout

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _IncompatibleKeys
 
+from unival.backbones.prepared import prepare
 from unival.checkpoints.names.published import is_published, rename_published
 from unival.checkpoints.shapes import media_of_weights
 from unival.errors import UserError, counted, flag
@@ -23,6 +24,7 @@ from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
 from unival.models.feed_forward import FeedForward
 from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, renamed
+from unival.models.inference import convert
 from unival.models.peft import add_peft
 from unival.text import split_names
 
@@ -76,6 +78,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
     def __init__(self, cfg: UnivalConfig, encoder: UnivalEncoder, decoder: UnivalDecoder):
         super().__init__(encoder, decoder)
         self.cfg = cfg
+        self.inference_type = "fp32"  # a key of unival.models.inference.TYPES, for prepare_for_inference_
         self.keeps_to_checkpoint = False  # True: built for one checkpoint, see fit_to_checkpoint
         self.weights_instead: Mapping[str, Tensor] | None = None  # of the same checkpoint, loaded in place of those that fairseq gives
         backbones = [module for media in encoder.media.values() for module in media.get_submodule("backbone").modules()]
@@ -174,6 +177,14 @@ class UnivalModel(FairseqEncoderDecoderModel):
         if self.training and self.cfg.autocast_bf16:
             return torch.autocast(device.type, torch.bfloat16)
         return contextlib.nullcontext()
+
+    def prepare_for_inference_(self, cfg: Any) -> None:
+        """fairseq's hook, which its commands for generation call after loading."""
+        super().prepare_for_inference_(cfg)
+        if self.inference_type == "fp32":  # as it was loaded: fairseq's --fp16 halved it
+            prepare(self)
+        else:
+            convert(self, self.inference_type)
 
     def load_backbones(self) -> None:
         """Load the files that ``--image-backbone-weights`` and the same options of other modalities name.

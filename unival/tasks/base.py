@@ -169,7 +169,7 @@ class UnivalTask(InstructedTask):
             for name in [name for name in FOLLOWING if cfg[name] is None]:  # an option that was added after the checkpoint
                 cfg[name] = getattr(self.media, name)
             model = super().build_model(cfg, from_checkpoint)
-            model.keeps_to_checkpoint = True
+            model.keeps_to_checkpoint, model.inference_type = True, self.cfg.dtype
             if self.paths_of_averages:  # fairseq loads one after the other
                 path = self.paths_of_averages.pop(0)
                 model.weights_instead = ema_weights(read(path), path)

@@ -21,6 +21,7 @@ from unival.instructions import Instruction
 from unival.metrics import METRICS
 from unival.modalities import with_media
 from unival.modalities.composed import MediaOptions
+from unival.models.inference import check_type
 from unival.tasks.averages import check_average
 from unival.tasks.config import UnivalTaskConfig
 from unival.tasks.disk import check_space
@@ -159,8 +160,12 @@ def check_generation(cfg: Any) -> None:
     """Check fairseq-generate's table and options before it loads models.
 
     Raises:
-        UserError: the table does not exist, or ``--model-overrides`` names an option of the task, which would have no effect.
+        UserError: the table does not exist, two options name different types, or ``--model-overrides`` names an option of the task, which
+            would have no effect.
     """
+    check_type(cfg.dtype)
+    if cfg.fp16 and cfg.dtype != "fp32":
+        raise UserError(f"--dtype {cfg.dtype} and --fp16: give one of them")
     find_table(cfg.data, cfg.gen_subset, cfg.gen_subset == cfg.train_subset)
     options = {field.name for field in fields(UnivalTaskConfig) if field.metadata}
     try:

@@ -9,10 +9,12 @@ from omegaconf import MISSING, open_dict
 from unival.generation.answer_options import AnswerOptions
 from unival.modalities import MODALITIES
 from unival.modalities.options import compose, declared, owners, task_field
+from unival.models.inference import TYPES
 from unival.tasks.run_options import RunOptions
 
 ON_BAD_SAMPLE = ChoiceEnum(["raise", "skip"])
 WEIGHTS = ChoiceEnum(["model", "ema"])
+DTYPES = ChoiceEnum(list(TYPES))
 VALIDATE_WITH = ChoiceEnum(["model", "ema", "both"])
 
 
@@ -125,6 +127,14 @@ class CoreTaskConfig(RunOptions, AnswerOptions):
         metadata={
             "group": "evaluation",
             "help": "weights that generate and validate take from --path: the model's, or their moving average, which --store-ema keeps",
+        },
+    )
+    dtype: DTYPES = field(  # type: ignore[valid-type]
+        default="fp32",
+        metadata={
+            "group": "evaluation",
+            "help": "type of numbers in which generate computes; weights are converted once. int8: linear layers are quantised, on CPUs,"
+            " and a row's answer may depend a little on the other rows of its batch",
         },
     )
     skip_checks: bool = field(

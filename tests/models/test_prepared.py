@@ -1,0 +1,176 @@
+"""What a model keeps for inference: packed weights and folded CNNs give the same numbers, and are dropped when weights may change."""
+
+import argparse
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tests import tiny
+from unival.backbones import prepared
+from unival.backbones.folding import Folded
+from unival.backbones.prepared import Linear, PackedWeight, Prepared, QuantizedWeight, prepare
+from unival.errors import UserError
+from unival.generation.search import build_generator
+from unival.models.inference import TYPES, check_type
+
+SHAPES = {"image": (3, 64, 64), "video": (3, 4, 64, 64), "audio": (40000,)}
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+@pytest.fixture
+def model(vocab):
+    """A model of all media, whose batch norms do something."""
+    built = tiny.model(vocab, modalities="image,video,audio")
+    generator = torch.Generator().manual_seed(3)
+    for norm in [module for module in built.modules() if isinstance(module, _BatchNorm)]:
+        for tensor in (norm.weight.data, norm.running_var):
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        for tensor in (norm.bias.data, norm.running_mean):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) / 4)
+    return built
+
+
+def inputs(vocab, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    src, prev = (torch.randint(4, len(vocab), (2, length), generator=generator) for length in (5, 4))
+    prev[:, 0] = vocab.bos
+    media = [
+        {"modality": name, "values": torch.randn((2, *shape), generator=generator).to(dtype), "rows": torch.arange(2)}
+        for name, shape in SHAPES.items()
+    ]
+    return {"src_tokens": src, "src_lengths": torch.full((2,), 5), "prev_output_tokens": prev, "media": media}
+
+
+@torch.no_grad()
+def logits(model, vocab, dtype=torch.float32):
+    return model.forward_group(**inputs(vocab, dtype))[0]
+
+
+def parts(model):
+    return [module for module in model.modules() if isinstance(module, Prepared)]
+
+
+def test_prepared_models_give_the_same(vocab, model, monkeypatch):
+    """Logits and features of every CNN within 1e-5, from the packed weights and folded CNNs alone; the weights stay as they are."""
+    before, state = logits(model, vocab), copy.deepcopy(model.state_dict())
+    backbones = {name: media.backbone for name, media in model.encoder.media.items()}
+    with torch.no_grad():
+        features = {name: backbones[name](torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(2))) for name in backbones}
+    prepare(model)
+    assert all(part.prepared is not None for part in parts(model)) and len(parts(model)) > 30
+    with torch.no_grad():
+        for name, expected in features.items():
+            found = backbones[name](torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(2)))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+            assert not torch.equal(found, expected)
+            left = [module for module in backbones[name].prepared.network.modules() if isinstance(module, _BatchNorm)]
+            assert len(left) == (1 if name == "audio" else 0)  # that of the spectrogram
+    torch.testing.assert_close(logits(model, vocab), before, rtol=1e-5, atol=1e-5 * float(before.abs().max()))
+    assert state.keys() == model.state_dict().keys() and all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    used = []
+    multiply = PackedWeight.multiply
+    monkeypatch.setattr(PackedWeight, "multiply", lambda self, *args: used.append(self) or multiply(self, *args))
+    logits(model, vocab)
+    assert len(set(map(id, used))) == len([part for part in parts(model) if isinstance(part.prepared, PackedWeight)])
+    used.clear()
+    with torch.enable_grad():
+        model.forward_group(**inputs(vocab))[0].sum().backward()
+    assert not used and all(part.weight.grad is not None for part in parts(model) if isinstance(part, Linear))
+
+
+@pytest.mark.parametrize("change", ["train", "load", "convert", "copy", "pickle"])
+def test_what_may_change_weights_drops_what_was_kept(vocab, change):
+    model = tiny.model(vocab, modalities="image")
+    prepare(model)
+    assert all(part.prepared is not None for part in parts(model))
+    if change == "train":
+        model = model.train().eval()
+    elif change == "load":
+        model.load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
+    elif change == "convert":
+        model.double()
+    else:
+        model = copy.deepcopy(model) if change == "copy" else pickle.loads(pickle.dumps(model))
+    assert all(part.prepared is None for part in parts(model))
+    model.train()
+    prepare(model)
+    assert all(part.prepared is None for part in parts(model))  # a model in training is never prepared
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types(vocab, model, dtype):
+    """Half precision is as close as without preparation; float64 as exact."""
+    exact = logits(model.double(), vocab, torch.float64)
+    model.to(dtype)
+    prepare(model)
+    found = logits(model, vocab, dtype)
+    assert found.dtype == dtype
+    error = float((found.double() - exact).abs().max() / exact.abs().max())
+    assert error < {torch.bfloat16: 0.1, torch.float16: 0.01, torch.float64: 1e-9}[dtype]
+
+
+def test_fairseq_generate_prepares(vocab, model):
+    options = argparse.Namespace(beam=3, min_len=2, max_len_b=6)
+    group = inputs(vocab)
+    sample = {"net_input": {"groups": [{key: value for key, value in group.items() if key != "prev_output_tokens"}]}}
+    expected = build_generator([model], vocab.dictionary, options).generate([model], sample)
+    model.prepare_for_inference_(argparse.Namespace(generation=options))
+    assert all(part.prepared is not None for part in parts(model))
+    found = build_generator([model], vocab.dictionary, options).generate([model], sample)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [beam["tokens"].tolist() for beam in ours] == [beam["tokens"].tolist() for beam in theirs]
+        assert [float(beam["score"]) for beam in ours] == pytest.approx([float(beam["score"]) for beam in theirs], abs=1e-5)
+
+
+def test_int8(vocab, model):
+    """Quantised matrices are within their rounding of the others, and convolutions are not quantised."""
+    before = logits(model, vocab)
+    model.inference_type = "int8"
+    model.prepare_for_inference_(argparse.Namespace(generation=argparse.Namespace()))
+    kept = [part.prepared for part in parts(model)]
+    assert {type(form) for form in kept} == {QuantizedWeight, Folded} and model.decoder.embed_tokens.weight.dtype == torch.float32
+    error = (logits(model, vocab) - before).abs().max() / before.abs().max()
+    assert 1e-4 < float(error) < 0.1
+    linear = Linear(64, 48).eval()
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = linear(x)
+        linear.prepare(int8=True)
+        steps = x.abs().max() / 63 * linear.weight.abs().sum(1) + linear.weight.abs().amax(1) / 127 * x.abs().sum(1, keepdim=True)
+        assert ((linear(x) - expected).abs() <= steps / 2).all() and not torch.equal(linear(x), expected)
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_fairseq_generate_converts_once(vocab, model, name):
+    model.inference_type = name
+    model.prepare_for_inference_(argparse.Namespace(generation=argparse.Namespace()))
+    assert {parameter.dtype for parameter in model.parameters()} == {TYPES[name]}
+    assert all(part.prepared is not None for part in parts(model)) and logits(model, vocab).dtype == TYPES[name]
+
+
+def test_unknown_types_and_devices():
+    with pytest.raises(UserError, match="unknown dtype 'int4'"):
+        check_type("int4")
+    with pytest.raises(UserError, match="'int8' is for CPUs"):
+        check_type("int8", torch.device("meta"))
+
+
+def test_without_onednn_nothing_is_packed(monkeypatch):
+    monkeypatch.setattr(prepared.torch.backends.mkldnn, "is_available", lambda: False)
+    linear = Linear(4, 3).eval()
+    prepare(linear)
+    assert linear.prepared is None
+
+
+def test_folded_cnns_are_copies(model):
+    backbone = model.encoder.media["image"].backbone
+    kept = {key: value.clone() for key, value in backbone.state_dict().items()}
+    Folded(backbone)
+    assert all(torch.equal(kept[key], value) for key, value in backbone.state_dict().items())

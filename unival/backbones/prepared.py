@@ -1,0 +1,140 @@
+"""What modules keep for inference beside their weights: forms of them that a CPU multiplies faster.
+
+A prepared module has the same parameters, buffers and checkpoint keys as before.  What it keeps is used where no gradients are computed,
+and dropped when the weights may change: in training mode, by loading, by another device or type; copies and pickles do not have it.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PACKED_ROWS = 32  # a hint for the layout; products of any number of rows are right
+
+
+class Prepared(nn.Module):
+    """A module that can be prepared for inference; subclasses define :meth:`prepared_form`."""
+
+    prepared: Any = None
+
+    def prepared_form(self, int8: bool) -> Any:
+        """What to keep for inference, made from the current weights (``int8``: of matrices, quantised); None where that is of no use."""
+        raise NotImplementedError
+
+    def prepare(self, int8: bool = False) -> None:
+        """Make what is kept for inference, unless it is there."""
+        if self.prepared is None and not self.training:
+            with torch.no_grad():
+                self.prepared = self.prepared_form(int8)
+
+    @property
+    def ready(self) -> Any:
+        """What is kept for inference; None where it is not, or gradients are computed."""
+        return None if torch.is_grad_enabled() else self.prepared
+
+    def train(self, mode: bool = True) -> "Prepared":
+        """Set the mode; training drops what is kept."""
+        if mode:
+            self.prepared = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Prepared":
+        self.prepared = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.prepared = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "prepared"}
+
+
+def prepare(module: nn.Module, int8: bool = False) -> None:
+    """Prepare all parts of a module, which must be in evaluation mode; with ``int8``, matrices are quantised."""
+    for part in module.modules():
+        if isinstance(part, Prepared):
+            part.prepare(int8)
+
+
+class PackedWeight:
+    """A matrix in the layout of oneDNN's products.  With few rows to multiply, torch's own product on CPUs takes twice as long.
+
+    Args:
+        weight: ``out x in``.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.dtype = weight.dtype
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(compute_type(weight.dtype)), PACKED_ROWS)
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether inputs ``… x in`` can be multiplied: they are not under autocast, and not empty."""
+        return x.dtype == self.dtype and x.numel() > 0
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``… x in`` -> ``… x out``, as ``F.linear``."""
+        compute = compute_type(self.dtype)
+        bias = None if bias is None else bias.to(compute)
+        return torch.ops.mkldnn._linear_pointwise(x.to(compute), self.packed, bias, "none", [], "").to(self.dtype)
+
+
+class QuantizedWeight:
+    """A matrix as int8 with a scale for every row; inputs are quantised as they come, with one scale for all of them.
+
+    Args:
+        weight: ``out x in``, on a CPU.
+    """
+
+    def __init__(self, weight: Tensor):
+        scales = weight.abs().amax(1).double().clamp(min=torch.finfo(torch.float32).tiny) / 127
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch announces that its quantised tensors will move to a package of their own
+            rounded = torch.quantize_per_channel(weight.float(), scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8)
+            self.packed = torch.ops.quantized.linear_prepack(rounded, None)
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether inputs ``… x in`` can be multiplied: they are not empty."""
+        return x.numel() > 0
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``… x in`` -> ``… x out``, as ``F.linear``."""
+        y = torch.ops.quantized.linear_dynamic(x.float(), self.packed, True)  # 7 bits of inputs: sums of 8 overflow without VNNI
+        return (y if bias is None else y.add_(bias)).to(x.dtype)
+
+
+def kept_matrix(weight: Tensor, int8: bool) -> PackedWeight | QuantizedWeight | None:
+    """The form of a matrix ``out x in`` to keep for inference; None where torch has none."""
+    if int8:
+        return QuantizedWeight(weight.detach())
+    return PackedWeight(weight.detach()) if is_packable(weight) else None
+
+
+def is_packable(weight: Tensor) -> bool:
+    """Whether torch has oneDNN, and packs weights of this type on their device."""
+    known = weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return known and weight.device.type == "cpu" and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
+def compute_type(dtype: torch.dtype) -> torch.dtype:
+    """The type in which a CPU multiplies fastest values of some type: half precision only if it has instructions for it."""
+    if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return dtype
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Linear(Prepared, nn.Linear):
+    """torch's linear layer, whose weight can be packed for inference."""
+
+    def prepared_form(self, int8: bool) -> PackedWeight | QuantizedWeight | None:
+        """The packed or quantised weight."""
+        return kept_matrix(self.weight, int8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``… x in`` -> ``… x out``."""
+        packed = self.ready
+        if packed is not None and packed.fits(x):
+            return packed.multiply(x, self.bias)
+        return F.linear(x, self.weight, self.bias)
