@@ -7,7 +7,7 @@ import pytest
 
 from tests import golden
 from unival.checkpoints.names.published import model_options, task_options
-from unival.checkpoints.published_options import FIXED, published_model, published_task
+from unival.checkpoints.published_options import FIXED, TASK_FIXED, published_model, published_task
 from unival.errors import UserError
 from unival.instructions import parse
 from unival.modalities import MODALITIES
@@ -59,6 +59,7 @@ def test_the_published_task(cfg):
         "sample_type": "rand",
         "frame_fit": "published",
         "image_fit": "published",
+        "image_backend": "pil",
         "use_dataaug": False,
         "audio_sample_rate": 48000,
         "max_audio_seconds": 10.0,
@@ -125,7 +126,7 @@ def test_tasks_and_their_prompts():
         assert parse(options["instruction"], MODALITIES)[0].source[0].modality == modality
         assert "what does the video describe?" in options["instruction"] and options["frame_fit"] == "published"
         assert published_task({**asdict(UnivalTaskConfig()), **options})["_name"] == name
-    assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival", "frame_fit": "published", "image_fit": "published"}
+    assert task_options({"_name": "refcoco_of_later"}) == {"_name": "unival", **TASK_FIXED}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def encoded(image, form, **options):
 
 def load(data, size=96, **options):
     """Pixels as the network gets them: bytes travel, and are normalised where the model is."""
-    read_by = MediaOptions(patch_image_size=size, **options)
+    read_by = MediaOptions(patch_image_size=size, image_backend="pil", **options)
     values = ImageLoader(read_by)(data, np.random.default_rng(0), False).values
     assert values.dtype == torch.uint8
     return statistics_of(read_by).normalise(values[None])[0]

@@ -261,7 +261,7 @@ def test_ordinary_images_are_the_same_bits_as_published():
             file.draft("RGB", (128, 128))
             before = np.asarray(file.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC))
             for fit in ("seen", "published"):
-                now = ImageLoader(MediaOptions(patch_image_size=64, image_fit=fit))(data, rng, False).values
+                now = ImageLoader(MediaOptions(patch_image_size=64, image_fit=fit, image_backend="pil"))(data, rng, False).values
                 assert torch.equal(now, torch.from_numpy(before.copy()).permute(2, 0, 1)), (form, image.mode, fit)
 
 

@@ -66,7 +66,7 @@ def test_composed_options_are_classes_like_others():
     assert OmegaConf.structured(UnivalConfig(audio_hop_size=200)).audio_hop_size == 200
     assert saved_config({"audio_hop_size": 200, "gone": 1}).audio_hop_size == 200
     names = [field.name for field in dataclasses.fields(MediaOptions)]
-    assert names[:4] == ["max_src_length", "max_tgt_length", "patch_image_size", "image_fit"]
+    assert names[:5] == ["max_src_length", "max_tgt_length", "patch_image_size", "image_fit", "image_backend"]
     with pytest.raises(TypeError):
         MediaOptions(32)  # by name only, as modalities may come between
     assert TRAINING_ONLY == ("sample_type", "use_dataaug")
@@ -76,5 +76,6 @@ def test_composed_options_are_classes_like_others():
 
 def test_checkpoints_from_before_an_option():
     """They stand for what was done before it; where they know it and are silent, another source may say."""
-    assert options_in({"num_frames": 3, "other": 1}) == {"image_fit": "published", "num_frames": 3}
-    assert options_in({"image_fit": "seen"}) == {"image_fit": "seen"} and options_in({"image_fit": None}) == {}
+    assert options_in({"num_frames": 3, "other": 1}) == {"image_fit": "published", "image_backend": "pil", "num_frames": 3}
+    said = {"image_fit": "seen", "image_backend": "torchvision"}
+    assert options_in(said) == said and options_in(dict.fromkeys(said)) == {}

@@ -14,6 +14,7 @@ OTHER = {  # another value of everything that evaluation reads rows by
     "max_tgt_length": 10,
     "patch_image_size": 96,
     "image_fit": "published",
+    "image_backend": "pil",
     "imagenet_mean_and_std": True,
     "patch_frame_size": 64,
     "num_frames": 4,
@@ -31,7 +32,7 @@ OTHER = {  # another value of everything that evaluation reads rows by
 
 def checkpoint(path, task=None, state=None):
     """A checkpoint as far as an ensemble looks at it."""
-    cfg = {"task": {"_name": "unival", "image_fit": None, **(task or {})}, "model": {"_name": "unival"}}
+    cfg = {"task": {"_name": "unival", "image_fit": None, "image_backend": None, **(task or {})}, "model": {"_name": "unival"}}
     torch.save({"cfg": cfg, "model": {"w": torch.ones(1)}, "optimizer_history": [], "extra_state": {}, "task_state": state or {}}, path)
     return path
 

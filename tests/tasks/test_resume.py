@@ -28,6 +28,7 @@ TABLE = {
     "max_tgt_length": (20, 10),
     "patch_image_size": (96, 64),
     "image_fit": ("published", "seen"),
+    "image_backend": ("pil", "torchvision"),
     "imagenet_mean_and_std": (True, True),
     "patch_frame_size": (64, 32),
     "num_frames": (4, 2),
@@ -260,7 +261,8 @@ def test_what_the_model_depends_on_is_as_its_options_say_where_the_tasks_are_old
     assert values.keys() == set(FOLLOWING)
     older = {"task": {"_name": "unival", "num_frames": 2}, "model": {"_name": "unival", **values}}
     for state in ({}, {"media": {"num_frames": 2}}):
-        assert settings_of({"cfg": older, "task_state": state}).media == vars(MediaOptions(num_frames=2, image_fit="published", **values))
+        media = MediaOptions(num_frames=2, image_fit="published", image_backend="pil", **values)
+        assert settings_of({"cfg": older, "task_state": state}).media == vars(media)
     assert settings_of({"cfg": older, "task_state": {"media": {"code_image_size": 32}}}).media["code_image_size"] == 32
     published = golden.published_cfg()
     published["model"].code_image_size, published["model"].sample_rate = 64, 16000

@@ -59,27 +59,44 @@ def read_sized_image(data: bytes, least: int, published: bool = False) -> tuple[
         UserError: the bytes are not an image of a supported format, or are broken, truncated, or need too much memory.
     """
     with decoding("image", data):
-        file = open_image(data)
-        buffered = _coefficients(file, data) if file.format in ("JPEG", "MPO") else 0
-        full = file.size
-        file.draft("RGB", (least, least))  # has an effect on JPEGs only
-        is_reduced = file.size != full
-        check_memory(file, buffered + (4 * math.prod(file.size) if published else mends.extra_memory(file)))
-        if published:
-            if getattr(file, "is_mended", False):
-                raise UserError("the published code cannot read its TIFF pixels: use --image-fit seen, or convert it")
-            file.load()
-            return (file if file.mode == "RGB" else file.convert("RGB")), (full if is_reduced else file.size)
-        covered = file.tile[0][1] if file.format == "GIF" and file.tile else None
-        image = to_rgb(mends.seen(file, data))
-        turn = orientation(file)
-        image = upright(image, turn)
-        size = image.size if not is_reduced else full[::-1] if turn in SIDEWAYS else full
-        if covered is not None and covered != (0, 0, *file.size) and "transparency" not in file.info:
-            white = Image.new(image.mode, image.size, "white")  # around a frame that is smaller than its transparent canvas
-            white.paste(image.crop(covered), covered[:2])
-            return white, size
-        return image, size
+        file, full = open_scaled(data, least, published)
+        return decoded(file, data, full, published)
+
+
+def open_scaled(data: bytes, least: int, published: bool) -> tuple[Any, tuple[int, int]]:
+    """Open an image file for :func:`decoded`, at a reduced scale if it is a large JPEG, and check that its pixels fit into memory.
+
+    Arguments as in :func:`read_sized_image`; call this within :func:`decoding`.
+
+    Returns:
+        Pillow's image, not decoded yet, and the width and height that it has without a reduced scale.
+    """
+    file = open_image(data)
+    buffered = _coefficients(file, data) if file.format in ("JPEG", "MPO") else 0
+    full = file.size
+    file.draft("RGB", (least, least))  # has an effect on JPEGs only
+    check_memory(file, buffered + (4 * math.prod(file.size) if published else mends.extra_memory(file)))
+    if published and getattr(file, "is_mended", False):
+        raise UserError("the published code cannot read its TIFF pixels: use --image-fit seen, or convert it")
+    return file, full
+
+
+def decoded(file: Any, data: bytes, full: tuple[int, int], published: bool) -> tuple[Image.Image, tuple[int, int]]:
+    """The pixels of a file that :func:`open_scaled` opened; results as those of :func:`read_sized_image`."""
+    is_reduced = file.size != full
+    if published:
+        file.load()
+        return (file if file.mode == "RGB" else file.convert("RGB")), (full if is_reduced else file.size)
+    covered = file.tile[0][1] if file.format == "GIF" and file.tile else None
+    image = to_rgb(mends.seen(file, data))
+    turn = orientation(file)
+    image = upright(image, turn)
+    size = image.size if not is_reduced else full[::-1] if turn in SIDEWAYS else full
+    if covered is not None and covered != (0, 0, *file.size) and "transparency" not in file.info:
+        white = Image.new(image.mode, image.size, "white")  # around a frame that is smaller than its transparent canvas
+        white.paste(image.crop(covered), covered[:2])
+        return white, size
+    return image, size
 
 
 def size_of(data: bytes, published: bool = False) -> tuple[int, int]:
