@@ -104,6 +104,25 @@ def test_what_may_change_weights_drops_what_was_kept(vocab, change):
     assert all(part.prepared is None for part in parts(model))  # a model in training is never prepared
 
 
+@torch.no_grad()
+def test_weights_that_change_in_place_are_noticed(vocab, model):
+    """As those of a model whose weights are swapped: batch norms of a folded CNN, matrices, the output projection."""
+    prepare(model)
+    generator = torch.Generator().manual_seed(5)
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.mul_(1 + torch.rand(value.shape, generator=generator) / 4)
+    found = logits(model, vocab)
+    expected = logits(copy.deepcopy(model), vocab)
+    assert torch.equal(found, expected) and all(part.prepared is None for part in parts(model))
+    prepare(model)
+    linear = next(part for part in parts(model) if isinstance(part, Linear))
+    before = linear.prepared
+    linear.weight.add_(1)
+    prepare(model)
+    assert linear.prepared is not before and linear.ready is linear.prepared
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_types(vocab, model, dtype):
     """Half precision is as close as without preparation; float64 as exact."""

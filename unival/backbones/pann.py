@@ -268,8 +268,9 @@ class Pann(Foldable):
                 f"audio of {waveform.size(1) / self.sample_rate:.3f} s is too short: the audio backbone needs at least"
                 f" {math.ceil(1000 * needed / self.sample_rate) / 1000:.3f} s at a hop of {self.hop_size} samples"
             )
-        if self.ready is not None:
-            return self.ready(waveform)
+        folded = self.ready
+        if folded is not None:
+            return folded(waveform)
         x = self.log_mel(waveform).to(self.bn0.weight.dtype)
         x = self.bn0(x.transpose(1, 2)[..., None]).transpose(1, 3)  # n x mels x frames x 1 -> n x 1 x frames x mels
         if self.training and self.spec_augment:

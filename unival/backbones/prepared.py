@@ -1,10 +1,12 @@
 """What modules keep for inference beside their weights: forms of them that a CPU multiplies faster.
 
 A prepared module has the same parameters, buffers and checkpoint keys as before.  What it keeps is used where no gradients are computed,
-and dropped when the weights may change: in training mode, by loading, by another device or type; copies and pickles do not have it.
+and dropped when the weights change: in training mode, by loading, by another device or type, in place; copies and pickles do not have it.
 """
 
+import itertools
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,21 +20,34 @@ class Prepared(nn.Module):
     """A module that can be prepared for inference; subclasses define :meth:`prepared_form`."""
 
     prepared: Any = None
+    made_of: list[tuple[int, int]] = []  # what :meth:`versions` gave then
 
     def prepared_form(self, int8: bool) -> Any:
         """What to keep for inference, made from the current weights (``int8``: of matrices, quantised); None where that is of no use."""
         raise NotImplementedError
 
     def prepare(self, int8: bool = False) -> None:
-        """Make what is kept for inference, unless it is there."""
-        if self.prepared is None and not self.training:
+        """Make what is kept for inference, unless it is there and the weights are the same."""
+        if not self.training and (self.prepared is None or self.made_of != self.versions()):
             with torch.no_grad():
-                self.prepared = self.prepared_form(int8)
+                self.prepared, self.made_of = self.prepared_form(int8), self.versions()
+
+    def sources(self) -> Iterable[Tensor]:
+        """The tensors that the prepared form is made of."""
+        return itertools.chain(self.parameters(), self.buffers())
+
+    def versions(self) -> list[tuple[int, int]]:
+        """The place of every source, and how often it was changed in place (not through ``.data``, which torch does not count)."""
+        return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.sources()]
 
     @property
     def ready(self) -> Any:
-        """What is kept for inference; None where it is not, or gradients are computed."""
-        return None if torch.is_grad_enabled() else self.prepared
+        """What is kept for inference; None where it is not, weights have changed since, or gradients are computed."""
+        if self.prepared is None or torch.is_grad_enabled():
+            return None
+        if self.made_of != self.versions():
+            self.prepared = None
+        return self.prepared
 
     def train(self, mode: bool = True) -> "Prepared":
         """Set the mode; training drops what is kept."""
@@ -127,6 +142,10 @@ def compute_type(dtype: torch.dtype) -> torch.dtype:
 
 class Linear(Prepared, nn.Linear):
     """torch's linear layer, whose weight can be packed for inference."""
+
+    def sources(self) -> Iterable[Tensor]:
+        """The weight."""
+        return (self.weight,)
 
     def prepared_form(self, int8: bool) -> PackedWeight | QuantizedWeight | None:
         """The packed or quantised weight."""

@@ -48,8 +48,9 @@ class ResNet(Foldable, TimmResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x height x width`` -> features ``n x out_channels x ceil(height / stride) x ceil(width / stride)``."""
-        if self.ready is not None:
-            return self.ready(x)
+        folded = self.ready
+        if folded is not None:
+            return folded(x)
         x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for i in range(self.stages):

@@ -4,6 +4,7 @@ Incremental decoding computes only the newest tokens: keys and values of earlier
 alone (cross-attention keys and values, position keys) is computed once per sentence and shared by its beams.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -142,6 +143,10 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
         """At the start of a search, allocate the cache for ``tokens`` target tokens, bos included."""
         self.state(incremental_state).make_room(tokens, tokens)
 
+    def sources(self) -> Iterable[Tensor]:
+        """The weight of the output projection."""
+        return (self.embed_tokens.weight,)
+
     def prepared_form(self, int8: bool) -> PackedWeight | QuantizedWeight | None:
         """The packed or quantised output projection."""
         return kept_matrix(self.embed_tokens.weight, int8)
@@ -157,8 +162,9 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
             ``… x v``, or ``… x k`` in the order of ``tokens``.
         """
         weight = self.embed_tokens.weight
-        if tokens is None and self.ready is not None and self.ready.fits(features):
-            return self.ready.multiply(features)
+        kept = self.ready if tokens is None else None
+        if kept is not None and kept.fits(features):
+            return kept.multiply(features)
         if isinstance(tokens, Tensor):
             weight = look_up(weight, tokens)
         elif tokens is not None:
