@@ -68,6 +68,7 @@ def test_a_training_shows_what_a_person_needs(data, trained):
     assert (result.returncode, result.stderr) == (0, "")
     kinds = [
         rf"the whole log is {out}/train\.log",
+        rf"vocabulary: 305 tokens, from {data}/vocab",
         r"model: [\d,]+ parameters",
         rf"valid: 3 rows from {data}/valid\.jsonl",
         rf"train: 6 rows from {data}/train\.jsonl",
@@ -110,12 +111,13 @@ def test_validation_and_generation_show_the_same_scores_as_unival_score(capfd, d
     path = trained[0] / "checkpoint_last.pt"
     common = ["--task", "unival_caption", *runs.CPU, "--path", path, "--batch-size", "2"]
     code, shown, error = run(capfd, "validate", data, *common)
-    kinds = [f"model: {path}", r"valid: 3 rows from .*", f"valid: {SCORES}"]
+    known = [r"vocabulary: 305 tokens, from .*", f"model: {path}", r"valid: 3 rows from .*"]
+    kinds = [*known, f"valid: {SCORES}"]
     assert (code, error, only(kinds, shown)) == (0, "", ([], []))
     flags = ["--gen-subset", "valid", "--beam", "2", "--max-len-b", "8"]
     code, shown, error = run(capfd, "generate", data, *common, *flags, "--results-path", tmp_path)
     scores = next(line for line in error.splitlines() if line.startswith("valid: cider"))
-    kinds = [f"model: {path}", r"valid: 3 rows from .*", r"generated 3 rows in .* s", re.escape(scores), "answers .*", "the texts .*"]
+    kinds = [*known, r"generated 3 rows in .* s", re.escape(scores), "answers .*", "the texts .*"]
     assert (code, shown, only(kinds, error)) == (0, "", ([], []))
     text = (tmp_path / "generate-valid.txt").read_text()
     assert "BLEU" not in text and text.splitlines()[-1] == f"Generate valid with beam=2: {scores.removeprefix('valid: ')}"

@@ -341,10 +341,8 @@ def find_vocabulary(cfg: Any, given: Settings, trained: Settings, place: pathlib
     Raises:
         UserError: there is no vocabulary, it cannot be used, or it differs from the one that the checkpoint was trained with.
     """
-    folder = vocabulary_folder(cfg, saved)
-    found = load_vocabulary(folder, given, trained)
+    found = load_vocabulary(vocabulary_folder(cfg, saved), given, trained)
     if found is not None:
-        logger.info("vocabulary: %s, from %s", counted(len(found), "token"), place if folder is None else folder)
         return found
     default = data_folder(cfg.data) / "vocab"
     if place is None:
@@ -396,4 +394,6 @@ def find_origin(cfg: Any, preset: Preset, training: bool, from_checkpoint: bool)
     trained = saved.settings
     if training and given.instruction:  # the new task may be another one than the checkpoint's
         trained = replace(trained, instruction=None)
-    return Origin(given, trained, find_vocabulary(cfg, given, trained, place, own), start)
+    vocabulary = find_vocabulary(cfg, given, trained, place, own)
+    logger.info("vocabulary: %s, from %s", counted(len(vocabulary), "token"), vocabulary_folder(cfg, own) or place)
+    return Origin(given, trained, vocabulary, start)
