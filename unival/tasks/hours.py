@@ -26,6 +26,5 @@ def seconds_before(cfg: Any, start: Start | None) -> float:
 
 def extend_limit(cfg: Any, seconds: float) -> None:
     """Add the seconds of earlier runs to the run's limit, if it has one."""
-    options = cfg._get_root().optimization
-    if options.stop_time_hours > 0:
-        options.stop_time_hours += seconds / 3600
+    if seconds and cfg._get_root().optimization.stop_time_hours > 0:  # a task of its own is no part of a run, and has no seconds
+        cfg._get_root().optimization.stop_time_hours += seconds / 3600
