@@ -116,7 +116,7 @@ def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatc
 
 def test_merging_is_measured(benchmark, monkeypatch, capsys):
     merging = benchmark("merging")
-    monkeypatch.setattr("sys.argv", ["merging.py", "--arch", "unival_tiny", "--vocabulary", "40", "--rounds", "1", "--models", "2"])
+    monkeypatch.setattr("sys.argv", ["merging.py", "--arch", "unival_tiny", "--vocabulary", "400", "--rounds", "1", "--models", "2"])
     merging.main()
     kinds = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert kinds == ["linear", "merge", "copy", "ratio", "memory"]
