@@ -144,7 +144,7 @@ WRONG = [
     ),
     (
         {"stages__second__epochs": 2, "stages__second__updates_per_epoch": 4},
-        "stages.second.transition: expected at most the 8 updates of the stage, got 10",
+        "stages.second.transition: the stage has 8 updates, got 10",
     ),
     ({"streams__one__weight": {"x": 1}}, "streams.one.weight.x: expected the number of a planned epoch"),
     ({"streams": {}}, "streams: a mixture needs at least one stream"),

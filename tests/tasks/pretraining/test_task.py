@@ -58,10 +58,10 @@ def test_curriculum_is_killed_and_goes_on_with_the_same_bits(place):
     last = place / "parts" / "2-b" / "checkpoint_last.pt"
     with (place / "first.log").open("w") as log:
         first = subprocess.Popen(["bash", SCRIPT, *FLAGS], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        until = time.monotonic() + 400
+        until = time.monotonic() + 900  # three starts of Python, which a busy machine makes slow
         while not last.exists() and first.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
-        assert first.poll() is None, (place / "first.log").read_text()[-3000:]
+        assert last.exists() and first.poll() is None, (place / "first.log").read_text()[-3000:]
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
     saved = newest(saved_files(last.parent)).updates

@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unival.errors import UserError
+from unival.errors import UserError, counted
 from unival.tasks.pretraining import values
 from unival.tasks.pretraining.shares import KINDS, Balancing
 from unival.tasks.pretraining.values import Place, Reader, nearest, section
@@ -299,7 +299,7 @@ def _check_use(mixture: MixtureFile) -> None:
             _check_weights(stage)
         if stage.epochs and stage.updates_per_epoch and stage.transition > stage.epochs * stage.updates_per_epoch:
             updates = stage.epochs * stage.updates_per_epoch
-            raise (stage.place / "transition").error(f"expected at most the {updates:,} updates of the stage, got {stage.transition:,}")
+            raise (stage.place / "transition").error(f"the stage has {counted(updates, 'update')}, got {stage.transition:,}")
     used = {stream.name for stage in mixture.stages for stream in stage.streams}
     unused = next((stream for name, stream in mixture.streams.items() if name not in used), None)
     if unused is not None:
