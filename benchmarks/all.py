@@ -23,7 +23,7 @@ from typing import Any
 from harness import THIS_TREE, Result, arguments
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-SCRIPTS = ("model", "generation", "candidates", "groups", "data", "start")
+SCRIPTS = ("model", "generation", "candidates", "groups", "data")
 AIMS = {  # name of a figure -> this tree : other, at most
     "caption, batch 4, 384 px, fp32, all": 0.92,
     "caption, batch 4, 384 px, bf16, all": 0.88,
