@@ -63,8 +63,8 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def table(name: str, found: dict[str, Any], args: argparse.Namespace) -> str:
-    """A benchmark's section of the page."""
+def table(name: str, found: dict[str, Any], where: str, args: argparse.Namespace) -> str:
+    """A benchmark's section of the page; ``where``: see :func:`machine`, before it ran."""
     rows = []
     for result in (Result(**values) for values in found["results"]):
         cells = [result.name, number(statistics.median(result.ours)), "", "", "", ""]
@@ -77,7 +77,7 @@ def table(name: str, found: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [
         f"## {name}.py",
         "",
-        f"{when}: {commit(THIS_TREE)} against {commit(args.against)} on {machine()}.",
+        f"{when}: {commit(THIS_TREE)} against {commit(args.against)} on {where}.",
         *(f"{line}." for line in found["note"].splitlines()),
         "",
         "| figure | this tree | other | ratio | lowest to highest | aim |",
@@ -121,10 +121,11 @@ def main(argv: list[str] | None = None) -> None:
             options = ["--against", str(args.against), "--rounds", str(args.rounds), "--threads", str(args.threads)]
             command = [sys.executable, str(FOLDER / f"{name}.py"), *options, "--clock", args.clock, "--json", str(file)]
             print(f"{name}.py …", flush=True)
+            where = machine()
             subprocess.run(command, check=True)
             found = json.loads(file.read_text(encoding="utf-8"))
         page = args.out.read_text(encoding="utf-8") if args.out.exists() else ""
-        args.out.write_text(with_section(page, name, table(name, found, args)), encoding="utf-8")
+        args.out.write_text(with_section(page, name, table(name, found, where, args)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,7 @@ def objects(record: Record) -> list[Record]:
     """The row, or one record for each of its boxes where it has a list of them, with the text at the same place of theirs."""
     if not has_places(record.get("box")):
         return [record]
-    lists = {column: record[column] for column in ("text", "box") if column in record}
-    return [{**record, **each} for each in places(lists)]
+    return places(record, ("text", "box"))
 
 
 def grounding(record: Record, table: Table, rng: np.random.Generator) -> Sequence[Made]:

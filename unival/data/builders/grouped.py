@@ -1,6 +1,6 @@
 """Several examples in a row: ``{"image": "a.jpg", "question": ["what is it?", "how many?"], "answer": ["a dog", "2"]}``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -24,13 +24,13 @@ def grouped(record: Record, table: Table, rng: np.random.Generator) -> Sequence[
     return [(ONLY, each) for each in places(record)]
 
 
-def places(record: Record) -> list[Record]:
-    """One record per place of the lists of a record; other cells belong to all of them.
+def places(record: Record, columns: Collection[str] | None = None) -> list[Record]:
+    """One record per place of the lists of a record, those in ``columns`` (default: all); other cells belong to all of them.
 
     Raises:
         UserError: the lists have different lengths.
     """
-    lists = {column: cell for column, cell in record.items() if has_places(cell)}
+    lists = {column: cell for column, cell in record.items() if has_places(cell) and (columns is None or column in columns)}
     lengths = {column: len(cell) for column, cell in lists.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{column!r} has {length}" for column, length in lengths.items())

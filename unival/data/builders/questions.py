@@ -45,8 +45,7 @@ def asked(record: Record, table: Table) -> list[Record]:
     cell = record.get("answer")
     if not (isinstance(cell, list) and cell and all(isinstance(item, list) for item in cell)):
         return [record]
-    lists = {column: record[column] for column in ("question", "answer") if column in record}
-    return [{**record, **each} for each in places(lists)]
+    return places(record, ("question", "answer"))
 
 
 def answers(record: Record, table: Table) -> dict[str, float]:
