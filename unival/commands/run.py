@@ -115,9 +115,7 @@ def questions_of(row: dict[str, Any], instruction: str) -> list[dict[str, Any]]:
     Raises:
         UserError: the lists have different lengths.
     """
-    read = {str(slot.column) for slot in source_slots(instruction)}
-    rows = places({column: cell for column, cell in row.items() if column in read})
-    return [{**row, **each} for each in rows]
+    return places(row, {str(slot.column) for slot in source_slots(instruction)})
 
 
 def source_slots(instruction: str) -> list[Slot]:

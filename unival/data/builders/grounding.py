@@ -28,7 +28,7 @@ def instructions(medium: str) -> dict[str, str]:
     return grounding_instructions(medium) | region_instructions(medium)
 
 
-def objects(record: Record) -> list[Record]:
+def objects(record: Record) -> Sequence[Record]:
     """The row, or one record for each of its boxes where it has a list of them, with the text at the same place of theirs."""
     if not has_places(record.get("box")):
         return [record]

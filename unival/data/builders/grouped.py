@@ -1,6 +1,7 @@
 """Several examples in a row: ``{"image": "a.jpg", "question": ["what is it?", "how many?"], "answer": ["a dog", "2"]}``."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def grouped(record: Record, table: Table, rng: np.random.Generator) -> Sequence[
     return [(ONLY, each) for each in places(record)]
 
 
-def places(record: Record, columns: Collection[str] | None = None) -> list[Record]:
+def places(record: Record, columns: Collection[str] | None = None) -> list[dict[str, Any]]:
     """One record per place of the lists of a record, those in ``columns`` (default: all); other cells belong to all of them.
 
     Raises:

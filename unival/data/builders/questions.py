@@ -40,7 +40,7 @@ def instructions(medium: str) -> dict[str, str]:
     return {**question_instructions(medium), "matching": f"{slot_of(medium)} {asked} -> [TEXT:match]"}
 
 
-def asked(record: Record, table: Table) -> list[Record]:
+def asked(record: Record, table: Table) -> Sequence[Record]:
     """The row, or one record for each of its questions where each has a list of answers."""
     cell = record.get("answer")
     if not (isinstance(cell, list) and cell and all(isinstance(item, list) for item in cell)):
