@@ -44,7 +44,7 @@ def update(tmp_path_factory):
         with metrics.aggregate("train") as log:
             trainer.train_step([dataset.collater([dataset[row] for row in rows]) for rows in batches])
         state = trainer.optimizer.optimizer.state_dict()["state"]
-        return log.get_smoothed_values(), {key: value.clone() for key, value in model.state_dict().items()}, state, start
+        return log.get_smoothed_values(), {key: value.clone().cpu() for key, value in model.state_dict().items()}, state, start
 
     yield make
     metrics.reset()

@@ -114,8 +114,9 @@ def test_validation_on_a_table_of_training_takes_another_name(folder, tmp_path):
         check_splits(config(data=",".join(map(str, data)), **options))
 
 
-def test_lengths_of_epochs_to_come(folder):
+def test_lengths_of_epochs_to_come(folder, monkeypatch):
     """Schedules are told how long the run is, whatever table comes when; too few rows for all processes are said at the start."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a task outside of a run does not know of --cpu
     cfg = config(data=listed(folder, "one", "two", "valid"), patch_image_size=32, update_freq=[1], max_epoch=0)
     task = CaptionTask(cfg, Vocabulary.load(folder / "vocab", 0, 0))
     task.build_model(model_config())

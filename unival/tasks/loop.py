@@ -105,7 +105,7 @@ class LoopTask(FairseqTask):
             update_freq=self.cfg.update_freq if mixture.is_train else [1],
             workers=num_workers,
             ahead=data_buffer_size,
-            pin_memory=torch.cuda.is_available() and not self.cfg.cpu,
+            pin_memory=torch.cuda.is_initialized(),  # this process uses a GPU
             seed=seed,
             ranks=num_shards,
             rank=shard_id,
