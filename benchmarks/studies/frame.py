@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -235,7 +236,7 @@ def plot(study: Study, settings: Sequence[Setting], results: Sequence[Result], p
             axes.bar(place, statistics.mean(values), color=colour, alpha=0.35, width=0.7)
             axes.plot([place] * len(values), values, "o", color=colour, markersize=5)
         axes.set_title(label, fontsize=11)
-        axes.set_xticks(range(len(settings)), [setting.name.replace(", ", ",\n") for setting in settings], fontsize=8)
+        axes.set_xticks(range(len(settings)), [textwrap.fill(setting.name, 16) for setting in settings], fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, None)
     figure.suptitle(study.question, fontsize=12)
