@@ -9,6 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if os.environ.get("UNIVAL_TEST_GPU") == "1":  # on a GPU, torch adds in an order that varies unless told otherwise
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in its background; tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -112,7 +112,7 @@ def test_candidate_answers_are_those_of_the_cpu(data, tmp_path, on, inference, m
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     on("cuda")
     closed = [*CLOSED, "--closed-set", str(data / "answers.txt")]
-    extra = [] if inference == "search" else ["--inference", "candidates"]
+    extra = ["--no-repeat-ngram-size", "0", *([] if inference == "search" else ["--inference", "candidates"])]
     assert runs.train(data, tmp_path, *closed, "--disable-validation", "--batch-size", "4", "--max-update", "10", "--lr", "3e-3") == 0
     found = []
     for device in ("cpu", "cuda"):

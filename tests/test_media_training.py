@@ -65,6 +65,8 @@ def test_the_model_takes_what_the_instruction_names(trained):
 
 def test_a_run_with_mixed_media_resumes_to_the_same_bits(data, trained, tmp_path):
     """Frames, stretches of sound, SpecAugment, dropout: all as if the run had not been stopped; workers change nothing."""
+    if "--cpu" not in runs.CPU:
+        pytest.skip("on GPUs torch has no deterministic gradient of 3-D pooling")
     flags = [*FLAGS, "--disable-validation"]
     assert runs.train(data, tmp_path, *flags, "--max-update", "3") == 0
     assert runs.train(data, tmp_path, *flags, "--max-update", "4", "--num-workers", "2") == 0

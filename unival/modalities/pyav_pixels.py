@@ -45,11 +45,11 @@ def display_matrix(frame: Any) -> tuple[int, int, int, int]:
             "cannot decode the video: PyAV cannot read the side data of its frames (such as EXIF), which may have their orientation;"
             " convert it (ffmpeg -i old.mov new.mp4)"
         ) from error
-    for data in notes:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
-            return a, b, c, d
-    return IDENTITY
+    data = notes.get("DISPLAYMATRIX")
+    if data is None:
+        return IDENTITY
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+    return a, b, c, d
 
 
 def turned(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:

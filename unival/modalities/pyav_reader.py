@@ -80,8 +80,10 @@ def open_container(data: bytes, what: str) -> Any:
     """Open bytes as a PyAV container; raises UserError if the format is unknown."""
     import av
 
+    # Before version 19, PyAV fails on metadata that is not UTF-8 unless told otherwise; since then it has no such argument
+    lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        return av.open(io.BytesIO(data), metadata_errors="ignore", options=OPTIONS)
+        return av.open(io.BytesIO(data), options=OPTIONS, **lenient)
     except av.error.InvalidDataError as error:
         raise UserError(f"cannot decode the {what} ({counted(len(data), 'byte')}): unknown format, or truncated") from error
 
