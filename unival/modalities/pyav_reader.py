@@ -7,6 +7,7 @@ used for seeking only where they are reliable.
 import contextlib
 import io
 import itertools
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -22,6 +23,7 @@ INSTALL = {"video": 'pip install "unival[video]"', "audio": 'pip install "unival
 Frames = tuple[int, Callable[[int], Image.Image]]
 
 WITHOUT_INDEX = "mpegts"  # a container in which seeking is not exact
+SKIPS = ("h264",)  # codecs whose frames say whether another one depends on them; those that say no need not be decoded
 RECORDINGS = ("mpegts", "mpeg")  # containers of broadcasts, which may start between key frames
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192
 STILL = "cannot decode the video: it is an image (use an [IMAGE:…] slot)"
@@ -133,6 +135,9 @@ class Video:
         self.keys: list[tuple[int, int | None]] = []  # pts and dts of the key frames to seek to
         self.frames: Iterator[tuple[int, Any]] = iter(())  # the next frames, with their numbers
         self.given: tuple[int, Any] = (-1, None)  # number and frame returned last
+        self.skips = False  # whether frames that no other one depends on are not decoded before the requested one
+        self.sought = 0  # pts of the requested frame, if ``skips``
+        self.skipped: set[int] = set()  # pts of the frames that the decoder was allowed to skip
 
     def close(self) -> None:
         """Free the decoder and its frames."""
@@ -165,6 +170,8 @@ class Video:
                 if not self.find(0).interlaced_frame:  # interlaced video may have one packet per field
                     if may_lose_frames(packets):
                         self.verify()
+                    else:  # where frames are lost, what a decoder makes of the gap depends on all the others
+                        self.skips = self.codec in SKIPS
                     return len(self.times)
         return self.count()
 
@@ -181,7 +188,7 @@ class Video:
 
     def count(self) -> int:
         """Count the frames by decoding from the start; the packets are not trusted from here on."""
-        self.times = []
+        self.times, self.skips = [], False
         self.rewind()
         total = sum(1 for _ in self.frames)
         if not total:
@@ -197,6 +204,7 @@ class Video:
             with contextlib.suppress(WrongIndexError):
                 self.seek(index)
                 return self.find(index)
+            self.skips = False
             self.rewind()
             with contextlib.suppress(WrongIndexError):
                 return self.find(index)
@@ -211,27 +219,34 @@ class Video:
         Raises:
             WrongIndexError: there is no such frame, or a frame on the way differs from what the packets predicted.
         """
+        self.sought = self.times[index] if self.skips else 0
         for number, frame in self.frames:
             if number == index:
                 self.given = number, frame
                 return frame
+            if number > index:
+                break  # the requested frame was left out
         raise WrongIndexError
 
     def rewind(self) -> None:
         """Continue with the first frame."""
         self.reopen()
+        self.skipped = set()
         self.frames = self.from_start()
 
     def from_start(self) -> Iterator[tuple[int, Any]]:
         """Frames with their numbers, from the first packet on."""
         is_recording = self.container.format.name in RECORDINGS
-        for number, frame in enumerate(decoded(self.container.demux(self.stream), self.decoder, is_recording)):
+        number = 0
+        for frame in decoded(self.needed(self.container.demux(self.stream)), self.decoder, is_recording):
             check_size(frame)
+            number = self.number_of(frame, number)
             if frame.is_corrupt:
                 raise UserError(f"cannot decode the video ({counted(len(self.data), 'byte')}): frame {number} is damaged")
             if self.times and frame.pts != self.times[min(number, len(self.times) - 1)]:
                 raise WrongIndexError
             yield number, frame
+            number += 1
 
     def seek(self, index: int) -> None:
         """Continue with the last key frame at or before frame ``index``, unless decoding is already past it."""
@@ -255,9 +270,10 @@ class Video:
 
         number = bisect_left(self.times, start)
         try:
-            for frame in decoded(packets, self.decoder):
+            for frame in decoded(self.needed(packets), self.decoder):
                 if frame.pts is not None and frame.pts < start:
                     continue  # depends on frames before the key frame
+                number = self.number_of(frame, number)
                 if frame.is_corrupt or number == len(self.times) or frame.pts != self.times[number]:
                     raise WrongIndexError
                 check_size(frame)
@@ -265,6 +281,34 @@ class Video:
                 number += 1
         except (av.FFmpegError, *BROKEN) as error:
             raise WrongIndexError from error
+
+    def number_of(self, frame: Any, least: int) -> int:
+        """The number of a decoded frame: ``least``, or more where frames before it were skipped.
+
+        Raises:
+            WrongIndexError: it is interlaced, so that there may be two packets for it, and frames were skipped.
+        """
+        if self.skipped and frame.interlaced_frame:
+            raise WrongIndexError
+        while least < len(self.times) and self.times[least] in self.skipped and self.times[least] != frame.pts:
+            least += 1
+        return least
+
+    def needed(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """Packets; before each, the decoder is told whether it may skip a frame that no other one depends on.
+
+        Only frames that are shown before one that was decoded earlier are skipped: some containers store the order of decoding as times.
+        """
+        newest = -math.inf
+        for packet in packets:
+            if self.skips:
+                may_skip = packet.pts is not None and packet.pts < min(newest, self.sought)
+                self.decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
+                if may_skip:
+                    self.skipped.add(packet.pts)
+                elif packet.pts is not None:
+                    newest = max(newest, packet.pts)
+            yield packet
 
 
 def decoder_of(stream: Any) -> Any:
