@@ -68,7 +68,8 @@ class Tree:
     """A process that measures figures of one tree when asked to."""
 
     def __init__(self, folder: pathlib.Path, script: str, argv: list[str], threads: int) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": str(threads)}
+        path = os.pathsep.join(filter(None, [str(folder.resolve()), os.environ.get("PYTHONPATH")]))  # what is to be compared may lie there
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
         self.command = [sys.executable, script, *argv, "--serve"]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  it lives as long as the process
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
