@@ -57,6 +57,21 @@ def parts(model):
     return [module for module in model.modules() if isinstance(module, Prepared)]
 
 
+def is_prepared(model):
+    """Whether all parts are, and nothing is kept before it is of use."""
+    return all(part.asked is not None for part in parts(model))
+
+
+def keeps_nothing(model):
+    return all(part.asked is None and part.prepared is None for part in parts(model))
+
+
+def forms(model, vocab, dtype=torch.float32):
+    """What is kept once everything was used."""
+    logits(model, vocab, dtype)
+    return [part.prepared for part in parts(model)]
+
+
 def test_prepared_models_give_the_same(vocab, model, monkeypatch):
     """Logits and features of every CNN within 1e-5, from the packed weights and folded CNNs alone; the weights stay as they are."""
     before, state = logits(model, vocab), copy.deepcopy(model.state_dict())
@@ -64,7 +79,8 @@ def test_prepared_models_give_the_same(vocab, model, monkeypatch):
     with torch.no_grad():
         features = {name: backbones[name](torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(2))) for name in backbones}
     prepare(model)
-    assert all(part.prepared is not None for part in parts(model)) and len(parts(model)) > 30
+    assert is_prepared(model) and all(part.prepared is None for part in parts(model)) and len(parts(model)) > 30
+    assert None not in forms(model, vocab)
     with torch.no_grad():
         for name, expected in features.items():
             found = backbones[name](torch.randn(2, *SHAPES[name], generator=torch.Generator().manual_seed(2)))
@@ -87,9 +103,9 @@ def test_prepared_models_give_the_same(vocab, model, monkeypatch):
 
 @pytest.mark.parametrize("change", ["train", "load", "convert", "copy", "pickle"])
 def test_what_may_change_weights_drops_what_was_kept(vocab, change):
-    model = tiny.model(vocab, modalities="image")
+    model = tiny.model(vocab, modalities="image,video,audio")
     prepare(model)
-    assert all(part.prepared is not None for part in parts(model))
+    assert None not in forms(model, vocab)
     if change == "train":
         model = model.train().eval()
     elif change == "load":
@@ -98,29 +114,48 @@ def test_what_may_change_weights_drops_what_was_kept(vocab, change):
         model.double()
     else:
         model = copy.deepcopy(model) if change == "copy" else pickle.loads(pickle.dumps(model))
-    assert all(part.prepared is None for part in parts(model))
+    assert keeps_nothing(model)
     model.train()
     prepare(model)
-    assert all(part.prepared is None for part in parts(model))  # a model in training is never prepared
+    assert keeps_nothing(model)  # a model in training is never prepared
 
 
 @torch.no_grad()
 def test_weights_that_change_in_place_are_noticed(vocab, model):
     """As those of a model whose weights are swapped: batch norms of a folded CNN, matrices, the output projection."""
     prepare(model)
+    assert None not in forms(model, vocab)
     generator = torch.Generator().manual_seed(5)
     for value in model.state_dict().values():
         if value.is_floating_point():
             value.mul_(1 + torch.rand(value.shape, generator=generator) / 4)
     found = logits(model, vocab)
     expected = logits(copy.deepcopy(model), vocab)
-    assert torch.equal(found, expected) and all(part.prepared is None for part in parts(model))
+    assert torch.equal(found, expected) and keeps_nothing(model)
+    linear, x = next(part for part in parts(model) if isinstance(part, Linear)), torch.ones(1, 1)
     prepare(model)
-    linear = next(part for part in parts(model) if isinstance(part, Linear))
-    before = linear.prepared
+    before = linear.ready(x)
+    prepare(model)
+    assert linear.ready(x) is before is not None
     linear.weight.add_(1)
+    assert linear.ready(x) is None and keeps_nothing(linear)
     prepare(model)
-    assert linear.prepared is not before and linear.ready is linear.prepared
+    linear.weight.add_(1)  # before the first use
+    assert linear.ready(x) is None and keeps_nothing(linear)
+
+
+@torch.no_grad()
+def test_many_rows_of_float32_take_the_weights():
+    """A long source is multiplied as fast by torch; packed weights would only take memory."""
+    linear = Linear(3, 2).eval()
+    prepare(linear)
+    assert linear.ready(torch.ones(1, prepared.FEW_ROWS + 1, 3)) is None and linear.prepared is None
+    assert linear.ready(torch.ones(1, prepared.FEW_ROWS, 3)) is linear.prepared is not None
+    linear.prepare(int8=True)  # the weights are the same: what is kept stays
+    assert isinstance(linear.prepared, PackedWeight)
+    for other in (Linear(3, 2).eval(), Linear(3, 2).eval().bfloat16()):
+        other.prepare(int8=other.weight.dtype == torch.float32)
+        assert other.ready(torch.ones(1, prepared.FEW_ROWS + 1, 3, dtype=other.weight.dtype)) is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -141,7 +176,7 @@ def test_fairseq_generate_prepares(vocab, model):
     sample = {"net_input": {"groups": [{key: value for key, value in group.items() if key != "prev_output_tokens"}]}}
     expected = build_generator([model], vocab.dictionary, options).generate([model], sample)
     model.prepare_for_inference_(argparse.Namespace(generation=options))
-    assert all(part.prepared is not None for part in parts(model))
+    assert is_prepared(model)
     found = build_generator([model], vocab.dictionary, options).generate([model], sample)
     for ours, theirs in zip(found, expected, strict=True):
         assert [beam["tokens"].tolist() for beam in ours] == [beam["tokens"].tolist() for beam in theirs]
@@ -153,7 +188,7 @@ def test_int8(vocab, model):
     before = logits(model, vocab)
     model.inference_type = "int8"
     model.prepare_for_inference_(argparse.Namespace(generation=argparse.Namespace()))
-    kept = [part.prepared for part in parts(model)]
+    kept = forms(model, vocab)
     assert {type(form) for form in kept} == {QuantizedWeight, Folded} and model.decoder.embed_tokens.weight.dtype == torch.float32
     error = (logits(model, vocab) - before).abs().max() / before.abs().max()
     assert 1e-4 < float(error) < 0.1
@@ -171,7 +206,7 @@ def test_fairseq_generate_converts_once(vocab, model, name):
     model.inference_type = name
     model.prepare_for_inference_(argparse.Namespace(generation=argparse.Namespace()))
     assert {parameter.dtype for parameter in model.parameters()} == {TYPES[name]}
-    assert all(part.prepared is not None for part in parts(model)) and logits(model, vocab).dtype == TYPES[name]
+    assert None not in forms(model, vocab, TYPES[name]) and logits(model, vocab).dtype == TYPES[name]
 
 
 def test_unknown_types_and_devices():
@@ -185,7 +220,8 @@ def test_without_onednn_nothing_is_packed(monkeypatch):
     monkeypatch.setattr(prepared.torch.backends.mkldnn, "is_available", lambda: False)
     linear = Linear(4, 3).eval()
     prepare(linear)
-    assert linear.prepared is None
+    with torch.no_grad():
+        assert linear(torch.ones(1, 4)).shape == (1, 3) and linear.prepared is linear.asked is None
 
 
 def test_folded_cnns_are_copies(model):

@@ -30,7 +30,7 @@ class Folded:
 
 
 class Foldable(Prepared):
-    """A CNN that can be folded for inference; its ``forward`` uses :attr:`ready`."""
+    """A CNN that can be folded for inference; its ``forward`` uses :meth:`ready`."""
 
     def prepared_form(self, int8: bool) -> Folded:
         """The folded copy; convolutions are not quantised."""

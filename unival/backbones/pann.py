@@ -268,7 +268,7 @@ class Pann(Foldable):
                 f"audio of {waveform.size(1) / self.sample_rate:.3f} s is too short: the audio backbone needs at least"
                 f" {math.ceil(1000 * needed / self.sample_rate) / 1000:.3f} s at a hop of {self.hop_size} samples"
             )
-        folded = self.ready
+        folded = self.ready(waveform)
         if folded is not None:
             return folded(waveform)
         x = self.log_mel(waveform).to(self.bn0.weight.dtype)

@@ -1,7 +1,8 @@
 """What modules keep for inference beside their weights: forms of them that a CPU multiplies faster.
 
-A prepared module has the same parameters, buffers and checkpoint keys as before.  What it keeps is used where no gradients are computed,
-and dropped when the weights change: in training mode, by loading, by another device or type, in place; copies and pickles do not have it.
+A prepared module has the same parameters, buffers and checkpoint keys as before.  What it keeps is made when it is first of use, and used
+where no gradients are computed.  It is dropped when the weights change: in training mode, by loading, by another device or type, in place;
+copies and pickles do not have it.
 """
 
 import itertools
@@ -14,23 +15,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 PACKED_ROWS = 32  # a hint for the layout; products of any number of rows are right
+FEW_ROWS = 256  # with more of them, torch's own product of float32 is as fast
 
 
 class Prepared(nn.Module):
     """A module that can be prepared for inference; subclasses define :meth:`prepared_form`."""
 
-    prepared: Any = None
-    made_of: list[tuple[int, int]] = []  # what :meth:`versions` gave then
+    asked: bool | None = None  # for which form: int8 or not; None: the module is not prepared
+    prepared: Any = None  # the form, once it was of use
+    made_of: list[tuple[int, int]] = []  # what :meth:`versions` gave when the module was prepared
 
     def prepared_form(self, int8: bool) -> Any:
         """What to keep for inference, made from the current weights (``int8``: of matrices, quantised); None where that is of no use."""
         raise NotImplementedError
 
     def prepare(self, int8: bool = False) -> None:
-        """Make what is kept for inference, unless it is there and the weights are the same."""
-        if not self.training and (self.prepared is None or self.made_of != self.versions()):
-            with torch.no_grad():
-                self.prepared, self.made_of = self.prepared_form(int8), self.versions()
+        """Keep a form of the weights from its first use on; what is kept already stays if the weights are the same."""
+        if not self.training and (self.asked is None or self.made_of != self.versions()):
+            self.asked, self.prepared, self.made_of = int8, None, self.versions()
 
     def sources(self) -> Iterable[Tensor]:
         """The tensors that the prepared form is made of."""
@@ -40,31 +42,42 @@ class Prepared(nn.Module):
         """The place of every source, and how often it was changed in place (not through ``.data``, which torch does not count)."""
         return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.sources()]
 
-    @property
-    def ready(self) -> Any:
-        """What is kept for inference; None where it is not, weights have changed since, or gradients are computed."""
-        if self.prepared is None or torch.is_grad_enabled():
+    def ready(self, x: Tensor) -> Any:
+        """What is kept for inference; None where it is of no use for an input, weights have changed since, or gradients are computed."""
+        if self.asked is None or torch.is_grad_enabled() or not self.is_of_use(x):
             return None
         if self.made_of != self.versions():
-            self.prepared = None
+            self.drop()
+        elif self.prepared is None:
+            self.prepared = self.prepared_form(self.asked)
+            if self.prepared is None:
+                self.drop()
         return self.prepared
+
+    def is_of_use(self, x: Tensor) -> bool:
+        """Whether the form is better than the weights for an input."""
+        return True
+
+    def drop(self) -> None:
+        """Drop what is kept; the module is as if it had not been prepared."""
+        self.asked = self.prepared = None
 
     def train(self, mode: bool = True) -> "Prepared":
         """Set the mode; training drops what is kept."""
         if mode:
-            self.prepared = None
+            self.drop()
         return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Prepared":
-        self.prepared = None
+        self.drop()
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.prepared = None
+        self.drop()
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "prepared"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("asked", "prepared")}
 
 
 def prepare(module: nn.Module, int8: bool = False) -> None:
@@ -151,9 +164,13 @@ class Linear(Prepared, nn.Linear):
         """The packed or quantised weight."""
         return kept_matrix(self.weight, int8)
 
+    def is_of_use(self, x: Tensor) -> bool:
+        """Whether ``x`` has few rows, or is not multiplied as float32 with torch's own product."""
+        return bool(self.asked) or x.dtype != torch.float32 or x.numel() <= FEW_ROWS * self.in_features
+
     def forward(self, x: Tensor) -> Tensor:
         """``… x in`` -> ``… x out``."""
-        packed = self.ready
+        packed = self.ready(x)
         if packed is not None and packed.fits(x):
             return packed.multiply(x, self.bias)
         return F.linear(x, self.weight, self.bias)

@@ -48,7 +48,7 @@ class ResNet(Foldable, TimmResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x height x width`` -> features ``n x out_channels x ceil(height / stride) x ceil(width / stride)``."""
-        folded = self.ready
+        folded = self.ready(x)
         if folded is not None:
             return folded(x)
         x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)

@@ -82,7 +82,7 @@ class ResNeXt3D(Foldable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels ``n x 3 x time x height x width`` -> features ``n x out_channels x time / 16 x height / 32 x width / 32``, rounded up."""
-        folded = self.ready
+        folded = self.ready(x)
         if folded is not None:
             return folded(x)
         if x.device.type == "cpu":  # torch's bfloat16 gradients of 3-D convolutions on CPUs are wrong for few frames, or crash

@@ -83,7 +83,7 @@ def open_container(data: bytes, what: str) -> Any:
     import av
 
     # Before version 19, PyAV fails on metadata that is not UTF-8 unless told otherwise; since then it has no such argument
-    lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    lenient: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         return av.open(io.BytesIO(data), options=OPTIONS, **lenient)
     except av.error.InvalidDataError as error:

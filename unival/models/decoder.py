@@ -162,7 +162,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
             ``… x v``, or ``… x k`` in the order of ``tokens``.
         """
         weight = self.embed_tokens.weight
-        kept = self.ready if tokens is None else None
+        kept = self.ready(features) if tokens is None else None
         if kept is not None and kept.fits(features):
             return kept.multiply(features)
         if isinstance(tokens, Tensor):
