@@ -20,6 +20,7 @@ from unival.errors import UserError, counted, flag
 from unival.modalities import media_of, with_media
 from unival.modalities.composed import MediaOptions
 from unival.models.config import FOLLOWING, StackConfig, UnivalConfig, check_counts
+from unival.models.cpu import is_slow
 from unival.models.decoder import UnivalDecoder
 from unival.models.encoder import UnivalEncoder
 from unival.models.feed_forward import FeedForward
@@ -173,10 +174,14 @@ class UnivalModel(FairseqEncoderDecoderModel):
             return self.decoder.output_layer(features, tokens)
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 in training with ``--autocast-bf16``; otherwise the caller's autocast stays in effect."""
+        """bfloat16 in training with ``--autocast-bf16``, otherwise the caller's autocast; none on a CPU that it would only slow down."""
         if self.training and self.cfg.autocast_bf16:
-            return torch.autocast(device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+            dtype = torch.bfloat16
+        elif torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        else:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype, enabled=not is_slow(device.type, dtype))
 
     def prepare_for_inference_(self, cfg: Any) -> None:
         """fairseq's hook, which its commands for generation call after loading."""
