@@ -3,15 +3,18 @@
 import hashlib
 import json
 import pathlib
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests import runs, tiny
+from tests.allocations import is_mapped
 from unival.checkpoints.files import read
 from unival.checkpoints.merging.methods import METHODS
 from unival.cli import main
 from unival.hub import from_checkpoint
+from unival.tasks.statistics import weighing
 from unival.tasks.statistics.norms import recalibrate
 from unival.tasks.statistics.rows import Batches, rows_of
 
@@ -156,6 +159,21 @@ def test_models_are_merged_by_their_statistics(place, statistics, tmp_path, caps
     kept = [file["file"] for file in found["extra_state"]["converted_from"]["statistics"]]
     assert kept == [f"{name}-{kind}.safetensors" for name in ("one", "two")]
     assert from_checkpoint(out).caption(str(place / "data" / "images" / "train.jsonl-0.png"), beam=1, max_len_b=3)
+
+
+@pytest.mark.parametrize("kind", ["fisher", "gram"])
+def test_statistics_are_computed_on_weights_in_the_file(place, tmp_path, monkeypatch, kind):
+    """A model of float32 takes no memory on a CPU: its parameters are the checkpoint's pages."""
+    path, real, found = checkpoint(place, "one"), weighing.KINDS[kind], []
+
+    def compute(task, model, batches):
+        found.extend(is_mapped(value, path) for value in model.parameters())
+        return real.compute(task, model, batches)
+
+    monkeypatch.setitem(weighing.KINDS, kind, replace(real, compute=compute))
+    table = str(place / "data" / "train.jsonl")
+    assert main(["statistics", path, "--kind", kind, "--table", table, "--rows", "1", "--out", str(tmp_path / "out.safetensors")]) == 0
+    assert len(found) > 100 and all(found)
 
 
 def test_statistics_of_something_else_are_refused(place, statistics, tmp_path, capsys):

@@ -11,7 +11,7 @@ from fairseq.models.ema.ema import EMA
 from tests import tiny
 from unival.checkpoints.names import published
 from unival.errors import UserError
-from unival.models.fitting import fit_to_checkpoint
+from unival.models.fitting import fit_to_checkpoint, share_weights
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,23 @@ def test_what_does_not_fit_is_an_error_and_changes_nothing(vocab, model, other, 
             model.load_state_dict(state)
         assert "\n" not in str(error.value)
     assert modules(model) == there and equal(model.state_dict(), before)
+
+
+def test_weights_are_shared_where_they_are_the_same(model, other):
+    """Tensors of another type, value or alignment stay the model's own; published names are known, tied weights stay tied."""
+    model.load_state_dict(other)
+    state = {key: value.clone() for key, value in published.to_published(other, {}).state.items()}
+    whole, changed, shifted = (f"encoder.layers.0.fc{i}.{name}" for i, name in ((1, "weight"), (2, "bias"), (2, "weight")))
+    state[whole] = state[whole].double()
+    state[changed][0] += 1
+    size = state[shifted].numel()
+    state[shifted] = torch.empty(size + 1)[1:].view_as(state[shifted]).copy_(state[shifted])
+    parameters = {name: id(value) for name, value in model.named_parameters()}
+    share_weights(model, state)
+    assert {name: id(value) for name, value in model.named_parameters()} == parameters and equal(model.state_dict(), other)
+    places = {value.data_ptr() for value in state.values()}
+    apart = {name for name, value in model.named_parameters() if value.data_ptr() not in places}
+    assert apart == {whole, changed, shifted} and model.decoder.embed_tokens is model.encoder.embed_tokens
 
 
 def test_not_strict_is_as_in_torch(model, other):

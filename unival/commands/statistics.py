@@ -35,8 +35,10 @@ def run(args: argparse.Namespace) -> int:
     out = pathlib.Path(args.out)
     check_arguments(args, out)
     from unival.checkpoints import files  # imports torch, and what follows fairseq
+    from unival.checkpoints.merging.inputs import read_checkpoint
     from unival.checkpoints.merging.statistics import container_of, made_from
     from unival.hub import from_checkpoint
+    from unival.models.fitting import share_weights
     from unival.tasks.progress import Step, tell
     from unival.tasks.statistics import weighing
     from unival.tasks.statistics.rows import rows_of, spread
@@ -44,17 +46,19 @@ def run(args: argparse.Namespace) -> int:
     kind = weighing.KINDS[args.kind]
     answers = args.answers or kind.answers
     model = from_checkpoint(args.checkpoint, args.vocab_dir, device=args.device, weights=args.weights)
+    share_weights(model.model, read_checkpoint(args.checkpoint, args.weights).state)  # in memory are the statistics alone
     stream = rows_of(model.task, args.table, with_target=answers == "table")
     rows = len(spread(len(stream), args.rows))
+    options = {"rows": rows, "answers": answers, "instruction": model.task.instruction_text}
+    options |= {"seed": args.seed} if answers == "model" else {}
+    made = made_from(args.kind, args.checkpoint, args.weights, args.table, **options)  # hashes of what is read, not of what follows it
 
     def told(done: int, total: int) -> None:
         tell(Step(f"{args.kind} of {args.checkpoint}", done, total))
 
     batches = weighing.examples(model.task, model.model, stream, answers, rows, args.seed, told)
     state = {key: value.cpu() for key, value in kind.compute(model.task, model.model, batches).items()}
-    options = {"rows": rows, "answers": answers, "instruction": model.task.instruction_text}
-    options |= {"seed": args.seed} if answers == "model" else {}
-    files.write(out, container_of(state, made_from(args.kind, args.checkpoint, args.weights, args.table, **options)))
+    files.write(out, container_of(state, made))
     said = f"{args.kind} of {args.checkpoint} on {counted(rows, 'row')} of {args.table}, answers {ANSWERS[answers]}"
     sys.stdout.write(f"{out}: {said}; {counted(len(state), 'key')}, {out.stat().st_size / 1e6:.1f} MB\n")
     return 0

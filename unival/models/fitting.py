@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unival.checkpoints.adapters import method_of
@@ -17,6 +18,7 @@ from unival.errors import UserError, counted
 from unival.text import split_names
 
 logger = logging.getLogger(__name__)
+ALIGNMENT = 64  # bytes: where torch places its tensors; products of others may differ in the last bits
 
 
 def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,6 +62,24 @@ def fit_to_checkpoint(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tens
         kept.update({key: own[key] for key in parts})
         logger.info("new in this model: --peft %s (%s), not in the checkpoint", model.cfg.peft, counted(len(parts), "key"))
     return kept
+
+
+def share_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Let a model's tensors be those of the state dict that it was loaded from, wherever these hold the same values in the same type.
+
+    A model whose weights do not change needs no memory for them then if the state is in memory anyway, or is mapped from a file.
+
+    Args:
+        model: a :class:`unival.models.unival.UnivalModel`.
+        state: the weights, in our layout or the published one.
+    """
+    theirs = renamed(model, state)
+    for name, own in [*model.named_parameters(), *model.named_buffers()]:
+        value = theirs.get(name)
+        if value is None or value.device != own.device or value.dtype != own.dtype or not torch.equal(value, own):
+            continue
+        if value.is_contiguous() and value.data_ptr() % ALIGNMENT == 0:
+            own.data = value
 
 
 def lacks_weights(model: Any, state: Mapping[str, Tensor]) -> bool:

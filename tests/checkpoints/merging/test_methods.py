@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.allocations import most_allocated
 from unival.checkpoints.merging import averages, masks, sparse, spectral, tensors, weighed
 from unival.checkpoints.merging.inputs import Checkpoint, fitting_inputs
 from unival.checkpoints.merging.magnitudes import Magnitudes
@@ -229,6 +230,15 @@ def test_fisher_and_regmean_are_weighed_by_statistics():
             gram.diagonal().copy_(whole.diagonal())
         found = weighed.regmean(tensors.Tensors(KEY, layers, [0.5, 0.5], statistics=given))
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_regmean_takes_the_memory_of_one_gram_matrix():
+    """In float64, of a layer with many inputs, however many models: factors and solutions are made in place."""
+    size = 512
+    inputs, layer = noise(size, size), noise(4, size)
+    gram = inputs.T @ inputs
+    given = tensors.Tensors(KEY, [layer] * 3, [1 / 3] * 3, statistics=[gram] * 3)
+    assert most_allocated(lambda: weighed.regmean(given)) < 1.5 * 8 * size**2
 
 
 def test_every_method_leaves_an_untrained_model_alone():

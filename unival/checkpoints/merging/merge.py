@@ -40,10 +40,11 @@ def merged(
         Key -> merged tensor, of the type that it has in the first model; tied weights are one tensor.
     """
     merger = _Merger(inputs, rule, coefficients, whole, shares, statistics)
+    # All of the result before anything is computed: temporary tensors leave no holes between its tensors.
+    result = {key: merger.empty(key) if into is None or key not in into else into[key] for key in iterate(inputs)}
     merger.observe_model()
-    result: dict[str, Tensor] = {}
-    for key in iterate(inputs):
-        result[key] = merger.key(key, into)
+    for key, out in result.items():
+        merger.write(key, out)
     for key, first in inputs.tied.items():
         result[key] = result[first]
         if into is not None and key in into and into[key].data_ptr() != into[first].data_ptr():
@@ -77,18 +78,24 @@ class _Merger:
         for part in self._parts(key):
             self.rule.observe(part, number)
 
-    def key(self, key: str, into: Mapping[str, Tensor] | None) -> Tensor:
-        """The merged tensor of a key."""
+    def empty(self, key: str) -> Tensor:
+        """A tensor for the merged values of a key, which are not there yet."""
+        first = self.inputs.having(key)[1][0]
+        return torch.empty(first.shape, dtype=first.dtype)
+
+    def write(self, key: str, out: Tensor) -> None:
+        """Write the merged values of a key."""
         _, values = self.inputs.having(key)
-        first = values[0]
-        out = torch.empty(first.shape, dtype=first.dtype) if into is None or key not in into else into[key]
-        if is_constant(key, first):
-            return out.copy_(first)
+        if is_constant(key, values[0]):
+            out.copy_(values[0])
+            return
         if COUNTER.search(key):
-            return out.copy_(torch.stack(values).amax(0))
+            out.copy_(torch.stack(values).amax(0))
+            return
         if self._equals_base(key, values):
             assert self.inputs.base is not None
-            return out.copy_(self.inputs.base.state[key])
+            out.copy_(self.inputs.base.state[key])
+            return
         rule: Rule = self.rule if self._goes_through(key) else _mean
         if rule is self.rule and isinstance(rule, Statistics) and rule.by_tensor:
             for number in range(rule.passes):
@@ -97,7 +104,6 @@ class _Merger:
         for part in self._parts(key):
             value = rule(part)
             flat[part.start : part.start + len(value)].copy_(value)
-        return out
 
     def _goes_through(self, key: str) -> bool:
         """Whether a key goes through the method: weights do, if the base has them or the method needs none."""

@@ -34,11 +34,14 @@ def regmean(tensors: Tensors, *, diagonal: float = 0.1) -> Tensor:
     """
     if tensors.statistics is None:
         return _average(tensors)
-    products, grams = _sums(tensors, diagonal)
-    return _solved(grams, products.T, is_regular=diagonal > 0).T.to(tensors.models[0].dtype)
+    products = _solved(*_sums(tensors, diagonal)) if diagonal > 0 else None
+    if products is None:  # singular, or it may be: of several solutions the smallest
+        products, grams = _sums(tensors, diagonal)
+        products = torch.linalg.lstsq(grams, products.T, driver="gelsd").solution.T
+    return products.to(tensors.models[0].dtype)
 
 
-BLOCK = 512  # rows of a Gram matrix that are read at a time
+BLOCK = 128  # rows of a Gram matrix that are read at a time
 
 
 def _sums(tensors: Tensors, diagonal: float) -> tuple[Tensor, Tensor]:
@@ -46,11 +49,12 @@ def _sums(tensors: Tensors, diagonal: float) -> tuple[Tensor, Tensor]:
     assert tensors.statistics is not None, "checked by the caller"
     size = tensors.statistics[0].size(0)
     products = torch.zeros(tensors.models[0].size(0), size, dtype=torch.float64)
-    grams = torch.zeros(size, size, dtype=torch.float64)
+    grams = torch.zeros(size, size, dtype=torch.float64).T  # column by column, as LAPACK needs it to factorise in place
+    block = torch.empty(min(BLOCK, size), size, dtype=torch.float64)  # one for all: freed ones leave holes in the heap
     for value, gram, coefficient in zip(tensors.models, tensors.statistics, tensors.coefficients, strict=True):
         for start in range(0, size, BLOCK):
-            rows = slice(start, start + BLOCK)
-            own = gram[rows].double() * coefficient
+            rows = slice(start, min(start + BLOCK, size))
+            own = block[: rows.stop - start].copy_(gram[rows]).mul_(coefficient)
             kept = own.diagonal(start) * diagonal
             own.mul_(1 - diagonal).diagonal(start).add_(kept)
             products.addmm_(value[:, rows].double(), own)
@@ -58,17 +62,18 @@ def _sums(tensors: Tensors, diagonal: float) -> tuple[Tensor, Tensor]:
     return products, grams
 
 
-def _solved(matrix: Tensor, values: Tensor, is_regular: bool) -> Tensor:
-    """Solve ``matrix x = values`` for a symmetric matrix, which may be changed; of several solutions the smallest.
+def _solved(products: Tensor, grams: Tensor) -> Tensor | None:
+    """``W`` of ``W grams = products``, written over these two; None where the symmetric matrix has no Cholesky factor.
 
     Cholesky's factors take less than a tenth of the time of a singular value decomposition, but need a matrix that is well conditioned:
     a Gram matrix is, once its off-diagonal values are smaller, but for inputs that are always 0, as those of dead ReLUs: their weights
-    are free, so that 0 is the smallest solution.
+    are free, so that 0 is the smallest solution.  In place, a layer with many inputs takes a third of the memory.
     """
-    if is_regular:
-        diagonal = matrix.diagonal()
-        diagonal[diagonal == 0] = 1.0  # these rows and columns, and their values, are 0 elsewhere
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed and bool(factor.diagonal().all()):
-            return torch.cholesky_solve(values, factor)
-    return torch.linalg.lstsq(matrix, values, driver="gelsd").solution
+    diagonal = grams.diagonal()
+    diagonal[diagonal == 0] = 1.0  # these rows and columns, and their values, are 0 elsewhere
+    factor, failed = torch.linalg.cholesky_ex(grams, out=(grams, torch.empty((), dtype=torch.int32)))
+    if failed or not bool(factor.diagonal().all()):
+        return None
+    torch.linalg.solve_triangular(factor, products.T, upper=False, out=products.T)
+    torch.linalg.solve_triangular(factor.T, products.T, upper=True, out=products.T)
+    return products

@@ -90,8 +90,9 @@ def fisher(task: UnivalTask, model: Any, batches: Iterable[dict[str, Any]]) -> d
 
 def _add_square(total: Tensor, parameter: Tensor) -> None:
     assert parameter.grad is not None, "called when it is whole"
-    total += parameter.grad.float().square()
+    gradient = parameter.grad.float()
     parameter.grad = None
+    total += gradient.square() if gradient.is_sparse else gradient.square_()  # in place: a vocabulary's is large
 
 
 @torch.no_grad()
