@@ -15,5 +15,5 @@ def is_slow(device: str, dtype: torch.dtype) -> bool:
     """Whether a kind of device takes longer in half precision than in float32; said once, in the log."""
     slow = device == "cpu" and compute_type(dtype) != dtype
     if slow:
-        logger.info("this CPU has no instructions for %s, and is several times as fast in float32, which is used instead", dtype)
+        logger.warning("this CPU has no instructions for %s, and is several times as fast in float32, which is used instead", dtype)
     return slow
