@@ -75,6 +75,29 @@ def test_reading_is_timed(benchmark):
         assert parts["open"] > 0 and parts["plan"] > 0 and abs(parts["memory of a worker, MB"]) < 50
 
 
+def test_starting_is_timed(benchmark, monkeypatch):
+    """Importing in a process of its own; the run in this one, which has imported all that it needs."""
+    from tests.runs import forget_run
+    from unival.cli import main
+
+    start = benchmark("start")
+    with start.table(start.parser().parse_args([])) as more:
+        folder = pathlib.Path(more[1])
+        figures, _ = start.figures(start.parser().parse_args(more))
+        assert list(figures)[2:] == ["import unival", "unival train, 10 rows, to the first update"]
+        assert figures["import unival"]()()[""] > 0
+        codes = []
+
+        def in_this_process(command, cwd, **how):
+            assert cwd == folder, "another tree's package may lie in the current folder"
+            codes.append(main(command[command.index("unival.cli") + 1 :]))
+
+        monkeypatch.setattr(start.subprocess, "run", in_this_process)
+        assert figures["unival train, 10 rows, to the first update"]()()[""] > 0 and codes == [0]
+        forget_run()
+        assert ": 1 update; nothing was saved" in (folder / "out" / "train.log").read_text()
+
+
 def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatch):
     """A script that notes who measures; it runs with each tree's own package."""
     harness = benchmark("harness")
