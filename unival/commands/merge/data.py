@@ -126,10 +126,12 @@ class Recalibration(Tables):
             name: of the file that it will be.
         """
         from unival.hub import from_container
+        from unival.models.fitting import share_weights
         from unival.tasks.statistics.norms import recalibrate
         from unival.tasks.statistics.rows import Batches
 
         model = from_container(container, name, device=self.device).model
+        share_weights(model, state)
         self.fit(model)
         batches = [Batches(stream, model, self.size, self.most) for stream in self.streams]
         found = recalibrate(model, batches, self.keep, self.passes)
@@ -154,19 +156,21 @@ def learn_coefficients(args: argparse.Namespace, inputs: Inputs, like: Checkpoin
         The coefficients, a function of a key, and what a checkpoint keeps of how they were learnt.
     """
     from unival.hub import from_container
+    from unival.models.fitting import share_weights
     from unival.tasks.progress import Step, tell
     from unival.tasks.statistics.adaptive import average, learn
 
     tables = Tables(args, "tables", inputs.models)
     state = merged(inputs, rule, [rule.start] * len(inputs.models))
     model = from_container(merged_container(state, like, {}), "the merged model", device=tables.device).model
+    share_weights(model, state)
     tables.fit(model)
 
     def told(done: int, total: int) -> None:
         tell(Step("learning coefficients", done, total))
 
     pairs = list(zip(tables.tasks, tables.streams, strict=True))
-    coefficients, entropies = learn(inputs, model, pairs, rule, tables.size, tables.most, told)
+    coefficients, entropies = learn(inputs, model, pairs, rule, tables.size, tables.most, told, state)
     first, last = average(entropies)
     plain = coefficients.plain()
     shown = [f"{name or 'all'} {' '.join(f'{value:.3f}' for value in values)}" for name, values in plain.items()]

@@ -7,12 +7,15 @@ answer, up to ``tokens`` of them, since the rows have no answers to force, and t
 token alone (``tokens`` 1) hardly differs between captions.  Of candidate answers all tokens count, and every distribution is limited to
 the tokens that continue one.
 
-The gradient of a coefficient is the product of the gradient of the merged weights with the task vector, so that in memory are the
-merged weights twice (state and model), their gradient, and slices of a tensor of each model, however many models there are.
+The gradient of a coefficient is the product of the gradient of the merged weights with the task vector, tensor by tensor as these are
+computed: in memory are the merged weights (twice where the files' type or the device is another than the model's), what a batch's
+gradients need, and slices of a tensor of each model, however many models there are.
 """
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,6 +89,7 @@ def learn(
     size: int = 16,
     most: int | None = None,
     told: Told = untold,
+    state: dict[str, Tensor] | None = None,
 ) -> tuple[Coefficients, list[float]]:
     """Learn the coefficients of the models.
 
@@ -97,6 +101,7 @@ def learn(
         size: rows of each table in a step.
         most: rows of each table that are used, evenly spread over it; None: all.
         told: is called after every step.
+        state: merged weights that are written over; the model may have the same tensors (:func:`unival.models.fitting.share_weights`).
 
     Returns:
         The coefficients, and the sum over tasks of the entropy in every step.
@@ -109,25 +114,26 @@ def learn(
         (task, OwnAnswers(task, model, sampled=False, longest=rule.tokens), batches(stream, model, size, most, rule.seed))
         for task, stream in tables
     ]
-    own, state, entropies = model.state_dict(), None, []
-    for step in range(rule.steps):
-        with torch.no_grad():
-            state = merged(inputs, rule, coefficients, into=state)
-            for key, value in state.items():
-                own[key].copy_(value)
-        total = 0.0
-        for task, answer, rows in streams:
-            loss = entropy(task, model, answer(next(rows)))
-            loss.backward()
-            total += float(loss.detach())
-        _add_gradients(inputs, {key: parameters[key] for key in moved}, coefficients)
-        optimizer.step()
-        optimizer.zero_grad()
-        for value in coefficients.values.values():
-            value.detach().clamp_(0, 1)  # as the published code does
-        entropies.append(total)
-        told(step + 1, rule.steps)
-    model.zero_grad()
+    own, entropies = model.state_dict(), []
+    with _gradients(inputs, parameters, moved, coefficients):
+        for step in range(rule.steps):
+            with torch.no_grad():
+                state = merged(inputs, rule, coefficients, into=state)
+                for key, value in state.items():
+                    if own[key].data_ptr() != value.data_ptr():
+                        own[key].copy_(value)
+            for value in coefficients.values.values():
+                value.grad = torch.zeros_like(value)
+            total = 0.0
+            for task, answer, rows in streams:
+                loss = entropy(task, model, answer(next(rows)))
+                loss.backward()
+                total += float(loss.detach())
+            optimizer.step()
+            for value in coefficients.values.values():
+                value.detach().clamp_(0, 1)  # as the published code does
+            entropies.append(total)
+            told(step + 1, rule.steps)
     return coefficients, entropies
 
 
@@ -138,25 +144,36 @@ def _was_moved(inputs: Inputs, key: str) -> bool:
     return base is not None and any(not torch.equal(value, base) for value in inputs.having(key)[1])
 
 
+@contextlib.contextmanager
+def _gradients(inputs: Inputs, parameters: Mapping[str, Tensor], moved: Collection[str], coefficients: Coefficients) -> Iterator[None]:
+    """While this is open, gradients of a model become those of coefficients, tensor by tensor: it has none of its own."""
+    hooks = [
+        value.register_post_accumulate_grad_hook(partial(_add_gradient, inputs, coefficients, key if key in moved else None))
+        for key, value in parameters.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @torch.no_grad()
-def _add_gradients(inputs: Inputs, parameters: Mapping[str, Tensor], coefficients: Coefficients) -> None:
-    """Add the gradients of coefficients, products of those of the merged weights with task vectors, and drop the latter."""
-    assert inputs.base is not None, "task vectors need a base"
-    for value in coefficients.values.values():
-        value.grad = torch.zeros_like(value)
-    for key, parameter in parameters.items():
-        if parameter.grad is None:
-            continue
-        grad, base = parameter.grad.cpu(), inputs.base.state[key]
-        target = coefficients.values[coefficients.group(key)].grad
-        assert target is not None, "set above"
-        numbers, values = inputs.having(key)
-        for number, value in zip(numbers, values, strict=True):
-            flat, start, slope = (each.view(1) if each.dim() == 0 else each for each in (value, base, grad))
-            for rows in slices(flat.shape):
-                delta = working(flat[rows]) - working(start[rows])
-                target[number] += float((delta * slope[rows]).sum(dtype=torch.float64))
-        parameter.grad = None
+def _add_gradient(inputs: Inputs, coefficients: Coefficients, key: str | None, parameter: Tensor) -> None:
+    """Add to the gradients of coefficients the products of a merged tensor's with its task vectors (None: there are none), and drop it."""
+    assert inputs.base is not None and parameter.grad is not None, "task vectors need a base; called when the gradient is whole"
+    found, parameter.grad = parameter.grad, None
+    if key is None:
+        return
+    grad, base = found.cpu().to_dense(), inputs.base.state[key]
+    target = coefficients.values[coefficients.group(key)].grad
+    assert target is not None, "set before"
+    numbers, values = inputs.having(key)
+    for number, value in zip(numbers, values, strict=True):
+        flat, start, slope = (each.view(1) if each.dim() == 0 else each for each in (value, base, grad))
+        for rows in slices(flat.shape):
+            delta = working(flat[rows]) - working(start[rows])
+            target[number] += float((delta * slope[rows]).sum(dtype=torch.float64))
 
 
 def average(entropies: Sequence[float], last: int = 10) -> tuple[float, float]:
