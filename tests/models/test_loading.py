@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from tests import tiny
 from unival.checkpoints.names import published
 from unival.errors import UserError
 from unival.models.fitting import fit_to_checkpoint, share_weights
+from unival.models.uninitialised import Uninitialised
+from unival.models.unival import UnivalModel
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,19 @@ def test_weights_are_shared_where_they_are_the_same(model, other):
     places = {value.data_ptr() for value in state.values()}
     apart = {name for name, value in model.named_parameters() if value.data_ptr() not in places}
     assert apart == {whole, changed, shifted} and model.decoder.embed_tokens is model.encoder.embed_tokens
+
+
+def test_a_model_without_initial_values_has_all_others(vocab, model, other):
+    """What is no weight, such as buckets of positions, is there; random numbers are neither drawn nor kept."""
+    random = torch.get_rng_state()
+    with Uninitialised():
+        bare = UnivalModel.build_model(model.cfg, SimpleNamespace(source_dictionary=vocab.dictionary))
+    assert torch.equal(torch.get_rng_state(), random)
+    bare.load_state_dict(other, assign=True)
+    assert equal(bare.state_dict(), other) and modules(bare).keys() == modules(model).keys()
+    buffers = dict(bare.named_buffers())
+    assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers() if name not in other)
+    assert len(set(buffers) - set(other)) > 0
 
 
 def test_not_strict_is_as_in_torch(model, other):
