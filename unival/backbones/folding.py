@@ -30,7 +30,13 @@ class Folded:
 
 
 class Foldable(Prepared):
-    """A CNN that can be folded for inference; its ``forward`` uses :meth:`ready`."""
+    """A CNN that can be folded for inference; its ``forward`` uses :meth:`ready`.
+
+    Attributes:
+        recompute: compute the activations of blocks again in the backward pass instead of keeping them.
+    """
+
+    recompute = False
 
     def prepared_form(self, int8: bool) -> Folded:
         """The folded copy; convolutions are not quantised."""

@@ -329,6 +329,7 @@ def embed_with(backbone: nn.Module, cfg: Any, name: str, **options: Any) -> Medi
     """
     from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
 
+    backbone.recompute = cfg.checkpoint_activations
     norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
     sizes = cfg.encoder_embed_dim, cfg.image_bucket_size
     return MediaEmbedding(backbone, *sizes, frozen_norms=norms, norm=has_norm(cfg, name), **options)

@@ -128,7 +128,7 @@ class CoreConfig(FairseqDataclass):
         },
     )
     checkpoint_activations: bool = field(
-        default=False, metadata={"help": "recompute layers in the backward pass: less memory, more time"}
+        default=False, metadata={"help": "recompute layers and blocks of CNNs in the backward pass: less memory, more time"}
     )
 
 

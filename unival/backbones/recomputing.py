@@ -1,0 +1,29 @@
+"""Blocks of a CNN whose activations are computed again in the backward pass instead of kept."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
+    """Run a block; with ``recompute``, only its input is kept for the backward pass."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), without_statistics(block)))
+    return block(x)
+
+
+@contextlib.contextmanager
+def without_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode give the same as otherwise, but do not count the batch in their statistics once more."""
+    norms = {module: module.momentum for module in network.modules() if isinstance(module, _BatchNorm)}
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
