@@ -111,6 +111,7 @@ def with_section(page: str, name: str, section: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=FOLDER / "RESULTS.md", metavar="FILE", help="(default: %(default)s)")
+    parser.add_argument("--figures", default="", metavar="TEXT", help="only the figures whose names contain this")
     args = parser.parse_args(argv)
     names = args.only.split(",") if args.only else list(SCRIPTS)
     if unknown := sorted(set(names) - set(SCRIPTS)):
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in names:
         with tempfile.TemporaryDirectory() as temporary:
             file = pathlib.Path(temporary, "figures.json")
-            options = ["--against", str(args.against), "--rounds", str(args.rounds), "--threads", str(args.threads)]
+            options = ["--against", str(args.against), "--rounds", str(args.rounds), "--threads", str(args.threads), "--only", args.figures]
             command = [sys.executable, str(FOLDER / f"{name}.py"), *options, "--clock", args.clock, "--json", str(file)]
             print(f"{name}.py …", flush=True)
             where = machine()

@@ -53,7 +53,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     clocks = "wall time, or processor time, which other work disturbs less (default: %(default)s)"
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=clocks)
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures to this file as well")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # a process of one tree, see Tree
+    parser.add_argument("--serve", choices=("this", "other"), help=argparse.SUPPRESS)  # a process of one tree, see Tree
     return parser
 
 
@@ -65,12 +65,12 @@ def model_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 class Tree:
-    """A process that measures figures of one tree when asked to."""
+    """A process that measures figures of one tree when asked to; the other tree may lack some (``lacking``: name -> why)."""
 
-    def __init__(self, folder: pathlib.Path, script: str, argv: list[str], threads: int) -> None:
+    def __init__(self, folder: pathlib.Path, script: str, argv: list[str], threads: int, which: str = "this") -> None:
         path = os.pathsep.join(filter(None, [str(folder.resolve()), os.environ.get("PYTHONPATH")]))  # what is to be compared may lie there
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
-        self.command = [sys.executable, script, *argv, "--serve"]
+        self.command = [sys.executable, script, *argv, "--serve", which]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  it lives as long as the process
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
         self.process = subprocess.Popen(self.command, env=environment, text=True, **pipes)  # type: ignore[call-overload]
@@ -78,6 +78,7 @@ class Tree:
         assert pathlib.Path(answer["unival"]).is_relative_to(folder.resolve()), f"{folder}: imports {answer['unival']}"
         self.figures: list[str] = answer["figures"]
         self.note: str = answer["note"]
+        self.lacking: dict[str, str] = answer["lacking"]
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -106,17 +107,26 @@ class Tree:
         self.log.close()
 
 
-def serve(figures: Mapping[str, Figure], note: str) -> None:
+def serve(builders: Builders, note: str, which: str) -> None:
     """Answer the names of figures on standard input with their seconds, after one warm-up each, and "" with the peak of the memory."""
     import resource
 
     import unival
 
+    figures: dict[str, Figure] = {}
+    lacking: dict[str, str] = {}
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody prints is no answer
-        for figure in figures.values():
-            figure()
-        out.write(json.dumps({"unival": unival.__file__, "figures": list(figures), "note": note}) + "\n")
+        for name, build in builders.items():
+            try:
+                figures[name] = build()
+                figures[name]()
+            except Exception as error:  # another commit need not have what a figure measures
+                if which == "this":
+                    raise
+                figures.pop(name, None)
+                lacking[name] = f"{type(error).__name__}: {error}"
+        out.write(json.dumps({"unival": unival.__file__, "figures": list(figures), "note": note, "lacking": lacking}) + "\n")
         out.flush()
         for line in sys.stdin:
             name = line.strip()
@@ -145,11 +155,11 @@ def main(
     args = parser.parse_args(argv)
     if args.serve:
         builders, note = figures(args)
-        serve({name: build() for name, build in builders.items() if args.only in name}, note)
+        serve({name: build for name, build in builders.items() if args.only in name}, note, args.serve)
         return
     with prepare(args) if prepare else contextlib.nullcontext([]) as more:
-        folders = [THIS_TREE] if args.against is None else [THIS_TREE, args.against]
-        trees = [Tree(folder, script, [*argv, *more], args.threads) for folder in folders]
+        folders = {"this": THIS_TREE} if args.against is None else {"this": THIS_TREE, "other": args.against}
+        trees = [Tree(folder, script, [*argv, *more], args.threads, which) for which, folder in folders.items()]
         try:
             compare(trees, args)
         finally:
@@ -204,10 +214,12 @@ def compare(trees: list[Tree], args: argparse.Namespace) -> None:
     results = measured(trees, args.rounds)
     head = "this tree" if len(trees) == 1 else f"this tree {str(args.against)[-20:]:>20} this : other"
     lines = [f"{f'{args.clock} seconds, medians of {args.rounds}':48} {head}    lowest to highest"]
-    lines += [*(result.line() for result in results), *([trees[0].note] if trees[0].note else [])]
+    lacking = [f"{name}: not measured in the other tree ({why})" for tree in trees for name, why in tree.lacking.items()]
+    note = "\n".join(filter(None, [trees[0].note, *lacking]))
+    lines += [*(result.line() for result in results), *([note] if note else [])]
     sys.stdout.write("\n".join(lines) + "\n")
     if args.json:
-        found = {"clock": args.clock, "note": trees[0].note, "results": [asdict(result) for result in results]}
+        found = {"clock": args.clock, "note": note, "results": [asdict(result) for result in results]}
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -114,7 +114,10 @@ def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatc
                     with open({str(tmp_path / "turns")!r}, "a") as turns:
                         turns.write(unival.NAME + "\\n")
                     return {{"": 2.0 if unival.NAME == "ours" else 4.0}}
-                return {{"work": lambda: measure, "other work": lambda: measure}}, "the note"
+                def build():
+                    from unival import new
+                    return measure
+                return {{"work": lambda: measure, "other work": lambda: measure, "other, new": build}}, "the note"
 
             if __name__ == "__main__":
                 main(__file__, arguments(""), figures)
@@ -125,12 +128,16 @@ def test_two_trees_are_measured_in_turns(benchmark, tmp_path, capsys, monkeypatc
     for name in ("ours", "theirs"):
         (tmp_path / name / "unival").mkdir(parents=True)
         (tmp_path / name / "unival" / "__init__.py").write_text(f"NAME = {name!r}\n")
+    (tmp_path / "ours" / "unival" / "new.py").touch()
     monkeypatch.setattr(harness, "THIS_TREE", tmp_path / "ours")
     argv = ["--against", str(tmp_path / "theirs"), "--rounds", "2", "--only", "other", "--json", str(tmp_path / "figures.json")]
     harness.main(str(script), harness.arguments(""), lambda args: ({}, ""), argv)
-    assert (tmp_path / "turns").read_text().split() == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]  # warm-ups first
-    _, figure, memory, note = capsys.readouterr().out.splitlines()
-    assert figure.split() == ["other", "work", "2.0000", "4.0000", "0.50", "0.50", "to", "0.50"] and note == "the note"
+    turns = ["ours", "ours", "theirs", "theirs", "ours", "ours", "ours", "theirs", "ours"]  # warm-ups first; the new figure is ours alone
+    assert (tmp_path / "turns").read_text().split() == turns
+    _, figure, new, memory, *note = capsys.readouterr().out.splitlines()
+    assert figure.split() == ["other", "work", "2.0000", "4.0000", "0.50", "0.50", "to", "0.50"]
+    assert new.split() == ["other,", "new", "2.0000", "2.0000", "to", "2.0000"]
+    assert note[0] == "the note" and note[1].startswith("other, new: not measured in the other tree (ImportError: cannot import name 'new'")
     ours, theirs, ratio = map(float, memory.removeprefix("peak of the memory, GiB").split()[:3])
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["results"][0] == {"name": "other work", "ours": [2.0, 2.0], "theirs": [4.0, 4.0]}
