@@ -16,6 +16,15 @@ def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
     return block(x)
 
 
+def run_stage(stage: nn.Module, x: Tensor, recompute: bool) -> Tensor:
+    """Run the blocks of a stage; with ``recompute``, only the input of each is kept for the backward pass."""
+    if not recompute:
+        return stage(x)  # a module that is called as such, for hooks
+    for block in stage.children():
+        x = run_block(block, x, recompute)
+    return x
+
+
 @contextlib.contextmanager
 def without_statistics(network: nn.Module) -> Iterator[None]:
     """Batch norms in training mode give the same as otherwise, but do not count the batch in their statistics once more."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from unival.backbones.folding import Foldable
 from unival.backbones.layouts import RESNETS
-from unival.backbones.recomputing import run_block
+from unival.backbones.recomputing import run_stage
 from unival.errors import UserError, unknown
 
 
@@ -55,8 +55,7 @@ class ResNet(Foldable, TimmResNet):
         x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for i in range(self.stages):
-            for residual in self.get_submodule(f"layer{i + 1}").children():
-                x = run_block(residual, x, self.recompute)
+            x = run_stage(self.get_submodule(f"layer{i + 1}"), x, self.recompute)
         return x
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from unival.backbones.folding import Foldable
 from unival.backbones.layouts import RESNETS3D
-from unival.backbones.recomputing import run_block
+from unival.backbones.recomputing import run_stage
 from unival.errors import UserError, unknown
 
 STEM_CHANNELS = 64
@@ -96,6 +96,5 @@ class ResNeXt3D(Foldable):
         x = x.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in (self.get_submodule(f"layer{i + 1}") for i in range(len(STAGE_CHANNELS))):
-            for block in stage.children():
-                x = run_block(block, x, self.recompute)
+            x = run_stage(stage, x, self.recompute)
         return x
