@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.modalities import clips
 from unival.errors import UserError
-from unival.modalities.pyav_index import may_lose_frames, shows_frame, unit_types
+from unival.modalities.pyav_index import may_lose_frames, shows_frame, unit_places, unit_type
 from unival.modalities.pyav_reader import Video
 from unival.modalities.video import frame_indices, open_frames
 
@@ -205,6 +205,11 @@ def test_packets_without_a_frame_do_not_count(coding, container):
             assert numbers == [expected[i] for i in (frame_indices(total, 8, None) if chosen is None else chosen)]
 
 
+def unit_types(packet, codec, extradata):
+    """Types of the NAL units of a packet."""
+    return [unit_type(packet[place], codec) for place in unit_places(packet, codec, extradata)]
+
+
 def test_what_packets_show():
     """By the bits of VP8's and VP9's headers, and by the types of the units of H.264 and HEVC."""
     shown = [("vp8", "10"), ("vp9", "8200"), ("vp9", "8800"), ("vp9", "80000000c2"), ("av1", "00")]
@@ -212,11 +217,11 @@ def test_what_packets_show():
     for is_shown, cases in ((True, shown), (False, hidden)):
         for codec, content in cases:
             packet = memoryview(bytes.fromhex(content))
-            units = list(unit_types(packet, codec, b"")) if codec in ("h264", "hevc") else []
+            units = unit_types(packet, codec, b"") if codec in ("h264", "hevc") else []
             assert shows_frame(packet, codec, units) == is_shown
     lengths = bytes([1, 100, 0, 30, 0xFF])  # of MP4: four bytes each
-    assert list(unit_types(memoryview(bytes.fromhex("0000000209f0 0000000265ff")), "h264", lengths)) == [9, 5]
-    assert list(unit_types(memoryview(bytes.fromhex("0000000209f0 0000000306ff00")), "h264", lengths)) == [9, 6]
+    assert unit_types(memoryview(bytes.fromhex("0000000209f0 0000000265ff")), "h264", lengths) == [9, 5]
+    assert unit_types(memoryview(bytes.fromhex("0000000209f0 0000000306ff00")), "h264", lengths) == [9, 6]
 
 
 def joined_after_the_end_of_a_sequence(data, container, unit):

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from unival.modalities import h264
+
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1")  # one frame per packet; frames shown after a key frame do not depend on earlier ones
 WITHOUT_TIMES = ("avi", "mpeg")  # containers (AVI, MPEG program streams) that do not store a timestamp for every frame
 
@@ -30,17 +32,23 @@ class Packet(NamedTuple):
     is_whole: bool  # neither empty nor marked as damaged
     is_entry: bool  # decoding can start here, by the bytes of the packet
     ends_sequence: bool  # decoders drop later frames that depend on earlier ones
+    continues: bool  # H.264: no frame that others depend on is missing so far, by the numbers of the frames
 
 
 def packets_of(container: Any, stream: Any) -> list[Packet]:
     """All packets of a PyAV stream, without decoding them."""
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata or b""
-    found = []
+    found, order = [], h264.Order()
+    if codec == "h264":
+        order.add(header_units(extradata))
     for packet in container.demux(stream):
         if packet.buffer_ptr:  # not the empty packet that flushes the decoder
             data = memoryview(packet)
             is_whole = len(data) > 0 and not packet.is_corrupt
-            units = list(unit_types(data, codec, extradata)) if codec in SLICES else []
+            places = list(unit_places(data, codec, extradata)) if codec in SLICES else []
+            units = [unit_type(data[place], codec) for place in places]
+            if codec == "h264":
+                order.add(bytes(data[place : place + h264.HEADER]) for place in places)
             found.append(
                 Packet(
                     pts=packet.pts,
@@ -51,6 +59,7 @@ def packets_of(container: Any, stream: Any) -> list[Packet]:
                     is_whole=is_whole,
                     is_entry=is_whole and is_entry(data, codec, units),
                     ends_sequence=not ENDS.get(codec, frozenset()).isdisjoint(units),
+                    continues=order.is_whole,
                 )
             )
     return found
@@ -81,21 +90,37 @@ def is_entry(data: memoryview, codec: str, units: Sequence[int]) -> bool:
     return codec != "vp9" or data[0] & (0xCE if data[0] >> 4 & 3 == 3 else 0xCC) == 0x80
 
 
-def unit_types(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]:
-    """Types of the NAL units of an H.264 or HEVC packet, which are separated by length fields or by start codes."""
-    shift, mask = (0, 31) if codec == "h264" else (1, 63)
+def unit_type(first: int, codec: str) -> int:
+    """The type of an H.264 or HEVC NAL unit by its first byte."""
+    return first & 31 if codec == "h264" else first >> 1 & 63
+
+
+def unit_places(data: memoryview, codec: str, extradata: bytes) -> Iterator[int]:
+    """Where the NAL units of an H.264 or HEVC packet start, which are separated by length fields or by start codes."""
     at = {"h264": 4, "hevc": 21}[codec]
     if len(extradata) > at and extradata[0] == 1:  # length fields; with start codes, extradata is missing or starts with one
         width, position = (extradata[at] & 3) + 1, 0
         while position + width < len(data):
-            yield data[position + width] >> shift & mask
+            yield position + width
             position += width + int.from_bytes(data[position : position + width], "big")
     else:
         content = bytes(data)
         position = content.find(b"\0\0\1")
         while 0 <= position < len(content) - 3:
-            yield content[position + 3] >> shift & mask
+            yield position + 3
             position = content.find(b"\0\0\1", position + 3)
+
+
+def header_units(extradata: bytes) -> list[bytes]:
+    """The SPS in an H.264 stream's header, up to :data:`h264.HEADER` bytes of each."""
+    if not extradata.startswith(b"\1"):
+        return [extradata[place : place + h264.HEADER] for place in unit_places(memoryview(extradata), "h264", b"")]
+    found, position = [], 6
+    for _ in range(extradata[5] & 31 if len(extradata) > 5 else 0):
+        size = int.from_bytes(extradata[position : position + 2], "big")
+        found.append(extradata[position + 2 : position + 2 + min(size, h264.HEADER)])
+        position += 2 + size
+    return found
 
 
 def is_trusted(packets: Sequence[Packet], codec: str, container: str) -> bool:

@@ -136,6 +136,7 @@ class Video:
         self.frames: Iterator[tuple[int, Any]] = iter(())  # the next frames, with their numbers
         self.given: tuple[int, Any] = (-1, None)  # number and frame returned last
         self.skips = False  # whether frames that no other one depends on are not decoded before the requested one
+        self.origin = 0  # number of a frame; decoding was started at the key frame to seek to for it
         self.sought = 0  # pts of the requested frame, if ``skips``
         self.skipped: set[int] = set()  # pts of the frames that the decoder was allowed to skip
 
@@ -152,7 +153,8 @@ class Video:
         self.container = open_container(self.data, "video")
         self.stream = video_stream(self.container)
         self.codec = self.stream.codec_context.codec.canonical_name
-        self.decoder = decoder_of(self.stream)
+        # What a decoder puts in place of a damaged or missing frame depends on the frames before it, also on those that it could skip
+        self.decoder = decoder_of(self.stream, is_strict=self.skips)
         # Uncompressed AVI with four bytes per pixel: the fourth is padding, not alpha
         self.uses_alpha = (self.codec, self.container.format.name) != ("rawvideo", "avi")
 
@@ -165,13 +167,17 @@ class Video:
             self.times = sorted(shown_times(packets))
             if container != WITHOUT_INDEX:
                 self.keys = sorted((packet.pts, packet.dts) for packet in packets if packet.is_key and packet.pts is not None)
-            self.rewind()
-            with contextlib.suppress(WrongIndexError):
-                if not self.find(0).interlaced_frame:  # interlaced video may have one packet per field
-                    if may_lose_frames(packets):
+            may_lose = may_lose_frames(packets)
+            # A strict decoder may refuse what depends on frames before a key frame
+            is_closed = packets[-1].continues and all(packet.is_entry for packet in packets if packet.is_key)
+            for skips in (True, False) if self.codec in SKIPS and is_closed and not may_lose else (False,):
+                self.skips = skips
+                self.rewind()
+                with contextlib.suppress(WrongIndexError):
+                    if self.find(0).interlaced_frame:  # interlaced video may have one packet per field
+                        break
+                    if may_lose:
                         self.verify()
-                    else:  # where frames are lost, what a decoder makes of the gap depends on all the others
-                        self.skips = self.codec in SKIPS
                     return len(self.times)
         return self.count()
 
@@ -204,7 +210,12 @@ class Video:
             with contextlib.suppress(WrongIndexError):
                 self.seek(index)
                 return self.find(index)
-            self.skips = False
+            if self.skips:  # once more from the same key frame, with all frames
+                self.skips, origin = False, self.origin
+                self.rewind()
+                with contextlib.suppress(WrongIndexError):
+                    self.seek(origin)
+                    return self.find(index)
             self.rewind()
             with contextlib.suppress(WrongIndexError):
                 return self.find(index)
@@ -231,22 +242,28 @@ class Video:
     def rewind(self) -> None:
         """Continue with the first frame."""
         self.reopen()
-        self.skipped = set()
+        self.skipped, self.origin = set(), 0
         self.frames = self.from_start()
 
     def from_start(self) -> Iterator[tuple[int, Any]]:
         """Frames with their numbers, from the first packet on."""
-        is_recording = self.container.format.name in RECORDINGS
-        number = 0
-        for frame in decoded(self.needed(self.container.demux(self.stream)), self.decoder, is_recording):
-            check_size(frame)
-            number = self.number_of(frame, number)
-            if frame.is_corrupt:
-                raise UserError(f"cannot decode the video ({counted(len(self.data), 'byte')}): frame {number} is damaged")
-            if self.times and frame.pts != self.times[min(number, len(self.times) - 1)]:
-                raise WrongIndexError
-            yield number, frame
-            number += 1
+        import av
+
+        is_recording, number = self.container.format.name in RECORDINGS, 0
+        try:
+            for frame in decoded(self.needed(self.container.demux(self.stream)), self.decoder, is_recording):
+                check_size(frame)
+                number = self.number_of(frame, number)
+                if frame.is_corrupt:
+                    raise UserError(f"cannot decode the video ({counted(len(self.data), 'byte')}): frame {number} is damaged")
+                if self.times and frame.pts != self.times[min(number, len(self.times) - 1)]:
+                    raise WrongIndexError
+                yield number, frame
+                number += 1
+        except (av.FFmpegError, UserError, *BROKEN) as error:
+            if self.skips:  # the decoder is strict
+                raise WrongIndexError from error
+            raise
 
     def seek(self, index: int) -> None:
         """Continue with the last key frame at or before frame ``index``, unless decoding is already past it."""
@@ -261,6 +278,7 @@ class Video:
             packets = self.container.demux(self.stream)
             first = next(packets)
             if (first.pts, first.dts) in self.keys[: place + 1]:
+                self.origin = index
                 self.frames = self.from_key(first.pts, itertools.chain([first], packets))
                 return
 
@@ -311,8 +329,11 @@ class Video:
             yield packet
 
 
-def decoder_of(stream: Any) -> Any:
-    """PyAV's codec context for a stream; libvpx for VP8 and VP9 with transparency, which only libvpx decodes."""
+def decoder_of(stream: Any, is_strict: bool = False) -> Any:
+    """PyAV's codec context for a stream; libvpx for VP8 and VP9 with transparency, which only libvpx decodes.
+
+    A strict one raises where it would repair a damaged frame.
+    """
     import av
 
     context = stream.codec_context
@@ -321,6 +342,8 @@ def decoder_of(stream: Any) -> Any:
         context = av.CodecContext.create(name, "r")
     context.thread_count = 1  # per data worker
     context.options = {"max_pixels": str(MAX_PIXELS)}  # holds also when the size changes within the video
+    if is_strict:
+        context.options |= {"err_detect": "explode"}
     return context
 
 
