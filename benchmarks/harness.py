@@ -119,13 +119,14 @@ def serve(builders: Builders, note: str, which: str) -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody prints is no answer
         for name, build in builders.items():
             try:
-                figures[name] = build()
-                figures[name]()
+                figure = build()
+                figure()
             except Exception as error:  # another commit need not have what a figure measures
                 if which == "this":
                     raise
-                figures.pop(name, None)
                 lacking[name] = f"{type(error).__name__}: {error}"
+            else:
+                figures[name] = figure
         out.write(json.dumps({"unival": unival.__file__, "figures": list(figures), "note": note, "lacking": lacking}) + "\n")
         out.flush()
         for line in sys.stdin:
@@ -214,7 +215,7 @@ def compare(trees: list[Tree], args: argparse.Namespace) -> None:
     results = measured(trees, args.rounds)
     head = "this tree" if len(trees) == 1 else f"this tree {str(args.against)[-20:]:>20} this : other"
     lines = [f"{f'{args.clock} seconds, medians of {args.rounds}':48} {head}    lowest to highest"]
-    lacking = [f"{name}: not measured in the other tree ({why})" for tree in trees for name, why in tree.lacking.items()]
+    lacking = [f"{name}: not measured in the other tree ({why})" for name, why in trees[-1].lacking.items()]
     note = "\n".join(filter(None, [trees[0].note, *lacking]))
     lines += [*(result.line() for result in results), *([note] if note else [])]
     sys.stdout.write("\n".join(lines) + "\n")

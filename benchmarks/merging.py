@@ -7,8 +7,8 @@ merging process, without the pages of the files that it maps.
 
 With ``--tables`` the commands that read rows are measured instead, each once: statistics and the methods that use them, learnt
 coefficients, recalibration, a sweep.  Their limits say how many times a model may be in memory.  What computes on rows takes besides its
-model 200 MB more than merging does for what it imports, and an image of 480 pixels 500 MB where gradients are computed.  Learning coefficients
-and recalibration have the merged weights and a model that is built with them in memory at the same time.
+model 200 MB more than merging does for what it imports, and an image of 480 pixels 500 MB where gradients are computed.  Learning
+coefficients and recalibration have the merged weights and a model that is built with them in memory at the same time.
 
     python benchmarks/merging.py                      # linear, four models
     python benchmarks/merging.py --method ties --base

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -104,7 +105,10 @@ def test_no_files_stay_open():
     before = count()
     for _ in range(5):
         use()
-    assert count() < before + 5  # fewer than one file each time: others may have opened some
+    until = time.monotonic() + 10  # on a busy machine, what others have open for a moment is closed late
+    while count() > before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert count() <= before
 
 
 def test_reading_draws_no_global_random_numbers():
