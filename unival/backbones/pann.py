@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.backbones.folding import Foldable
-from unival.backbones.recomputing import run_block
+from unival.backbones.recomputing import run_layer
 from unival.errors import UserError, unknown
 
 logger = logging.getLogger(__name__)
@@ -277,5 +277,5 @@ class Pann(Foldable):
         if self.training and self.spec_augment:
             x = mask_stripes(mask_stripes(x, 2, TIME_STRIPE), 3, MEL_STRIPE)
         for i in range(self.blocks):
-            x = run_block(self.get_submodule(f"conv_block{i + 1}"), x, self.recompute)
+            x = run_layer(self.get_submodule(f"conv_block{i + 1}"), self.recompute, x)
         return x

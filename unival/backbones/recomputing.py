@@ -1,7 +1,8 @@
-"""Blocks of a CNN whose activations are computed again in the backward pass instead of kept."""
+"""Layers, and blocks of CNNs, whose activations are computed again in the backward pass instead of kept."""
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
-    """Run a block; with ``recompute``, only its input is kept for the backward pass."""
+def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
+    """Run a layer or block; with ``recompute``, its activations are recomputed in the backward pass instead of kept."""
     if recompute and torch.is_grad_enabled():
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), without_statistics(block)))
-    return block(x)
+        return checkpoint(layer, *args, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), without_statistics(layer)))
+    return layer(*args)
 
 
 def run_stage(stage: nn.Module, x: Tensor, recompute: bool) -> Tensor:
@@ -21,7 +22,7 @@ def run_stage(stage: nn.Module, x: Tensor, recompute: bool) -> Tensor:
     if not recompute:
         return stage(x)  # a module that is called as such, for hooks
     for block in stage.children():
-        x = run_block(block, x, recompute)
+        x = run_layer(block, recompute, x)
     return x
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.backbones.prepared import PackedWeight, Prepared, QuantizedWeight, kept_matrix
+from unival.backbones.recomputing import run_layer
 from unival.models.attention import MultiheadAttention
 from unival.models.bias import (
     image_bucket_count,
@@ -29,7 +30,7 @@ from unival.models.cache import DecoderState, TargetPositions
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
 from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
-from unival.models.layers import DecoderLayer, embed_tokens, look_up, run_layer
+from unival.models.layers import DecoderLayer, embed_tokens, look_up
 
 STATE = "unival_decoder"  # key in fairseq's incremental state
 

@@ -13,6 +13,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.recomputing import run_layer
 from unival.errors import UserError
 from unival.modalities import media_of
 from unival.modalities.base import MediaEmbedding
@@ -32,7 +33,7 @@ from unival.models.bias import (
 )
 from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
 from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
-from unival.models.layers import EncoderLayer, embed_tokens, run_layer
+from unival.models.layers import EncoderLayer, embed_tokens
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
 MEDIA_TYPES = 3  # with a row per modality, the published models always have rows for this many media

@@ -1,12 +1,10 @@
 """Pre-norm transformer layers with NormFormer's extra norms and scales, and stochastic depth."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from unival.models.attention import MultiheadAttention
 from unival.models.config import StackConfig
@@ -57,13 +55,6 @@ def _make_dense(weight: Tensor) -> None:
     """Make ``weight.grad`` dense; a hook that runs when the backward pass has written it, before DDP reads it."""
     if weight.grad is not None and weight.grad.is_sparse:
         weight.grad = weight.grad.to_dense()
-
-
-def run_layer(layer: nn.Module, recompute: bool, *args: Any) -> Any:
-    """Run a layer; with ``recompute``, its activations are recomputed in the backward pass instead of kept."""
-    if recompute and torch.is_grad_enabled():
-        return checkpoint(layer, *args, use_reentrant=False)
-    return layer(*args)
 
 
 def attention(cfg: StackConfig) -> MultiheadAttention:
