@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests import golden
-from unival.backbones.resnext3d import RESNETS3D, ResNeXt3D
+from unival.backbones.resnext3d import RESNETS3D, Bottleneck3D, ResNeXt3D
 from unival.errors import UserError
 
 PREFIX = "encoder.embed_videos."
@@ -121,17 +121,22 @@ def test_unknown_names_are_refused():
         ResNeXt3D("resnet3d18")
 
 
-@pytest.mark.parametrize("frames", [2, 4])
-def test_bfloat16_autocast_does_not_touch_the_gradients_on_cpus(frames):
-    """torch's bfloat16 kernels for gradients of 3-D convolutions are wrong there for few frames: the network stays in float32."""
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_gradients_under_bfloat16_autocast_are_those_of_float32(frames):
+    """Within the rounding of bfloat16; torch's own gradients of 3-D weights are NaN on some CPUs for two frames."""
     torch.manual_seed(0)
     network = ResNeXt3D("resnext3d14").eval()
+    for module in network.modules():
+        if isinstance(module, Bottleneck3D):
+            torch.nn.init.constant_(module.bn3.weight, 0.5)  # no branch is 0, as at the start of training
     x = torch.randn(2, 3, frames, 64, 64)
     gradients = []
     for enabled in (False, True):
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            network(x).square().mean().backward()
+            y = network(x)
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        y.float().square().mean().backward()
         gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
     for plain, autocast in zip(*gradients, strict=True):
-        torch.testing.assert_close(autocast, plain, rtol=1e-4, atol=1e-7)
+        assert float((autocast - plain).norm()) <= 0.2 * float(plain.norm())  # up to 0.14; up to 0.10 in a 2-D ResNet

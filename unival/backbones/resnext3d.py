@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.convolution3d import Conv3d
 from unival.backbones.folding import Foldable
 from unival.backbones.layouts import RESNETS3D
 from unival.backbones.recomputing import run_stage
@@ -22,15 +23,15 @@ class Bottleneck3D(nn.Module):
 
     def __init__(self, channels: int, width: int, out_channels: int, cardinality: int, stride: int):
         super().__init__()
-        self.conv1 = nn.Conv3d(channels, width, 1, bias=False)
+        self.conv1 = Conv3d(channels, width, 1)
         self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = nn.Conv3d(width, width, 3, stride, padding=1, groups=cardinality, bias=False)
+        self.conv2 = Conv3d(width, width, 3, stride, padding=1, groups=cardinality)
         self.bn2 = nn.BatchNorm3d(width)
-        self.conv3 = nn.Conv3d(width, out_channels, 1, bias=False)
+        self.conv3 = Conv3d(width, out_channels, 1)
         self.bn3 = nn.BatchNorm3d(out_channels)
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != out_channels:
-            shortcut = nn.Conv3d(channels, out_channels, 1, stride, bias=False)
+            shortcut = Conv3d(channels, out_channels, 1, stride)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class ResNeXt3D(Foldable):
         if name not in RESNETS3D:
             raise UserError(unknown("video backbone", name, RESNETS3D))
         layout = RESNETS3D[name]
-        self.conv1 = nn.Conv3d(3, STEM_CHANNELS, 7, (1, 2, 2), padding=3, bias=False)
+        self.conv1 = Conv3d(3, STEM_CHANNELS, 7, (1, 2, 2), padding=3)
         self.bn1 = nn.BatchNorm3d(STEM_CHANNELS)
         self.maxpool = nn.MaxPool3d(3, 2, padding=1)
         channels = STEM_CHANNELS
@@ -86,13 +87,6 @@ class ResNeXt3D(Foldable):
         folded = self.ready(x)
         if folded is not None:
             return folded(x)
-        if x.device.type == "cpu":  # torch's bfloat16 gradients of 3-D convolutions on CPUs are wrong for few frames, or crash
-            with torch.autocast("cpu", enabled=False):
-                return self.features(x)
-        return self.features(x)
-
-    def features(self, x: Tensor) -> Tensor:
-        """:meth:`forward` in the current precision (autocast on or off)."""
         x = x.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in (self.get_submodule(f"layer{i + 1}") for i in range(len(STAGE_CHANNELS))):

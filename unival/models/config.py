@@ -124,7 +124,7 @@ class CoreConfig(FairseqDataclass):
         default=False,
         metadata={
             "help": "in training, compute matmuls and convolutions in bfloat16 (weights stay float32); twice as fast on CPUs "
-            "with avx512_bf16 or AMX; on others float32 is faster, and is used. Evaluation and the video CNN are not affected"
+            "with avx512_bf16 or AMX; on others float32 is faster, and is used. Evaluation is not affected"
         },
     )
     checkpoint_activations: bool = field(
