@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from tests import tiny
-from unival.models import layers
+from unival.models.token_embeddings import TokenEmbeddings
 
 WEIGHT = "encoder.embed_tokens.weight"
 LOSSES = {
@@ -54,8 +54,8 @@ def test_gradients_are_dense_and_right(vocab, monkeypatch, losses, dtype):
     model = tiny.model(vocab, modalities="").to(dtype)
     found = [gradient(each, losses, vocab) for each in copies(model)]
     plain = {"padding_idx": vocab.pad}
-    monkeypatch.setattr("unival.models.encoder.embed_tokens", lambda table, tokens: F.embedding(tokens, table.weight, **plain))
-    monkeypatch.setattr("unival.models.decoder.embed_tokens", lambda table, tokens: F.embedding(tokens, table.weight, **plain))
+    monkeypatch.setattr(TokenEmbeddings, "forward", lambda table, tokens: F.embedding(tokens, table.weight, **plain))
+    monkeypatch.setattr(TokenEmbeddings, "projection", lambda table: table.weight)
     expected = gradient(copy.deepcopy(model), losses, vocab)
     for grad in found:
         assert grad.layout == torch.strided and grad.dtype == dtype
@@ -86,18 +86,18 @@ def test_frozen_embeddings_have_none(vocab):
 
 def test_tables_that_are_no_parameters_of_their_own(vocab):
     """A weight that is computed, as under parametrisations, and one inside a functional call: nothing of it is sparse."""
-    table, tokens = nn.Embedding(5, 3, padding_idx=1), torch.tensor([[1, 2, 2]])
+    table, tokens = TokenEmbeddings(5, 3, padding_idx=1), torch.tensor([[1, 2, 2]])
     nn.utils.parametrizations.orthogonal(table, "weight")
-    layers.embed_tokens(table, tokens).sum().backward()
+    table(tokens).sum().backward()
     assert all(parameter.grad.layout == torch.strided for parameter in table.parameters() if parameter.grad is not None)
 
     class Lookup(nn.Module):
         def __init__(self):
             super().__init__()
-            self.table = nn.Embedding(5, 3, padding_idx=1)
+            self.table = TokenEmbeddings(5, 3, padding_idx=1)
 
         def forward(self, tokens):
-            return layers.embed_tokens(self.table, tokens).sum()
+            return self.table(tokens).sum()
 
     module = Lookup()
     weights = {"table.weight": module.table.weight.detach()}

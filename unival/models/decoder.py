@@ -30,7 +30,8 @@ from unival.models.cache import DecoderState, TargetPositions
 from unival.models.config import UnivalConfig, decoder_stack
 from unival.models.encoder import EncoderOut
 from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
-from unival.models.layers import DecoderLayer, embed_tokens, look_up
+from unival.models.layers import DecoderLayer
+from unival.models.token_embeddings import TokenEmbeddings
 
 STATE = "unival_decoder"  # key in fairseq's incremental state
 
@@ -48,7 +49,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
     dictionary: Any
 
     def __init__(
-        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, feed_forward: FeedForwardFactory = FeedForward
+        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: TokenEmbeddings, feed_forward: FeedForwardFactory = FeedForward
     ):
         super().__init__(dictionary)
         stack = decoder_stack(cfg)
@@ -162,15 +163,13 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
         Returns:
             ``… x v``, or ``… x k`` in the order of ``tokens``.
         """
-        weight = self.embed_tokens.weight
         kept = self.ready(features) if tokens is None else None
         if kept is not None and kept.fits(features):
             return kept.multiply(features)
         if isinstance(tokens, Tensor):
-            weight = look_up(weight, tokens)
-        elif tokens is not None:
-            weight = weight[tokens]
-        return F.linear(features, weight)
+            return F.linear(features, self.embed_tokens.look_up(tokens))
+        weight = self.embed_tokens.projection()
+        return F.linear(features, weight if tokens is None else weight[tokens])
 
     def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
         """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have their own layer norm.
@@ -178,7 +177,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
         ``code_rows`` (b): True: image codes.  ``positions``: position embeddings ([b x] t x c) per kind, added
         with ``--entangle-target-positions``.
         """
-        x = embed_tokens(self.embed_tokens, tokens)
+        x = self.embed_tokens(tokens)
         if self.cfg.entangle_target_positions:
             tables = {kind: table.view(-1, 1, *table.shape[-2:]) for kind, table in positions.items()}
             x = x + self.choose(tables, code_rows).squeeze(1)

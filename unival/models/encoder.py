@@ -33,7 +33,8 @@ from unival.models.bias import (
 )
 from unival.models.config import UnivalConfig, cfg_modalities, encoder_stack
 from unival.models.feed_forward import FeedForward, FeedForwardFactory, TokenAttributes, add_auxiliary, token_names
-from unival.models.layers import EncoderLayer, embed_tokens
+from unival.models.layers import EncoderLayer
+from unival.models.token_embeddings import TokenEmbeddings
 
 TEXT_TYPE, MEDIA_TYPE = 0, 1  # rows of the type embedding
 MEDIA_TYPES = 3  # with a row per modality, the published models always have rows for this many media
@@ -135,7 +136,7 @@ class UnivalEncoder(FairseqEncoder):
     """
 
     def __init__(
-        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: nn.Embedding, feed_forward: FeedForwardFactory = FeedForward
+        self, cfg: UnivalConfig, dictionary: Any, embed_tokens: TokenEmbeddings, feed_forward: FeedForwardFactory = FeedForward
     ):
         super().__init__(dictionary)
         stack = encoder_stack(cfg)
@@ -170,7 +171,7 @@ class UnivalEncoder(FairseqEncoder):
         length = src_tokens.size(1)
         ids = torch.arange(length, device=src_tokens.device)
         positions = self.embed_positions(ids)
-        x = embed_tokens(self.embed_tokens, src_tokens) + self.type_embedding.weight[TEXT_TYPE]
+        x = self.embed_tokens(src_tokens) + self.type_embedding.weight[TEXT_TYPE]
         if self.cfg.entangle_position_embedding:
             x = x + positions
         x = F.dropout(self.layernorm_embedding(x), self.cfg.dropout, self.training)

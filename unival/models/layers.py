@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unival.models.attention import MultiheadAttention
 from unival.models.config import StackConfig
@@ -28,33 +27,6 @@ class DropPath(nn.Module):
         keep = 1.0 - self.rate
         mask = torch.empty(x.size(0), 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
         return x * mask / keep
-
-
-def embed_tokens(table: nn.Embedding, tokens: Tensor) -> Tensor:
-    """Look up token ids ``…`` -> ``… x c``; the padding embedding gets no gradient."""
-    return look_up(table.weight, tokens, table.padding_idx)
-
-
-def look_up(weight: Tensor, tokens: Tensor, padding_idx: int | None = None) -> Tensor:
-    """Rows of the token embeddings: ids ``…`` -> ``… x c``.
-
-    The gradient is sparse: only the rows looked up.  The table is also the output projection, whose dense gradient comes first in the
-    backward pass, and autograd adds the rows to it in place; dense gradients would allocate two more tensors of the vocabulary's size.
-    If the loss does not reach the whole projection, the gradient stays sparse, and :func:`_make_dense` converts it for optimizers,
-    gradient clipping and DDP.
-    """
-    rows_only = isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad  # else no hook makes it dense
-    if weight.dtype == torch.float16 and weight.device.type == "cpu":  # torch cannot add sparse gradients there
-        rows_only = False
-    if rows_only and _make_dense not in (weight._post_accumulate_grad_hooks or {}).values():  # a copied model has no hooks
-        weight.register_post_accumulate_grad_hook(_make_dense)
-    return F.embedding(tokens, weight, padding_idx, sparse=rows_only)
-
-
-def _make_dense(weight: Tensor) -> None:
-    """Make ``weight.grad`` dense; a hook that runs when the backward pass has written it, before DDP reads it."""
-    if weight.grad is not None and weight.grad.is_sparse:
-        weight.grad = weight.grad.to_dense()
 
 
 def attention(cfg: StackConfig) -> MultiheadAttention:

@@ -27,6 +27,7 @@ from unival.models.feed_forward import FeedForward
 from unival.models.fitting import MEDIA_PREFIX, fit_to_checkpoint, renamed
 from unival.models.inference import convert
 from unival.models.peft import add_peft
+from unival.models.token_embeddings import TokenEmbeddings
 from unival.text import split_names
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
         for name in FOLLOWING:
             if cfg[name] is None:
                 cfg[name] = getattr(MediaOptions(), name)
-        embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
+        embed_tokens = TokenEmbeddings(len(dictionary), cfg.encoder_embed_dim, padding_idx=dictionary.pad())
         encoder = UnivalEncoder(cfg, dictionary, embed_tokens, cls.build_feed_forward)
         return cls(cfg, encoder, UnivalDecoder(cfg, dictionary, embed_tokens, cls.build_feed_forward))
 
@@ -267,6 +268,7 @@ class UnivalModel(FairseqEncoderDecoderModel):
             UserError: keys are missing or unexpected (if ``strict``), or shapes differ.
         """
         is_checkpoint = model_cfg is not None or args is not None
+        strict = strict or (is_checkpoint and self.keeps_to_checkpoint)  # which is built without initial values
         if is_checkpoint and self.weights_instead is not None:
             state_dict, self.weights_instead = self.weights_instead, None
         state = fit_to_checkpoint(self, state_dict) if is_checkpoint else renamed(self, state_dict)
