@@ -13,7 +13,6 @@ from unival.checkpoints.merging.methods import make_rule, method_named
 from unival.checkpoints.merging.points import Point
 from unival.checkpoints.merging.record import merged_container
 from unival.models.fitting import fit_to_checkpoint
-from unival.models.uninitialised import Uninitialised
 from unival.tasks.base import UnivalTask
 
 
@@ -72,8 +71,7 @@ class MergedModel:
             return self._modules[like.name]
         container = merged_container(self._state, like, {})
         cfg = OmegaConf.create({"model": container["cfg"]["model"]}, flags={"allow_objects": True}).model
-        with Uninitialised():  # every tensor becomes one of the merge
-            model = task.build_model(cfg, from_checkpoint=True)
+        model = task.build_model(cfg, from_checkpoint=True)
         model.load_state_dict(fit_to_checkpoint(model, self._shared(self._state)), assign=True)
         self._modules[like.name] = model.requires_grad_(False).eval()
         return self._modules[like.name].to(self.device)  # what is no weight, such as buckets of positions
