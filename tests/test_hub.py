@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from PIL import Image
 from tests import runs, tiny
 from unival.checkpoints.files import read
 from unival.cli import main
+from unival.data.reading import THREAD
 from unival.errors import UserError
 from unival.hub import Output, from_checkpoint
 from unival.metrics.score import read_generated
@@ -82,6 +84,25 @@ def test_every_way_to_give_an_image_is_the_same_image(model, place):
     row = {"image": path, "q": np.array(["red", "blue"]), "unused": np.zeros(3)}
     asked = "[IMAGE:image] [TEXT:q] -> [TEXT:a]"
     assert model.run(asked, row) == model.run(asked, {"image": pixels, "q": ["red", "blue"]})
+
+
+def test_rows_are_read_while_others_are_computed(model, place):
+    """In order, the next batch ahead, with an error for a row that cannot be read; nothing reads on when nobody asks any more."""
+
+    def readers():
+        return [thread for thread in threading.enumerate() if thread.name == THREAD]
+
+    files = [place / name for name in ("good.png", "bad.jpg", "good.png", "notes.txt", "good.png")]
+    rows = [{"image": file} for file in files]
+    alone = [list(model.answers(QUESTION, row, max_len_b=3))[0] for row in rows]
+    together = list(model.answers(QUESTION, rows, batch_size=2, max_len_b=3))
+    assert [str(answer).replace("row 1,", "row 0,").replace("row 3,", "row 0,") for answer in together] == [str(answer) for answer in alone]
+    assert [isinstance(answer, UserError) for answer in together] == [False, True, False, True, False] and not readers()
+    answers = model.answers(QUESTION, rows, batch_size=1, max_len_b=3)
+    next(answers)
+    assert readers()
+    answers.close()
+    assert not readers()
 
 
 def test_n_best(model, place):

@@ -29,7 +29,7 @@ from unival.checkpoints.adapters import MARK, stack
 from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.files import weights as model_weights
 from unival.checkpoints.summary import non_finite
-from unival.data.example import Example
+from unival.data.reading import Reader, RowsOrErrors
 from unival.data.rows import RowTable, cell_of
 from unival.data.stream import Stream
 from unival.data.table import row_errors
@@ -167,13 +167,17 @@ class Unival:
     def _answers(self, dataset: Stream, batch_size: int, generator: Any, nbest: int) -> Iterator[Output | UserError]:
         compute_alone_after_fork()
         prepare(self.model, self.int8)
-        for start in range(0, len(dataset), batch_size):
-            read = [_read(dataset, row) for row in range(start, min(start + batch_size, len(dataset)))]
-            sample = dataset.collater([item for item in read if not isinstance(item, UserError)])
-            outputs = self._outputs(generator, sample, nbest) if sample["nsentences"] else []
-            by_row = dict(zip(sample["id"].tolist(), outputs, strict=True))  # a batch has its own order
-            for item in read:
-                yield item if isinstance(item, UserError) else by_row[item[0].row]
+        batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
+        reader = Reader(RowsOrErrors(dataset), list, batches, ahead=len(batches) > 1)  # a batch is read while the one before is computed
+        try:
+            for read in reader:
+                sample = dataset.collater([item for item in read if not isinstance(item, UserError)])
+                outputs = self._outputs(generator, sample, nbest) if sample["nsentences"] else []
+                by_row = dict(zip(sample["id"].tolist(), outputs, strict=True))  # a batch has its own order
+                for item in read:
+                    yield item if isinstance(item, UserError) else by_row[item[0].row]
+        finally:
+            reader.close()
 
     def _outputs(self, generator: Any, sample: dict[str, Any], nbest: int) -> list[Output]:
         if self.device.type == "cuda":
@@ -384,10 +388,3 @@ def _closed_set(answers: Any) -> list[str]:
     if not (listed := list(answers)):
         raise UserError("closed_set is empty: give at least one answer")
     return listed
-
-
-def _read(dataset: Stream, row: int) -> list[Example] | UserError:
-    try:
-        return dataset.read(row)
-    except UserError as error:
-        return error

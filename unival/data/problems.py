@@ -112,13 +112,9 @@ def findings(every: Findings, workers: int = 0) -> Iterator[Finding]:
         workers: processes that read; 0: this one reads.
     """
     batches = [range(start, min(start + ROWS, len(every))) for start in range(0, len(every), ROWS)]
-    reader = Reader(every, _listed, batches, workers=workers)
+    reader = Reader(every, list, batches, workers=workers)
     try:
         for batch in reader:
-            yield from batch["findings"]
+            yield from batch
     finally:
         reader.close()
-
-
-def _listed(found: list[Finding]) -> dict[str, list[Finding]]:
-    return {"findings": found}

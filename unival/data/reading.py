@@ -21,12 +21,14 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from unival.errors import UserError
+
 READY_PER_WORKER = 2  # least number of batches that a worker reads ahead; torch's default
 POLL_SECONDS = 0.02
 STOPS = (signal.SIGINT, signal.SIGTERM)
 THREAD = "unival: reads batches ahead"
 
-Batch = dict[str, Any]
+Batch = Any  # what collate returns
 Rows = Iterable[int]
 
 _opened: "Reader | None" = None  # the only reader that has workers or a thread
@@ -106,6 +108,19 @@ class Reader:
             source.close()
         if _opened is self:
             _opened = None
+
+
+class RowsOrErrors(Dataset[Any]):
+    """What a stream reads of every row (``stream.read(row)``), or the error of a row that cannot be read."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getitem__(self, row: int) -> Any:
+        try:
+            return self.stream.read(row)
+        except UserError as error:
+            return error
 
 
 class Workers:
