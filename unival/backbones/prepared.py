@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 PACKED_ROWS = 32  # a hint for the layout; products of any number of rows are right
+STEPS = 63  # of a quantised input, on either side of 0
+TINY = torch.finfo(torch.float32).tiny
 FEW_ROWS = 256  # with more of them, torch's own product of float32 is as fast
 
 
@@ -110,18 +112,20 @@ class PackedWeight:
 
 
 class QuantizedWeight:
-    """A matrix as int8 with a scale for every row; inputs are quantised as they come, with one scale for all of them.
+    """A matrix as int8 with a scale for every row; inputs are quantised as they come, each row with a scale of its own (Yao et al. 2022,
+    "ZeroQuant", token-wise), so that what is computed of a row does not depend on the others.
 
     Args:
         weight: ``out x in``, on a CPU.
     """
 
     def __init__(self, weight: Tensor):
-        scales = weight.abs().amax(1).double().clamp(min=torch.finfo(torch.float32).tiny) / 127
+        scales = weight.abs().amax(1).double().clamp(min=TINY) / 127
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch announces that its quantised tensors will move to a package of their own
             rounded = torch.quantize_per_channel(weight.float(), scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8)
             self.packed = torch.ops.quantized.linear_prepack(rounded, None)
+        self.takes_scale = torch.backends.quantized.engine in ("x86", "fbgemm")
 
     def fits(self, x: Tensor) -> bool:
         """Whether inputs ``… x in`` can be multiplied: they are not empty."""
@@ -129,8 +133,18 @@ class QuantizedWeight:
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``… x in`` -> ``… x out``, as ``F.linear``."""
-        y = torch.ops.quantized.linear_dynamic(x.float(), self.packed, True)  # 7 bits of inputs: sums of 8 overflow without VNNI
-        return (y if bias is None else y.add_(bias)).to(x.dtype)
+        rows = x.reshape(-1, x.size(-1)).float()
+        scale = rows.abs().amax(1, keepdim=True).clamp(min=TINY)
+        y = self.multiply_scaled(rows / scale).mul_(scale)
+        return (y if bias is None else y.add_(bias)).to(x.dtype).view(*x.shape[:-1], -1)
+
+    def multiply_scaled(self, rows: Tensor) -> Tensor:
+        """Rows ``n x in`` of -1 to 1 -> ``n x out``; rounded to steps of 1 / 63, since sums of 8 bits overflow without VNNI."""
+        if self.takes_scale:
+            return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, 1 / STEPS, STEPS + 1, self.packed)
+        bounds = rows.new_zeros(1, rows.size(1))  # the other engines look for the lowest and the highest number themselves
+        bounds[0, 0], bounds[0, -1] = -1, 1
+        return torch.ops.quantized.linear_dynamic(torch.cat([rows, bounds]), self.packed, True)[:-1]
 
 
 def kept_matrix(weight: Tensor, int8: bool) -> PackedWeight | QuantizedWeight | None:

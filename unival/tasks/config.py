@@ -133,8 +133,7 @@ class CoreTaskConfig(RunOptions, AnswerOptions):
         default="fp32",
         metadata={
             "group": "evaluation",
-            "help": "type of numbers in which generate computes; weights are converted once. int8: linear layers are quantised, on CPUs,"
-            " and a row's answer may depend a little on the other rows of its batch",
+            "help": "type of numbers in which generate computes; weights are converted once. int8: linear layers are quantised, on CPUs",
         },
     )
     skip_checks: bool = field(
