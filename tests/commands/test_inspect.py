@@ -353,3 +353,17 @@ def test_errors_of_a_comparison_have_their_own_code(capsys, container, tmp_path)
     with pytest.raises(UserError, match="no such checkpoint"):
         inspect(capsys, tmp_path / "nowhere.pt")
     assert files.read(first)["extra_state"]["best"] == 0.75
+
+
+FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_values_that_are_no_numbers_are_counted(dtype):
+    """Also where finite values have an infinite sum, or infinite ones a sum that is none."""
+    highest = 3e38 if dtype == torch.complex64 else torch.finfo(dtype).max
+    finite = torch.full((4, 100), highest, dtype=torch.float64).to(dtype)
+    bad = torch.zeros(4, 100)
+    bad[0, 0], bad[1, 1], bad[2, 2] = float("inf"), -float("inf"), float("nan")
+    state = {"finite": finite, "bad": bad, "zero": torch.zeros(3), "none": torch.zeros(0)}
+    assert non_finite({key: value.to(dtype) for key, value in state.items()}) == {"bad": 3}
