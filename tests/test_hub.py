@@ -29,6 +29,7 @@ from unival.modalities.kinds import kind_of
 
 QUESTION = "[IMAGE:image] what? -> [TEXT:answer]"
 CLOSED = "[IMAGE:image] what? -> [TEXT:answer,closed_set]"
+empty = torch.empty
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,15 @@ def command(capsys, *arguments) -> tuple[int, str, str]:
     code = main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def test_loading_draws_no_random_numbers_and_leaves_no_weight_without_a_value(checkpoint, monkeypatch):
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(-7))  # what memory may hold
+    found = from_checkpoint(checkpoint).model.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    saved = read(checkpoint)["model"]
+    assert found.keys() == saved.keys() and all(torch.equal(value, found[key]) for key, value in saved.items())
 
 
 # What it takes --------------------------------------------------------------------------------------------------------
