@@ -41,6 +41,18 @@ def test_training_is_timed(benchmark):
         assert everything == ("all", pytest.approx(sum(seconds for _, seconds in parts))) and limit[1] > 0
 
 
+def test_the_python_api_is_timed(benchmark):
+    api = benchmark("api")
+    args = api.parser().parse_args(["--arch", "unival_tiny", "--vocabulary", "400", "--images", "2", "--tokens", "2", "--beam", "2"])
+    with api.files(args) as more:
+        args.folder = pathlib.Path(more[1])
+        figures, note = api.figures(args)
+        assert list(figures) == ["fp32", "bf16", "int8"] and "beam 2, 2 tokens" in note
+        for build in figures.values():
+            parts = build()()
+            assert list(parts) == ["load", "2 images"] and min(parts.values()) > 0
+
+
 def test_candidates_are_timed(benchmark):
     """Each figure checks by itself that scores over the tree are those of whole answers, and that searches have the same length."""
     candidates = benchmark("candidates")
