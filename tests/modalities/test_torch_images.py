@@ -130,3 +130,9 @@ def test_a_torchvision_without_decoders_leaves_the_decoding_to_pillow(monkeypatc
     assert torch.equal(both(data)[1].values, with_it.values)
     with pytest.raises(UserError, match="unknown --image-backend 'opencv'; choose from torchvision, pil"):
         MediaOptions(image_backend="opencv")
+
+
+def test_channels_stay_last_in_memory_whatever_decodes():
+    for form in ("JPEG", "PNG"):
+        pixels = read_square(saved(photograph(130, 70), form), 96, 192, False, True)[0]
+        assert pixels.shape == (3, 96, 96) and pixels.permute(1, 2, 0).is_contiguous()

@@ -81,7 +81,15 @@ def collate_media(items: Sequence[tuple[str, Tensor]]) -> dict[str, Any]:
     numbers: dict[int, int] = {}  # by identity
     rows = [numbers.setdefault(id(value), len(numbers)) for _, value in items]
     different = [items[rows.index(number)][1] for number in range(len(numbers))]
-    return {"modality": items[0][0], "values": torch.stack(different), "rows": torch.tensor(rows)}
+    return {"modality": items[0][0], "values": stacked(different), "rows": torch.tensor(rows)}
+
+
+def stacked(values: Sequence[Tensor]) -> Tensor:
+    """n tensors of one shape -> ``n x …``, in the first one's order in memory: torch would reorder pixels whose channels are last."""
+    strides = values[0].stride()
+    order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    result = torch.stack([value.permute(order) for value in values])
+    return result.permute(0, *(1 + order.index(axis) for axis in range(len(order))))
 
 
 def source_rows(groups: Sequence[Mapping[str, Any]], pad: int) -> Tensor:

@@ -72,9 +72,12 @@ def as_tensor(image: Image.Image) -> Tensor:
 
 
 def resized(pixels: Tensor, side: int) -> Tensor:
-    """Pixels ``c x height x width``, uint8, with 1 or 3 channels -> ``3 x side x side``, as Pillow resizes them."""
+    """Pixels ``c x height x width``, uint8, with 1 or 3 channels -> ``3 x side x side``, as Pillow resizes them.
+
+    Channels that are last in memory, as decoders write them, stay there.
+    """
     height, width = pixels.shape[1:]
-    pixels = pixels[None]
+    pixels = pixels.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # with strides by which torch sees that channels are last: it copies nothing
     if HEIGHT_FIRST and height > side and height - side > 2 * (width - side):
         pixels = interpolate(pixels, (side, width), mode="bicubic", antialias=True)
     return interpolate(pixels, (side, side), mode="bicubic", antialias=True)[0].expand(3, -1, -1)
