@@ -296,7 +296,7 @@ class Stream(OrderedRows):
 
     def draw(self, alternatives: Sequence[T], rng: np.random.Generator) -> T:
         """One of several values: a random one in training, the first in evaluation."""
-        return alternatives[int(rng.integers(len(alternatives))) if self.is_train else 0]
+        return alternatives[int(rng.integers(len(alternatives))) if self.is_train and len(alternatives) > 1 else 0]
 
     def values(self, slot: Slot, record: Mapping[str, Any], row: int) -> list[Any]:
         """All values in a slot's cell."""

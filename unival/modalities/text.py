@@ -26,6 +26,7 @@ from unival.text import (
     texts_of,
     why_not_text,
 )
+from unival.vocab import Vocabulary
 from unival.vocab_files import MASK_TOKEN
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ class TextTarget(Target):
 
     output = "text"
     has_own_text = False
+
+    def __init__(self, vocabulary: Vocabulary, options: Any):
+        super().__init__(vocabulary, options)
+        self._plain: dict[str, list[int]] = {}  # ids of the instructions' plain texts, which are the same in every row
 
     def check(self, instruction: Instruction, slot: Slot, media: Sequence[str]) -> None:
         """Check that weights are those of the one answer to predict (a row has one confidence), and what attributes belong together."""
@@ -91,7 +96,9 @@ class TextTarget(Target):
         """Normalise a text by the slot's attributes and truncate it to the limit in words; an instruction's plain text is kept as it is."""
         space = "" if slot.glued else " "
         if slot.is_plain:
-            return self.vocabulary.encode(space + value), False
+            if (text := space + value) not in self._plain:
+                self._plain[text] = self.vocabulary.encode(text)
+            return list(self._plain[text]), False
         words = words_of(slot, value)
         limit = int(slot.attributes.get("max_length", context.words))
         text, ending = " ".join(words[:limit]), str(slot.attributes.get("ending", ""))
