@@ -120,7 +120,8 @@ def check_size(frame: Any) -> None:
 class Video:
     """A video that is being decoded.
 
-    To decode from the start again, the container is opened again, because not every format can seek to the start.
+    To decode from the start again, the container is opened again, because not every format can seek to the start, and a decoder keeps
+    what it knows of earlier frames. After the packets were listed, a seek that leads to the first of them does the same in less time.
     """
 
     def __init__(self, data: bytes):
@@ -139,6 +140,7 @@ class Video:
         self.origin = 0  # number of a frame; decoding was started at the key frame to seek to for it
         self.sought = 0  # pts of the requested frame, if ``skips``
         self.skipped: set[int] = set()  # pts of the frames that the decoder was allowed to skip
+        self.is_unused = True  # whether nothing was decoded since the container was opened
 
     def close(self) -> None:
         """Free the decoder and its frames."""
@@ -150,6 +152,7 @@ class Video:
     def reopen(self) -> None:
         """Open the container again, before its first packet."""
         self.close()
+        self.is_unused = True
         self.container = open_container(self.data, "video")
         self.stream = video_stream(self.container)
         self.codec = self.stream.codec_context.codec.canonical_name
@@ -241,17 +244,32 @@ class Video:
 
     def rewind(self) -> None:
         """Continue with the first frame."""
-        self.reopen()
+        packets = self.from_first() if self.is_unused and self.keys else None
+        if packets is None:
+            self.reopen()
+            packets = self.container.demux(self.stream)
+        self.is_unused = False
         self.skipped, self.origin = set(), 0
-        self.frames = self.from_start()
+        self.frames = self.from_start(packets)
 
-    def from_start(self) -> Iterator[tuple[int, Any]]:
+    def from_first(self) -> Iterator[Any] | None:
+        """Packets from the first one on, for a decoder that was not used yet; None where a seek does not lead to it."""
+        import av
+
+        with contextlib.suppress(av.FFmpegError):
+            found = self.seek_key(0)
+            if found is not None and (found[0].pts, found[0].dts) == (self.packets[0].pts, self.packets[0].dts):
+                self.decoder = decoder_of(self.stream, is_strict=self.skips)
+                return found[1]
+        return None
+
+    def from_start(self, packets: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Frames with their numbers, from the first packet on."""
         import av
 
         is_recording, number = self.container.format.name in RECORDINGS, 0
         try:
-            for frame in decoded(self.needed(self.container.demux(self.stream)), self.decoder, is_recording):
+            for frame in decoded(self.needed(packets), self.decoder, is_recording):
                 check_size(frame)
                 number = self.number_of(frame, number)
                 if frame.is_corrupt:
@@ -270,17 +288,23 @@ class Video:
         place = bisect_right(self.keys, self.times[index], key=lambda key: key[0]) - 1
         if place < 0 or bisect_left(self.times, self.keys[place][0]) <= self.given[0] + 1:
             return
+        found = self.seek_key(place)
+        self.decoder.flush_buffers()
+        if found is not None:
+            self.origin = index
+            self.frames = self.from_key(found[0].pts, found[1])
+
+    def seek_key(self, place: int) -> tuple[Any, Iterator[Any]] | None:
+        """Go to one of the key frames, or to one before it: its packet, and the packets from there on; None if that failed."""
         for time in self.keys[place]:  # pts first, which is faster
             if time is None:
                 continue
             self.container.seek(time, stream=self.stream)
-            self.decoder.flush_buffers()
             packets = self.container.demux(self.stream)
             first = next(packets)
             if (first.pts, first.dts) in self.keys[: place + 1]:
-                self.origin = index
-                self.frames = self.from_key(first.pts, itertools.chain([first], packets))
-                return
+                return first, itertools.chain([first], packets)
+        return None
 
     def from_key(self, start: int, packets: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Frames with their numbers, from the key frame with pts ``start`` on."""
@@ -317,11 +341,12 @@ class Video:
 
         Only frames that are shown before one that was decoded earlier are skipped: some containers store the order of decoding as times.
         """
-        newest = -math.inf
+        newest, is_told = -math.inf, None  # whether the decoder was told that it may skip
         for packet in packets:
             if self.skips:
                 may_skip = packet.pts is not None and packet.pts < min(newest, self.sought)
-                self.decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
+                if may_skip != is_told:
+                    self.decoder.skip_frame, is_told = "NONREF" if may_skip else "DEFAULT", may_skip
                 if may_skip:
                     self.skipped.add(packet.pts)
                 elif packet.pts is not None:
