@@ -12,14 +12,12 @@ from unival.modalities import media_of
 from unival.modalities.composed import MediaOptions
 from unival.modalities.image import ImageLoader, statistics_of
 
-RNG = np.random.default_rng(0)
-
 
 def photograph(width, height):
-    """Smooth gradients with some noise, as photographs have."""
+    """Smooth gradients with some noise, as photographs have; the same ones whatever other tests draw."""
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin(x / 37 + 1), np.cos(y / 23), np.sin((x + y) / 51)], -1) * 90 + 128
-    return Image.fromarray(np.clip(waves + RNG.normal(0, 6, waves.shape), 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(waves + np.random.default_rng(0).normal(0, 6, waves.shape), 0, 255).astype(np.uint8))
 
 
 def encoded(image, form, **options):
