@@ -39,6 +39,19 @@ def plain(data, size):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7), (1, 4, 1), (2, 3, 5, 7)])
+@pytest.mark.parametrize("imagenet", [True, False])
+def test_normalised_values_are_those_of_the_formula_in_every_layout(shape, imagenet):
+    statistics = statistics_of(MediaOptions(imagenet_mean_and_std=imagenet))
+    last = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)).movedim(-1, 1)
+    for values in (last, last.contiguous()):
+        mean, std = (torch.tensor(numbers).view(-1, *[1] * (len(shape) - 1)) for numbers in statistics)
+        before = values.clone()
+        found = statistics.normalise(values)
+        assert found.dtype == torch.float32 and torch.equal(found, (values.float() / 255 - mean) / std)
+        assert torch.equal(values, before)
+
+
 def test_a_square_bicubic_resize_normalised_to_half():
     data = encoded(photograph(130, 70), "PNG")
     torch.testing.assert_close(load(data), plain(data, 96) * 2 - 1)

@@ -230,10 +230,13 @@ class Statistics(NamedTuple):
     std: tuple[float, ...]
 
     def normalise(self, values: Tensor) -> Tensor:
-        """Normalise uint8 ``n x channels x …`` to float32, whatever the precision of the model: half precision would round."""
-        shape = [-1, *[1] * (values.dim() - 2)]
-        mean, std = (torch.tensor(numbers, device=values.device).view(shape) for numbers in self)
-        return (values.float() / 255 - mean) / std
+        """Normalise uint8 ``n x channels x … x width`` to float32, whatever the precision of the model: half precision would round."""
+        shape = [values.shape[1], *[1] * (values.dim() - 2)]
+        mean, std = (torch.tensor(numbers, dtype=torch.float32, device=values.device).view(shape) for numbers in self)
+        if values.stride(1) == 1:  # channels are last in memory: with the numbers of a whole line, torch need not go by single pixels
+            shape[-1] = values.shape[-1]
+            mean, std = (numbers.expand(shape).movedim(0, -1).contiguous().movedim(-1, 0) for numbers in (mean, std))
+        return values.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
 
 class MediaEmbedding(nn.Module):
