@@ -158,3 +158,26 @@ def test_workers_do_not_free_what_the_main_process_has_left(tmp_path):
         gc.enable()
     gc.collect()
     assert (tmp_path / "freed").read_text().split() == [str(os.getpid())]
+
+
+class Collector(Numbers):
+    """Every row is whether the garbage collector runs, and the number of objects that it leaves alone."""
+
+    def __getitem__(self, row):
+        return torch.tensor([gc.isenabled(), gc.get_freeze_count()])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_workers_collect_only_their_own_garbage(enabled):
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    try:
+        rows = torch.cat(list(Reader(Collector(), torch.stack, BATCHES, workers=2)))
+        assert gc.isenabled() == enabled
+        assert gc.get_freeze_count() > frozen // 2  # some are freed by their counts of references
+    finally:
+        gc.unfreeze()
+        (gc.enable if before else gc.disable)()
+    assert rows[:, 0].bool().eq(enabled).all() and rows[:, 1].gt(frozen // 2).all()

@@ -94,7 +94,7 @@ class Reader:
         rest = self.batches[self.position :]
         _opened = self
         if self.workers:
-            with signals_held(), garbage_kept():
+            with signals_held():
                 self._source = Workers(self.dataset, self.collate, rest, self.workers, self.ahead, self.pin_memory)
         else:
             self._source = Ahead(self.dataset, self.collate, rest, self.ahead)
@@ -142,10 +142,11 @@ class Workers:
             num_workers=workers,
             prefetch_factor=max(READY_PER_WORKER, math.ceil(ahead / workers)),
             pin_memory=pin_memory,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=functools.partial(begin_worker, gc.isenabled()),
             generator=torch.Generator(),  # for the seeds of workers, which are not used, instead of the global generator
         )
-        self._batches = iter(loader)
+        with garbage_kept():
+            self._batches = iter(loader)
 
     def __next__(self) -> Batch:
         return next(self._batches)
@@ -192,10 +193,18 @@ class Ahead:
                 self._ready.get(timeout=POLL_SECONDS)
 
 
-def ignore_interrupts(worker: int) -> None:
-    """Make a worker ignore Ctrl-C, which reaches all processes of a terminal: the main process stops the workers."""
+def begin_worker(collects: bool, worker: int) -> None:
+    """Make a worker ignore Ctrl-C, which reaches all processes of a terminal: the main process stops the workers.
+
+    Args:
+        collects: whether it collects its own garbage; that of the main process it keeps, see :func:`garbage_kept`.
+        worker: its number.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()
+    if collects:
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -217,16 +226,18 @@ def signals_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def garbage_kept() -> Iterator[None]:
-    """Keep processes that are forked in the block from collecting the garbage of this one.
+    """Keep processes that are forked in the block from collecting the garbage of this one; they go on with :func:`begin_worker`.
 
     Their memory is a copy of this process's. A reference cycle that nobody uses may hold tensors of a GPU, and a forked process that frees
-    one is aborted by CUDA.
+    one is aborted by CUDA.  This process's own frozen objects (``unival.quiet_import``) stay frozen.
     """
-    gc.freeze()
+    collects = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if collects:
+            gc.enable()
 
 
 def close_reader() -> None:
