@@ -13,7 +13,7 @@ from unival.console.explain import INTERRUPTED, complain, describe
 from unival.console.plugins import add_user_dir, load_user_dir
 from unival.console.session import Session
 from unival.errors import UserError
-from unival.quiet_import import quiet_import
+from unival.quiet_import import keep_imports, quiet_import
 
 # name -> (module with add_arguments and run, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -71,7 +71,9 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command, by default that of this process; returns the exit code."""
+    if argv is None:
+        keep_imports()
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     if command in FAIRSEQ:

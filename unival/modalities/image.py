@@ -28,6 +28,7 @@ from unival.modalities.geometry import Geometry, Loaded
 from unival.modalities.options import at_least, one_of, option
 from unival.modalities.pillow import read_sized_image, size_of
 from unival.modalities.torch_images import has_decoder, read_square
+from unival.quiet_import import uncollected
 
 IMAGE_FITS = ("seen", "published")
 IMAGE_BACKENDS = ("torchvision", "pil")
@@ -116,7 +117,8 @@ def statistics_of(cfg: Any) -> Statistics:
 
 
 def _embedding(cfg: Any) -> MediaEmbedding:
-    from unival.backbones.resnet import ResNet  # imports timm: only where a model is built
+    with uncollected():
+        from unival.backbones.resnet import ResNet  # imports timm: only where a model is built
 
     backbone = ResNet(cfg.image_backbone, cfg.image_backbone_stages)
     return embed_with(backbone, cfg, "image", frozen=cfg.freeze_image_backbone, statistics=statistics_of(cfg))

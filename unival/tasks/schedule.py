@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from unival.data.mixture import EpochBatches
 from unival.errors import UserError
+from unival.quiet_import import uncollected
 
 OTHERS = ("pass_through",)  # schedules that belong to an optimizer
 
@@ -19,7 +20,8 @@ class StandIn(FairseqOptimizer):
 
     def __init__(self, lr: float):
         super().__init__(Namespace())
-        self._optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+        with uncollected():  # the first optimizer of a process imports torch._dynamo
+            self._optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
 
 
 def check_schedule(cfg: Any) -> None:

@@ -21,6 +21,7 @@ from unival.console.lines import RunPlan, duration
 from unival.console.plugins import OWN, load_user_dir
 from unival.console.session import Session, stopped_by_sigterm, temporary_log
 from unival.errors import UserError, counted
+from unival.quiet_import import uncollected
 
 HELP = {"-h", "--help", "--help-all"}
 OWN_FLAGS = {"--verbose", "--traceback"}
@@ -123,8 +124,9 @@ def _interrupted(request: Request, session: Session, by: str) -> str:
 
 def _load_plugins(request: Request) -> None:
     """Register the user's own plugin first, since it may add modalities, then this package's tasks and models."""
-    load_user_dir(request.value("--user-dir"))
-    import unival.tasks.user_dir  # noqa: F401
+    with uncollected():
+        load_user_dir(request.value("--user-dir"))
+        import unival.tasks.user_dir  # noqa: F401
 
 
 def _arguments(request: Request) -> list[str]:
