@@ -77,6 +77,26 @@ def test_optimizer_and_clipping_take_them(vocab):
     assert changed[9] and changed[50]  # a token of the batch; one that only decays
 
 
+@pytest.mark.parametrize("losses", [("projected",), ("encoder",), ("projected", "decoder")], ids=", ".join)
+@pytest.mark.parametrize("how", ["in place", "through data", "new data", "new type"])
+def test_weights_that_change_between_passes(vocab, how, losses):
+    """As optimizers, fairseq's and torch's, and ``model.to`` change them."""
+    model = tiny.model(vocab, modalities="")
+    gradient(model, losses, vocab)
+    weight = model.get_parameter(WEIGHT)
+    if how == "in place":
+        with torch.no_grad():
+            weight.mul_(2)
+    elif how == "through data":
+        weight.data.mul_(2)
+    elif how == "new data":
+        weight.data = weight.data.clone() * 2
+    else:
+        model.double()
+    found, expected = (gradient(each, losses, vocab) for each in (model, copy.deepcopy(model)))
+    assert torch.equal(found, expected) and found.dtype == weight.dtype
+
+
 def test_frozen_embeddings_have_none(vocab):
     model = tiny.model(vocab, modalities="", freeze_token_embeddings=True)
     assert gradient(model, list(LOSSES), vocab) is None

@@ -14,7 +14,8 @@ class TokenEmbeddings(nn.Embedding):
     as the vocabulary, for every look-up.
     """
 
-    uses: tuple[Tensor, Tensor] | None = None  # what _Uses gave for the weight as it is now
+    uses: tuple[Tensor, Tensor] | None = None  # what _Uses gave
+    made_of: tuple[Any, ...] = ()  # the place of the weight then, and how often it had been changed in place
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids ``…`` -> ``… x c``; the padding embedding gets no gradient."""
@@ -36,10 +37,10 @@ class TokenEmbeddings(nn.Embedding):
         weight = self.weight
         if not (torch.is_grad_enabled() and isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad):
             return weight
-        kept = self.uses
-        if kept is None or (kept[0].data_ptr(), kept[0].dtype, kept[0]._version) != (weight.data_ptr(), weight.dtype, weight._version):
-            kept = self.uses = _Uses.apply(weight)  # type: ignore[no-untyped-call]
-        return kept[use]
+        now = weight.data_ptr(), weight.dtype, weight._version
+        if self.uses is None or self.made_of != now:
+            self.uses, self.made_of = _Uses.apply(weight), now  # type: ignore[no-untyped-call]
+        return self.uses[use]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "uses"}
