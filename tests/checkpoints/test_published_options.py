@@ -60,6 +60,7 @@ def test_the_published_task(cfg):
         "frame_fit": "published",
         "image_fit": "published",
         "image_backend": "pil",
+        "frame_resize": "pil",
         "use_dataaug": False,
         "audio_sample_rate": 48000,
         "max_audio_seconds": 10.0,

@@ -76,6 +76,7 @@ def test_composed_options_are_classes_like_others():
 
 def test_checkpoints_from_before_an_option():
     """They stand for what was done before it; where they know it and are silent, another source may say."""
-    assert options_in({"num_frames": 3, "other": 1}) == {"image_fit": "published", "image_backend": "pil", "num_frames": 3}
-    said = {"image_fit": "seen", "image_backend": "torchvision"}
+    before = {"image_fit": "published", "image_backend": "pil", "frame_resize": "pil"}
+    assert options_in({"num_frames": 3, "other": 1}) == {**before, "num_frames": 3}
+    said = {"image_fit": "seen", "image_backend": "torchvision", "frame_resize": "torch"}
     assert options_in(said) == said and options_in(dict.fromkeys(said)) == {}

@@ -93,7 +93,7 @@ def test_jpegs_are_decoded_to_the_same_bits_also_where_they_are_damaged(capfd):
 def test_resized_pixels_are_those_of_pillow_whichever_side_is_resized_first(size, side):
     image = photograph(*size)
     for one in (image, image.convert("L")):
-        ours = resized(as_tensor(one), side)
+        ours = resized(as_tensor(one), (side, side))
         pil = np.array(one.resize((side, side), Image.Resampling.BICUBIC).convert("RGB"))
         off = difference(ours, torch.from_numpy(pil).permute(2, 0, 1))
         assert off.max() <= 1 and off.float().mean() < 0.02
@@ -106,7 +106,7 @@ def test_few_pixels_of_noise_differ_by_more():
     for width, height in ((320, 240), (240, 320), (250, 188), (188, 250)):
         image = Image.fromarray((rng.integers(0, 2, (height, width, 3)) * 255).astype(np.uint8))
         pil = torch.from_numpy(np.array(image.resize((192, 192), Image.Resampling.BICUBIC))).permute(2, 0, 1)
-        counts += difference(resized(as_tensor(image), 192), pil).flatten().bincount(minlength=256)
+        counts += difference(resized(as_tensor(image), (192, 192)), pil).flatten().bincount(minlength=256)
     assert counts[3:].sum() == 0 and counts[2] < 20 and counts[1] < 0.05 * counts.sum()
 
 

@@ -14,11 +14,20 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from tests.modalities.test_image import photograph
 from unival.errors import UserError
 from unival.modalities import containers, video
 from unival.modalities.composed import MediaOptions
 from unival.modalities.image import statistics_of
-from unival.modalities.video import VIDEO, VideoLoader, draw_augmentation, draw_box, fit_frame, frame_indices
+from unival.modalities.video import (
+    VIDEO,
+    VideoLoader,
+    draw_augmentation,
+    draw_box,
+    fit_by_torch,
+    fit_frame,
+    frame_indices,
+)
 from unival.models.config import UnivalConfig
 
 GREYS = [8 * i for i in range(30)]  # frame i of the made-up videos is grey level 8 i
@@ -29,7 +38,7 @@ def rng(seed=0):
 
 
 def load(data, train=False, seed=0, **options):
-    options = {"patch_frame_size": 32, "num_frames": 4, **options}
+    options = {"patch_frame_size": 32, "num_frames": 4, "frame_resize": "pil", **options}
     values = VideoLoader(MediaOptions(**options))(data, rng(seed), train).values
     assert values.dtype == torch.uint8
     return statistics_of(MediaOptions(**options)).normalise(values[None])[0]
@@ -364,3 +373,25 @@ def test_a_clip_becomes_tokens_whose_positions_repeat_in_time():
     assert tokens.position_ids.tolist() == [1, 2, 6, 7, 1, 2, 6, 7]
     assert not embedding.backbone.bn1.training and not embedding.backbone.bn1.weight.requires_grad
     assert embedding.norm is None and embedding.backbone.conv1.weight.requires_grad
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (130, 97), (60, 200), (200, 60), (30, 20), (32, 32), (33, 90)])
+def test_frames_that_torch_resizes_are_those_of_pillow(size, fit):
+    """At the same place, within 1 of 255."""
+    frame = photograph(*size)
+    expected = np.asarray(fit_frame(frame, 32, fit)).astype(int)
+    found = np.asarray(fit_by_torch(frame, 32, fit)).astype(int)
+    assert found.shape == (32, 32, 3) and abs(found - expected).max() <= 1 and abs(found - expected).mean() < 0.02
+
+
+def test_who_resizes_frames():
+    """torch by default; Pillow where it is asked to, where frames are augmented, and where nothing is resized."""
+    data = avi([photograph(90, 70) for _ in range(4)])
+    by_torch, by_pillow = (load(data, frame_resize=how) for how in ("torch", "pil"))
+    assert torch.equal(by_torch, load(data, frame_resize=MediaOptions().frame_resize)) and not torch.equal(by_torch, by_pillow)
+    assert (by_torch - by_pillow).abs().max() <= 1.01 * 2 / 255
+    for options in ({"train": True, "use_dataaug": True}, {"frame_fit": "published"}):
+        assert torch.equal(*(load(data, frame_resize=how, **options) for how in ("torch", "pil")))
+    with pytest.raises(UserError, match="unknown --frame-resize 'opencv'; choose from torch, pil"):
+        MediaOptions(frame_resize="opencv")

@@ -20,6 +20,7 @@ OTHER = {  # another value of everything that evaluation reads rows by
     "num_frames": 4,
     "frame_fit": "squash",
     "video_backend": "decord",
+    "frame_resize": "pil",
     "audio_sample_rate": 16000,
     "max_audio_seconds": 3.0,
     "audio_filling": "pad",
@@ -32,7 +33,8 @@ OTHER = {  # another value of everything that evaluation reads rows by
 
 def checkpoint(path, task=None, state=None):
     """A checkpoint as far as an ensemble looks at it."""
-    cfg = {"task": {"_name": "unival", "image_fit": None, "image_backend": None, **(task or {})}, "model": {"_name": "unival"}}
+    silent = dict.fromkeys(("image_fit", "image_backend", "frame_resize"))
+    cfg = {"task": {"_name": "unival", **silent, **(task or {})}, "model": {"_name": "unival"}}
     torch.save({"cfg": cfg, "model": {"w": torch.ones(1)}, "optimizer_history": [], "extra_state": {}, "task_state": state or {}}, path)
     return path
 

@@ -34,6 +34,7 @@ TABLE = {
     "num_frames": (4, 2),
     "frame_fit": ("squash", "published"),
     "video_backend": ("decord", "pyav"),
+    "frame_resize": ("pil", "torch"),
     "audio_sample_rate": (16000, 32000),
     "max_audio_seconds": (3.0, 2.0),
     "audio_filling": ("pad", "repeat"),
@@ -261,7 +262,7 @@ def test_what_the_model_depends_on_is_as_its_options_say_where_the_tasks_are_old
     assert values.keys() == set(FOLLOWING)
     older = {"task": {"_name": "unival", "num_frames": 2}, "model": {"_name": "unival", **values}}
     for state in ({}, {"media": {"num_frames": 2}}):
-        media = MediaOptions(num_frames=2, image_fit="published", image_backend="pil", **values)
+        media = MediaOptions(num_frames=2, image_fit="published", image_backend="pil", frame_resize="pil", **values)
         assert settings_of({"cfg": older, "task_state": state}).media == vars(media)
     assert settings_of({"cfg": older, "task_state": {"media": {"code_image_size": 32}}}).media["code_image_size"] == 32
     published = golden.published_cfg()

@@ -48,7 +48,8 @@ LOOP = [  # a large epsilon, so that Adam does not make differences of rounding 
     *("--criterion", "unival_label_smoothed", "--label-smoothing", "0.1", "--optimizer", "adam", "--adam-eps", "1e-3", "--lr", "3e-3"),
     *("--lr-scheduler", "polynomial_decay", "--total-num-update", "100", "--clip-norm", "1.0", "--weight-decay", "0.01"),
     *("--batch-size", "3", "--cpu", "--required-batch-size-multiple", "1", "--disable-validation", "--no-epoch-checkpoints"),
-    *("--patch-image-size", "32", "--image-backend", "pil", "--vocab-dir", "vocab", "--num-codes", "0", "--num-bins", "0"),
+    *("--patch-image-size", "32", "--image-backend", "pil", "--frame-resize", "pil", "--vocab-dir", "vocab"),
+    *("--num-codes", "0", "--num-bins", "0"),
     *("--log-format", "json", "--log-interval", "100", "--skip-checks", "--num-workers", "0"),
 ]
 STILL = ["--dropout", "0", "--encoder-drop-path-rate", "0", "--decoder-drop-path-rate", "0"]

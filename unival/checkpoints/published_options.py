@@ -70,7 +70,7 @@ TASK_RENAMED = {
 }
 
 # Constants of the published code, for which it has no options.
-TASK_FIXED: dict[str, Any] = {"frame_fit": "published", "image_fit": "published", "image_backend": "pil"}
+TASK_FIXED: dict[str, Any] = {"frame_fit": "published", "image_fit": "published", "image_backend": "pil", "frame_resize": "pil"}
 
 # Constants of our model; checkpoints with other values are refused.
 FIXED: dict[str, Any] = {

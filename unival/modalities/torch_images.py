@@ -49,9 +49,9 @@ def read_square(data: bytes, side: int, least: int, published: bool, by_torchvis
         is_plain = file.format == "JPEG" and file.mode in ("L", "RGB") and file.size == full
         if by_torchvision and is_plain and (published or orientation(file, decode=False) == 1):
             with contextlib.suppress(RuntimeError):  # Pillow says what is wrong with the file
-                return resized(decode_jpeg(data), side), full
+                return resized(decode_jpeg(data), (side, side)), full
         image, size = decoded(file, data, full, published)
-    return resized(as_tensor(image), side), size
+    return resized(as_tensor(image), (side, side)), size
 
 
 def decode_jpeg(data: bytes) -> Tensor:
@@ -71,13 +71,17 @@ def as_tensor(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
-def resized(pixels: Tensor, side: int) -> Tensor:
-    """Pixels ``c x height x width``, uint8, with 1 or 3 channels -> ``3 x side x side``, as Pillow resizes them.
+def resized(pixels: Tensor, to: tuple[int, int]) -> Tensor:
+    """Pixels ``c x height x width``, uint8, with 1 or 3 channels -> ``3 x height' x width'``, as Pillow's bicubic interpolation gives them.
 
     Channels that are last in memory, as decoders write them, stay there.
+
+    Args:
+        pixels: see above.
+        to: width and height to resize to.
     """
-    height, width = pixels.shape[1:]
+    (height, width), (to_width, to_height) = pixels.shape[1:], to
     pixels = pixels.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # with strides by which torch sees that channels are last: it copies nothing
-    if HEIGHT_FIRST and height > side and height - side > 2 * (width - side):
-        pixels = interpolate(pixels, (side, width), mode="bicubic", antialias=True)
-    return interpolate(pixels, (side, side), mode="bicubic", antialias=True)[0].expand(3, -1, -1)
+    if HEIGHT_FIRST and height > to_height and height - to_height > 2 * (width - to_width):
+        pixels = interpolate(pixels, (to_height, width), mode="bicubic", antialias=True)
+    return interpolate(pixels, (to_height, to_width), mode="bicubic", antialias=True)[0].expand(3, -1, -1)
