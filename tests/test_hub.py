@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -113,6 +114,24 @@ def test_rows_are_read_while_others_are_computed(model, place):
     assert readers()
     answers.close()
     assert not readers()
+
+
+def test_threads_read_ahead_beside_each_other(model, place):
+    rows = [{"image": place / "good.png"}] * 6
+    expected = model.run(QUESTION, rows, max_len_b=3)
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(model.run, QUESTION, rows, batch_size=2, max_len_b=3) for _ in range(4)]
+        assert all(each.result(timeout=60) == expected for each in found)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, RuntimeError])
+def test_what_ends_the_reading_is_told(model, place, kind, monkeypatch):
+    def read(stream, row):
+        raise kind("over")
+
+    monkeypatch.setattr("unival.data.stream.Stream.read", read)
+    with pytest.raises(kind, match="over"):
+        model.run(QUESTION, [{"image": place / "good.png"}] * 3, batch_size=1)
 
 
 def test_n_best(model, place):

@@ -5,6 +5,7 @@ model.caption(["a.jpg", "b.jpg"])
 model.run("[IMAGE:image] what does the image describe? -> [TEXT:caption]", [{"image": "a.jpg"}])
 """
 
+import contextlib
 import numbers
 import os
 import pathlib
@@ -29,7 +30,7 @@ from unival.checkpoints.adapters import MARK, stack
 from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.files import weights as model_weights
 from unival.checkpoints.summary import non_finite
-from unival.data.reading import Reader, RowsOrErrors
+from unival.data.reading import RowsOrErrors, read_ahead
 from unival.data.rows import RowTable, cell_of
 from unival.data.stream import Stream
 from unival.data.table import row_errors
@@ -168,16 +169,13 @@ class Unival:
         compute_alone_after_fork()
         prepare(self.model, self.int8)
         batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
-        reader = Reader(RowsOrErrors(dataset), list, batches, ahead=len(batches) > 1)  # a batch is read while the one before is computed
-        try:
+        with contextlib.closing(read_ahead(RowsOrErrors(dataset), batches)) as reader:
             for read in reader:
                 sample = dataset.collater([item for item in read if not isinstance(item, UserError)])
                 outputs = self._outputs(generator, sample, nbest) if sample["nsentences"] else []
                 by_row = dict(zip(sample["id"].tolist(), outputs, strict=True))  # a batch has its own order
                 for item in read:
                     yield item if isinstance(item, UserError) else by_row[item[0].row]
-        finally:
-            reader.close()
 
     def _outputs(self, generator: Any, sample: dict[str, Any], nbest: int) -> list[Output]:
         if self.device.type == "cuda":

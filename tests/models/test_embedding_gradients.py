@@ -55,7 +55,7 @@ def test_gradients_are_dense_and_right(vocab, monkeypatch, losses, dtype):
     found = [gradient(each, losses, vocab) for each in copies(model)]
     plain = {"padding_idx": vocab.pad}
     monkeypatch.setattr(TokenEmbeddings, "forward", lambda table, tokens: F.embedding(tokens, table.weight, **plain))
-    monkeypatch.setattr(TokenEmbeddings, "projection", lambda table: table.weight)
+    monkeypatch.setattr(TokenEmbeddings, "project", lambda table, features, tokens=None: F.linear(features, table.weight))
     expected = gradient(copy.deepcopy(model), losses, vocab)
     for grad in found:
         assert grad.layout == torch.strided and grad.dtype == dtype
@@ -78,7 +78,7 @@ def test_optimizer_and_clipping_take_them(vocab):
 
 
 @pytest.mark.parametrize("losses", [("projected",), ("encoder",), ("projected", "decoder")], ids=", ".join)
-@pytest.mark.parametrize("how", ["in place", "through data", "new data", "new type"])
+@pytest.mark.parametrize("how", ["in place", "through data", "new data", "new type", "another parameter of the same values"])
 def test_weights_that_change_between_passes(vocab, how, losses):
     """As optimizers, fairseq's and torch's, and ``model.to`` change them."""
     model = tiny.model(vocab, modalities="")
@@ -91,10 +91,35 @@ def test_weights_that_change_between_passes(vocab, how, losses):
         weight.data.mul_(2)
     elif how == "new data":
         weight.data = weight.data.clone() * 2
-    else:
+    elif how == "new type":
         model.double()
+    else:
+        model.load_state_dict(model.state_dict(), assign=True)
+        weight = model.get_parameter(WEIGHT)
     found, expected = (gradient(each, losses, vocab) for each in (model, copy.deepcopy(model)))
     assert torch.equal(found, expected) and found.dtype == weight.dtype
+
+
+def test_a_converted_model_keeps_nothing_of_the_former_weights(vocab):
+    model = tiny.model(vocab, modalities="")
+    gradient(model, ["projected"], vocab)
+    assert model.encoder.embed_tokens._uses is not None
+    assert model.bfloat16().encoder.embed_tokens._uses is None
+
+
+def test_products_of_some_tokens(vocab):
+    """Ids and a slice of the vocabulary, beside look-ups and a product of all."""
+    table, tokens = TokenEmbeddings(7, 3, padding_idx=1), torch.tensor([[1, 2, 2]])
+    ids, part = torch.tensor([4, 2]), slice(3, 6)
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    weight = table.weight.detach().clone().requires_grad_()
+    ours = [table(tokens), table.project(x), table.project(x, ids), table.project(x, part)]
+    plain = [F.embedding(tokens, weight, 1), x @ weight.T, x @ weight[ids].T, x @ weight[part].T]
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
+    for values in (ours, plain):
+        sum(value.square().sum() for value in values).backward()
+    torch.testing.assert_close(table.weight.grad, weight.grad)
 
 
 def test_frozen_embeddings_have_none(vocab):

@@ -15,7 +15,7 @@ import multiprocessing.util
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -162,7 +162,7 @@ class Ahead:
     def __init__(
         self, dataset: Dataset[Any], collate: Callable[[list[Any]], Batch], batches: Sequence[Rows], ahead: int
     ):
-        self._ready: queue.Queue[Batch | Exception] = queue.Queue(ahead)
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(dataset, collate, batches), name=THREAD, daemon=True)
         self._thread.start()
@@ -176,12 +176,12 @@ class Ahead:
                         return
                     examples.append(dataset[row])
                 self._ready.put(collate(examples))
-        except Exception as error:  # noqa: BLE001  raised again where the batch is requested
+        except BaseException as error:  # noqa: BLE001  raised again where the batch is requested
             self._ready.put(error)
 
     def __next__(self) -> Batch:
         item = self._ready.get()
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             raise item
         return item
 
@@ -205,6 +205,19 @@ def begin_worker(collects: bool, worker: int) -> None:
     gc.freeze()
     if collects:
         gc.enable()
+
+
+def read_ahead(dataset: Dataset[Any], batches: Sequence[Rows]) -> Generator[list[Any], None, None]:
+    """The examples of each batch; a thread reads one while the caller works on the one before.  Any number of these may be open."""
+    if len(batches) < 2:
+        yield from ([dataset[row] for row in batch] for batch in batches)
+        return
+    source = Ahead(dataset, list, batches, 1)
+    try:
+        for _ in batches:
+            yield next(source)
+    finally:
+        source.close()
 
 
 @contextlib.contextmanager

@@ -166,10 +166,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
         kept = self.ready(features) if tokens is None else None
         if kept is not None and kept.fits(features):
             return kept.multiply(features)
-        if isinstance(tokens, Tensor):
-            return F.linear(features, self.embed_tokens.look_up(tokens))
-        weight = self.embed_tokens.projection()
-        return F.linear(features, weight if tokens is None else weight[tokens])
+        return self.embed_tokens.project(features, tokens)
 
     def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
         """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have their own layer norm.

@@ -14,8 +14,8 @@ class TokenEmbeddings(nn.Embedding):
     as the vocabulary, for every look-up.
     """
 
-    uses: tuple[Tensor, Tensor] | None = None  # what _Uses gave
-    made_of: tuple[Any, ...] = ()  # the place of the weight then, and how often it had been changed in place
+    _uses: tuple[Tensor, Tensor] | None = None  # what _Uses gave
+    _version: int = 0  # how often the weight had been changed in place then
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids ``…`` -> ``… x c``; the padding embedding gets no gradient."""
@@ -24,26 +24,39 @@ class TokenEmbeddings(nn.Embedding):
     def look_up(self, tokens: Tensor, padding_idx: int | None = None) -> Tensor:
         """Rows of the table: ids ``…`` -> ``… x c``."""
         weight = self._for_use(0)
-        has_own = self.uses is not None and weight is self.uses[0]
+        has_own = self._uses is not None and weight is self._uses[0]
         sparse = has_own and (weight.dtype != torch.float16 or weight.device.type != "cpu")  # torch cannot add sparse ones of float16 there
         return F.embedding(tokens, weight, padding_idx, sparse=sparse)
 
-    def projection(self) -> Tensor:
-        """The weight ``v x c`` of the output projection."""
-        return self._for_use(1)
+    def project(self, features: Tensor, tokens: Tensor | slice | None = None) -> Tensor:
+        """Features ``… x c`` -> logits ``… x v``, or ``… x k`` of some tokens: ids (``k``) or a slice of the vocabulary."""
+        if isinstance(tokens, Tensor):
+            return F.linear(features, self.look_up(tokens))
+        weight = self._for_use(1)
+        return F.linear(features, weight if tokens is None else weight[tokens])
 
     def _for_use(self, use: int) -> Tensor:
-        """The weight for look-ups (0) or products (1); itself where no gradient of its own is computed."""
+        """The weight for look-ups (0) or products (1), which must give it gradients of its own; itself where none are computed."""
         weight = self.weight
         if not (torch.is_grad_enabled() and isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad):
             return weight
-        now = weight.data_ptr(), weight.dtype, weight._version
-        if self.uses is None or self.made_of != now:
-            self.uses, self.made_of = _Uses.apply(weight), now  # type: ignore[no-untyped-call]
-        return self.uses[use]
+        if self._uses is None or not self._is_of(self._uses[0], weight):
+            self._uses, self._version = _Uses.apply(weight), weight._version  # type: ignore[no-untyped-call]
+        return self._uses[use]
+
+    def _is_of(self, kept: Tensor, weight: Tensor) -> bool:
+        """Whether the gradient of what was kept goes to this weight, which is where it was then and was not changed in place since."""
+        if (self._version, kept.data_ptr(), kept.dtype) != (weight._version, weight.data_ptr(), weight.dtype):
+            return False  # torch gives no graph of a view whose weight was changed in place
+        assert kept.grad_fn is not None
+        return kept.grad_fn.next_functions[0][0].variable is weight  # type: ignore[union-attr, no-any-return]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "TokenEmbeddings":
+        self._uses = None  # which would keep the memory of the weight
+        return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "uses"}
+        return {name: value for name, value in self.__dict__.items() if name != "_uses"}
 
 
 class _Uses(torch.autograd.Function):
@@ -55,7 +68,7 @@ class _Uses(torch.autograd.Function):
         return weight.view_as(weight), weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx: Any, rows: Tensor | None, dense: Tensor | None) -> Tensor | None:
+    def backward(ctx: Any, rows: Tensor | None, dense: Tensor | None) -> Tensor | None:  # dense: of a product, nobody else has it
         if rows is None:
             return dense
         if dense is None:  # the loss does not reach the projection

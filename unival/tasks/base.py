@@ -26,7 +26,7 @@ from unival.generation.outputs import Decode, Output, make_output, reject, text_
 from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, check_counts, saved_config
 from unival.models.trainable import choose_trainable, chooses, said_of_trained
-from unival.models.uninitialised import Uninitialised
+from unival.models.uninitialised import without_initial_values
 from unival.tasks import averages, hours, restore, resume
 from unival.tasks.checks import TrainingChecks, check_generation
 from unival.tasks.closed_set import limit_loss
@@ -166,8 +166,7 @@ class UnivalTask(InstructedTask):
             self.fit_positions(cfg)
             for name in [name for name in FOLLOWING if cfg[name] is None]:  # an option that was added after the checkpoint
                 cfg[name] = getattr(self.media, name)
-            with Uninitialised():  # every weight is loaded
-                model = super().build_model(cfg, from_checkpoint)
+            model = without_initial_values(partial(super().build_model, cfg, from_checkpoint))
             model.keeps_to_checkpoint, model.inference_type = True, self.cfg.dtype
             if self.paths_of_averages:  # fairseq loads one after the other
                 path = self.paths_of_averages.pop(0)
