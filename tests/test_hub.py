@@ -30,7 +30,6 @@ from unival.modalities.kinds import kind_of
 
 QUESTION = "[IMAGE:image] what? -> [TEXT:answer]"
 CLOSED = "[IMAGE:image] what? -> [TEXT:answer,closed_set]"
-empty = torch.empty
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def command(capsys, *arguments) -> tuple[int, str, str]:
 
 
 def test_loading_draws_no_random_numbers_and_leaves_no_weight_without_a_value(checkpoint, monkeypatch):
-    before = torch.get_rng_state()
+    before, empty = torch.get_rng_state(), torch.empty
     monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(-7))  # what memory may hold
     found = from_checkpoint(checkpoint).model.state_dict()
     assert torch.equal(torch.get_rng_state(), before)

@@ -199,27 +199,23 @@ def test_int8(vocab, model):
         linear.prepare(int8=True)
         inputs = x.abs().amax(1, keepdim=True) / 63  # a step of every row
         steps = inputs * linear.weight.abs().sum(1) + linear.weight.abs().amax(1) / 127 * x.abs().sum(1, keepdim=True)
-        assert ((linear(x) - expected).abs() <= steps / 2 * 1.01).all() and not torch.equal(linear(x), expected)
+        assert ((linear(x) - expected).abs() <= steps / 2).all() and not torch.equal(linear(x), expected)
 
 
 @pytest.mark.parametrize("engine", [name for name in torch.backends.quantized.supported_engines if name != "none"])
 def test_rows_of_int8_products_do_not_touch_each_other(engine, monkeypatch):
     """With every engine of torch, whatever the other rows are; a row of zeros stays one."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
-    try:
-        x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-6, 1.0, 1e4]).view(3, 1)
-        x[1, 1] = 0
-        weight = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
-        kept, bias = QuantizedWeight(weight), torch.arange(48.0)
-        together = kept.multiply(x)
-        assert torch.equal(together, torch.stack([torch.stack([kept.multiply(row) for row in rows]) for rows in x]))
-        expected = x @ weight.T
-        assert ((together - expected).norm(dim=-1) <= 0.05 * expected.norm(dim=-1)).all() and not together[1, 1].any()
-        assert torch.equal(kept.multiply(x[:, 1], bias), together[:, 1] + bias)
-        assert kept.multiply(x.bfloat16()).dtype == torch.bfloat16
-    finally:
-        torch.backends.quantized.engine = before
+    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+    x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-6, 1.0, 1e4]).view(3, 1)
+    x[1, 1] = 0
+    weight = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
+    kept, bias = QuantizedWeight(weight), torch.arange(48.0)
+    together = kept.multiply(x)
+    assert torch.equal(together, torch.stack([torch.stack([kept.multiply(row) for row in rows]) for rows in x]))
+    expected = x @ weight.T
+    assert ((together - expected).norm(dim=-1) <= 0.05 * expected.norm(dim=-1)).all() and not together[1, 1].any()
+    assert torch.equal(kept.multiply(x[:, 1], bias), together[:, 1] + bias)
+    assert kept.multiply(x.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])

@@ -28,7 +28,7 @@ def built(draws, build):
 
 
 def test_parameters_need_no_random_numbers():
-    """The generator is as before, and it is faster than drawing: the memory is not even written."""
+    """torch's generator is as before; numbers from another one are drawn."""
     torch.manual_seed(1)
     before = torch.get_rng_state()
     for draws in ("nothing", "own generator"):

@@ -41,8 +41,8 @@ class Prepared(nn.Module):
         return itertools.chain(self.parameters(), self.buffers())
 
     def versions(self) -> list[tuple[int, int]]:
-        """The place of every source, and how often it was changed in place (not through ``.data``, which torch does not count)."""
-        return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.sources()]
+        """What :func:`version` gives for every source."""
+        return [version(each) for each in self.sources()]
 
     def ready(self, x: Tensor) -> Any:
         """What is kept for inference; None where it is of no use for an input, weights have changed since, or gradients are computed."""
@@ -80,6 +80,11 @@ class Prepared(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("asked", "prepared")}
+
+
+def version(tensor: Tensor) -> tuple[int, int]:
+    """The place of a tensor, and how often it was changed in place (not through ``.data``, which torch does not count)."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 def prepare(module: nn.Module, int8: bool = False) -> None:

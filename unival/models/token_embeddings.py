@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unival.backbones.prepared import version
+
 
 class TokenEmbeddings(nn.Embedding):
     """An embedding table whose look-ups have gradients of rows only.
@@ -15,7 +17,7 @@ class TokenEmbeddings(nn.Embedding):
     """
 
     _uses: tuple[Tensor, Tensor] | None = None  # what _Uses gave
-    _version: int = 0  # how often the weight had been changed in place then
+    _made_of: tuple[int, int] | None = None  # the version of the weight then
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids ``…`` -> ``… x c``; the padding embedding gets no gradient."""
@@ -41,12 +43,12 @@ class TokenEmbeddings(nn.Embedding):
         if not (torch.is_grad_enabled() and isinstance(weight, nn.Parameter) and weight.is_leaf and weight.requires_grad):
             return weight
         if self._uses is None or not self._is_of(self._uses[0], weight):
-            self._uses, self._version = _Uses.apply(weight), weight._version  # type: ignore[no-untyped-call]
+            self._uses, self._made_of = _Uses.apply(weight), version(weight)  # type: ignore[no-untyped-call]
         return self._uses[use]
 
     def _is_of(self, kept: Tensor, weight: Tensor) -> bool:
-        """Whether the gradient of what was kept goes to this weight, which is where it was then and was not changed in place since."""
-        if (self._version, kept.data_ptr(), kept.dtype) != (weight._version, weight.data_ptr(), weight.dtype):
+        """Whether the gradient of what was kept goes to this weight, which is as it was then."""
+        if self._made_of != version(weight):
             return False  # torch gives no graph of a view whose weight was changed in place
         assert kept.grad_fn is not None
         return kept.grad_fn.next_functions[0][0].variable is weight  # type: ignore[union-attr, no-any-return]
