@@ -30,7 +30,7 @@ from unival.checkpoints.adapters import MARK, stack
 from unival.checkpoints.files import ema_weights, read
 from unival.checkpoints.files import weights as model_weights
 from unival.checkpoints.summary import non_finite
-from unival.data.reading import RowsOrErrors, read_ahead
+from unival.data.reading import RowsOrErrors, in_order, read_ahead
 from unival.data.rows import RowTable, cell_of
 from unival.data.stream import Stream
 from unival.data.table import row_errors
@@ -168,8 +168,7 @@ class Unival:
     def _answers(self, dataset: Stream, batch_size: int, generator: Any, nbest: int) -> Iterator[Output | UserError]:
         compute_alone_after_fork()
         prepare(self.model, self.int8)
-        batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
-        with contextlib.closing(read_ahead(RowsOrErrors(dataset), batches)) as reader:
+        with contextlib.closing(read_ahead(RowsOrErrors(dataset), in_order(len(dataset), batch_size))) as reader:
             for read in reader:
                 sample = dataset.collater([item for item in read if not isinstance(item, UserError)])
                 outputs = self._outputs(generator, sample, nbest) if sample["nsentences"] else []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch.utils.data import Dataset
 
 from unival.data.example import Example
-from unival.data.reading import Reader
+from unival.data.reading import Reader, in_order
 from unival.data.stream import Stream
 from unival.errors import UserError, counted
 from unival.modalities.target import predicted_slot
@@ -111,8 +111,7 @@ def findings(every: Findings, workers: int = 0) -> Iterator[Finding]:
     Args:
         workers: processes that read; 0: this one reads.
     """
-    batches = [range(start, min(start + ROWS, len(every))) for start in range(0, len(every), ROWS)]
-    reader = Reader(every, list, batches, workers=workers)
+    reader = Reader(every, list, in_order(len(every), ROWS), workers=workers)
     try:
         for batch in reader:
             yield from batch

@@ -110,6 +110,11 @@ class Reader:
             _opened = None
 
 
+def in_order(rows: int, size: int) -> list[range]:
+    """The row numbers of batches of so many rows, one after the other; the last may be smaller."""
+    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
 class RowsOrErrors(Dataset[Any]):
     """What a stream reads of every row (``stream.read(row)``), or the error of a row that cannot be read."""
 

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unival.checkpoints.merging.inputs import Checkpoint
 from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
-from unival.data.reading import Reader
+from unival.data.reading import Reader, in_order
 from unival.errors import UserError, unknown
 from unival.generation.answer_options import AnswerOptions
 from unival.generation.options import generation_options
@@ -163,7 +163,7 @@ class EvaluatedTable:
     def batches(self) -> Sequence[dict[str, Any]]:
         """The batches, in order: media are decoded when they are first asked for, and kept as the integers that files hold."""
         if not self._batches:
-            rows = [range(start, min(start + self.batch_size, len(self))) for start in range(0, len(self), self.batch_size)]
+            rows = in_order(len(self), self.batch_size)
             self._batches = [self.store.keep(batch) for batch in Reader(self.dataset, self.dataset.collater, rows, workers=self.workers)]
         return self._batches
 
