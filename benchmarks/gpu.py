@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,13 +68,14 @@ def training(modality: str, shape: tuple[int, ...], precision: str, args: argpar
     return step
 
 
-def generation(precision: str, args: argparse.Namespace) -> Callable[[], Any]:
+def generation(precision: str, args: argparse.Namespace, cuda_graphs: bool) -> Callable[[], Any]:
     """A beam search of 5 over 20 tokens."""
     from unival.generation.search import build_generator
 
     vocabulary, dtype = dictionary(args.vocabulary), DTYPES[precision]
     model = build_model(args.arch, vocabulary, modalities="image").to("cuda", dtype)
-    generator = build_generator([model], vocabulary, argparse.Namespace(beam=5, min_len=20, max_len_b=20))
+    options = argparse.Namespace(beam=5, min_len=20, max_len_b=20, cuda_graphs=cuda_graphs)
+    generator = build_generator([model], vocabulary, options)
     group = text_input(vocabulary, args.batch, 8, 1)
     group["media"] = training_input(model, "image", (args.batch, 3, args.image_size, args.image_size))
     group = moved({key: value for key, value in group.items() if key != "prev_output_tokens"}, dtype)
@@ -148,9 +150,10 @@ def main() -> None:
         for name, (modality, shape) in shapes.items():
             if args.only in name:
                 report(name, precision, lambda: training(modality, shape, precision, args), shape[0], args, limits[precision])  # noqa: B023
-        name = f"beam 5, 20 tokens, batch {args.batch}"
-        if args.only in name and precision != "autocast":
-            report(name, precision, lambda: generation(precision, args), args.batch, args, limits[precision])  # noqa: B023
+        for graphs, name in enumerate((f"beam 5, 20 tokens, batch {args.batch}", f"beam 5, CUDA graphs, batch {args.batch}")):
+            if args.only in name and precision != "autocast":
+                work = partial(generation, precision, args, bool(graphs))
+                report(name, precision, work, args.batch, args, limits[precision])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training, generation and the Python API on a GPU give what they give on the CPU; precisions and processes that only GPUs have."""
 
 import gc
+import itertools
 import json
 import math
 
@@ -98,27 +99,29 @@ def test_generation_gives_the_texts_of_the_cpu(data, tmp_path, on, monkeypatch):
     for device in ("cpu", "cuda"):
         on(device)
         found[device] = read_generated(runs.generate(data, checkpoint, tmp_path / device, "valid"))
-    assert {i: text for i, (text, _) in found["cuda"].items()} == {i: text for i, (text, _) in found["cpu"].items()}
-    for row, (_, score) in found["cuda"].items():
-        assert score == pytest.approx(found["cpu"][row][1], abs=1e-3)
+    found["graphs"] = read_generated(runs.generate(data, checkpoint, tmp_path / "graphs", "valid", "--cuda-graphs"))
+    for device, row in itertools.product(("cuda", "graphs"), found["cpu"]):
+        assert found[device][row] == (found["cpu"][row][0], pytest.approx(found["cpu"][row][1], abs=1e-3))
     model, images = from_checkpoint(checkpoint), sorted(map(str, (data / "images").glob("valid*.png")))
     texts = model.caption(images)
     assert model.to("cuda").caption(images) == texts
+    assert model.caption(images, cuda_graphs=True) == texts
     assert main(["run", "--path", str(checkpoint), "--device", "cuda", images[0]]) == 0
 
 
-@pytest.mark.parametrize("inference", ["search", "candidates"])
+@pytest.mark.parametrize("inference", ["search", "graphs", "candidates"])
 def test_candidate_answers_are_those_of_the_cpu(data, tmp_path, on, inference, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     on("cuda")
     closed = [*CLOSED, "--closed-set", str(data / "answers.txt")]
-    extra = ["--no-repeat-ngram-size", "0", *([] if inference == "search" else ["--inference", "candidates"])]
+    extra = ["--no-repeat-ngram-size", "0", *(["--inference", "candidates"] if inference == "candidates" else [])]
     assert runs.train(data, tmp_path, *closed, "--disable-validation", "--batch-size", "4", "--max-update", "10", "--lr", "3e-3") == 0
     found = []
     for device in ("cpu", "cuda"):
         on(device)
         checkpoint = tmp_path / "checkpoint_last.pt"
-        found.append(read_generated(runs.generate(data, checkpoint, tmp_path / device, "valid", *closed, *extra)))
+        graphs = ["--cuda-graphs"] if (inference, device) == ("graphs", "cuda") else []
+        found.append(read_generated(runs.generate(data, checkpoint, tmp_path / device, "valid", *closed, *extra, *graphs)))
     assert [text for text, _ in found[0].values()] == [text for text, _ in found[1].values()]
     assert {text for text, _ in found[1].values()} <= set(tiny.WORDS)
 

@@ -42,9 +42,9 @@ def prefix_of(run: str) -> torch.Tensor | None:
     return None if prefix is None else torch.tensor(prefix)
 
 
-def generator_of(model: UnivalModel, run: str) -> UnivalGenerator:
+def generator_of(model: UnivalModel, run: str, **options: Any) -> UnivalGenerator:
     beams = golden.numbers("beams")
-    args = dict(beams["runs"][run]["gen_args"])
+    args = {**beams["runs"][run]["gen_args"], **options}
     # what the original's own switch asked for is how ours always ends; its seed is set beside the call
     args.pop("stop_on_max_len", None)
     args.pop("torch_seed", None)
@@ -65,12 +65,12 @@ def test_original_hypotheses_of_videos_and_sounds(run: str, dtype: torch.dtype) 
     compare(golden.golden_model(dtype, MEDIA_RUNS[run]), run)
 
 
-def compare(model: UnivalModel, run: str) -> None:
+def compare(model: UnivalModel, run: str, **options: Any) -> None:
     record = golden.numbers("beams")["runs"][run]
     dtype = model.decoder.embed_tokens.weight.dtype
     sample = sample_of(run, dtype)
     torch.manual_seed(record["gen_args"].get("torch_seed", 0))
-    rows = generator_of(model, run).generate([model], sample, prefix_tokens=prefix_of(run))
+    rows = generator_of(model, run, **options).generate([model], sample, prefix_tokens=prefix_of(run))
     score_tolerance = 1e-4 if dtype == torch.float32 else 1e-9
     for row, expected_row in zip(rows, record["rows"], strict=True):
         assert [h["tokens"].tolist() for h in row] == [h["tokens"] for h in expected_row]

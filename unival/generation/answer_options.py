@@ -6,6 +6,7 @@ from typing import Optional  # fairseq's argument parser does not know `float | 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 INFERENCE = ChoiceEnum(["beam", "candidates"])
+OF_DEVICE = ("cuda_graphs",)  # options that depend on the device alone: a checkpoint does not bring them
 
 
 @dataclass
@@ -42,5 +43,13 @@ class AnswerOptions(FairseqDataclass):
             "help": "give no answer (an empty text, no box) where the best one's score is below this: the natural logarithm of its"
             " probability, without that of a prefix given in the target; per token (by --lenpen) unless with --unnormalized or --inference"
             " candidates (default: always answer)",
+        },
+    )
+    cuda_graphs: bool = field(
+        default=False,
+        metadata={
+            "group": "evaluation",
+            "help": "replay the steps of a search as a CUDA graph, which launches the kernels of a step at once; answers are the same up to"
+            " rounding. On GPUs, where launching takes longer than computing: with small models or batches",
         },
     )

@@ -211,6 +211,7 @@ def _search_only(o: argparse.Namespace, trie: Trie | None) -> Iterator[tuple[boo
     yield trie is None, "--inference candidates: there are no candidate answers; give the slot closed_set, and --closed-set FILE"
     for name in _strategies(o):
         yield True, f"{name} is a way to search, and --inference candidates does not search"
+    yield o.cuda_graphs, "--cuda-graphs is for the steps of a search, and --inference candidates does not search"
     yield o.lenpen != 1, f"--lenpen {o.lenpen}: --inference candidates compares answers by the sum of their log-probabilities"
     yield o.unkpen != 0, f"--unkpen {o.unkpen}: --inference candidates takes the model's own probabilities"
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from unival.errors import UserError, counted
 from unival.generation.candidates import CandidateScorer
+from unival.generation.graphs import StepGraph, step_graphs
 from unival.generation.no_repeat import NoRepeat
 from unival.generation.options import check_generation_options, generation_options
 from unival.generation.sampling import Sampling
@@ -45,6 +46,7 @@ class ConstrainedEnsemble(EnsembleModel):
         constraint_range: (start, end) of the allowed token ids, end exclusive; eos is allowed too.
         zero_shot: mask by the ``Trie`` after normalising: scores are log-probabilities under the whole vocabulary.
         is_exact: every row has exactly as many tokens as its limit, not fewer.
+        cuda_graphs: replay the models' steps as CUDA graphs.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class ConstrainedEnsemble(EnsembleModel):
         constraint_range: tuple[int, int] | None,
         zero_shot: bool,
         is_exact: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(models)
         assert self.has_incremental_states(), "generation needs models with an incremental decoder"
         self.trie = trie
         self.zero_shot = zero_shot
         self.is_exact = is_exact
+        self.graphs = step_graphs(models) if cuda_graphs else [None] * len(models)
         self.said: tuple[slice, ...] = ()  # allowed spans of the vocabulary; empty: no range, all is allowed
         self.outside: Tensor | None = None  # v, True: forbidden, as outside the range and not special
         self.special = [dictionary.bos(), dictionary.unk()]  # forbidden under a range
@@ -118,8 +122,8 @@ class ConstrainedEnsemble(EnsembleModel):
             moved = self.trie.advance(self.states, tokens[:, -1])
             self.states = torch.where(self.prompt_lengths < step, moved, self.states)
         log_probs = []
-        for model, encoder_out, state in zip(self.models, encoder_outs, incremental_states, strict=True):
-            logits = self.logits(model.decoder, tokens, encoder_out, state, free)
+        for model, graph, encoder_out, state in zip(self.models, self.graphs, encoder_outs, incremental_states, strict=True):
+            logits = self.logits(model.decoder, graph, tokens, encoder_out, state, free)
             if temperature != 1:  # half precision overflows when it is divided by a low temperature
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
             log_probs.append(self.normalize(logits, free))
@@ -136,14 +140,18 @@ class ConstrainedEnsemble(EnsembleModel):
             mean = mean.masked_fill(forbidden, -math.inf)
         return mean, None
 
-    def logits(self, decoder: Any, tokens: Tensor, encoder_out: Any, state: dict, free: Tensor) -> Tensor:
+    def logits(self, decoder: Any, graph: StepGraph | None, tokens: Tensor, encoder_out: Any, state: dict, free: Tensor) -> Tensor:
         """Logits (r x v) of the next token; if all rows are under a range, those outside it are -inf and not computed."""
-        ours = isinstance(decoder, UnivalDecoder)
-        if ours and tokens.size(1) == 1:
-            decoder.reserve(state, 1 + self.longest)
-        if not (ours and self.said and bool(free.all())):
+        if not isinstance(decoder, UnivalDecoder):
             return decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
-        features = decoder(tokens, encoder_out=encoder_out, incremental_state=state, features_only=True)[0][:, -1, :]
+        if tokens.size(1) == 1:
+            decoder.reserve(state, 1 + self.longest)
+        if graph is not None and tokens.size(1) > 1:
+            features = graph.features(tokens, encoder_out, state)[:, -1, :]
+        else:
+            features = decoder(tokens, encoder_out=encoder_out, incremental_state=state, features_only=True)[0][:, -1, :]
+        if not (self.said and bool(free.all())):
+            return decoder.output_layer(features)
         parts = [decoder.output_layer(features, span) for span in self.said]
         logits = parts[0].new_full((len(features), len(decoder.dictionary)), -math.inf)
         for span, part in zip(self.said, parts, strict=True):
@@ -187,6 +195,7 @@ class UnivalGenerator(SequenceGenerator):
         no_repeat_ngram_size: n-grams of this size occur at most once per row (0: any number of times).
         length: number of tokens of every answer, without prompt and eos; None: the model decides.
         candidates_batch: score every candidate answer instead of searching, so many tokens at a time; None: search.
+        cuda_graphs: see ``ConstrainedEnsemble``.
         options: fairseq's own (beam_size, max_len_b, search_strategy, …).
     """
 
@@ -200,9 +209,10 @@ class UnivalGenerator(SequenceGenerator):
         no_repeat_ngram_size: int = 0,
         length: int | None = None,
         candidates_batch: int | None = None,
+        cuda_graphs: bool = False,
         **options: Any,
     ) -> None:
-        ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot, is_exact=length is not None)
+        ensemble = ConstrainedEnsemble(models, tgt_dict, trie, constraint_range, zero_shot, length is not None, cuda_graphs)
         strategy: Any = options.get("search_strategy")
         if type(strategy) is search.Sampling:
             options["search_strategy"] = Sampling(tgt_dict, strategy.sampling_topk, strategy.sampling_topp)
@@ -378,7 +388,8 @@ def build_generator(
     check_generation_options(options, dictionary, trie, constraint_range, length)
     limits = {"trie": trie, "constraint_range": constraint_range, "zero_shot": options.zero_shot, "length": length}
     candidates_batch = options.candidates_batch if options.inference == "candidates" else None
-    extra = {**limits, "candidates_batch": candidates_batch, **(extra_gen_cls_kwargs or {})}
+    more = {"candidates_batch": candidates_batch, "cuda_graphs": options.cuda_graphs}
+    extra = {**limits, **more, **(extra_gen_cls_kwargs or {})}
     # fairseq reads the options itself, and takes nothing but the dictionary from the task
     task = argparse.Namespace(target_dictionary=dictionary)
     generator = FairseqTask.build_generator(

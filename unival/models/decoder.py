@@ -171,7 +171,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
     def embed(self, tokens: Tensor, code_rows: Tensor | None, positions: dict[str, Tensor]) -> Tensor:
         """Token ids ``b x t`` -> ``b x t x c``; rows of image codes have their own layer norm.
 
-        ``code_rows`` (b): True: image codes.  ``positions``: position embeddings ([b x] t x c) per kind, added
+        ``code_rows`` (b): True: image codes.  ``positions``: position embeddings ([b x] t x c) per kind in the batch, added
         with ``--entangle-target-positions``.
         """
         x = self.embed_tokens(tokens)
@@ -179,7 +179,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
             tables = {kind: table.view(-1, 1, *table.shape[-2:]) for kind, table in positions.items()}
             x = x + self.choose(tables, code_rows).squeeze(1)
         normed = self.layernorm_embedding(x)
-        if code_rows is not None and code_rows.any():
+        if code_rows is not None and "code" in positions:
             normed = torch.where(code_rows[:, None, None], self.code_layernorm_embedding(x), normed)
         return F.dropout(normed, self.cfg.dropout, self.training)
 

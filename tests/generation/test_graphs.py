@@ -1,0 +1,171 @@
+"""Searches whose steps are replayed: here a traced step stands in for the CUDA graph, which tests/test_gpu.py tries.
+
+A trace, like a graph, is the same operations on the same tensors whatever the step, and cannot be made of a step that looks at values.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from tests import golden, tiny
+from tests.generation import test_golden_beams as beams
+from tests.generation.test_search import same
+from tests.models.test_invariances import image_item, images, text
+from unival.errors import UserError
+from unival.generation import build_generator, graphs
+
+RUNS = beams.IMAGE_RUNS + beams.CLOSED_SET_RUNS + beams.TEXT_RUNS
+PARTS = {"lora": "lora,adapters", "prefix": "prefix"}
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch):
+    """Steps are traced on the CPU; returns the graphs' sizes in operations, one for each capture."""
+    sizes = []
+
+    def capture(work, device):
+        trace = make_fx(lambda: work())()
+        sizes.append(len(trace.graph.nodes))
+        return trace
+
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(graphs, "check_device", lambda device: None)
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return tiny.vocabulary(tmp_path_factory.mktemp("vocab"))
+
+
+def sample_of(vocab, *lengths: int, image: bool = True, codes: list[bool] | None = None, seed: int = 0) -> dict[str, Any]:
+    src = text(vocab, *lengths, seed=seed)
+    group = {"src_tokens": src, "src_lengths": torch.tensor(lengths)}
+    if image:
+        group["media"] = [image_item(images(len(lengths), seed), list(range(len(lengths))))]
+    if codes is not None:
+        group["code_masks"] = torch.tensor(codes)
+    return {"id": torch.arange(len(lengths)), "net_input": {"groups": [group]}}
+
+
+def searched(generator, models, sample):
+    torch.manual_seed(0)
+    rows = generator.generate(models, sample, prefix_tokens=sample.get("prefix_tokens"), bos_token=0)
+    return [[(h["tokens"].tolist(), float(h["score"])) for h in row] for row in rows]
+
+
+def both(vocab, models, samples, **options):
+    """Every batch has the same hypotheses by one generator with graphs as by one without."""
+    options = {"beam": 3, "max_len_b": 9, **options}
+    plain, graphed = (build_generator(models, vocab.dictionary, {**options, "cuda_graphs": on}) for on in (False, True))
+    for sample in samples:
+        same(searched(graphed, models, sample), searched(plain, models, sample))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_hypotheses_of_the_original(run, traced):
+    model = golden.golden_model(torch.float64)
+    beams.compare(model, run, cuda_graphs=True)
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"beam": 1},
+        {"max_len_a": 0.7, "max_len_b": 2},
+        {"match_source_len": True},
+        {"sampling": True, "sampling_topp": 0.6},
+        {"diverse_beam_groups": 3},
+        {"no_repeat_ngram_size": 1, "min_len": 4},
+    ],
+    ids=lambda options: ",".join(options) or "plain",
+)
+def test_batches_of_any_shape(vocab, options, traced):
+    """Sentences end at different steps; a shape that comes again, now of other sources, is not captured again."""
+    model = tiny.model(vocab).double()
+    samples = [sample_of(vocab, *lengths, seed=seed) for seed, lengths in enumerate([(9, 4, 6), (9, 5, 3), (5, 5), (9,), (9,)])]
+    both(vocab, [model], samples, **options)
+    per_length = "match_source_len" in options or "max_len_a" in options  # of the sources: shapes differ by it
+    assert len(traced) <= 5 if per_length else len(traced) == 3
+
+
+@pytest.mark.parametrize("codes", [[True, True], [True, False], [False, False]], ids=["codes", "mixed", "text"])
+def test_targets_of_image_codes(vocab, codes):
+    model = tiny.model(vocab).double()
+    both(vocab, [model], [sample_of(vocab, 6, 4, codes=codes), sample_of(vocab, 6, 6, codes=codes[::-1], seed=1)], min_len=5)
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_models_with_more_parts(vocab, parts):
+    model = tiny.model(vocab, peft=PARTS[parts]).double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in ("lora", "adapter", "prefix")):
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+    both(vocab, [model], [sample_of(vocab, 6, 4), sample_of(vocab, 6, 4, seed=1)])
+
+
+def test_every_model_of_an_ensemble_has_a_graph(vocab, traced):
+    models = [tiny.model(vocab, seed=seed).double() for seed in range(2)]
+    both(vocab, models, [sample_of(vocab, 6, 4), sample_of(vocab, 6, 4, image=False)])
+    assert len(traced) == 4
+
+
+def test_weights_that_change_between_searches(vocab, traced):
+    """In place, as by training: the same graph; other tensors: another one."""
+    model = tiny.model(vocab).double()
+    samples = [sample_of(vocab, 6, 4)]
+    options = {"beam": 3, "max_len_b": 9}
+    graphed = build_generator([model], vocab.dictionary, {**options, "cuda_graphs": True})
+    before = searched(graphed, [model], samples[0])
+    for change in (lambda p: p.mul_(1.1), lambda p: setattr(p, "data", p.data * 0.9)):
+        with torch.no_grad():
+            for parameter in model.decoder.parameters():
+                change(parameter)
+        found = searched(graphed, [model], samples[0])
+        same(found, searched(build_generator([model], vocab.dictionary, options), [model], samples[0]))
+        assert found != before
+    assert len(traced) == 2
+
+
+def test_what_is_not_a_number_in_one_search_does_not_reach_the_next(vocab):
+    model = tiny.model(vocab).double()
+    graphed = build_generator([model], vocab.dictionary, {"beam": 3, "max_len_b": 9, "cuda_graphs": True})
+    expected = searched(graphed, [model], sample_of(vocab, 6, 4))
+    (graph,) = graphed.model.graphs
+    graph.past.fill_(float("nan"))
+    assert searched(graphed, [model], sample_of(vocab, 6, 4)) == expected
+
+
+def test_a_decoder_that_looks_at_values_cannot_be_captured(vocab):
+    model = tiny.model(vocab).double()
+    model.decoder.layers[0].register_forward_pre_hook(lambda module, args: None if args[0].sum() > 0 else args)
+    graphed = build_generator([model], vocab.dictionary, {"beam": 3, "max_len_b": 9, "cuda_graphs": True})
+    with pytest.raises(RuntimeError):
+        searched(graphed, [model], sample_of(vocab, 6, 4))
+
+
+def test_a_cpu_has_no_graphs(vocab, monkeypatch):
+    monkeypatch.undo()
+    model = tiny.model(vocab)
+    graphed = build_generator([model], vocab.dictionary, {"beam": 3, "max_len_b": 9, "cuda_graphs": True})
+    with pytest.raises(UserError, match="--cuda-graphs needs a GPU, and the model is on cpu"):
+        searched(graphed, [model], sample_of(vocab, 6, 4, image=False))
+
+
+def test_other_decoders_have_no_graphs():
+    from tests.generation.toy import make_dictionary, make_model
+
+    with pytest.raises(UserError, match="--cuda-graphs: only decoders of this package can be captured, not ToyDecoder"):
+        build_generator([make_model()], make_dictionary(), {"cuda_graphs": True})
+
+
+def test_a_generator_can_be_copied(vocab):
+    model = tiny.model(vocab).double()
+    graphed = build_generator([model], vocab.dictionary, {"beam": 3, "max_len_b": 9, "cuda_graphs": True})
+    assert searched(copy.deepcopy(graphed), [model], sample_of(vocab, 6, 4)) == searched(graphed, [model], sample_of(vocab, 6, 4))
