@@ -9,6 +9,7 @@ precision, divided by the step's time.  ``--profile N`` prints the N kernels tha
 
 import argparse
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -46,10 +47,10 @@ def moved(sample: Any, dtype: torch.dtype) -> Any:
     return apply_to_sample(lambda tensor: tensor.to("cuda", dtype if tensor.is_floating_point() else tensor.dtype), sample)
 
 
-def training(modality: str, shape: tuple[int, ...], precision: str, args: argparse.Namespace) -> Callable[[], Any]:
+def training(modality: str, shape: tuple[int, ...], precision: str, args: argparse.Namespace, compiled: bool) -> Callable[[], Any]:
     """One step: forward, backward, optimizer (its master weights are not in it)."""
     vocabulary, dtype = dictionary(args.vocabulary), DTYPES[precision]
-    model = build_model(args.arch, vocabulary, modalities=modality).train().to("cuda", dtype)
+    model = build_model(args.arch, vocabulary, modalities=modality, compile=compiled).train().to("cuda", dtype)
     criterion = label_smoothed(vocabulary)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
     group = text_input(vocabulary, shape[0], 8, 20, pad_from=20)
@@ -147,9 +148,11 @@ def main() -> None:
         "audio, batch 8, 10 s": ("audio", (8, 480000)),
     }
     for precision in args.precisions:
-        for name, (modality, shape) in shapes.items():
+        for (name, (modality, shape)), compiled in itertools.product(shapes.items(), (False, True)):
+            name = f"compiled {name}" if compiled else name
             if args.only in name:
-                report(name, precision, lambda: training(modality, shape, precision, args), shape[0], args, limits[precision])  # noqa: B023
+                work = partial(training, modality, shape, precision, args, compiled)
+                report(name, precision, work, shape[0], args, limits[precision])
         for graphs, name in enumerate((f"beam 5, 20 tokens, batch {args.batch}", f"beam 5, CUDA graphs, batch {args.batch}")):
             if args.only in name and precision != "autocast":
                 work = partial(generation, precision, args, bool(graphs))

@@ -73,11 +73,20 @@ def test_training_gives_the_losses_of_the_cpu(data, tmp_path, on, medium, monkey
     assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=2e-3)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("medium", MEDIA)
+def test_compiled_training_gives_the_losses_of_the_cpu(data, tmp_path, on, medium, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    for device, compiled in (("cpu", []), ("cuda", ["--compile"])):
+        on(device)
+        assert runs.train(data, tmp_path / device, *flags(medium), *EXACT, "--max-update", "4", *compiled) == 0
+    assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=2e-3)
+
+
+@pytest.mark.parametrize("precision", [*PRECISIONS, "--compile --bf16"])
 @pytest.mark.parametrize("medium", MEDIA)
 def test_every_precision_trains_validates_resumes_and_generates(data, tmp_path, on, medium, precision):
     on("cuda")
-    options = [*flags(medium), precision, "--fp16-init-scale", "4", "--eval-metrics", "exact_match"]
+    options = [*flags(medium), *precision.split(), "--fp16-init-scale", "4", "--eval-metrics", "exact_match"]
     options += ["--best-checkpoint-metric", "exact_match", "--lr", "3e-3"]
     assert runs.train(data, tmp_path, *options, "--max-epoch", "2") == 0
     assert runs.train(data, tmp_path, *options, "--max-epoch", "4") == 0
@@ -85,7 +94,7 @@ def test_every_precision_trains_validates_resumes_and_generates(data, tmp_path, 
     assert len(found) == 8 and all(map(math.isfinite, found)) and found[-1] < found[0]
     lines = runs.log_lines(tmp_path, "valid_exact_match")
     assert len(lines) == 4 and math.isfinite(float(lines[-1]["valid_loss"]))
-    half = [] if precision == "--amp" else [precision]
+    half = [] if precision == "--amp" else precision.split()[-1:]
     instruction = ["--task", "unival", "--instruction", MEDIA[medium], *SMALL]
     file = runs.generate(data, tmp_path / "checkpoint_last.pt", tmp_path, "valid", *instruction, *half)
     assert len(read_generated(file)) == 4

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unival.backbones.prepared import Prepared, compute_type
+from unival.backbones.recomputing import Mode
 
 
 class Folded:
@@ -33,10 +34,10 @@ class Foldable(Prepared):
     """A CNN that can be folded for inference; its ``forward`` uses :meth:`ready`.
 
     Attributes:
-        recompute: compute the activations of blocks again in the backward pass instead of keeping them.
+        mode: how its blocks are run in training.
     """
 
-    recompute = False
+    mode = Mode()
 
     def prepared_form(self, int8: bool) -> Folded:
         """The folded copy; convolutions are not quantised."""

@@ -277,5 +277,5 @@ class Pann(Foldable):
         if self.training and self.spec_augment:
             x = mask_stripes(mask_stripes(x, 2, TIME_STRIPE), 3, MEL_STRIPE)
         for i in range(self.blocks):
-            x = run_layer(self.get_submodule(f"conv_block{i + 1}"), self.recompute, x)
+            x = run_layer(self.get_submodule(f"conv_block{i + 1}"), self.mode, x)
         return x

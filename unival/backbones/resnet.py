@@ -55,7 +55,7 @@ class ResNet(Foldable, TimmResNet):
         x = x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for i in range(self.stages):
-            x = run_stage(self.get_submodule(f"layer{i + 1}"), x, self.recompute)
+            x = run_stage(self.get_submodule(f"layer{i + 1}"), x, self.mode)
         return x
 
 

@@ -90,5 +90,5 @@ class ResNeXt3D(Foldable):
         x = x.to(self.conv1.weight.dtype).contiguous(memory_format=torch.channels_last_3d)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for stage in (self.get_submodule(f"layer{i + 1}") for i in range(len(STAGE_CHANNELS))):
-            x = run_stage(stage, x, self.recompute)
+            x = run_stage(stage, x, self.mode)
         return x

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unival.backbones.folding import Foldable
+from unival.backbones.recomputing import Mode
 from unival.errors import UserError
 from unival.instructions import AttributeSpec
 from unival.modalities.geometry import Geometry, Loaded
@@ -321,7 +323,7 @@ class MediaEmbedding(nn.Module):
         return MediaTokens(tokens, positions_on(self.layout, tuple(features.shape[2:]), self.bucket_size, values.device))
 
 
-def embed_with(backbone: nn.Module, cfg: Any, name: str, **options: Any) -> MediaEmbedding:
+def embed_with(backbone: Foldable, cfg: Any, name: str, **options: Any) -> MediaEmbedding:
     """The embedding of a CNN's features by the options of a model that all CNNs share.
 
     Args:
@@ -332,7 +334,7 @@ def embed_with(backbone: nn.Module, cfg: Any, name: str, **options: Any) -> Medi
     """
     from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
 
-    backbone.recompute = cfg.checkpoint_activations
+    backbone.mode = Mode(cfg.checkpoint_activations, cfg.compile)
     norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
     sizes = cfg.encoder_embed_dim, cfg.image_bucket_size
     return MediaEmbedding(backbone, *sizes, frozen_norms=norms, norm=has_norm(cfg, name), **options)

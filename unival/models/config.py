@@ -130,6 +130,13 @@ class CoreConfig(FairseqDataclass):
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute layers and blocks of CNNs in the backward pass: less memory, more time"}
     )
+    compile: bool = field(
+        default=False,
+        metadata={
+            "help": "in training, run what torch.compile makes of the layers and the CNNs' blocks, which the first updates compile, in"
+            " minutes; random draws (dropout) differ from those without it. Meant for GPUs: on CPUs it is no faster"
+        },
+    )
 
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unival.backbones.prepared import PackedWeight, Prepared, QuantizedWeight, kept_matrix
-from unival.backbones.recomputing import run_layer
+from unival.backbones.recomputing import Mode, run_layer
 from unival.models.attention import MultiheadAttention
 from unival.models.bias import (
     image_bucket_count,
@@ -114,11 +114,12 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
         padding = prev_output_tokens.eq(self.dictionary.pad())
         mask = padding if padding.any() else None
         attributes, auxiliary = self.attributes(rows, x.device), encoder_out.auxiliary
+        mode = Mode(self.cfg.checkpoint_activations, self.cfg.compile)
         for i, layer in enumerate(self.layers):
             bias = self.choose({kind: self.layer_bias(i, kind, p, step, total) for kind, p in positions.items()}, rows)
             extend = None if state is None else state.extend(i)
             given = (x, attributes, bias, cross_kv[i], cross_bias, mask, extend)
-            x, more = run_layer(layer, self.cfg.checkpoint_activations, *given)
+            x, more = run_layer(layer, mode, *given)
             auxiliary = add_auxiliary(auxiliary, more)
             if return_all_hiddens:
                 states.append(x)

@@ -13,7 +13,7 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unival.backbones.recomputing import run_layer
+from unival.backbones.recomputing import Mode, run_layer
 from unival.errors import UserError
 from unival.modalities import media_of
 from unival.modalities.base import MediaEmbedding
@@ -300,10 +300,11 @@ class UnivalEncoder(FairseqEncoder):
         mask = padding if padding.any() else None
         attributes = self.attributes(segments)
         auxiliary: Tensor | None = None
+        mode = Mode(self.cfg.checkpoint_activations, self.cfg.compile)
         states = [x] if return_all_hiddens else []
         for i, layer in enumerate(self.layers):
             bias = self.layer_bias(i, absolute, buckets, bool(media))
-            x, more = run_layer(layer, self.cfg.checkpoint_activations, x, attributes, bias, mask)
+            x, more = run_layer(layer, mode, x, attributes, bias, mask)
             auxiliary = add_auxiliary(auxiliary, more)
             if return_all_hiddens:
                 states.append(x)

@@ -19,9 +19,13 @@ class DropPath(nn.Module):
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
+        self.keep = torch.tensor(1.0 - rate)  # compiled: the same for all rates, see unival.backbones.compiling
 
     def forward(self, x: Tensor) -> Tensor:
         """``b x t x c``, any shape after b -> the same shape."""
+        if torch.compiler.is_compiling() and self.training:
+            mask = torch.rand(x.size(0), 1, 1, device=x.device) < self.keep
+            return x * mask / self.keep
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
