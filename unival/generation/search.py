@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from unival.errors import UserError, counted
 from unival.generation.candidates import CandidateScorer
-from unival.generation.graphs import StepGraph, step_graphs
+from unival.generation.graphs import StepGraphs, step_graphs
 from unival.generation.no_repeat import NoRepeat
 from unival.generation.options import check_generation_options, generation_options
 from unival.generation.sampling import Sampling
@@ -122,8 +122,8 @@ class ConstrainedEnsemble(EnsembleModel):
             moved = self.trie.advance(self.states, tokens[:, -1])
             self.states = torch.where(self.prompt_lengths < step, moved, self.states)
         log_probs = []
-        for model, graph, encoder_out, state in zip(self.models, self.graphs, encoder_outs, incremental_states, strict=True):
-            logits = self.logits(model.decoder, graph, tokens, encoder_out, state, free)
+        for model, graphs, encoder_out, state in zip(self.models, self.graphs, encoder_outs, incremental_states, strict=True):
+            logits = self.logits(model.decoder, graphs, tokens, encoder_out, state, free)
             if temperature != 1:  # half precision overflows when it is divided by a low temperature
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
             log_probs.append(self.normalize(logits, free))
@@ -140,14 +140,14 @@ class ConstrainedEnsemble(EnsembleModel):
             mean = mean.masked_fill(forbidden, -math.inf)
         return mean, None
 
-    def logits(self, decoder: Any, graph: StepGraph | None, tokens: Tensor, encoder_out: Any, state: dict, free: Tensor) -> Tensor:
+    def logits(self, decoder: Any, graphs: StepGraphs | None, tokens: Tensor, encoder_out: Any, state: dict, free: Tensor) -> Tensor:
         """Logits (r x v) of the next token; if all rows are under a range, those outside it are -inf and not computed."""
         if not isinstance(decoder, UnivalDecoder):
             return decoder(tokens, encoder_out=encoder_out, incremental_state=state)[0][:, -1, :]
         if tokens.size(1) == 1:
             decoder.reserve(state, 1 + self.longest)
-        if graph is not None and tokens.size(1) > 1:
-            features = graph.features(tokens, encoder_out, state)[:, -1, :]
+        if graphs is not None and tokens.size(1) > 1:
+            features = graphs.features(tokens, encoder_out, state)[:, -1, :]
         else:
             features = decoder(tokens, encoder_out=encoder_out, incremental_state=state, features_only=True)[0][:, -1, :]
         if not (self.said and bool(free.all())):
