@@ -35,7 +35,7 @@ from unival.data.rows import RowTable, cell_of
 from unival.data.stream import Stream
 from unival.data.table import row_errors
 from unival.errors import UserError
-from unival.generation.options import fitting_defaults
+from unival.generation.options import drop_device_options, fitting_defaults
 from unival.generation.outputs import Output
 from unival.instructions import Instruction, Slot, parse
 from unival.modalities import MODALITIES
@@ -309,7 +309,7 @@ def task_of(container: Mapping[str, Any], path: str | pathlib.Path, vocab_dir: s
     if vocabulary is None:
         raise UserError(f"{path}: has no vocabulary; give vocab_dir (--vocab-dir), a folder with encoder.json, vocab.bpe and dict.txt")
     cfg = OmegaConf.create(container["cfg"], flags={"allow_objects": True})
-    return task_class(our_task_options(cfg.task), vocabulary, given=Settings(), trained=saved.settings)
+    return task_class(drop_device_options(our_task_options(cfg.task)), vocabulary, given=Settings(), trained=saved.settings)
 
 
 def usable_device(device: Any) -> torch.device:

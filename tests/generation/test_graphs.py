@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests import golden, tiny
+from tests import golden, runs, tiny
 from tests.generation import test_golden_beams as beams
 from tests.generation.test_search import same
 from tests.models.test_invariances import image_item, images, text
+from unival.cli import main
 from unival.errors import UserError
 from unival.generation import build_generator, graphs
+from unival.hub import from_checkpoint
 
 RUNS = beams.IMAGE_RUNS + beams.CLOSED_SET_RUNS + beams.TEXT_RUNS
 PARTS = {"lora": "lora,adapters", "prefix": "prefix"}
@@ -217,3 +219,36 @@ def test_weights_are_converted_in_the_graph(vocab, monkeypatch):
     first, *later = seen  # the first step is the decoder's own
     assert first == (True, True, torch.bfloat16)
     assert later == ["step", *[(False, True, torch.bfloat16)] * 9]
+
+
+def test_what_a_checkpoint_was_trained_with_does_not_bind_other_machines(tmp_path, monkeypatch):
+    """Every command that generates with a checkpoint trained with --cuda-graphs works on a CPU; asking for them there fails at once."""
+    monkeypatch.undo()  # no stand-in
+    data = tiny.write_data(tmp_path / "data", 4, 2)
+    small = ["--batch-size", "2", "--max-update", "1", "--eval-args", '{"beam": 1, "max_len_b": 3}']
+    assert runs.train(data, tmp_path / "out", *small) == 0
+    container = torch.load(tmp_path / "out" / "checkpoint_last.pt", weights_only=False)
+    container["cfg"]["task"]["cuda_graphs"] = True
+    path, (image, *_) = tmp_path / "checkpoint.pt", sorted(map(str, (data / "images").glob("valid*.png")))
+    torch.save(container, path)
+    model = from_checkpoint(path)
+    assert len(model.caption([image], max_len_b=3)) == 1
+    with pytest.raises(UserError, match="--cuda-graphs needs a GPU"):
+        model.caption([image], max_len_b=3, cuda_graphs=True)
+    table = ["--table", f"t={data / 'valid.jsonl'}"]
+    for command in (
+        ["run", "--path", str(path), "--max-len-b", "3", image],
+        ["validate", str(data), *runs.TASK, *runs.CPU, "--path", str(path), "--batch-size", "2"],
+        ["sweep", str(path), str(tmp_path / "out" / "checkpoint_last.pt"), *table, "--points", "0,1", "--out", str(tmp_path / "sweep")],
+    ):
+        assert main(command) == 0, command
+    runs.generate(data, path, tmp_path / "generated")
+
+
+@pytest.mark.parametrize("flags", [["--cuda-graphs"], ["--eval-args", '{"cuda_graphs": true}']], ids=["option", "eval-args"])
+def test_training_on_a_cpu_with_graphs_ends_before_the_first_update(tmp_path, flags, capsys, monkeypatch):
+    monkeypatch.undo()
+    data = tiny.write_data(tmp_path / "data", 4, 2)
+    assert runs.train(data, tmp_path / "out", "--batch-size", "2", "--max-update", "1", *flags) == 1
+    assert "--cuda-graphs needs a GPU, and the model is on cpu" in capsys.readouterr().err
+    assert not runs.log_lines(tmp_path / "out", "gnorm")

@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.configs import GenerationConfig
 
 from unival.errors import UserError, counted, flag, unknown
-from unival.generation.answer_options import INFERENCE, AnswerOptions
+from unival.generation.answer_options import INFERENCE, OF_DEVICE, AnswerOptions
 from unival.generation.trie import Trie
 from unival.vocab import FIRST_TOKEN
 
@@ -61,6 +61,14 @@ def answer_options(cfg: Any) -> dict[str, Any]:
     """The options of :class:`AnswerOptions` in a task's that are not as by default; checkpoints of earlier versions have none."""
     defaults = {name: value for name, value in vars(AnswerOptions()).items() if not name.startswith("_")}
     return {name: cfg[name] for name, value in defaults.items() if name in cfg and cfg[name] != value}
+
+
+def drop_device_options(cfg: Any) -> Any:
+    """Set the options of a checkpoint's task that depend on the device it was trained on to their defaults; returns the task's options."""
+    for name in OF_DEVICE:
+        if name in cfg:
+            cfg[name] = getattr(AnswerOptions(), name)
+    return cfg
 
 
 def generation_options(args: Any) -> argparse.Namespace:

@@ -21,7 +21,7 @@ from unival.criterions.label_smoothed import LabelSmoothedCriterion
 from unival.criterions.scst import ScstCriterion
 from unival.data.collate import source_rows
 from unival.errors import UserError, counted
-from unival.generation.options import answer_options, as_dict
+from unival.generation.options import answer_options, as_dict, drop_device_options
 from unival.generation.outputs import Decode, Output, make_output, reject, text_of, with_answer_scores
 from unival.generation.search import UnivalGenerator, without_prompts
 from unival.models.config import FOLLOWING, check_counts, saved_config
@@ -91,6 +91,8 @@ class UnivalTask(InstructedTask):
         on_cpu = cfg.cpu or not (torch.cuda.is_available() or from_checkpoint)
         if on_cpu and (cfg.bf16 or cfg.fp16):
             raise UserError("--bf16 and --fp16 of fairseq need a GPU; on a CPU --autocast-bf16 trains in bfloat16")
+        if from_checkpoint and not torch.cuda.is_available():
+            drop_device_options(cfg)
         data_folder(cfg.data)  # raises an error if it does not exist, before anything is built
         training = not from_checkpoint and cfg.path is None
         if not from_checkpoint and not training:
