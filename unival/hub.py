@@ -160,7 +160,7 @@ class Unival:
             raise UserError("closed_set is given, but no slot of the instruction has one: write [TEXT:answer,closed_set]")
         is_limited = trie is not None or self.task.target_of(instructions).length is not None
         defaults = fitting_defaults(vars(self.task.generation_options()), is_limited, has_candidates=trie is not None)
-        options = Namespace(**{**defaults, **generation})
+        options = Namespace(**{**drop_device_options(defaults), **generation})
         generator = self.task.generator_for([self.model], options, trie, instructions=instructions)
         nbest = generation.get("nbest", 1)
         return self._answers(dataset, size, generator, int(nbest))

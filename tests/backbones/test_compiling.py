@@ -5,6 +5,7 @@ Most tests leave out code generation, torch's slowest part (``aot_eager``); one 
 
 import copy
 import functools
+import inspect
 import pickle
 
 import pytest
@@ -33,7 +34,7 @@ def compile_with(monkeypatch, backend):
 
     torch._dynamo.reset()
     compiling._compiled.cache_clear()
-    compiling._signatures.clear()
+    compiling._known.clear()
     monkeypatch.setattr(compiling.torch, "compile", functools.partial(torch.compile, backend=counted))
     return numbers
 
@@ -42,7 +43,7 @@ def compile_with(monkeypatch, backend):
 def graphs(monkeypatch):
     yield compile_with(monkeypatch, "aot_eager")
     compiling._compiled.cache_clear()
-    compiling._signatures.clear()
+    compiling._known.clear()
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,29 @@ def test_stochastic_depth_of_compiled_layers(graphs):
         torch.testing.assert_close(rows[rows != 0], torch.full_like(rows[rows != 0], 1 / (1 - rate)))
         assert float((rows == 0).double().mean()) == pytest.approx(rate, abs=0.03)
     assert len(graphs) == 1
+
+
+def test_layers_with_hooks_of_a_debugger_are_called_as_they_are(vocab, graphs):
+    """Every module's hook is called, as without --compile; PEFT's own hooks, which were there before, are compiled."""
+    model = without_dropout(tiny.model(vocab, compile=True, peft="lora", encoder_layers=1, decoder_layers=1))
+    before = step(model, vocab, LENGTHS[0], [])["logits"]
+    assert len(graphs) == 2
+    called = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda module, args, output, name=name: called.add(name))
+    torch.testing.assert_close(step(model, vocab, LENGTHS[0], [])["logits"], before)
+    inner = {name for name, module in model.decoder.layers[0].named_modules(prefix="decoder.layers.0")}
+    assert inner <= called and len(graphs) == 2
+
+
+def test_many_kinds_of_batches_do_not_end_it(graphs):
+    """Torch's own limit is eight compilations."""
+    if "recompile_limit" not in inspect.signature(torch.compile).parameters:
+        pytest.skip("this torch has one limit for all that is compiled")
+    for number in range(12):
+        module = nn.Dropout(number / 100).train()  # a constant of what is compiled
+        call_compiled(module, torch.ones(3, 5))
+    assert len(graphs) >= 12
 
 
 def test_what_cannot_be_compiled_is_told(monkeypatch):

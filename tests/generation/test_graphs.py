@@ -235,6 +235,9 @@ def test_what_a_checkpoint_was_trained_with_does_not_bind_other_machines(tmp_pat
     assert len(model.caption([image], max_len_b=3)) == 1
     with pytest.raises(UserError, match="--cuda-graphs needs a GPU"):
         model.caption([image], max_len_b=3, cuda_graphs=True)
+    container["cfg"]["task"]["eval_args"] = '{"beam": 1, "max_len_b": 3, "cuda_graphs": true}'
+    torch.save(container, tmp_path / "by_eval_args.pt")
+    assert len(from_checkpoint(tmp_path / "by_eval_args.pt").caption([image])) == 1
     table = ["--table", f"t={data / 'valid.jsonl'}"]
     for command in (
         ["run", "--path", str(path), "--max-len-b", "3", image],
@@ -243,6 +246,15 @@ def test_what_a_checkpoint_was_trained_with_does_not_bind_other_machines(tmp_pat
     ):
         assert main(command) == 0, command
     runs.generate(data, path, tmp_path / "generated")
+
+
+def test_inference_mode_before_and_after(vocab):
+    model = tiny.model(vocab).double()
+    generator = build_generator([model], vocab.dictionary, {"beam": 3, "max_len_b": 9, "cuda_graphs": True})
+    expected = searched(generator, [model], sample_of(vocab, 6, 4))
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert searched(generator, [model], sample_of(vocab, 6, 4)) == expected
 
 
 @pytest.mark.parametrize("flags", [["--cuda-graphs"], ["--eval-args", '{"cuda_graphs": true}']], ids=["option", "eval-args"])

@@ -35,20 +35,29 @@ def capture(work: Callable[[], Tensor], device: torch.device) -> Callable[[], Te
     Raises:
         UserError: the work cannot be captured, for example as it waits for a result of the GPU.
     """
+    failure: Exception | None = None
     with torch.cuda.device(device):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                work()
-        torch.cuda.current_stream().wait_stream(side)
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(current)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                result = work()
+            # a stream of this device, which is left whatever happens; other threads, such as those that pin batches, may go on
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    work()
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    try:
+                        result = work()
+                    except Exception as error:  # the end of the capture raises another one
+                        failure = error
+                        raise
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--cuda-graphs: a step of this decoder cannot be captured: {reason}") from error
+            failure = failure or error
+            if isinstance(failure, torch.OutOfMemoryError):
+                raise failure from None
+            reason = str(failure).splitlines()[0]
+            raise UserError(f"--cuda-graphs: a step of this decoder cannot be captured: {reason}") from failure
+        current.wait_stream(side)
 
     def replay() -> Tensor:
         with torch.cuda.device(device):
@@ -88,14 +97,15 @@ class StepGraphs:
     def begin(self, state: DecoderState, encoder_out: EncoderOut) -> "StepGraph":
         """The graph for a search, with its cache and its source."""
         past, decoder = state.past, self.decoder
-        assert past is not None and not decoder.training
+        assert past is not None
+        assert not decoder.training, "searches with CUDA graphs are for models in evaluation mode"
         check_device(past.device)
         kinds = decoder.position_kinds(encoder_out.code_masks)
         sizes = past.size(2), rounded(state.capacity, TOKENS), len(encoder_out.padding), rounded(encoder_out.padding.size(1), SOURCE)
         has_rows = encoder_out.cross["positions"].dim() == 4, encoder_out.code_masks is not None
         autocast = torch.is_autocast_enabled(past.device.type), torch.get_autocast_dtype(past.device.type)
         addresses = tuple(weight.data_ptr() for weight in decoder.parameters())
-        shape = (kinds, sizes, has_rows, past.dtype, past.device, autocast, addresses)
+        shape = (kinds, sizes, has_rows, past.dtype, past.device, autocast, torch.is_inference_mode_enabled(), addresses)
         graph = self.kept.pop(shape, None) or StepGraph(decoder, kinds, sizes, past, encoder_out)
         graph.begin(state, encoder_out)
         self.kept[shape] = graph
@@ -219,7 +229,7 @@ def check_device(device: torch.device) -> None:
         UserError: it has none.
     """
     if device.type != "cuda":
-        raise UserError(f"--cuda-graphs needs a GPU, and the model is on {device}")
+        raise UserError(f"--cuda-graphs needs a GPU, and the model is on {device} (also cuda_graphs of --eval-args and --scst-args)")
 
 
 def rounded(size: int, step: int) -> int:

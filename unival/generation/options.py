@@ -64,7 +64,7 @@ def answer_options(cfg: Any) -> dict[str, Any]:
 
 
 def drop_device_options(cfg: Any) -> Any:
-    """Set the options of a checkpoint's task that depend on the device it was trained on to their defaults; returns the task's options."""
+    """Of a checkpoint's options, set those that depend on the device it was trained on to their defaults; returns the options."""
     for name in OF_DEVICE:
         if name in cfg:
             cfg[name] = getattr(AnswerOptions(), name)

@@ -19,7 +19,7 @@ class DropPath(nn.Module):
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
-        self.keep = torch.tensor(1.0 - rate)  # compiled: the same for all rates, see unival.backbones.compiling
+        self.keep = torch.tensor(1.0 - rate, dtype=torch.float64)  # compiled: the same for all rates, see unival.backbones.compiling
 
     def forward(self, x: Tensor) -> Tensor:
         """``b x t x c``, any shape after b -> the same shape."""
