@@ -24,6 +24,11 @@ class Mode(NamedTuple):
     recompute: bool = False
     compile: bool = False
 
+    @classmethod
+    def of(cls, cfg: Any) -> "Mode":
+        """The mode that a model's configuration asks for."""
+        return cls(cfg.checkpoint_activations, cfg.compile)
+
 
 def run_layer(layer: nn.Module, mode: Mode, *args: Any) -> Any:
     """Run a layer or block, in training by a mode."""

@@ -334,7 +334,7 @@ def embed_with(backbone: Foldable, cfg: Any, name: str, **options: Any) -> Media
     """
     from unival.backbones.resnet import freeze_batchnorm  # imports timm: only where a model is built
 
-    backbone.mode = Mode(cfg.checkpoint_activations, cfg.compile)
+    backbone.mode = Mode.of(cfg)
     norms = freeze_batchnorm(backbone) if cfg.freeze_batchnorm else []
     sizes = cfg.encoder_embed_dim, cfg.image_bucket_size
     return MediaEmbedding(backbone, *sizes, frozen_norms=norms, norm=has_norm(cfg, name), **options)

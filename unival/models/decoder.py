@@ -114,7 +114,7 @@ class UnivalDecoder(Prepared, FairseqIncrementalDecoder):
         padding = prev_output_tokens.eq(self.dictionary.pad())
         mask = padding if padding.any() else None
         attributes, auxiliary = self.attributes(rows, x.device), encoder_out.auxiliary
-        mode = Mode(self.cfg.checkpoint_activations, self.cfg.compile)
+        mode = Mode.of(self.cfg)
         for i, layer in enumerate(self.layers):
             bias = self.choose({kind: self.layer_bias(i, kind, p, step, total) for kind, p in positions.items()}, rows)
             extend = None if state is None else state.extend(i)

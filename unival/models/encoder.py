@@ -300,7 +300,7 @@ class UnivalEncoder(FairseqEncoder):
         mask = padding if padding.any() else None
         attributes = self.attributes(segments)
         auxiliary: Tensor | None = None
-        mode = Mode(self.cfg.checkpoint_activations, self.cfg.compile)
+        mode = Mode.of(self.cfg)
         states = [x] if return_all_hiddens else []
         for i, layer in enumerate(self.layers):
             bias = self.layer_bias(i, absolute, buckets, bool(media))

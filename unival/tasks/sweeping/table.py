@@ -18,8 +18,8 @@ from unival.checkpoints.merging.inputs import Checkpoint
 from unival.criterions.label_smoothed import LabelSmoothedConfig, LabelSmoothedCriterion
 from unival.data.reading import Reader, in_order
 from unival.errors import UserError, unknown
-from unival.generation.answer_options import OF_DEVICE, AnswerOptions
-from unival.generation.options import generation_options
+from unival.generation.answer_options import AnswerOptions
+from unival.generation.options import drop_device_options, generation_options
 from unival.metrics.score import evaluate_rows
 from unival.tasks.base import UnivalTask
 from unival.tasks.config import UnivalTaskConfig
@@ -92,9 +92,8 @@ def task_for(spec: TableSpec, like: Checkpoint) -> UnivalTask:
         if option not in known:
             raise UserError(unknown(f"option of table {spec.name}", option, known))
     is_same = name == own and changed.get("instruction") in (None, saved.settings.instruction)
-    answers = [name for name in AnswerOptions.__dataclass_fields__ if name not in OF_DEVICE]
-    kept = [*EVALUATION, *answers] if is_same else []
-    values: dict[Any, Any] = {option: saved.options[option] for option in kept if option in known and option in saved.options}
+    kept = [*EVALUATION, *AnswerOptions.__dataclass_fields__] if is_same else []
+    values = drop_device_options({option: saved.options[option] for option in kept if option in known and option in saved.options})
     try:
         defaults = OmegaConf.structured(UnivalTaskConfig(data=spec.path, seed=1, cpu=True, bf16=False, fp16=False))
         cfg = OmegaConf.merge(defaults, values | changed)
